@@ -1,0 +1,63 @@
+# Every target works from a fresh clone: it needs Python >= 3.11, a C compiler, and for the tests a JDK 17 with Maven.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/millstream
+KAFKA_JARS := $(CACHE)/java/kafka-4.3.0
+KERNEL_SOURCES := $(shell find src -path '*/_kernels/*' \( -name '*.py' -o -name '*.pxd' -o -name '*.h' -o -name '*.c' \))
+export MILLSTREAM_KAFKA_JARS := $(KAFKA_JARS)
+export MILLSTREAM_REQUIRE_KERNELS ?= 1
+
+.PHONY: setup lint test unit bench soak demo docs clean jars lock
+
+setup: $(VENV)/.installed  ## create the environment with every extra but kerberos, and compile the kernels
+
+$(VENV)/.locked: requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[^ ;]+' requirements.lock)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml setup.py $(KERNEL_SOURCES)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
+	touch $@
+
+jars: $(KAFKA_JARS)/.complete  ## fetch Apache Kafka's jars, for the tests and benchmarks that hold us against it
+
+$(KAFKA_JARS)/.complete: tools/java/kafka.pom.xml
+	mvn -q -B -ntp -f $< org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies -DoutputDirectory=$(KAFKA_JARS)
+	touch $@
+
+lint: setup
+	$(BIN)/ruff check src tests bench tools setup.py
+	$(BIN)/ruff format --check src tests bench tools setup.py
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint jars  ## lint, then every test; long matrices by a seeded sample
+	$(BIN)/pytest -n 2 --dist loadfile tests
+
+unit: setup
+	$(BIN)/pytest -n 2 --dist loadfile tests -m "not java and not slow"
+
+soak: setup jars  ## the long matrices whole
+	MILLSTREAM_SOAK=1 $(BIN)/pytest --timeout 3600 tests
+
+bench: setup jars
+	$(BIN)/python bench/wire.py
+	$(BIN)/python bench/records.py
+	$(BIN)/python bench/broker.py
+
+demo: setup
+	$(BIN)/millstream demo
+
+docs: setup
+	$(BIN)/mkdocs build --strict
+
+lock:
+	$(BIN)/uv pip compile pyproject.toml --extra all --group dev --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate --generate-hashes -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist site *.egg-info src/*.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src -name '*.so' -delete

@@ -1,0 +1,1 @@
+"""Spark source and sink, log slurper."""

@@ -1,0 +1,1 @@
+"""The platform: broker, log, protocol, client."""

@@ -1,0 +1,1 @@
+"""Sockets, one handler module per API, partitions, purgatory."""

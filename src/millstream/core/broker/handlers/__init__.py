@@ -1,0 +1,1 @@
+"""One module per API: a plain function from request and context to a response."""

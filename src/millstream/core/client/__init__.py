@@ -1,0 +1,1 @@
+"""The client on bytes: connections, metadata, produce, fetch, admin."""

@@ -1,0 +1,1 @@
+"""Tables of configuration names, types, defaults and documentation."""

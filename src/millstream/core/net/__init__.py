@@ -1,0 +1,1 @@
+"""Framing and correlation (sans-I/O), and one asyncio shell."""

@@ -1,0 +1,1 @@
+"""SASL mechanisms, principals, ACL matching, TLS contexts; pure."""

@@ -1,0 +1,1 @@
+"""The parallel, exactly-once loader into Avro and Parquet on HDFS."""

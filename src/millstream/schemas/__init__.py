@@ -1,0 +1,1 @@
+"""Schemas: compatibility, registry, serdes."""

@@ -1,0 +1,1 @@
+"""The stateful stream-processing library."""

@@ -1,0 +1,1 @@
+"""Broker fixture and fakes for the tests of Kafka applications: public to users."""
