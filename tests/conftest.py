@@ -1,0 +1,34 @@
+"""Fixtures every test folder shares: Apache Kafka, started once per worker, and how long the long matrices may be."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from millstream.testing.kafka import ApacheKafka, KafkaUnavailableError, kafka_jars
+
+
+@pytest.fixture(scope="session")
+def soak() -> bool:
+    """Whether the long matrices run whole (MILLSTREAM_SOAK=1) or by a seeded sample."""
+    return os.environ.get("MILLSTREAM_SOAK") == "1"
+
+
+@pytest.fixture(scope="session")
+def jars() -> Path:
+    """Apache Kafka's jars. Missing ones skip the test on a developer's machine and fail it under CI=true."""
+    try:
+        return kafka_jars()
+    except KafkaUnavailableError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    """One Apache Kafka 4.3 for the whole session of this worker: make topics with names of your own in it."""
+    folder = tmp_path_factory.mktemp("apache-kafka")
+    with ApacheKafka(folder, jars=jars, properties={"message.max.bytes": "2097152"}) as kafka:
+        yield kafka
