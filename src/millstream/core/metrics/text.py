@@ -1,0 +1,79 @@
+"""The Prometheus text format, version 0.0.4: what `/metrics` answers.
+
+# HELP name what it means
+# TYPE name counter
+name{label="value"} 1
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from millstream.core.metrics.registry import QUANTILES, AnyFamily, ComputedFamily, Registry, Sample, Summary
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_US_PER_MS: Final = 1000
+
+
+def render(registry: Registry, now_ms: int) -> str:
+    """Return all metrics of the registry as text; `now_ms` moves the summaries' windows."""
+    lines: list[str] = []
+    for family in registry.families():
+        samples = list(_samples(family, now_ms))
+        if not samples:
+            continue
+        lines.append(f"# HELP {family.name} {_escape_help(family.help)}")
+        lines.append(f"# TYPE {family.name} {family.kind}")
+        lines.extend(map(_line, samples))
+    lines.append("")
+    return "\n".join(lines)
+
+
+def _samples(family: AnyFamily, now_ms: int) -> Iterator[Sample]:
+    names = family.label_names
+    if isinstance(family, ComputedFamily):
+        for values, value in family.read():
+            yield Sample(family.name, tuple(zip(names, values, strict=True)), value)
+        return
+    for values, child in family.children().items():
+        labels = tuple(zip(names, values, strict=True))
+        if isinstance(child, Summary):
+            yield from _summary_samples(family.name, labels, child, now_ms)
+        else:
+            yield Sample(family.name, labels, child.value)
+
+
+def _summary_samples(name: str, labels: tuple[tuple[str, str], ...], summary: Summary, now_ms: int) -> Iterator[Sample]:
+    """Observed in microseconds, shown in milliseconds, as Kafka's ...TimeMs are."""
+    for share in QUANTILES:
+        yield Sample(name, (*labels, ("quantile", str(share))), summary.quantile(share) / _US_PER_MS)
+    yield Sample(f"{name}_sum", labels, summary.total / _US_PER_MS)
+    yield Sample(f"{name}_count", labels, summary.count)
+    # Rolled behind the reading, so that a scrape always sees the values that came since the one before.
+    summary.roll(now_ms)
+
+
+def _line(sample: Sample) -> str:
+    # An empty label is an absent one to Prometheus, so a family may hold its sum beside its parts.
+    labels = ",".join(f'{name}="{_escape_label(value)}"' for name, value in sample.labels if value)
+    return f"{sample.name}{{{labels}}} {_number(sample.value)}" if labels else f"{sample.name} {_number(sample.value)}"
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    return repr(value)
+
+
+def _escape_label(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _escape_help(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
