@@ -1,0 +1,11 @@
+cdef extern from "native.h" nogil:
+    unsigned int crc_of(const unsigned char *data, Py_ssize_t start, Py_ssize_t end, unsigned int crc)
+    unsigned int crc_by_table_of(const unsigned char *data, Py_ssize_t start, Py_ssize_t end, unsigned int crc)
+    int crc_in_hardware()
+    long long load_int64(const unsigned char *data, Py_ssize_t position)
+    long long load_uint32(const unsigned char *data, Py_ssize_t position)
+    long long load_int32(const unsigned char *data, Py_ssize_t position)
+    long long load_int16(const unsigned char *data, Py_ssize_t position)
+    void store_int32(unsigned char *data, Py_ssize_t position, long long number)
+    void store_int64(unsigned char *data, Py_ssize_t position, long long number)
+    long long add_int64(long long left, long long right)
