@@ -1,1 +1,25 @@
-"""Framing and correlation (sans-I/O), and one asyncio shell."""
+"""Framing and correlation (sans-I/O), and one asyncio shell around them.
+
+`FrameReader` cuts a byte stream into frames, `Correlator` matches the answers to the requests in flight, `Connection`
+feeds both from a socket. Nothing here knows what a broker or a topic is.
+"""
+
+from millstream.core.net.addresses import Address, parse_address, parse_bootstrap
+from millstream.core.net.connection import Connection, ConnectionClosedError, ConnectionTimeoutError
+from millstream.core.net.correlation import Correlator, Pending
+from millstream.core.net.framing import FRAME_BYTES_MAX, FrameError, FrameReader, frame
+
+__all__ = [
+    "FRAME_BYTES_MAX",
+    "Address",
+    "Connection",
+    "ConnectionClosedError",
+    "ConnectionTimeoutError",
+    "Correlator",
+    "FrameError",
+    "FrameReader",
+    "Pending",
+    "frame",
+    "parse_address",
+    "parse_bootstrap",
+]

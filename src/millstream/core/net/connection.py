@@ -1,0 +1,229 @@
+"""One connection to a broker: the asyncio shell around FrameReader and Correlator. Owned by its event loop.
+
+Requests go out in the order asked, many in flight; answers come back in that order. A request that is not answered
+within its deadline closes the connection, since every later answer would wait behind it. Whatever closes the
+connection is kept as its reason, and each request in flight fails with it.
+
+States: OPEN -> CLOSED (close was called, the peer closed, a deadline passed, bytes that are no answer).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import Any, Final, cast
+
+from millstream.core.net.addresses import Address
+from millstream.core.net.correlation import Correlator
+from millstream.core.net.framing import FRAME_BYTES_MAX, FrameReader
+from millstream.core.wire import ApiKey, ErrorCode, KafkaError, WireError
+
+IN_FLIGHT_MAX: Final = 64
+WRITE_BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024
+
+
+class ConnectionClosedError(KafkaError):
+    """The connection is closed; the message says why. Retriable, on another connection."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(ErrorCode.NETWORK_EXCEPTION, reason)
+
+
+class ConnectionTimeoutError(KafkaError):
+    """No answer within the deadline."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(ErrorCode.REQUEST_TIMED_OUT, reason)
+
+
+class Connection:
+    """An open connection; made by `Connection.open`."""
+
+    def __init__(self, address: Address, *, client_id: str | None, frame_bytes_max: int, in_flight_max: int) -> None:
+        self.address = address
+        self.close_reason: str | None = None
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader(frame_bytes_max)
+        self._correlator = Correlator(client_id, in_flight_max=in_flight_max)
+        self._transport: asyncio.Transport | None = None
+        # Cleared while the transport's buffer is over its bound, or while as many requests as allowed are in flight.
+        self._may_send = asyncio.Event()
+        self._paused = False
+        self._closed = self._loop.create_future()
+
+    @classmethod
+    async def open(
+        cls,
+        address: Address,
+        *,
+        client_id: str | None = "millstream",
+        timeout_s: float = 10.0,
+        frame_bytes_max: int = FRAME_BYTES_MAX,
+        in_flight_max: int = IN_FLIGHT_MAX,
+    ) -> Connection:
+        """Connect to `address` within `timeout_s`. Raises ConnectionClosedError, ConnectionTimeoutError."""
+        loop = asyncio.get_running_loop()
+        connection = cls(address, client_id=client_id, frame_bytes_max=frame_bytes_max, in_flight_max=in_flight_max)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await loop.create_connection(lambda: _Protocol(connection), address.host, address.port)
+        except TimeoutError as error:
+            raise ConnectionTimeoutError(f"{address} did not accept a connection within {timeout_s:g} s") from error
+        except OSError as error:
+            raise ConnectionClosedError(f"cannot connect to {address}: {_os_sentence(error)}") from error
+        return connection
+
+    @property
+    def is_open(self) -> bool:
+        return self.close_reason is None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests sent and not answered yet."""
+        return len(self._correlator)
+
+    async def request(self, message: Any, api_key: ApiKey, version: int, *, timeout_s: float) -> Any:
+        """Send `message` and return its decoded answer. Raises ConnectionClosedError, ConnectionTimeoutError."""
+        deadline = self._loop.time() + timeout_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._wait_to_send()
+        except TimeoutError as error:
+            raise ConnectionTimeoutError(f"{self.address} took no {api_key.name} request in {timeout_s:g} s") from error
+        return await self._send(message, api_key, version, timeout_s, deadline)
+
+    async def send_unanswered(self, message: Any, api_key: ApiKey, version: int, *, timeout_s: float) -> None:
+        """Send `message`, which has no answer (Produce with acks=0), once the socket has room for it."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._wait_to_send()
+        except TimeoutError as error:
+            raise ConnectionTimeoutError(f"{self.address} took no {api_key.name} request in {timeout_s:g} s") from error
+        self._write(self._correlator.send_unanswered(message, api_key, version))
+
+    def close(self, reason: str = "closed by this client") -> None:
+        """Close at once; requests in flight fail with `reason`. Does nothing on a closed connection."""
+        if self.close_reason is not None:
+            return
+        self.close_reason = reason
+        self._may_send.set()
+        for pending in self._correlator.abandon():
+            if not pending.token.done():
+                pending.token.set_exception(ConnectionClosedError(reason))
+        if self._transport is not None:
+            self._transport.abort()
+        else:
+            self._finish()
+
+    async def wait_closed(self) -> None:
+        """Wait until the socket is gone."""
+        await asyncio.shield(self._closed)
+
+    async def _wait_to_send(self) -> None:
+        self._raise_if_closed()
+        while not self._may_send.is_set():
+            await self._may_send.wait()
+            self._raise_if_closed()
+
+    def _raise_if_closed(self) -> None:
+        if self.close_reason is not None:
+            raise ConnectionClosedError(self.close_reason)
+
+    async def _send(self, message: Any, api_key: ApiKey, version: int, timeout_s: float, deadline: float) -> Any:
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._write(self._correlator.send(message, api_key, version, answer))
+        self._update_may_send()
+        late = self._loop.call_at(deadline, self._expire, api_key, timeout_s)
+        try:
+            return await answer
+        finally:
+            late.cancel()
+
+    def _expire(self, api_key: ApiKey, timeout_s: float) -> None:
+        reason = f"{self.address} did not answer {api_key.name} within {timeout_s:g} s"
+        for pending in self._correlator.abandon():
+            if not pending.token.done():
+                pending.token.set_exception(ConnectionTimeoutError(reason))
+        self.close(reason)
+
+    def _write(self, parts: list[bytes | memoryview]) -> None:
+        assert self._transport is not None, "a Connection is made by Connection.open"
+        self._transport.writelines(parts)
+
+    def _update_may_send(self) -> None:
+        if self.close_reason is not None or not (self._paused or self._correlator.is_full):
+            self._may_send.set()
+        else:
+            self._may_send.clear()
+
+    # What the protocol reports.
+
+    def _connected(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        raw = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._may_send.set()
+
+    def _received(self, data: bytes) -> None:
+        if self.close_reason is not None:
+            return
+        try:
+            for body in self._reader.receive(data):
+                pending, response = self._correlator.receive(body)
+                if not pending.token.done():
+                    pending.token.set_result(response)
+        except WireError as error:
+            self.close(f"{self.address} sent what is no Kafka answer: {error}")
+        self._update_may_send()
+
+    def _set_paused(self, paused: bool) -> None:
+        self._paused = paused
+        self._update_may_send()
+
+    def _lost(self, error: Exception | None) -> None:
+        if self.close_reason is None:
+            detail = f" ({_os_sentence(error)})" if isinstance(error, OSError) else ""
+            waiting = self._correlator.oldest
+            while_ = f" while {waiting.api_key.name} waited for its answer" if waiting else ""
+            self._transport = None
+            self.close(f"{self.address} closed the connection{while_}{detail}")
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+
+class _Protocol(asyncio.Protocol):
+    """Hands what the transport reports to its Connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._connection._connected(cast("asyncio.Transport", transport))
+
+    def data_received(self, data: bytes) -> None:
+        self._connection._received(data)
+
+    def pause_writing(self) -> None:
+        self._connection._set_paused(True)
+
+    def resume_writing(self) -> None:
+        self._connection._set_paused(False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection._lost(exc)
+
+
+def _os_sentence(error: OSError) -> str:
+    """Return the operating system's words without the errno and address that asyncio puts around them."""
+    if isinstance(error, socket.gaierror):
+        return "the host name is not known"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there"
+    return (error.strerror or str(error) or type(error).__name__).lower()
