@@ -1,0 +1,106 @@
+"""The server, by the light path: what `millstream server` calls, and what a child broker runs as a module.
+
+Nothing here loads typer, rich or Arrow, so a broker for a test is up in a fraction of a second. The arguments are few
+and the same as the command's; `argparse` would cost more than the loop that reads them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from millstream.core.broker import run
+from millstream.core.config import BrokerConfig, ConfigError, read_properties
+from millstream.core.net.addresses import parse_address
+
+LISTEN_DEFAULT: Final = "127.0.0.1:9092"
+DATA_DIR_DEFAULT: Final = "millstream-data"
+_STOP_TIMEOUT_S: Final = 10.0
+_OPTIONS: Final = ("--listen", "--data-dir", "--config", "--set", "--life-fd", "--ready-fd")
+
+
+def load_config(
+    path: Path | None, *, listen: str | None, data_dir: Path | None, settings: Mapping[str, str]
+) -> BrokerConfig:
+    """Return the broker's configuration: the file, then the options, then `settings`, the later ones winning.
+
+    Address and data directory have defaults of their own, used where neither a file nor an option gives them: loopback,
+    and a folder beside the caller. Raises ConfigError, and ValueError for an address.
+    """
+    given = dict(read_properties(path)) if path is not None else {}
+    overrides: dict[str, str] = {}
+    if listen is not None or "listeners" not in given:
+        address = parse_address(listen or LISTEN_DEFAULT)
+        overrides["listeners"] = f"PLAINTEXT://{address}"
+        if listen is not None and "advertised.listeners" in given:
+            overrides["advertised.listeners"] = f"PLAINTEXT://{address}"
+    if data_dir is not None or not given.keys() & {"log.dirs", "log.dir"}:
+        overrides["log.dirs"] = str((data_dir or Path(DATA_DIR_DEFAULT)).absolute())
+    return BrokerConfig.load(path, {**overrides, **settings})
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, str]:
+    """Read `name=value` texts. Raises ValueError."""
+    settings: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"{text!r} is no setting: write name=value, for example log.retention.hours=24")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+def die_with_parent(life: int) -> None:
+    """Stop this process once the pipe `life` ends, whose other end only the parent holds; returns at once."""
+    threading.Thread(target=_wait_for_end, args=(life,), name="parent-watch", daemon=True).start()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until told to stop; return the exit code."""
+    given: dict[str, list[str]] = {name: [] for name in _OPTIONS}
+    for name, value in zip(arguments[::2], arguments[1::2], strict=True):
+        given[name].append(value)
+
+    def last(name: str) -> str | None:
+        return given[name][-1] if given[name] else None
+
+    if life := last("--life-fd"):
+        die_with_parent(int(life))
+    ready = last("--ready-fd")
+    path, data_dir = last("--config"), last("--data-dir")
+    try:
+        config = load_config(
+            Path(path) if path else None,
+            listen=last("--listen"),
+            data_dir=Path(data_dir) if data_dir else None,
+            settings=parse_settings(given["--set"]),
+        )
+        return run(config, announce=lambda line: _announce(line, int(ready) if ready else None))
+    except (ConfigError, OSError, ValueError) as error:
+        print(f"millstream: {error}", file=sys.stderr)
+        return 1
+
+
+def _announce(line: str, ready: int | None) -> None:
+    print(line, flush=True)
+    if ready is not None:
+        os.write(ready, f"{line}\n".encode())
+        os.close(ready)
+
+
+def _wait_for_end(life: int) -> None:
+    while os.read(life, 1):
+        pass
+    killer = threading.Timer(_STOP_TIMEOUT_S, os.kill, (os.getpid(), signal.SIGKILL))
+    killer.daemon = True
+    killer.start()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
