@@ -1,1 +1,53 @@
-"""One module per API: a plain function from request and context to a response."""
+"""One module per API: a plain function from request and context to a response, or to a Delayed one.
+
+`HANDLERS` says which function serves which API; its module is imported on first use, so that a start pays for none.
+An API is advertised when it stands here, and not before.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from millstream.core.wire import ApiKey
+
+if TYPE_CHECKING:
+    from millstream.core.broker.broker import Broker
+    from millstream.core.broker.context import RequestContext
+
+# (broker, request, context) -> response | Delayed of one | None, which is no response at all (Produce with acks=0).
+Handler = Callable[["Broker", Any, "RequestContext"], Any]
+
+HANDLERS: Final[Mapping[ApiKey, str]] = {
+    ApiKey.PRODUCE: "produce:produce",
+    ApiKey.FETCH: "fetch:fetch",
+    ApiKey.LIST_OFFSETS: "list_offsets:list_offsets",
+    ApiKey.METADATA: "metadata:metadata",
+    ApiKey.FIND_COORDINATOR: "find_coordinator:find_coordinator",
+    ApiKey.API_VERSIONS: "api_versions:api_versions",
+    ApiKey.CREATE_TOPICS: "create_topics:create_topics",
+    ApiKey.DELETE_TOPICS: "delete_topics:delete_topics",
+    ApiKey.DELETE_RECORDS: "delete_records:delete_records",
+    ApiKey.INIT_PRODUCER_ID: "init_producer_id:init_producer_id",
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: "offset_for_leader_epoch:offset_for_leader_epoch",
+    ApiKey.DESCRIBE_CONFIGS: "describe_configs:describe_configs",
+    ApiKey.ALTER_CONFIGS: "alter_configs:alter_configs",
+    ApiKey.DESCRIBE_LOG_DIRS: "describe_log_dirs:describe_log_dirs",
+    ApiKey.CREATE_PARTITIONS: "create_partitions:create_partitions",
+    ApiKey.INCREMENTAL_ALTER_CONFIGS: "incremental_alter_configs:incremental_alter_configs",
+    ApiKey.DESCRIBE_CLUSTER: "describe_cluster:describe_cluster",
+    ApiKey.DESCRIBE_PRODUCERS: "describe_producers:describe_producers",
+}
+
+_loaded: dict[int, Handler] = {}
+
+
+def load_handler(api_key: int) -> Handler:
+    """Return the function that serves an API; KeyError where none does."""
+    handler = _loaded.get(api_key)
+    if handler is None:
+        module, _, function = HANDLERS[ApiKey(api_key)].partition(":")
+        handler = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+        _loaded[api_key] = handler
+    return handler

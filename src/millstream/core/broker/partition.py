@@ -1,0 +1,374 @@
+"""One replica of a topic partition on this broker: what it acknowledges, what it shows to whom, who waits for it.
+
+Offsets, and what moves them:
+
+    log_start_offset <= last_stable_offset <= high_watermark <= acked_end_offset <= log_end_offset <= reserved end
+    (retention,         (open transactions   (on every          (flushed, where      (written)         (accepted,
+     DeleteRecords)      end)                 in-sync replica)   flush.messages asks)                    in memory)
+
+A batch is accepted by `append` on the loop: validated, deduplicated, given its offsets. It is written with all others
+of its pass by `Appends.submit`, and `handle_written` then moves the offsets and calls who waits. Owned by the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Protocol
+
+from millstream.core.broker.delayed import Delayed
+from millstream.core.log import LogConfig, Reservation
+from millstream.core.records import (
+    BatchHeader,
+    InvalidBatchError,
+    needs_opening,
+    open_batch,
+    read_header,
+    validate_batch,
+)
+from millstream.core.wire import ErrorCode, KafkaError
+
+if TYPE_CHECKING:
+    from millstream.core.broker.appends import Appends
+    from millstream.core.broker.broker_metrics import TopicMetrics
+    from millstream.core.log import Log, TopicPartition
+
+logger = logging.getLogger(__name__)
+
+Buffer = bytes | bytearray | memoryview
+
+# Appends of one partition that wait to be opened on a worker thread: more are refused until some are through.
+OPENING_COUNT_MAX: Final = 1000
+
+
+class ReplicaState(Enum):
+    """See Partition."""
+
+    OFFLINE = "offline"
+    FOLLOWER = "follower"
+    LEADER = "leader"
+
+
+class FetchWaiter(Protocol):
+    """What waits in a partition's purgatory for records."""
+
+    def handle_progress(self, size_bytes: int) -> None:
+        """`size_bytes` more can be read from a partition it watches, or something else there changed (0)."""
+
+
+class Partition:
+    """One replica of a topic partition on this broker; owned by the event loop.
+
+    States: OFFLINE -> FOLLOWER | LEADER (become_follower, become_leader: a new leader epoch) -> OFFLINE (log directory
+    failed, topic deleted). A partition that leaves LEADER, or whose write failed, starts a new `generation`: appends that
+    wait from an earlier one are never acknowledged.
+    """
+
+    __slots__ = (
+        "_append_waiters",
+        "_appends",
+        "_flush_wanted",
+        "_flushing",
+        "_opening",
+        "_size_unseen_bytes",
+        "acked_end_offset",
+        "fetch_waiters",
+        "generation",
+        "high_watermark",
+        "index",
+        "isr",
+        "leader",
+        "leader_epoch",
+        "log",
+        "metrics",
+        "min_insync_replicas",
+        "offline_error",
+        "replicas",
+        "rules",
+        "state",
+        "topic",
+        "topic_id",
+    )
+
+    def __init__(self, topic: str, index: int, topic_id: bytes, *, appends: Appends, metrics: TopicMetrics) -> None:
+        self.topic = topic
+        self.index = index
+        self.topic_id = topic_id
+        self._appends = appends
+        self.metrics = metrics
+        self.state = ReplicaState.OFFLINE
+        self.offline_error = ErrorCode.LEADER_NOT_AVAILABLE
+        self.leader = -1
+        self.leader_epoch = -1
+        self.replicas: tuple[int, ...] = ()
+        self.isr: tuple[int, ...] = ()
+        self.log: Log | None = None
+        self.rules = LogConfig().rules()
+        self.min_insync_replicas = 1
+        # Counts failed writes and lost leaderships; see the class.
+        self.generation = 0
+        # Offset behind the last record that acks=1 may acknowledge: log_end_offset, or flushed_offset while
+        # flush.messages asks for a flush. Moves up by handle_written and handle_flushed.
+        self.acked_end_offset = 0
+        # Offset of the first record not yet on every in-sync replica. Moves up only, by maybe_advance_high_watermark.
+        # Invariant: log_start_offset <= high_watermark <= acked_end_offset.
+        self.high_watermark = 0
+        # Purgatory: fetches that watch this partition, in the order they came. A waiter removes itself when it ends.
+        self.fetch_waiters: dict[FetchWaiter, None] = {}
+        # (offset to be acknowledged, callback), in the order of their appends.
+        self._append_waiters: deque[tuple[int, Callable[[], None]]] = deque()
+        # Batches being opened on worker threads, and those behind them; appended in this order.
+        self._opening: deque[_Opening] = deque()
+        # Appended since fetches were last told.
+        self._size_unseen_bytes = 0
+        self._flushing = False
+        self._flush_wanted = False
+
+    @property
+    def topic_partition(self) -> TopicPartition:
+        assert self.log is not None, f"{self} has no log"
+        return self.log.topic_partition
+
+    @property
+    def is_leader(self) -> bool:
+        return self.state is ReplicaState.LEADER
+
+    @property
+    def log_start_offset(self) -> int:
+        return self.log.log_start_offset if self.log is not None else 0
+
+    @property
+    def log_end_offset(self) -> int:
+        return self.log.log_end_offset if self.log is not None else 0
+
+    @property
+    def last_stable_offset(self) -> int:
+        """Offset behind the last record that read_committed may see: the first open transaction's, or the high watermark."""
+        unstable = self.log.first_unstable_offset if self.log is not None else None
+        return self.high_watermark if unstable is None or unstable > self.high_watermark else unstable
+
+    def __repr__(self) -> str:
+        return f"{self.topic}-{self.index} ({self.state.value}, epoch {self.leader_epoch})"
+
+    # States
+
+    def become_leader(
+        self, log: Log, *, leader: int, leader_epoch: int, replicas: tuple[int, ...], isr: tuple[int, ...]
+    ) -> None:
+        """Serve this partition from `log` as its leader in `leader_epoch`."""
+        self.log = log
+        self.leader = leader
+        if self.state is not ReplicaState.LEADER or leader_epoch != self.leader_epoch:
+            self.generation += 1
+        self.leader_epoch = leader_epoch
+        self.replicas = replicas
+        self.isr = isr
+        self.state = ReplicaState.LEADER
+        self.acked_end_offset = log.log_end_offset
+        self.configure()
+        self.maybe_advance_high_watermark()
+
+    def become_offline(self, error: ErrorCode) -> None:
+        """Serve nothing any more and answer `error`: the log directory failed, or the topic was deleted."""
+        if self.state is ReplicaState.OFFLINE and self.offline_error is error:
+            return
+        self.state = ReplicaState.OFFLINE
+        self.offline_error = error
+        self._fail_appends(KafkaError(error, f"{self.topic}-{self.index} went offline on this broker"))
+        self._wake_fetches(0)
+
+    def configure(self) -> None:
+        """Take over the log's configuration after it changed."""
+        assert self.log is not None, f"{self} has no log"
+        self.rules = self.log.config.rules()
+        self.min_insync_replicas = self.log.config.min_insync_replicas
+
+    def check_leader(self, current_leader_epoch: int = -1) -> Log:
+        """Return the log if this replica leads in the epoch the client knows (-1: it knows none); KafkaError otherwise."""
+        if self.state is not ReplicaState.LEADER:
+            raise KafkaError(self.offline_error, f"{self.topic}-{self.index} is not served by this broker")
+        if current_leader_epoch not in {-1, self.leader_epoch}:
+            if current_leader_epoch < self.leader_epoch:
+                raise KafkaError(
+                    ErrorCode.FENCED_LEADER_EPOCH,
+                    f"leader epoch {current_leader_epoch} of {self.topic}-{self.index} is over, now {self.leader_epoch}",
+                )
+            raise KafkaError(
+                ErrorCode.UNKNOWN_LEADER_EPOCH,
+                f"leader epoch {current_leader_epoch} of {self.topic}-{self.index} is unknown here, now {self.leader_epoch}",
+            )
+        assert self.log is not None, f"{self} has no log"
+        return self.log
+
+    # Appending
+
+    def append(self, batch: Buffer, acks: int, now_ms: int, *, copy: bool = True) -> Reservation | Delayed[Reservation]:
+        """Accept one client batch: validate, deduplicate, assign its offsets; `Appends.submit` then writes it.
+
+        With `copy` false the caller keeps `batch` valid and untouched until it is written. Delayed where the batch must be
+        opened on a worker thread, or others before it are. Raises KafkaError (InvalidBatchError says which records).
+        """
+        log = self.check_leader()
+        if acks == -1 and len(self.isr) < self.min_insync_replicas:
+            raise KafkaError(
+                ErrorCode.NOT_ENOUGH_REPLICAS,
+                f"{self.topic}-{self.index} has {len(self.isr)} in-sync replicas, min.insync.replicas is "
+                f"{self.min_insync_replicas}",
+            )
+        header = validate_batch(batch, self.rules, now_ms)
+        if header.attributes & _TRANSACTIONAL_OR_CONTROL:
+            _refuse_transactional(header, f"{self.topic}-{self.index}")
+        if self._opening or needs_opening(header, self.rules):
+            return self._open(bytes(batch), header, now_ms)
+        return self._reserve(log, batch, header, now_ms, copy)
+
+    def is_acked(self, end_offset: int, acks: int) -> bool:
+        """Whether everything before `end_offset` may be acknowledged to a producer that asked for `acks`."""
+        return (self.high_watermark if acks == -1 else self.acked_end_offset) >= end_offset
+
+    def when_acked(self, end_offset: int, callback: Callable[[], None]) -> None:
+        """Call `callback` once everything before `end_offset` is on all in-sync replicas, or never will be."""
+        self._append_waiters.append((end_offset, callback))
+
+    def handle_written(self, log_end_offset: int | None, error: BaseException | None) -> None:
+        """What was reserved is on the log up to `log_end_offset`, or `error` undid all of it."""
+        if error is not None:
+            logger.error("%s-%d: a write failed: %s", self.topic, self.index, error)
+            self._fail_appends(error)
+            return
+        assert self.log is not None, f"{self} has no log"
+        if self.state is not ReplicaState.LEADER:
+            return
+        log = self.log
+        end_offset = log.log_end_offset
+        if end_offset - log.flushed_offset >= log.config.flush_messages:
+            self._flush_wanted = True
+            self._maybe_flush()
+        elif not self._flushing and end_offset > self.acked_end_offset:
+            self.acked_end_offset = end_offset
+            self.maybe_advance_high_watermark()
+
+    def handle_flushed(self, flushed_offset: int | None, error: BaseException | None) -> None:
+        """The log is on the disk itself up to `flushed_offset`: acks that flush.messages held back can go."""
+        self._flushing = False
+        if error is not None:
+            self._fail_appends(error)
+            return
+        assert flushed_offset is not None, "neither an offset nor an error"
+        if self.state is not ReplicaState.LEADER or self.log is None:
+            return
+        self.acked_end_offset = max(self.acked_end_offset, flushed_offset)
+        self._maybe_flush()
+        self.handle_written(self.log.log_end_offset, None)
+        self.maybe_advance_high_watermark()
+
+    def maybe_advance_high_watermark(self) -> None:
+        """Move the high watermark to what every in-sync replica has, and call who waits for that."""
+        # This broker is the only replica until replication exists.
+        advanced = self.acked_end_offset
+        before = self.high_watermark
+        if advanced > before:
+            self.high_watermark = advanced
+        waiters = self._append_waiters
+        while waiters and waiters[0][0] <= advanced:
+            waiters.popleft()[1]()
+        if advanced > before and self.fetch_waiters:
+            size_bytes, self._size_unseen_bytes = self._size_unseen_bytes, 0
+            self._wake_fetches(size_bytes)
+
+    def _reserve(self, log: Log, batch: Buffer, header: BatchHeader, now_ms: int, copy: bool) -> Reservation:
+        reservation = log.reserve(batch, header, leader_epoch=self.leader_epoch, now_ms=now_ms, copy=copy)
+        self._appends.touched[self] = None
+        size_bytes = len(batch)
+        self._size_unseen_bytes += size_bytes
+        metrics = self.metrics
+        metrics.messages_in += header.count
+        metrics.bytes_in += size_bytes
+        return reservation
+
+    def _open(self, batch: bytes, header: BatchHeader, now_ms: int) -> Delayed[Reservation]:
+        """Queue a batch behind the ones being opened; open it on a worker thread where the topic needs it."""
+        if len(self._opening) >= OPENING_COUNT_MAX:
+            raise KafkaError(
+                ErrorCode.THROTTLING_QUOTA_EXCEEDED,
+                f"{OPENING_COUNT_MAX} batches of {self.topic}-{self.index} wait to be decompressed",
+            )
+        opening = _Opening(batch, header, now_ms)
+        self._opening.append(opening)
+        if needs_opening(header, self.rules):
+            rules = self.rules
+
+            def opened(result: bytes | None, error: BaseException | None) -> None:
+                opening.batch, opening.error, opening.is_open = result, error, True
+                self._append_opened()
+
+            self._appends.run_on_thread(lambda: open_batch(batch, rules, now_ms), opened)
+        else:
+            opening.is_open = True
+        return opening.delayed
+
+    def _append_opened(self) -> None:
+        """Append what is open, in the order it came."""
+        while self._opening and self._opening[0].is_open:
+            opening = self._opening.popleft()
+            try:
+                if opening.error is not None:
+                    raise opening.error
+                log = self.check_leader()
+                assert opening.batch is not None, "opened into neither a batch nor an error"
+                header = read_header(opening.batch)
+                reservation = self._reserve(log, bytearray(opening.batch), header, opening.now_ms, False)
+            except (KafkaError, ValueError, MemoryError) as error:
+                opening.delayed.fail(error)
+            else:
+                opening.delayed.complete(reservation)
+        self._appends.submit()
+
+    def _maybe_flush(self) -> None:
+        if self._flush_wanted and not self._flushing:
+            assert self.log is not None, f"{self} has no log"
+            self._flush_wanted = False
+            self._flushing = True
+            self.log.directory.submit_flush(self.log, self.handle_flushed)
+
+    def _fail_appends(self, error: BaseException) -> None:
+        self.generation += 1
+        while self._opening:
+            self._opening.popleft().delayed.fail(error)
+        waiters = list(self._append_waiters)
+        self._append_waiters.clear()
+        for _, callback in waiters:
+            callback()
+
+    def _wake_fetches(self, size_bytes: int) -> None:
+        for waiter in tuple(self.fetch_waiters):
+            waiter.handle_progress(size_bytes)
+
+
+class _Opening:
+    """A batch on its way through a worker thread."""
+
+    __slots__ = ("batch", "delayed", "error", "header", "is_open", "now_ms")
+
+    def __init__(self, batch: bytes, header: BatchHeader, now_ms: int) -> None:
+        self.batch: bytes | None = batch
+        self.header = header
+        self.now_ms = now_ms
+        self.is_open = False
+        self.error: BaseException | None = None
+        self.delayed: Delayed[Reservation] = Delayed()
+
+
+_TRANSACTIONAL_OR_CONTROL: Final = 0x10 | 0x20  # bits of a batch's attributes
+
+
+def _refuse_transactional(header: BatchHeader, where: str) -> None:
+    # Kafka refuses control batches of clients as INVALID_RECORD (LogValidator), and transactional ones that no
+    # AddPartitionsToTxn announced as INVALID_TXN_STATE (KIP-890); transactions are not served yet, so none was.
+    if header.attributes & 0x20:
+        raise InvalidBatchError(ErrorCode.INVALID_RECORD, f"{where}: clients may not write control batches")
+    raise InvalidBatchError(
+        ErrorCode.INVALID_TXN_STATE, f"{where}: no transaction of producer {header.producer_id} is open here"
+    )
