@@ -1,0 +1,38 @@
+"""ElectLeaders"""
+
+from __future__ import annotations
+
+from millstream.core.wire.fields import field, int16, int32, int8, message, struct
+
+
+@struct
+class TopicPartitions:
+    topic: str = ""
+    partitions: list[int32] = field(factory=list)
+
+
+@message(key=43, versions="0-2", flexible="2+")
+class ElectLeadersRequest:
+    election_type: int8 = field(versions="1+", default=0)
+    topic_partitions: list[TopicPartitions] | None = field(factory=list)
+    timeout_ms: int32 = 60000
+
+
+@struct
+class PartitionResult:
+    partition_id: int32 = 0
+    error_code: int16 = 0
+    error_message: str | None = ""
+
+
+@struct
+class ReplicaElectionResult:
+    topic: str = ""
+    partition_result: list[PartitionResult] = field(factory=list)
+
+
+@message(key=43, versions="0-2", flexible="2+")
+class ElectLeadersResponse:
+    throttle_time_ms: int32 = 0
+    error_code: int16 = field(versions="1+", default=0)
+    replica_election_results: list[ReplicaElectionResult] = field(factory=list)
