@@ -1,0 +1,61 @@
+"""The broker that the interop tests speak to, and the clients.
+
+MILLSTREAM_INTEROP_BROKERS names the brokers ("millstream", "kafka", comma-separated). `make soak` runs both: a test
+that Apache Kafka itself does not pass is a wrong test.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from tests.support.clients import AioKafka, ConfluentKafka, JavaClient, KafkaClient, KafkaPython
+
+BOTH = "millstream,kafka"
+BROKERS = os.environ.get(
+    "MILLSTREAM_INTEROP_BROKERS", BOTH if os.environ.get("MILLSTREAM_SOAK") == "1" else "millstream"
+)
+
+MakeTopic = Callable[..., str]
+
+
+@pytest.fixture(scope="session", params=BROKERS.split(","))
+def bootstrap(request: pytest.FixtureRequest) -> Iterator[str]:
+    """HOST:PORT of the broker under test."""
+    if request.param == "kafka":
+        yield request.getfixturevalue("apache_kafka").bootstrap_servers
+        return
+    from millstream.testing import broker
+
+    with broker() as running:
+        yield running.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def java_client(jars: Path) -> Iterator[JavaClient]:
+    """Kafka's own client, in one JVM for the session."""
+    client = JavaClient(jars)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def clients(java_client: JavaClient) -> Mapping[str, KafkaClient]:
+    """Every client, by name."""
+    every: list[KafkaClient] = [ConfluentKafka(), KafkaPython(), AioKafka(), java_client]
+    return {client.name: client for client in every}
+
+
+@pytest.fixture(scope="session")
+def make_topic(bootstrap: str) -> MakeTopic:
+    """make_topic(name, partitions=1, **configs with _ for .) creates a topic and returns its name."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+
+    def make(name: str, partitions: int = 1, **configs: object) -> str:
+        settings = {key.replace("_", "."): str(value) for key, value in configs.items()}
+        topic = NewTopic(name, partitions, 1, config=settings)
+        admin.create_topics([topic])[name].result(30)
+        return name
+
+    return make
