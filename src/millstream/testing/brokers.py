@@ -31,7 +31,7 @@ _running: Final[weakref.WeakSet[TestBroker]] = weakref.WeakSet()
 class TestBroker:
     """A broker for one test or many; a context manager. Made by `broker`.
 
-    States: new -> RUNNING (start) -> STOPPED (stop, kill) -> RUNNING (start again, on the same data and port) -> closed.
+    States: new -> RUNNING (start) -> STOPPED (stop, kill) -> RUNNING (start: the same data and port) -> closed.
     """
 
     __test__ = False  # the name must not make pytest collect it
@@ -145,8 +145,8 @@ def broker(
 ) -> TestBroker:
     """Return a broker to use as a context manager: `with broker() as b: b.bootstrap_servers`.
 
-    `config` holds broker settings by Kafka's names (`{"num.partitions": 4}`). The data lies in a temporary directory that
-    is removed at the end, unless `keep` is true or `log_dir` names a directory of yours. `port` 0 picks a free one.
+    `config` holds broker settings by Kafka's names (`{"num.partitions": 4}`). The data lies in a temporary directory
+    that is removed at the end, unless `keep` is true or `log_dir` names a directory of yours. `port` 0 picks a free one.
     """
     return TestBroker(config, log_dir=log_dir, port=port, keep=keep, start_timeout_s=start_timeout_s)
 

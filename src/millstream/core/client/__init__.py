@@ -1,1 +1,60 @@
-"""The client on bytes: connections, metadata, produce, fetch, admin."""
+"""The client on bytes: connections, metadata, produce, fetch, admin. Works against any Kafka-compatible broker.
+
+async with Client("127.0.0.1:9092") as client:
+    async with Producer(client, idempotent=True) as producer:
+        producer.append(TopicPartition("flights", 0), b"key", b"value")
+    async with Fetcher(client, {TopicPartition("flights", 0): 0}, end_offsets=...) as fetcher:
+        async for fetched in fetcher:
+            for record in fetched.records(): ...
+"""
+
+from millstream.core.client.admin import (
+    ConfigOperation,
+    ConfigResource,
+    ConfigResourceType,
+    ConfigSource,
+    ConfigValue,
+    NewTopic,
+    alter_configs,
+    create_partitions,
+    create_topics,
+    delete_topics,
+    describe_configs,
+)
+from millstream.core.client.client import Client
+from millstream.core.client.cluster import BrokerNode, Cluster, PartitionInfo, TopicInfo, TopicPartition
+from millstream.core.client.fetcher import Fetched, Fetcher
+from millstream.core.client.offsets import EARLIEST, LATEST, MAX_TIMESTAMP, LogOffset, list_offsets
+from millstream.core.client.partitioner import KeylessPartitioner, partition_of_key
+from millstream.core.client.producer import Producer, init_producer_id
+
+__all__ = [
+    "EARLIEST",
+    "LATEST",
+    "MAX_TIMESTAMP",
+    "BrokerNode",
+    "Client",
+    "Cluster",
+    "ConfigOperation",
+    "ConfigResource",
+    "ConfigResourceType",
+    "ConfigSource",
+    "ConfigValue",
+    "Fetched",
+    "Fetcher",
+    "KeylessPartitioner",
+    "LogOffset",
+    "NewTopic",
+    "PartitionInfo",
+    "Producer",
+    "TopicInfo",
+    "TopicPartition",
+    "alter_configs",
+    "create_partitions",
+    "create_topics",
+    "delete_topics",
+    "describe_configs",
+    "init_producer_id",
+    "list_offsets",
+    "partition_of_key",
+]

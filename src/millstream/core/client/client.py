@@ -1,0 +1,199 @@
+"""The client: finds the right broker for a request, and asks again where Kafka says that asking again helps.
+
+Owned by one event loop. Every call has a deadline. An error the protocol calls retriable (a leader moved, a broker
+went away) refreshes the metadata and is tried again until the deadline, with a growing pause; any other, and the last
+one at the deadline, is raised as KafkaError with one sentence. Only the very first connection is not retried: an
+address where nothing listens is most often a mistyped one, and its user should hear so at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+import millstream
+from millstream.core.client.cluster import NO_NODE, Cluster, TopicPartition
+from millstream.core.client.connections import BrokerConnection, Connections
+from millstream.core.net import Address, parse_bootstrap
+from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
+
+T = TypeVar("T")
+
+REQUEST_TIMEOUT_MS: Final = 30_000
+CONNECT_TIMEOUT_MS: Final = 10_000
+METADATA_MAX_AGE_MS: Final = 300_000
+_BACKOFF_MIN_S: Final = 0.05
+_BACKOFF_MAX_S: Final = 1.0
+
+
+class Client:
+    """A connection to a cluster; an async context manager.
+
+    async with Client("127.0.0.1:9092") as client:
+        cluster = await client.metadata(["flights"])
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str | Sequence[Address],
+        *,
+        client_id: str = "millstream",
+        request_timeout_ms: int = REQUEST_TIMEOUT_MS,
+        connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
+        metadata_max_age_ms: int = METADATA_MAX_AGE_MS,
+    ) -> None:
+        """Remember how to reach the cluster; the first request connects. Raises ValueError for a bad address."""
+        given = parse_bootstrap(bootstrap_servers) if isinstance(bootstrap_servers, str) else list(bootstrap_servers)
+        self._bootstrap = given
+        self.request_timeout_ms = request_timeout_ms
+        self._metadata_max_age_s = metadata_max_age_ms / 1000
+        self._connections = Connections(
+            client_id=client_id,
+            software_version=millstream.__version__,
+            connect_timeout_s=min(connect_timeout_ms, request_timeout_ms) / 1000,
+        )
+        self._cluster = Cluster()
+        # When each topic's metadata was last heard, on the monotonic clock; a topic not in it is asked for.
+        self._heard_at: dict[str, float] = {}
+        self._connected_once = False
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection; requests in flight fail."""
+        await self._connections.close()
+
+    @property
+    def cluster(self) -> Cluster:
+        """What is known now, without asking."""
+        return self._cluster
+
+    async def metadata(
+        self, topics: Iterable[str] | None = None, *, auto_create: bool = False, timeout_ms: int | None = None
+    ) -> Cluster:
+        """Ask for the brokers and `topics` (None: every topic) and return the view with the answer taken in.
+
+        A topic that does not exist is no error here: `Cluster.topic` raises for it.
+        """
+        names = None if topics is None else sorted(set(topics))
+        timeout_s = self._timeout_s(timeout_ms)
+
+        async def ask() -> Cluster:
+            connection = await self._any_connection()
+            # Metadata 0 has no request for "no topics", and below 4 topics may be created by asking.
+            response = await connection.request(
+                MetadataRequest(
+                    topics=None if names is None else [MetadataRequestTopic(name=name) for name in names],
+                    allow_auto_topic_creation=auto_create,
+                ),
+                timeout_s=timeout_s,
+                version_max=12,
+            )
+            self._cluster = self._cluster.updated(response, all_topics=names is None)
+            now = time.monotonic()
+            if names is None:
+                self._heard_at = dict.fromkeys(self._cluster.topics, now)
+            else:
+                self._heard_at.update(dict.fromkeys(names, now))
+            return self._cluster
+
+        return await self.retried(ask, timeout_ms=timeout_ms)
+
+    async def leaders(
+        self, partitions: Iterable[TopicPartition], *, auto_create: bool = False, timeout_ms: int | None = None
+    ) -> dict[int, list[TopicPartition]]:
+        """Return `partitions` by the node that leads them, asking where the metadata is missing or old.
+
+        Raises KafkaError for the first one that does not exist or stays without a leader until the deadline.
+        """
+        wanted = list(partitions)
+
+        async def group() -> dict[int, list[TopicPartition]]:
+            oldest = time.monotonic() - self._metadata_max_age_s
+            stale = {tp.topic for tp in wanted if self._heard_at.get(tp.topic, 0.0) <= oldest}
+            cluster = await self.metadata(stale, auto_create=auto_create) if stale else self._cluster
+            grouped: dict[int, list[TopicPartition]] = {}
+            try:
+                for tp in wanted:
+                    grouped.setdefault(cluster.leader(tp), []).append(tp)
+            except KafkaError as error:
+                self.forget({tp.topic for tp in wanted})
+                # A topic being created is unknown for a moment; one that nobody creates is a mistake, said at once.
+                if error.code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION and not auto_create:
+                    raise _FinalError(error) from error
+                raise
+            return grouped
+
+        return await self.retried(group, timeout_ms=timeout_ms)
+
+    def forget(self, topics: Iterable[str]) -> None:
+        """Have the metadata of `topics` asked for again at the next use: a broker said it has changed."""
+        for topic in topics:
+            self._heard_at.pop(topic, None)
+
+    async def connection(self, node: int | None = None, *, lane: str = "") -> BrokerConnection:
+        """Return an open connection to `node`, or to any broker. Raises KafkaError."""
+        if node is None:
+            return await self._any_connection()
+        broker = self._cluster.brokers.get(node)
+        if broker is None:
+            raise KafkaError(ErrorCode.BROKER_NOT_AVAILABLE, f"the cluster has no broker {node} now")
+        return await self._connections.get(broker.address, lane=lane)
+
+    async def request(self, message: Any, *, node: int | None = None, timeout_ms: int | None = None) -> Any:
+        """Send `message` to `node` (None: any broker) and return its answer; connection errors are retried."""
+
+        async def ask() -> Any:
+            connection = await self.connection(node)
+            return await connection.request(message, timeout_s=self._timeout_s(timeout_ms))
+
+        return await self.retried(ask, timeout_ms=timeout_ms)
+
+    async def request_controller(self, message: Any, *, timeout_ms: int | None = None) -> Any:
+        """Send `message` to the broker that takes cluster changes."""
+        if self._cluster.controller_id == NO_NODE:
+            await self.metadata([], timeout_ms=timeout_ms)
+        controller = self._cluster.controller_id
+        return await self.request(message, node=controller if controller != NO_NODE else None, timeout_ms=timeout_ms)
+
+    async def retried(self, attempt: Callable[[], Awaitable[T]], *, timeout_ms: int | None = None) -> T:
+        """Run `attempt` until it returns, raises what no retry mends, or the deadline is there."""
+        deadline = time.monotonic() + self._timeout_s(timeout_ms)
+        pause_s = _BACKOFF_MIN_S
+        while True:
+            try:
+                return await attempt()
+            except _FinalError as error:
+                raise error.error from error.error.__cause__
+            except KafkaError as error:
+                if not error.code.retriable or not self._connected_once or time.monotonic() + pause_s >= deadline:
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _BACKOFF_MAX_S)
+
+    async def _any_connection(self) -> BrokerConnection:
+        known = [broker.address for broker in self._cluster.brokers.values()]
+        connection = await self._connections.first_of(list(dict.fromkeys((*known, *self._bootstrap))))
+        self._connected_once = True
+        return connection
+
+    def _timeout_s(self, timeout_ms: int | None) -> float:
+        return (self.request_timeout_ms if timeout_ms is None else timeout_ms) / 1000
+
+
+class _FinalError(Exception):
+    """A KafkaError that is not to be retried here, though its code is called retriable."""
+
+    def __init__(self, error: KafkaError) -> None:
+        super().__init__(str(error))
+        self.error = error

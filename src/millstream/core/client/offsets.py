@@ -1,0 +1,81 @@
+"""Offsets in logs: either end, by timestamp, at the largest timestamp (ListOffsets, KIP-79, KIP-734)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from millstream.core.client.client import Client
+from millstream.core.client.cluster import TopicPartition, error_code
+from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire.messages.list_offsets import (
+    ListOffsetsPartition,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+    ListOffsetsTopic,
+)
+
+LATEST: Final = -1
+EARLIEST: Final = -2
+MAX_TIMESTAMP: Final = -3
+
+
+class LogOffset(NamedTuple):
+    """An offset with the timestamp and the leader epoch of its record; each -1 where there is none."""
+
+    offset: int
+    timestamp: int
+    leader_epoch: int
+
+
+async def list_offsets(
+    client: Client,
+    timestamps: Mapping[TopicPartition, int],
+    *,
+    read_committed: bool = False,
+    timeout_ms: int | None = None,
+) -> dict[TopicPartition, LogOffset]:
+    """Return, per partition, the first offset at or after its timestamp in ms, or LATEST, EARLIEST, MAX_TIMESTAMP.
+
+    Where no record is that young the offset is -1. Raises KafkaError for the first partition that has an error.
+    """
+    found: dict[TopicPartition, LogOffset] = {}
+
+    async def ask_the_rest() -> dict[TopicPartition, LogOffset]:
+        rest = [tp for tp in timestamps if tp not in found]
+        for node, partitions in (await client.leaders(rest, timeout_ms=timeout_ms)).items():
+            await _ask(client, node, {tp: timestamps[tp] for tp in partitions}, found, read_committed, timeout_ms)
+        return found
+
+    await client.retried(ask_the_rest, timeout_ms=timeout_ms)
+    return {tp: found[tp] for tp in timestamps}
+
+
+async def _ask(
+    client: Client,
+    node: int,
+    timestamps: Mapping[TopicPartition, int],
+    found: dict[TopicPartition, LogOffset],
+    read_committed: bool,
+    timeout_ms: int | None,
+) -> None:
+    topics: dict[str, ListOffsetsTopic] = {}
+    for tp, timestamp in timestamps.items():
+        topic = topics.setdefault(tp.topic, ListOffsetsTopic(name=tp.topic))
+        topic.partitions.append(ListOffsetsPartition(partition_index=tp.partition, timestamp=timestamp))
+    request = ListOffsetsRequest(
+        replica_id=-1, isolation_level=1 if read_committed else 0, topics=list(topics.values())
+    )
+    response: ListOffsetsResponse = await client.request(request, node=node, timeout_ms=timeout_ms)
+    failed: KafkaError | None = None
+    for answered in response.topics:
+        for partition in answered.partitions:
+            tp = TopicPartition(answered.name, partition.partition_index)
+            code = error_code(partition.error_code)
+            if code is ErrorCode.NONE:
+                found[tp] = LogOffset(partition.offset, partition.timestamp, partition.leader_epoch)
+            else:
+                client.forget([tp.topic])
+                failed = failed or KafkaError(code, f"offsets of {tp}: {code.sentence}")
+    if failed is not None:
+        raise failed
