@@ -1,4 +1,7 @@
-"""AddOffsetsToTxn"""
+"""AddOffsetsToTxn (key 25): announce that the transaction will commit offsets of a group.
+
+Versions  0 (KIP-98)   2 PRODUCER_FENCED (KIP-588)   3 flexible (KIP-482)
+"""
 
 from __future__ import annotations
 

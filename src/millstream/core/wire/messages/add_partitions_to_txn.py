@@ -1,4 +1,9 @@
-"""AddPartitionsToTxn"""
+"""AddPartitionsToTxn (key 24): announce to the transaction coordinator the partitions about to be written.
+
+Versions  0 (KIP-98)   2 PRODUCER_FENCED (KIP-588)   3 flexible (KIP-482)
+
+The fields' names say that version 4, spoken among brokers only, has a layout of its own.
+"""
 
 from __future__ import annotations
 

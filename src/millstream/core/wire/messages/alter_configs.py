@@ -1,13 +1,17 @@
-"""AlterConfigs"""
+"""AlterConfigs (key 33): replace all configs of a resource; IncrementalAlterConfigs changes single ones.
+
+Versions  0 (KIP-133)   2 flexible (KIP-482)
+"""
 
 from __future__ import annotations
 
-from millstream.core.wire.fields import field, int16, int32, int8, message, struct
+from millstream.core.wire.fields import field, int8, int16, int32, message, struct
 
 
 @struct
 class AlterableConfig:
     name: str = ""
+    # Null to go back to the default.
     value: str | None = ""
 
 

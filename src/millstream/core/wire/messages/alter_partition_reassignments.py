@@ -1,4 +1,7 @@
-"""AlterPartitionReassignments"""
+"""AlterPartitionReassignments (key 45): start or cancel moving partitions to other brokers.
+
+Versions  0 (KIP-455)
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from millstream.core.wire.fields import field, int16, int32, message, struct
 @struct
 class ReassignablePartition:
     partition_index: int32 = 0
+    # Null to cancel.
     replicas: list[int32] | None = None
 
 

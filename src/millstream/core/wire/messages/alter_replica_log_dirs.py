@@ -1,4 +1,7 @@
-"""AlterReplicaLogDirs"""
+"""AlterReplicaLogDirs (key 34): move replicas between the log directories of one broker.
+
+Versions  1 (KIP-113)   2 flexible (KIP-482)
+"""
 
 from __future__ import annotations
 

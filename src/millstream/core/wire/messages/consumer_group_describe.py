@@ -1,8 +1,11 @@
-"""ConsumerGroupDescribe"""
+"""ConsumerGroupDescribe (key 69): members and assignments of groups of the new consumer protocol.
+
+Versions  0 (KIP-848)   1 member type (KIP-1099)
+"""
 
 from __future__ import annotations
 
-from millstream.core.wire.fields import ZERO_UUID, field, int16, int32, int8, message, struct, uuid
+from millstream.core.wire.fields import ZERO_UUID, field, int8, int16, int32, message, struct, uuid
 
 
 @message(key=69, versions="0-1", flexible="0+")

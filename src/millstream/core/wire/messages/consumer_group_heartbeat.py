@@ -1,4 +1,9 @@
-"""ConsumerGroupHeartbeat"""
+"""ConsumerGroupHeartbeat (key 68): join, stay in and leave a group of the new consumer protocol, all in one call.
+
+Versions  0 (KIP-848)   1 subscription by regular expression (KIP-848), member ids made by the client (KIP-1082)
+
+A field left at its default has not changed since the member's last heartbeat.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,7 @@ class TopicPartitions:
 class ConsumerGroupHeartbeatRequest:
     group_id: str = ""
     member_id: str = ""
+    # 0 to join, -1 to leave, -2 for a static member that will come back.
     member_epoch: int32 = 0
     instance_id: str | None = None
     rack_id: str | None = None
@@ -44,4 +50,5 @@ class ConsumerGroupHeartbeatResponse:
     member_id: str | None = None
     member_epoch: int32 = 0
     heartbeat_interval_ms: int32 = 0
+    # Null where it has not changed.
     assignment: Assignment | None = None

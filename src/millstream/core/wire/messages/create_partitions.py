@@ -1,4 +1,7 @@
-"""CreatePartitions"""
+"""CreatePartitions (key 37): give topics more partitions.
+
+Versions  0 (KIP-195)   2 flexible (KIP-482)   3 THROTTLING_QUOTA_EXCEEDED (KIP-599)
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ class CreatePartitionsAssignment:
 @struct
 class CreatePartitionsTopic:
     name: str = ""
+    # The new number of partitions, those there are included.
     count: int32 = 0
     assignments: list[CreatePartitionsAssignment] | None = field(factory=list)
 

@@ -1,8 +1,13 @@
-"""CreateTopics"""
+"""CreateTopics (key 19): create topics, or check whether they could be.
+
+Versions  2 throttle time (KIP-124)   4 the broker's defaults for partitions and replication factor (KIP-464)
+          5 flexible (KIP-482), the configs a topic got (KIP-525)   6 THROTTLING_QUOTA_EXCEEDED (KIP-599)
+          7 topic ids (KIP-516)
+"""
 
 from __future__ import annotations
 
-from millstream.core.wire.fields import ZERO_UUID, field, int16, int32, int8, message, struct, uuid
+from millstream.core.wire.fields import ZERO_UUID, field, int8, int16, int32, message, struct, uuid
 
 
 @struct
@@ -20,7 +25,9 @@ class CreatableTopicConfig:
 @struct
 class CreatableTopic:
     name: str = ""
+    # -1 for the broker's default, or where assignments say it.
     num_partitions: int32 = 0
+    # -1 for the broker's default, or where assignments say it.
     replication_factor: int16 = 0
     assignments: list[CreatableReplicaAssignment] = field(factory=list)
     configs: list[CreatableTopicConfig] = field(factory=list)

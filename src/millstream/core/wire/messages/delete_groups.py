@@ -1,4 +1,7 @@
-"""DeleteGroups"""
+"""DeleteGroups (key 42): delete groups that have no members, with their offsets.
+
+Versions  0 (KIP-229)   2 flexible (KIP-482)
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""DeleteRecords"""
+"""DeleteRecords (key 21): drop every record of a partition before an offset.
+
+Versions  0 (KIP-107)   2 flexible (KIP-482)
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from millstream.core.wire.fields import field, int16, int32, int64, message, str
 @struct
 class DeleteRecordsPartition:
     partition_index: int32 = 0
+    # The first offset that stays; -1 for the high watermark.
     offset: int64 = 0
 
 

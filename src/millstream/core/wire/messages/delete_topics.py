@@ -1,4 +1,8 @@
-"""DeleteTopics"""
+"""DeleteTopics (key 20): delete topics by name or by id.
+
+Versions  1 throttle time (KIP-124)   3 TOPIC_DELETION_DISABLED (KIP-322)   4 flexible (KIP-482)
+          5 error messages (KIP-599)   6 topic ids (KIP-516)
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ class DeleteTopicState:
 @message(key=20, versions="1-6", flexible="4+")
 class DeleteTopicsRequest:
     topics: list[DeleteTopicState] = field(versions="6+", factory=list)
+    # Replaced by `topics` in version 6.
     topic_names: list[str] = field(versions="1-5", factory=list)
     timeout_ms: int32 = 0
 

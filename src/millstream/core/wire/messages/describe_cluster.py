@@ -1,13 +1,17 @@
-"""DescribeCluster"""
+"""DescribeCluster (key 60): the brokers of the cluster, its id and its controller.
+
+Versions  0 (KIP-700)   1 brokers or controllers (KIP-919)
+"""
 
 from __future__ import annotations
 
-from millstream.core.wire.fields import field, int16, int32, int8, message, struct
+from millstream.core.wire.fields import field, int8, int16, int32, message, struct
 
 
 @message(key=60, versions="0-1", flexible="0+")
 class DescribeClusterRequest:
     include_cluster_authorized_operations: bool = False
+    # 1 brokers, 2 controllers.
     endpoint_type: int8 = field(versions="1+", default=1)
 
 

@@ -1,14 +1,18 @@
-"""DescribeConfigs"""
+"""DescribeConfigs (key 32): configs of topics and brokers with their values, sources and synonyms.
+
+Versions  1 synonyms and sources (KIP-226)   3 types and documentation (KIP-569)   4 flexible (KIP-482)
+"""
 
 from __future__ import annotations
 
-from millstream.core.wire.fields import field, int16, int32, int8, message, struct
+from millstream.core.wire.fields import field, int8, int16, int32, message, struct
 
 
 @struct
 class DescribeConfigsResource:
     resource_type: int8 = 0
     resource_name: str = ""
+    # Null for all of them.
     configuration_keys: list[str] | None = field(factory=list)
 
 

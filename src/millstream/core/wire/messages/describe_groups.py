@@ -1,4 +1,8 @@
-"""DescribeGroups"""
+"""DescribeGroups (key 15): state, members and assignments of classic groups.
+
+Versions  1 throttle time (KIP-124)   3 authorized operations (KIP-430)   4 static members (KIP-345)
+          5 flexible (KIP-482)   6 GROUP_ID_NOT_FOUND and a message (KIP-1043)
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,7 @@ class DescribedGroup:
     group_id: str = ""
     group_state: str = ""
     protocol_type: str = ""
+    # The assignor, for consumers.
     protocol_data: str = ""
     members: list[DescribedGroupMember] = field(factory=list)
     authorized_operations: int32 = field(versions="3+", default=-(2**31))

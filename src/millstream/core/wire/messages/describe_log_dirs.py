@@ -1,4 +1,8 @@
-"""DescribeLogDirs"""
+"""DescribeLogDirs (key 35): what lies in a broker's log directories, and how much room is left.
+
+Versions  1 (KIP-113)   2 flexible (KIP-482)   3 an error for the whole request (KIP-784)
+          4 size and free bytes of the volume (KIP-827)
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ class DescribableLogDirTopic:
 
 @message(key=35, versions="1-4", flexible="2+")
 class DescribeLogDirsRequest:
+    # Null for all topics.
     topics: list[DescribableLogDirTopic] | None = field(factory=list)
 
 

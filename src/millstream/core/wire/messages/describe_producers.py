@@ -1,4 +1,7 @@
-"""DescribeProducers"""
+"""DescribeProducers (key 61): the producers a partition's leader remembers, to find transactions left open.
+
+Versions  0 (KIP-664)
+"""
 
 from __future__ import annotations
 

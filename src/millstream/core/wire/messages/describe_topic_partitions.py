@@ -1,4 +1,7 @@
-"""DescribeTopicPartitions"""
+"""DescribeTopicPartitions (key 75): partitions of topics, page by page, with their eligible leader replicas.
+
+Versions  0 (KIP-966)
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ class Cursor:
 class DescribeTopicPartitionsRequest:
     topics: list[TopicRequest] = field(factory=list)
     response_partition_limit: int32 = 2000
+    # Where the page starts; null for the first.
     cursor: Cursor | None = None
 
 
@@ -56,4 +60,5 @@ class CursorResponse:
 class DescribeTopicPartitionsResponse:
     throttle_time_ms: int32 = 0
     topics: list[DescribeTopicPartitionsResponseTopic] = field(factory=list)
+    # Null on the last page.
     next_cursor: CursorResponse | None = None

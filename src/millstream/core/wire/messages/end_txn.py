@@ -1,4 +1,7 @@
-"""EndTxn"""
+"""EndTxn (key 26): commit or abort a transaction.
+
+Versions  0 (KIP-98)   2 PRODUCER_FENCED (KIP-588)   3 flexible (KIP-482)
+"""
 
 from __future__ import annotations
 

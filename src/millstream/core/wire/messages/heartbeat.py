@@ -1,4 +1,7 @@
-"""Heartbeat"""
+"""Heartbeat (key 12): tell the coordinator that a member is alive, and learn of a rebalance.
+
+Versions  1 throttle time (KIP-124)   3 static members (KIP-345)   4 flexible (KIP-482)
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,17 @@
-"""IncrementalAlterConfigs"""
+"""IncrementalAlterConfigs (key 44): set, delete, append to or subtract from single configs.
+
+Versions  0 (KIP-339)   1 flexible (KIP-482)
+"""
 
 from __future__ import annotations
 
-from millstream.core.wire.fields import field, int16, int32, int8, message, struct
+from millstream.core.wire.fields import field, int8, int16, int32, message, struct
 
 
 @struct
 class AlterableConfig:
     name: str = ""
+    # 0 set, 1 delete, 2 append, 3 subtract.
     config_operation: int8 = 0
     value: str | None = ""
 

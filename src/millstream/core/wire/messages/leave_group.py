@@ -1,4 +1,8 @@
-"""LeaveGroup"""
+"""LeaveGroup (key 13): remove members from a group at once, without waiting for their sessions to expire.
+
+Versions  1 throttle time (KIP-124)   3 several members, static ones too (KIP-345)   4 flexible (KIP-482)
+          5 reason (KIP-800)
+"""
 
 from __future__ import annotations
 

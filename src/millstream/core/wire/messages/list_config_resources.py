@@ -1,8 +1,11 @@
-"""ListConfigResources"""
+"""ListConfigResources (key 74): the resources that can have configs.
+
+Versions  0 client metrics only, as ListClientMetricsResources (KIP-714)   1 any type (KIP-1142)
+"""
 
 from __future__ import annotations
 
-from millstream.core.wire.fields import field, int16, int32, int8, message, struct
+from millstream.core.wire.fields import field, int8, int16, int32, message, struct
 
 
 @message(key=74, versions="0-1", flexible="0+")

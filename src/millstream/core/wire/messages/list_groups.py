@@ -1,4 +1,8 @@
-"""ListGroups"""
+"""ListGroups (key 16): the groups that a broker coordinates.
+
+Versions  1 throttle time (KIP-124)   3 flexible (KIP-482)   4 states, and a filter on them (KIP-518)
+          5 types, and a filter on them (KIP-848)
+"""
 
 from __future__ import annotations
 

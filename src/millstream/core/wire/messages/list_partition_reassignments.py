@@ -1,4 +1,7 @@
-"""ListPartitionReassignments"""
+"""ListPartitionReassignments (key 46): the moves of partitions that are under way.
+
+Versions  0 (KIP-455)
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ class ListPartitionReassignmentsTopics:
 @message(key=46, versions="0", flexible="0+")
 class ListPartitionReassignmentsRequest:
     timeout_ms: int32 = 60000
+    # Null for all topics.
     topics: list[ListPartitionReassignmentsTopics] | None = None
 
 

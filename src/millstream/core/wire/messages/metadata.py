@@ -1,4 +1,12 @@
-"""Metadata"""
+"""Metadata (key 3): the brokers, and the leaders and replicas of topics; the first thing every client asks.
+
+Versions  1 racks, controller, internal topics (KIP-4)   2 cluster id (KIP-78)   3 throttle time (KIP-124)
+          4 topic creation can be declined (KIP-4)   5 offline replicas (KIP-112)   7 leader epoch (KIP-320)
+          8 authorized operations (KIP-430)   9 flexible (KIP-482)   10 topic ids (KIP-516)
+          11 no authorized operations of the cluster any more (KIP-700)   12 topics asked for by id (KIP-516)
+
+No topics means all of them as an empty array in version 0, and as null from version 1 on.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +21,7 @@ class MetadataRequestTopic:
 
 @message(key=3, versions="0-12", flexible="9+")
 class MetadataRequest:
+    # Null for all topics.
     topics: list[MetadataRequestTopic] | None = field(nullable="1+", factory=list)
     allow_auto_topic_creation: bool = field(versions="4+", default=True)
     include_cluster_authorized_operations: bool = field(versions="8-10", default=False)
@@ -45,6 +54,7 @@ class MetadataResponseTopic:
     topic_id: uuid = field(versions="10+", default=ZERO_UUID)
     is_internal: bool = field(versions="1+", default=False)
     partitions: list[MetadataResponsePartition] = field(factory=list)
+    # A bit per operation; the smallest int32 where it was not asked for.
     topic_authorized_operations: int32 = field(versions="8+", default=-(2**31))
 
 

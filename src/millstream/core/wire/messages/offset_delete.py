@@ -1,4 +1,7 @@
-"""OffsetDelete"""
+"""OffsetDelete (key 47): forget a group's offsets of topics it is not subscribed to.
+
+Versions  0 (KIP-496)
+"""
 
 from __future__ import annotations
 

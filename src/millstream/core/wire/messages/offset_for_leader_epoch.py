@@ -1,4 +1,7 @@
-"""OffsetForLeaderEpoch"""
+"""OffsetForLeaderEpoch (key 23): where a leader epoch ends in the log, so that a reader finds where it diverged.
+
+Versions  2 current leader epoch, throttle time (KIP-320)   3 replica id (KIP-392)   4 flexible (KIP-482)
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ class OffsetForLeaderTopic:
 
 @message(key=23, versions="2-4", flexible="4+")
 class OffsetForLeaderEpochRequest:
+    # -1 for a consumer, -2 for a tool that may look beyond the high watermark.
     replica_id: int32 = field(versions="3+", default=-2)
     topics: list[OffsetForLeaderTopic] = field(factory=list)
 

@@ -1,4 +1,11 @@
-"""Produce"""
+"""Produce (key 0): append batches of records to partitions, and learn the offsets they were given.
+
+Versions  3 batches of magic 2, transactional id (KIP-98)   5 log start offset (KIP-107)   7 zstd (KIP-110)
+          8 which records were at fault (KIP-467)   9 flexible (KIP-482)   10 current leader, its endpoint (KIP-951)
+          11 TRANSACTION_ABORTABLE (KIP-890)
+
+With acks=0 there is no response at all.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +15,7 @@ from millstream.core.wire.fields import field, int16, int32, int64, message, rec
 @struct
 class PartitionProduceData:
     index: int32 = 0
+    # Exactly one batch.
     records: record_bytes | None = None
 
 
@@ -20,6 +28,7 @@ class TopicProduceData:
 @message(key=0, versions="3-11", flexible="9+")
 class ProduceRequest:
     transactional_id: str | None = None
+    # 0 none and no response, 1 the leader, -1 all in-sync replicas.
     acks: int16 = 0
     timeout_ms: int32 = 0
     topic_data: list[TopicProduceData] = field(factory=list)
@@ -41,7 +50,9 @@ class LeaderIdAndEpoch:
 class PartitionProduceResponse:
     index: int32 = 0
     error_code: int16 = 0
+    # Offset of the batch's first record.
     base_offset: int64 = 0
+    # -1 unless the topic's timestamps are those of the append.
     log_append_time_ms: int64 = -1
     log_start_offset: int64 = field(versions="5+", default=-1)
     record_errors: list[BatchIndexAndErrorMessage] = field(versions="8+", factory=list)

@@ -1,4 +1,9 @@
-"""SaslHandshake"""
+"""SaslHandshake (key 17): agree on a SASL mechanism.
+
+Versions  0 bare tokens follow in frames of their own   1 SaslAuthenticate carries the tokens (KIP-152)
+
+It never became flexible: old clients can't negotiate a higher version here (KAFKA-9577).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""SyncGroup"""
+"""SyncGroup (key 14): the leader hands in the assignment of a generation, and each member gets its own part.
+
+Versions  1 throttle time (KIP-124)   3 static members (KIP-345)   4 flexible (KIP-482)
+          5 protocol type and name, for the broker to check (KIP-559)
+"""
 
 from __future__ import annotations
 

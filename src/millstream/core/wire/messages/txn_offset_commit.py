@@ -1,4 +1,7 @@
-"""TxnOffsetCommit"""
+"""TxnOffsetCommit (key 28): store a group's offsets as a part of a transaction.
+
+Versions  0 (KIP-98)   2 leader epoch (KIP-320)   3 flexible (KIP-482), the consumer's generation for fencing (KIP-447)
+"""
 
 from __future__ import annotations
 

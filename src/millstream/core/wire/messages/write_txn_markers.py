@@ -1,4 +1,9 @@
-"""WriteTxnMarkers"""
+"""WriteTxnMarkers (key 27): a transaction coordinator has leaders write the end of a transaction into their logs.
+
+Versions  1 flexible (KIP-98, KIP-482)
+
+Sent by brokers only.
+"""
 
 from __future__ import annotations
 
