@@ -10,21 +10,23 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNELS = sorted(
-    path
-    for path in Path("src/millstream").glob("**/_kernels/*.py")
-    if path.name != "__init__.py"
-)
+# What stands beside the kernels for their interpreted form, and is never compiled.
+INTERPRETED_ONLY = {"__init__.py", "interpreted.py", "shim.py"}
+
+KERNELS = sorted(path for path in Path("src/millstream").glob("**/_kernels/*.py") if path.name not in INTERPRETED_ONLY)
 
 extensions = cythonize(
     [
         Extension(
             ".".join(path.relative_to("src").with_suffix("").parts),
             [str(path)],
+            include_dirs=[str(path.parent)],
+            depends=[str(header) for header in sorted(path.parent.glob("*.h"))],
             extra_compile_args=["-O3", "-g0"],
         )
         for path in KERNELS
     ],
+    include_path=["src"],
     build_dir="build/cython",
     compiler_directives={
         "language_level": "3",

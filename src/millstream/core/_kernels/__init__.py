@@ -1,9 +1,10 @@
 """Compiled loops over buffers and integers, in Cython's pure-Python mode, and nothing else.
 
-    crc32c           crc32c(data, crc=0): the checksum of batches
-    record_batches   headers of many batches a call: check_batches, index_batches, trim_batches, find_batch, inspect_batch
-    record_columns   records of many batches a call: walk_records, locate_records, locate_payload
+    crc32c            crc32c: the checksum of batches
+    record_batches    headers of many batches a call: check_batches, index_batches, trim_batches, find_batch
+    batch_validation  the produce path: inspect_batch, walk_records
+    record_columns    records of many batches a call: locate_records, locate_payload
 
-Each `.py` here also runs interpreted, slower and with the same results; `native.h` and `native.pxd` hold the few lines of
-C that the compiled ones share, `interpreted.py` the same functions in Python.
+Each of these also runs interpreted, slower and with the same results. `native.h` and `native.pxd` hold the few lines
+of C that the compiled ones share, `interpreted.py` the same functions in Python, `shim.py` stands in for Cython.
 """

@@ -20,9 +20,10 @@ The kernels that work on many batches a call, with the GIL released (`data` is a
         STATE_SEGMENT_BASE_OFFSET, STATE_NEXT_OFFSET, STATE_INDEX_INTERVAL_BYTES, STATE_BYTES_SINCE_INDEX,
         STATE_MAX_TIMESTAMP with STATE_OFFSET_OF_MAX_TIMESTAMP, STATE_LAST_TIME_INDEXED, STATE_LEADER_EPOCH,
         STATE_INDEX_BYTES, STATE_TIME_INDEX_BYTES, STATE_ROWS (what this call wrote), STATE_BATCHES, STATE_RECORDS
-        (summed up since the start), STATE_LARGEST_BATCH_BYTES. Writes due entries in the files' own form (8 and 12 bytes,
-        big-endian) to the writable buffers offset_index and time_index, and a row (as above) only for a batch with a
-        producer id, a control batch, or one that starts a leader epoch. Stops with ROWS_FULL when any output is full.
+        (summed up since the start), STATE_LARGEST_BATCH_BYTES. Writes due entries in the files' own form (8 and 12
+        bytes, big-endian) to the writable buffers offset_index and time_index, and a row (as above) only for a batch
+        with a producer id, a control batch, or one that starts a leader epoch. Stops with ROWS_FULL when any output
+        is full.
 
     trim_batches(data, offset, end_offset, size_bytes_max, at_least_one=True)
         -> (start, end, first_offset, next_offset, corrupt_position, size_bytes_needed)
@@ -39,3 +40,139 @@ The kernels that work on many batches a call, with the GIL released (`data` is a
     walk_records(data, ...)       validate-only walk of uncompressed records, used by validate_batch and open_batch
     locate_records(data, position, end, columns..., first, check_crc) / locate_payload(...): see RecordColumns
 """
+
+from __future__ import annotations
+
+from millstream.core._kernels.batch_validation import inspect_batch, walk_records
+from millstream.core._kernels.crc32c import crc32c
+from millstream.core._kernels.record_batches import check_batches, find_batch, index_batches, trim_batches
+from millstream.core.records.builder import BatchBuilder, append_varint, seal
+from millstream.core.records.compression import compress, decompress
+from millstream.core.records.errors import CorruptRecordError, DecompressedTooLargeError, InvalidBatchError
+from millstream.core.records.header import (
+    HEADER_SIZE,
+    NO_LEADER_EPOCH,
+    NO_PRODUCER_EPOCH,
+    NO_PRODUCER_ID,
+    NO_SEQUENCE,
+    NO_TIMESTAMP,
+    BatchHeader,
+    Buffer,
+    Compression,
+    TimestampType,
+    read_header,
+    set_log_fields,
+)
+from millstream.core.records.reader import DECOMPRESSED_BYTES_MAX, Record, iter_batches, iter_records, read_varint
+from millstream.core.records.scan import (
+    ROW_ATTRIBUTES,
+    ROW_BASE_OFFSET,
+    ROW_BASE_SEQUENCE,
+    ROW_BASE_TIMESTAMP,
+    ROW_COUNT,
+    ROW_CRC,
+    ROW_LAST_OFFSET,
+    ROW_LEADER_EPOCH,
+    ROW_MAX_TIMESTAMP,
+    ROW_POSITION,
+    ROW_PRODUCER_EPOCH,
+    ROW_PRODUCER_ID,
+    ROW_SIZE_BYTES,
+    ROW_WIDTH,
+    STATE_BATCHES,
+    STATE_BYTES_SINCE_INDEX,
+    STATE_FILE_POSITION,
+    STATE_INDEX_BYTES,
+    STATE_INDEX_INTERVAL_BYTES,
+    STATE_LARGEST_BATCH_BYTES,
+    STATE_LAST_TIME_INDEXED,
+    STATE_LEADER_EPOCH,
+    STATE_MAX_TIMESTAMP,
+    STATE_NEXT_OFFSET,
+    STATE_OFFSET_OF_MAX_TIMESTAMP,
+    STATE_POSITION,
+    STATE_RECORDS,
+    STATE_ROWS,
+    STATE_SEGMENT_BASE_OFFSET,
+    STATE_SIZE,
+    STATE_TIME_INDEX_BYTES,
+    StopReason,
+    TrimmedFetch,
+    new_index_state,
+    new_rows,
+)
+from millstream.core.records.validation import AppendRules, needs_opening, open_batch, validate_batch
+
+__all__ = [
+    "DECOMPRESSED_BYTES_MAX",
+    "HEADER_SIZE",
+    "NO_LEADER_EPOCH",
+    "NO_PRODUCER_EPOCH",
+    "NO_PRODUCER_ID",
+    "NO_SEQUENCE",
+    "NO_TIMESTAMP",
+    "ROW_ATTRIBUTES",
+    "ROW_BASE_OFFSET",
+    "ROW_BASE_SEQUENCE",
+    "ROW_BASE_TIMESTAMP",
+    "ROW_COUNT",
+    "ROW_CRC",
+    "ROW_LAST_OFFSET",
+    "ROW_LEADER_EPOCH",
+    "ROW_MAX_TIMESTAMP",
+    "ROW_POSITION",
+    "ROW_PRODUCER_EPOCH",
+    "ROW_PRODUCER_ID",
+    "ROW_SIZE_BYTES",
+    "ROW_WIDTH",
+    "STATE_BATCHES",
+    "STATE_BYTES_SINCE_INDEX",
+    "STATE_FILE_POSITION",
+    "STATE_INDEX_BYTES",
+    "STATE_INDEX_INTERVAL_BYTES",
+    "STATE_LARGEST_BATCH_BYTES",
+    "STATE_LAST_TIME_INDEXED",
+    "STATE_LEADER_EPOCH",
+    "STATE_MAX_TIMESTAMP",
+    "STATE_NEXT_OFFSET",
+    "STATE_OFFSET_OF_MAX_TIMESTAMP",
+    "STATE_POSITION",
+    "STATE_RECORDS",
+    "STATE_ROWS",
+    "STATE_SEGMENT_BASE_OFFSET",
+    "STATE_SIZE",
+    "STATE_TIME_INDEX_BYTES",
+    "AppendRules",
+    "BatchBuilder",
+    "BatchHeader",
+    "Buffer",
+    "Compression",
+    "CorruptRecordError",
+    "DecompressedTooLargeError",
+    "InvalidBatchError",
+    "Record",
+    "StopReason",
+    "TimestampType",
+    "TrimmedFetch",
+    "append_varint",
+    "check_batches",
+    "compress",
+    "crc32c",
+    "decompress",
+    "find_batch",
+    "index_batches",
+    "inspect_batch",
+    "iter_batches",
+    "iter_records",
+    "needs_opening",
+    "new_index_state",
+    "new_rows",
+    "open_batch",
+    "read_header",
+    "read_varint",
+    "seal",
+    "set_log_fields",
+    "trim_batches",
+    "validate_batch",
+    "walk_records",
+]
