@@ -1,7 +1,8 @@
 """The Kafka protocol as data: messages declared once, generated codecs, the error table.
 
     fields     how a message is declared: types, version ranges, nullability, tags
-    codec      source generated per class, version and direction on first use
+    codec      functions generated per class, version and direction on first use
+    source, decoding, encoding, runtime   how they are generated, and what they call
     messages   one module per API
     api        the table of APIs, and which versions are implemented and advertised
     header     request and response headers
@@ -14,15 +15,15 @@ from __future__ import annotations
 
 from millstream.core.wire.api import APIS, Api, ApiKey
 from millstream.core.wire.codec import (
-    Buffer,
+    Decoder,
+    Encoder,
+    PartsEncoder,
     decode,
     decoder,
     encode,
     encode_parts,
     encoder,
     parts_encoder,
-    unsigned_varint,
-    varint_bytes,
 )
 from millstream.core.wire.errors import ErrorCode, KafkaError, WireError, error_code
 from millstream.core.wire.fields import ZERO_UUID, Message
@@ -34,6 +35,7 @@ from millstream.core.wire.header import (
     parse_request_header,
     parse_response_header,
 )
+from millstream.core.wire.runtime import Buffer, unsigned_varint, varint_bytes
 from millstream.core.wire.uuids import uuid_from_text, uuid_text
 
 __all__ = [
@@ -42,9 +44,12 @@ __all__ = [
     "Api",
     "ApiKey",
     "Buffer",
+    "Decoder",
+    "Encoder",
     "ErrorCode",
     "KafkaError",
     "Message",
+    "PartsEncoder",
     "RequestHeader",
     "WireError",
     "decode",

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import get_annotations
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeAlias, TypeVar, dataclass_transform
 
 T = TypeVar("T")
@@ -111,7 +112,7 @@ def field(
     default: Any = MISSING,
     factory: Callable[[], Any] | None = None,
 ) -> Any:
-    """Declare what a plain default can't say: the versions that hold the field, where it is nullable, its tag, a fresh default."""
+    """Declare what a plain default can't say: a field's versions, those in which it is nullable, its tag, a factory."""
     return _Options(
         Versions.parse(versions), None if nullable is None else Versions.parse(nullable), tag, default, factory
     )
@@ -203,15 +204,13 @@ def struct(cls: type[T]) -> type[T]:
 
 
 def _declare(cls: type[T], key: int | None, versions: Versions, flexible: Versions) -> type[T]:
-    fields = tuple(
-        _field(cls, name, annotation) for name, annotation in cls.__dict__.get("__annotations__", {}).items()
-    )
+    fields = tuple(_field(cls, name, annotation) for name, annotation in get_annotations(cls).items())
     names = tuple(field.name for field in fields)
     body = {name: value for name, value in cls.__dict__.items() if name not in (*names, "__dict__", "__weakref__")}
     body["__slots__"] = names
     body["__wire__"] = Declaration(cls.__name__, key, versions, flexible, fields)
     body["__init__"] = _initializer(cls, fields)
-    made: type[T] = type(cls.__name__, (Message,), body)  # type: ignore[assignment]
+    made: type[T] = type(cls.__name__, (Message,), body)
     return made
 
 

@@ -1,9 +1,9 @@
 """Request and response headers, and whole requests and responses behind them.
 
-Request: api_key int16, api_version int16, correlation_id int32, client_id nullable string with an int16 length, and from
-an API's first flexible version on a section of tagged fields (header v2; KIP-482). The client id never became compact.
-Response: correlation_id int32, and from the first flexible version on tagged fields (header v1); ApiVersions is answered
-with header v0 in every version, because the client does not know yet which versions the broker speaks (KIP-511).
+Request   api_key int16, api_version int16, correlation_id int32, client_id nullable string with an int16 length; from
+          an API's first flexible version on tagged fields (header v2; KIP-482). The client id never became compact.
+Response  correlation_id int32; from the first flexible version on tagged fields (header v1). ApiVersions has header v0
+          in every version, because the client does not know yet which versions the broker speaks (KIP-511).
 
 Kafka's frames carry an int32 length before the header; it belongs to `millstream.core.net`, not here.
 """
@@ -14,8 +14,9 @@ import struct
 from typing import Any, Final, NamedTuple
 
 from millstream.core.wire.api import APIS, ApiKey
-from millstream.core.wire.codec import Buffer, encode, skip_tags
+from millstream.core.wire.codec import encode
 from millstream.core.wire.errors import WireError
+from millstream.core.wire.runtime import Buffer, skip_tags
 
 _REQUEST: Final = struct.Struct(">hhih")
 _CORRELATION_ID: Final = struct.Struct(">i")
@@ -23,6 +24,7 @@ _CORRELATION_ID: Final = struct.Struct(">i")
 # From which version on an API's messages and headers are flexible; for keys we do not serve there is no telling.
 _FLEXIBLE_FROM: Final[dict[int, int]] = {key: api.flexible_from for key, api in APIS.items()}
 _NEVER: Final = 2**15
+_new_tuple: Final = tuple.__new__  # a NamedTuple's own constructor costs twice this
 
 
 class RequestHeader(NamedTuple):
@@ -59,7 +61,7 @@ def parse_request_header(data: Buffer, position: int = 0) -> tuple[RequestHeader
             position = position + 1 if data[position] == 0 else skip_tags(data, position, len(data))
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise WireError(f"request header at byte {position}: {error}") from error
-    return RequestHeader(key, version, correlation_id, client_id), position
+    return _new_tuple(RequestHeader, (key, version, correlation_id, client_id)), position
 
 
 def encode_request(message: Any, version: int, correlation_id: int, client_id: str | None) -> bytes:
