@@ -1,1 +1,56 @@
-"""Tables of configuration names, types, defaults and documentation."""
+"""Tables of configuration names, types, defaults and documentation; which value holds, and where it comes from.
+
+`BrokerConfig.load` reads a server.properties file; `TopicConfigDefaults` and `effective_topic_config` answer what holds
+for a topic; `TOPIC_CONFIGS` and `BROKER_CONFIGS` are the tables.
+"""
+
+from millstream.core.config.broker_config import BrokerConfig
+from millstream.core.config.broker_configs import BROKER_CONFIGS
+from millstream.core.config.definition import (
+    ConfigDef,
+    ConfigError,
+    ConfigKey,
+    ConfigType,
+    ConfigValue,
+    Importance,
+    Synonym,
+    UpdateMode,
+)
+from millstream.core.config.effective import (
+    ConfigEntry,
+    ConfigSource,
+    ConfigSynonym,
+    EffectiveConfig,
+    TopicConfigDefaults,
+    effective_broker_config,
+    effective_topic_config,
+)
+from millstream.core.config.listeners import Listener
+from millstream.core.config.properties import PropertiesError, Property, read_properties
+from millstream.core.config.topic_configs import TOPIC_CONFIGS, validate_topic_configs
+
+__all__ = [
+    "BROKER_CONFIGS",
+    "TOPIC_CONFIGS",
+    "BrokerConfig",
+    "ConfigDef",
+    "ConfigEntry",
+    "ConfigError",
+    "ConfigKey",
+    "ConfigSource",
+    "ConfigSynonym",
+    "ConfigType",
+    "ConfigValue",
+    "EffectiveConfig",
+    "Importance",
+    "Listener",
+    "PropertiesError",
+    "Property",
+    "Synonym",
+    "TopicConfigDefaults",
+    "UpdateMode",
+    "effective_broker_config",
+    "effective_topic_config",
+    "read_properties",
+    "validate_topic_configs",
+]
