@@ -11,8 +11,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from millstream.core.client.client import Client
-from millstream.core.client.cluster import error_code
-from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire import ErrorCode, KafkaError, error_code
 from millstream.core.wire.messages.create_partitions import (
     CreatePartitionsRequest,
     CreatePartitionsResponse,
@@ -134,7 +133,9 @@ async def create_topics(
     response: CreateTopicsResponse = await client.request_controller(request, timeout_ms=timeout_ms)
     client.forget(topic.name for topic in topics)
     return {
-        result.name: _error(result.error_code, result.error_message, f"topic {result.name!r} was not created")
+        result.name: _error(
+            result.error_code, result.error_message, f"topic {result.name!r} was not created", result.name
+        )
         for result in response.topics
     }
 
@@ -152,7 +153,9 @@ async def delete_topics(
     response: DeleteTopicsResponse = await client.request_controller(request, timeout_ms=timeout_ms)
     client.forget(listed)
     return {
-        result.name or "": _error(result.error_code, result.error_message, f"topic {result.name!r} was not deleted")
+        result.name or "": _error(
+            result.error_code, result.error_message, f"topic {result.name!r} was not deleted", result.name
+        )
         for result in response.responses
     }
 
@@ -169,7 +172,9 @@ async def create_partitions(
     response: CreatePartitionsResponse = await client.request_controller(request, timeout_ms=timeout_ms)
     client.forget(counts)
     return {
-        result.name: _error(result.error_code, result.error_message, f"topic {result.name!r} was not altered")
+        result.name: _error(
+            result.error_code, result.error_message, f"topic {result.name!r} was not altered", result.name
+        )
         for result in response.results
     }
 
@@ -258,10 +263,12 @@ def _config_value(config: DescribeConfigsResourceResult) -> ConfigValue:
     )
 
 
-def _error(code: int, message: str | None, what: str) -> KafkaError | None:
+def _error(code: int, message: str | None, what: str, name: str | None = None) -> KafkaError | None:
     if code == ErrorCode.NONE:
         return None
     known = error_code(code)
+    if message and name and name in message:
+        return KafkaError(known, message.rstrip("."))
     return KafkaError(known, f"{what}: {(message or known.sentence).rstrip('.')}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from millstream.core.net import Address
-from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire import ErrorCode, KafkaError, error_code
 from millstream.core.wire.messages.metadata import MetadataResponse, MetadataResponseTopic
 
 NO_NODE = -1
@@ -102,14 +102,6 @@ class Cluster:
             f"topic {topic_partition.topic!r} has no partition {topic_partition.partition}: "
             f"it has {len(partitions)}, from 0 on",
         )
-
-
-def error_code(code: int) -> ErrorCode:
-    """Return the code as Kafka names it, or UNKNOWN_SERVER_ERROR for one this table lacks."""
-    try:
-        return ErrorCode(code)
-    except ValueError:
-        return ErrorCode.UNKNOWN_SERVER_ERROR
 
 
 def _topic_info(topic: MetadataResponseTopic) -> TopicInfo:

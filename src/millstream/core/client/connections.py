@@ -11,7 +11,6 @@ from millstream.core.wire import APIS, ApiKey, ErrorCode, KafkaError
 from millstream.core.wire.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 
 BROKERS_MAX: Final = 10_000
-_KEY_OF: Final = {api.request: key for key, api in APIS.items()}
 
 
 class BrokerConnection:
@@ -45,13 +44,13 @@ class BrokerConnection:
 
     async def request(self, message: Any, *, timeout_s: float, version_max: int | None = None) -> Any:
         """Send `message` in the highest version both ends speak and return its answer. Raises KafkaError."""
-        key = _KEY_OF[type(message)]
+        key = ApiKey(message.__wire__.key)
         version = self.version(key, version_max=version_max)
         return await self.connection.request(message, key, version, timeout_s=timeout_s)
 
     async def send_unanswered(self, message: Any, *, timeout_s: float) -> None:
         """Send a `message` that has no answer (Produce with acks=0)."""
-        key = _KEY_OF[type(message)]
+        key = ApiKey(message.__wire__.key)
         await self.connection.send_unanswered(message, key, self.version(key), timeout_s=timeout_s)
 
 
@@ -93,9 +92,9 @@ class Connections:
                 errors.append(error)
         if len(errors) == 1:
             raise errors[0]
-        raise ConnectionClosedError(f"no broker of {len(errors)} answers: {'; '.join(map(str, errors))}") from errors[
-            -1
-        ]
+        raise ConnectionClosedError(
+            f"no broker of {len(errors)} answers: {'; '.join(error.message for error in errors)}"
+        ) from errors[-1]
 
     async def close(self) -> None:
         """Close every connection and wait until their sockets are gone."""

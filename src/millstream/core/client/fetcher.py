@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from millstream.core.client.client import Client
-from millstream.core.client.cluster import TopicPartition, error_code
+from millstream.core.client.cluster import TopicPartition
 from millstream.core.records import BatchHeader, Record, iter_batches, iter_records, trim_batches
-from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire import ErrorCode, KafkaError, error_code
 from millstream.core.wire.messages.fetch import (
     FetchPartition,
     FetchRequest,
@@ -42,7 +42,7 @@ _ABORT_MARKER: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Whole batches of one partition, back to back in `data`; the first may start before `offset`, the one asked for."""
+    """Whole batches of one partition, back to back in `data`; the first may start before `offset`, the one wanted."""
 
     topic_partition: TopicPartition
     data: memoryview

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from millstream.core.client.client import Client
-from millstream.core.client.cluster import TopicPartition, error_code
-from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.client.cluster import TopicPartition
+from millstream.core.wire import ErrorCode, KafkaError, error_code
 from millstream.core.wire.messages.list_offsets import (
     ListOffsetsPartition,
     ListOffsetsRequest,

@@ -21,9 +21,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from millstream.core.client.client import Client
-from millstream.core.client.cluster import TopicPartition, error_code
+from millstream.core.client.cluster import TopicPartition
 from millstream.core.records import BatchBuilder, Compression
-from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire import ErrorCode, KafkaError, error_code
 from millstream.core.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from millstream.core.wire.messages.produce import (
     PartitionProduceData,

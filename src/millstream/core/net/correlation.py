@@ -14,6 +14,7 @@ from millstream.core.net.framing import frame
 from millstream.core.wire import (
     APIS,
     ApiKey,
+    ErrorCode,
     WireError,
     decode,
     encode_parts,
@@ -22,6 +23,8 @@ from millstream.core.wire import (
 )
 
 _CORRELATION_ID_MAX: Final = 2**31 - 1
+# A broker too old for the version of an ApiVersions request answers with this error in version 0 (KIP-511).
+_UNSUPPORTED_VERSION: Final = int(ErrorCode.UNSUPPORTED_VERSION).to_bytes(2, "big")
 
 
 class Pending(NamedTuple):
@@ -73,14 +76,17 @@ class Correlator:
         if not self._pending:
             raise WireError("an answer came while no request was in flight")
         pending = self._pending[0]
-        header, position = parse_response_header(pending.api_key, pending.version, body)
-        if header.correlation_id != pending.correlation_id:
+        correlation_id, position = parse_response_header(pending.api_key, pending.version, body)
+        if correlation_id != pending.correlation_id:
             raise WireError(
-                f"an answer has correlation id {header.correlation_id} where {pending.correlation_id} "
+                f"an answer has correlation id {correlation_id} where {pending.correlation_id} "
                 f"({pending.api_key.name}) is the next"
             )
         self._pending.popleft()
-        response, _ = decode(APIS[pending.api_key].response, pending.version, body, position)
+        version = pending.version
+        if pending.api_key is ApiKey.API_VERSIONS and bytes(body[position : position + 2]) == _UNSUPPORTED_VERSION:
+            version = 0
+        response, _ = decode(APIS[pending.api_key].response, version, body, position)
         return pending, response
 
     def abandon(self) -> list[Pending]:
