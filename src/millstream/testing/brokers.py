@@ -146,7 +146,7 @@ def broker(
     """Return a broker to use as a context manager: `with broker() as b: b.bootstrap_servers`.
 
     `config` holds broker settings by Kafka's names (`{"num.partitions": 4}`). The data lies in a temporary directory
-    that is removed at the end, unless `keep` is true or `log_dir` names a directory of yours. `port` 0 picks a free one.
+    that is removed at the end, unless `keep` is true or `log_dir` names one of yours. `port` 0 picks a free one.
     """
     return TestBroker(config, log_dir=log_dir, port=port, keep=keep, start_timeout_s=start_timeout_s)
 

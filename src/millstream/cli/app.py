@@ -1,0 +1,121 @@
+"""The tree of commands, and how an error becomes one sentence and an exit code.
+
+Exit codes: 0 done, 1 failed (one sentence on standard error), 2 the command line itself was wrong, 130 interrupted,
+141 whoever read the output has gone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any, Final
+
+import typer
+
+import millstream
+from millstream.cli.output import CommandError, err, silence_stdout
+from millstream.core.wire import KafkaError, WireError
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+EXIT_BROKEN_PIPE: Final = 141
+# typer names only this subclass of its usage errors.
+_UsageError: Final[Any] = typer.BadParameter.__base__
+_HELP_NAMES: Final = ["-h", "--help"]
+
+app = typer.Typer(
+    name="millstream",
+    help="Millstream carries data from any Kafka client into Hadoop. This is its broker, and tools for any Kafka.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": _HELP_NAMES},
+)
+
+# Command groups and single commands: the module that registers itself on the app it is given.
+_MODULES: Final = ("server", "topics", "configs", "produce", "consume", "offsets", "dump_log", "doctor", "demo")
+for _module in _MODULES:
+    import_module(f"millstream.cli.{_module}").register(app)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"millstream {millstream.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What comes before a command's name."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; return the exit code."""
+    command = typer.main.get_command(app)
+    _show_flags_plainly(command)
+    try:
+        result = command.main(args=list(arguments), prog_name="millstream", standalone_mode=False)
+        sys.stdout.flush()
+    except _UsageError as error:
+        return _usage(error)
+    except CommandError as error:
+        return _failed(str(error))
+    except KafkaError as error:
+        return _failed(error.message)
+    except WireError as error:
+        return _failed(f"the broker answered what this client cannot read: {error}")
+    except BrokenPipeError:
+        silence_stdout()
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        return _failed(_os_sentence(error))
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    return result if isinstance(result, int) else 0
+
+
+def _show_flags_plainly(command: Any) -> None:
+    """Have the help say `--json`, not `--json <bool>`: a flag takes no value."""
+    options = [*command.params, command.get_help_option(command.context_class(command, help_option_names=_HELP_NAMES))]
+    for option in options:
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    for child in getattr(command, "commands", {}).values():
+        _show_flags_plainly(child)
+
+
+def _failed(sentence: str) -> int:
+    _print_error(sentence[:1].lower() + sentence[1:] if sentence[:2].istitle() else sentence)
+    return EXIT_FAILED
+
+
+def _usage(error: Any) -> int:
+    message: str = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return EXIT_USAGE  # the help of the group has been printed already
+    path = error.ctx.command_path if error.ctx is not None else "millstream"
+    _print_error(f"{message.rstrip('.')}; `{path} --help` shows how")
+    return EXIT_USAGE
+
+
+def _print_error(sentence: str) -> None:
+    one_line = " ".join(sentence.split())
+    console = err()
+    console.print(
+        f"[red]millstream:[/red] {one_line.replace('[', chr(92) + '[')}"
+        if console.is_terminal
+        else f"millstream: {one_line}",
+        markup=console.is_terminal,
+        soft_wrap=True,
+    )
+
+
+def _os_sentence(error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {reason}" if error.filename is not None else reason

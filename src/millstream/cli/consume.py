@@ -1,0 +1,234 @@
+"""`millstream consume`: records to standard output, up to what is there now, or for ever."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Final
+
+import typer
+
+from millstream.cli.offsets import parse_time, time_text
+from millstream.cli.options import (
+    BOOTSTRAP_DEFAULT,
+    TIMEOUT_DEFAULT_S,
+    Bootstrap,
+    Json,
+    Timeout,
+    examples,
+    on_cluster,
+    partitions_of,
+)
+from millstream.cli.output import note, rate_text
+from millstream.core.client import EARLIEST, LATEST, Client, Fetcher, TopicPartition, list_offsets
+from millstream.core.records import Record
+
+_FIELDS: Final = ("topic", "partition", "offset", "timestamp", "time", "key", "value", "headers")
+_ESCAPES: Final = {r"\t": "\t", r"\n": "\n", r"\0": "\0", r"\\": "\\"}
+
+# Turns a record of a partition into the bytes that are printed for it, its end included.
+_Formatter = Callable[[TopicPartition, Record], bytes]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        epilog=examples(
+            "millstream consume flights --max-messages 5",
+            "millstream consume flights --follow --format '{time} {key}: {value}'",
+            "millstream consume flights --partition 0 --offset 1000 --json | jq .value",
+            "millstream consume flights --from-time 2026-03-01T00:00:00Z",
+        )
+    )(consume)
+
+
+def consume(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="What to read.")],
+    partition: Annotated[list[int] | None, typer.Option("--partition", "-p", help="Only this one; repeatable.")] = None,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="From the first record; so it is without --follow.")
+    ] = False,
+    offset: Annotated[
+        int | None,
+        typer.Option("--offset", "-o", help="From this offset in each partition; -N: from N before the end."),
+    ] = None,
+    from_time: Annotated[
+        str | None, typer.Option("--from-time", metavar="WHEN", help="From this date, or milliseconds since 1970.")
+    ] = None,
+    max_messages: Annotated[int | None, typer.Option("--max-messages", "-n", min=1, help="Stop after so many.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-F", help="Wait for new records, from the end on unless told otherwise.")
+    ] = False,
+    text_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="TEXT",
+            help="What to print per record: {topic} {partition} {offset} {timestamp} {time} {key} {value} {headers}, "
+            r"\t, \n. The value and a line end otherwise.",
+        ),
+    ] = None,
+    read_committed: Annotated[
+        bool, typer.Option("--read-committed", help="No records of aborted or open transactions.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT_S,
+    as_json: Json = False,
+) -> None:
+    """Print the records that are there now, or with --follow also those to come.
+
+    Order holds within a partition. With --json each record is an object on a line of its own; keys and values that are
+    no UTF-8 text become {"base64": ...}.
+    """
+    if from_beginning + (offset is not None) + (from_time is not None) > 1:
+        raise typer.BadParameter("give one of --from-beginning, --offset, --from-time")
+    if as_json and text_format is not None:
+        raise typer.BadParameter("--json and --format exclude each other", param_hint="--format")
+    formatter = _json_line if as_json else value_line if text_format is None else compile_format(text_format)
+    start_time = None if from_time is None else parse_time(from_time)
+    if offset is None and start_time is None:
+        start_time = LATEST if follow and not from_beginning else EARLIEST
+    reading = _Reading(formatter, max_messages)
+
+    async def work(client: Client) -> None:
+        wanted = await partitions_of(client, topic, partition)
+        starts, ends = await _range(client, wanted, start_time, offset, read_committed)
+        async with Fetcher(
+            client, starts, end_offsets=None if follow else ends, read_committed=read_committed
+        ) as fetcher:
+            async for fetched in fetcher:
+                end = None if follow else ends[fetched.topic_partition]
+                reading.write(fetched.topic_partition, fetched.records(), end)
+                if reading.is_complete:
+                    return
+
+    started = time.monotonic()
+    try:
+        on_cluster(bootstrap, timeout, work)
+    finally:
+        if sys.stderr.isatty() and not quiet:
+            note(f"consumed {rate_text(reading.records, reading.bytes_written, time.monotonic() - started)}")
+
+
+class _Reading:
+    """Writes records to standard output and counts them, up to a number of them."""
+
+    def __init__(self, formatter: _Formatter, records_max: int | None) -> None:
+        self._formatter = formatter
+        self._records_max = records_max
+        self.records = 0
+        self.bytes_written = 0
+
+    @property
+    def is_complete(self) -> bool:
+        return self._records_max is not None and self.records >= self._records_max
+
+    def write(self, tp: TopicPartition, records: Iterable[Record], end_offset: int | None) -> None:
+        """Print `records` below `end_offset`, as far as the number allows."""
+        formatter = self._formatter
+        lines: list[bytes] = []
+        left = -1 if self._records_max is None else self._records_max - self.records
+        for record in records:
+            if len(lines) == left or (end_offset is not None and record.offset >= end_offset):
+                break
+            lines.append(formatter(tp, record))
+        if lines:
+            data = b"".join(lines)
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            self.records += len(lines)
+            self.bytes_written += len(data)
+
+
+async def _range(
+    client: Client, wanted: list[TopicPartition], start_time: int | None, offset: int | None, read_committed: bool
+) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+    """Return where each partition is read from, and where it ends now."""
+    last = await list_offsets(client, dict.fromkeys(wanted, LATEST), read_committed=read_committed)
+    ends = {tp: found.offset for tp, found in last.items()}
+    if start_time is None:
+        assert offset is not None, "either a time or an offset is given"
+        first = {
+            tp: found.offset for tp, found in (await list_offsets(client, dict.fromkeys(wanted, EARLIEST))).items()
+        }
+        return {tp: max(first[tp], offset if offset >= 0 else ends[tp] + offset) for tp in wanted}, ends
+    if start_time == LATEST:
+        return dict(ends), ends
+    found_first = await list_offsets(client, dict.fromkeys(wanted, start_time))
+    return {tp: at.offset if at.offset >= 0 else ends[tp] for tp, at in found_first.items()}, ends
+
+
+def value_line(_tp: TopicPartition, record: Record) -> bytes:
+    """The value and a line end."""
+    return bytes(record.value or b"") + b"\n"
+
+
+def compile_format(text: str) -> _Formatter:
+    r"""Return the formatter of a text with {fields}, \t and \n. Raises BadParameter for a field that does not exist."""
+    pieces: list[str | bytes] = []
+    for part in re.split(r"(\{\w*\}|\\.)", text):
+        if part.startswith("{"):
+            if part[1:-1] not in _FIELDS:
+                raise typer.BadParameter(
+                    f"there is no field {part}; there are {', '.join('{' + name + '}' for name in _FIELDS)}",
+                    param_hint="--format",
+                )
+            pieces.append(part[1:-1])
+        elif part:
+            pieces.append(_ESCAPES.get(part, part).encode())
+    pieces.append(b"\n")
+
+    def formatted(tp: TopicPartition, record: Record) -> bytes:
+        return b"".join(piece if isinstance(piece, bytes) else _field(piece, tp, record) for piece in pieces)
+
+    return formatted
+
+
+def _field(name: str, tp: TopicPartition, record: Record) -> bytes:
+    if name == "key":
+        return bytes(record.key or b"")
+    if name == "value":
+        return bytes(record.value or b"")
+    if name == "headers":
+        return b",".join(_header_name(key) + b"=" + bytes(value or b"") for key, value in record.headers)
+    values: dict[str, object] = {
+        "topic": tp.topic,
+        "partition": tp.partition,
+        "offset": record.offset,
+        "timestamp": record.timestamp,
+        "time": time_text(record.timestamp) or "",
+    }
+    return str(values[name]).encode()
+
+
+def _json_line(tp: TopicPartition, record: Record) -> bytes:
+    line: dict[str, Any] = {
+        "topic": tp.topic,
+        "partition": tp.partition,
+        "offset": record.offset,
+        "timestamp": record.timestamp,
+        "key": _json_bytes(record.key),
+        "value": _json_bytes(record.value),
+    }
+    if record.headers:
+        line["headers"] = [
+            [_header_name(name).decode(errors="replace"), _json_bytes(value)] for name, value in record.headers
+        ]
+    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+
+def _json_bytes(data: bytes | memoryview | None) -> object:
+    if data is None:
+        return None
+    try:
+        return bytes(data).decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def _header_name(name: str | bytes | memoryview) -> bytes:
+    return name.encode() if isinstance(name, str) else bytes(name)

@@ -1,0 +1,89 @@
+"""`millstream server`: the broker in the foreground."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from millstream.cli.options import examples, parse_pairs
+from millstream.cli.output import fail, print_json, warn
+
+if TYPE_CHECKING:
+    from millstream.core.config import Listener
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        epilog=examples(
+            "millstream server",
+            "millstream server --listen 127.0.0.1:0 --data-dir /tmp/data",
+            "millstream server --config server.properties --set log.retention.hours=24",
+        )
+    )(server)
+
+
+def server(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", exists=True, dir_okay=False, help="Kafka's own server.properties will do."),
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen", "-l", metavar="HOST:PORT", help="Where to listen; 127.0.0.1:9092 otherwise. Port 0: a free one."
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", "-d", file_okay=False, help="Where the logs lie; ./millstream-data otherwise."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="NAME=VALUE", help="A broker config, over the file; may be repeated."),
+    ] = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print the effective configuration as JSON and exit.")
+    ] = False,
+) -> None:
+    """Run the broker until it is told to stop (Ctrl-C, SIGTERM).
+
+    It prints `millstream VERSION serving on HOST:PORT` once every partition answers. Nothing is authenticated yet, so
+    it listens on the loopback unless told otherwise.
+    """
+    from millstream.cli.serve import load_config
+    from millstream.core.broker import run
+    from millstream.core.config import BROKER_CONFIGS, ConfigError
+
+    try:
+        loaded = load_config(config, listen=listen, data_dir=data_dir, settings=parse_pairs(settings or [], "--set"))
+    except ConfigError as error:
+        fail(str(error))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--listen") from error
+    if show_config:
+        print_json({name: loaded[name] for name in sorted(BROKER_CONFIGS)})
+        return
+    for host in public_hosts(loaded.listeners):
+        warn(f"{host} is a public address, and nothing is authenticated: who reaches it can read, write and delete")
+    code = run(loaded)
+    sys.stdout.flush()
+    if code:
+        raise typer.Exit(code)
+
+
+def public_hosts(listeners: Iterable[Listener]) -> list[str]:
+    """Return the hosts that others may reach: all but the loopback's."""
+    hosts = []
+    for listener in listeners:
+        try:
+            is_loopback = ipaddress.ip_address(listener.host).is_loopback
+        except ValueError:
+            is_loopback = listener.host == "localhost"
+        if not is_loopback:
+            hosts.append(str(listener.host) or "every address")
+    return hosts

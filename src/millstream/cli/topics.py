@@ -1,0 +1,250 @@
+"""`millstream topics`: list, describe, create, alter, delete."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from millstream.cli.options import (
+    BOOTSTRAP_DEFAULT,
+    TIMEOUT_DEFAULT_S,
+    Bootstrap,
+    Json,
+    Timeout,
+    examples,
+    on_cluster,
+    parse_pairs,
+)
+from millstream.cli.output import done, fail, note, out, print_json, print_table
+from millstream.core.client import (
+    EARLIEST,
+    LATEST,
+    Client,
+    ConfigResource,
+    ConfigResourceType,
+    ConfigSource,
+    NewTopic,
+    TopicInfo,
+    TopicPartition,
+    create_partitions,
+    create_topics,
+    delete_topics,
+    describe_configs,
+    list_offsets,
+)
+from millstream.core.wire import ErrorCode, KafkaError, uuid_text
+
+_group = typer.Typer(no_args_is_help=True, help="List, describe, create, alter and delete topics.")
+_Names = Annotated[list[str], typer.Argument(metavar="TOPIC...", help="Topic names.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(_group, name="topics")
+
+
+@_group.command(
+    "list",
+    epilog=examples("millstream topics list", "millstream topics list -b kafka1:9092 --json | jq '.[].name'"),
+)
+def list_topics(
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    internal: Annotated[bool, typer.Option("--internal", help="Also the cluster's internal topics.")] = False,
+    timeout: Timeout = TIMEOUT_DEFAULT_S,
+    as_json: Json = False,
+) -> None:
+    """List the cluster's topics."""
+
+    async def work(client: Client) -> list[TopicInfo]:
+        cluster = await client.metadata()
+        return sorted(
+            (topic for topic in cluster.topics.values() if internal or not topic.is_internal), key=lambda one: one.name
+        )
+
+    topics = on_cluster(bootstrap, timeout, work)
+    if as_json:
+        print_json([_summary(topic) for topic in topics])
+    elif topics:
+        print_table(
+            ("TOPIC", "PARTITIONS", "REPLICAS"),
+            [(topic.name, len(topic.partitions), _replication(topic)) for topic in topics],
+            numbers=("PARTITIONS", "REPLICAS"),
+        )
+    else:
+        note("there are no topics; `millstream topics create NAME` makes one")
+
+
+@_group.command(
+    epilog=examples("millstream topics describe flights", "millstream topics describe flights weather --json")
+)
+def describe(
+    names: _Names,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT_S,
+    as_json: Json = False,
+) -> None:
+    """Show leaders, replicas, offsets and changed configs of topics."""
+
+    async def work(client: Client) -> list[dict[str, object]]:
+        cluster = await client.metadata(names)
+        return [await _description(client, cluster.topic(name)) for name in dict.fromkeys(names)]
+
+    described = on_cluster(bootstrap, timeout, work)
+    if as_json:
+        print_json(described)
+        return
+    for index, topic in enumerate(described):
+        if index:
+            out().print()
+        _print_description(topic)
+
+
+@_group.command(
+    epilog=examples(
+        "millstream topics create flights --partitions 12",
+        "millstream topics create events -p 6 -c retention.ms=86400000 -c compression.type=zstd",
+    )
+)
+def create(
+    names: _Names,
+    partitions: Annotated[
+        int | None, typer.Option("--partitions", "-p", min=1, help="How many; the broker's default otherwise.")
+    ] = None,
+    replication_factor: Annotated[
+        int | None, typer.Option("--replication-factor", "-r", min=1, help="Copies; the broker's default otherwise.")
+    ] = None,
+    config: Annotated[
+        list[str] | None, typer.Option("--config", "-c", metavar="NAME=VALUE", help="A topic config; may be repeated.")
+    ] = None,
+    if_not_exists: Annotated[bool, typer.Option("--if-not-exists", help="A topic that exists is no error.")] = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT_S,
+    as_json: Json = False,
+) -> None:
+    """Create topics."""
+    configs = parse_pairs(config or [], "--config")
+    wanted = [NewTopic(name, partitions or -1, replication_factor or -1, configs) for name in dict.fromkeys(names)]
+    results = on_cluster(bootstrap, timeout, lambda client: create_topics(client, wanted))
+    _report(results, "created", ErrorCode.TOPIC_ALREADY_EXISTS if if_not_exists else None, as_json)
+
+
+@_group.command(epilog=examples("millstream topics alter flights --partitions 24"))
+def alter(
+    names: _Names,
+    partitions: Annotated[int, typer.Option("--partitions", "-p", min=1, help="The new number; it can only grow.")],
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT_S,
+    as_json: Json = False,
+) -> None:
+    """Add partitions to topics. (Configs are changed by `millstream configs set`.)"""
+    counts = dict.fromkeys(names, partitions)
+    results = on_cluster(bootstrap, timeout, lambda client: create_partitions(client, counts))
+    _report(results, f"has {partitions} partitions", None, as_json)
+
+
+@_group.command(epilog=examples("millstream topics delete flights", "millstream topics delete flights weather --yes"))
+def delete(
+    names: _Names,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    if_exists: Annotated[bool, typer.Option("--if-exists", help="A topic that does not exist is no error.")] = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT_S,
+    as_json: Json = False,
+) -> None:
+    """Delete topics with all their records."""
+    if not yes:
+        if not sys.stdin.isatty():
+            fail("deleting a topic cannot be undone: say --yes where nobody can be asked")
+        typer.confirm(f"Delete {', '.join(names)} with all records?", abort=True, err=True)
+    results = on_cluster(bootstrap, timeout, lambda client: delete_topics(client, dict.fromkeys(names)))
+    _report(results, "deleted", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if if_exists else None, as_json)
+
+
+def _report(results: dict[str, KafkaError | None], verb: str, forgiven: ErrorCode | None, as_json: bool) -> None:
+    """Print what became of each topic; one that failed makes the command fail."""
+    failed = {name: error for name, error in results.items() if error is not None and error.code is not forgiven}
+    if as_json:
+        print_json(
+            [
+                {
+                    "topic": name,
+                    "changed": error is None,
+                    "error": None if error is None else error.code.name,
+                    "message": None if error is None else error.message,
+                }
+                for name, error in results.items()
+            ]
+        )
+    else:
+        for name, error in results.items():
+            if error is None:
+                done(f"{name}: {verb}")
+            elif name not in failed:
+                done(f"{name}: unchanged")
+    if failed:
+        fail("; ".join(error.message for error in failed.values()))
+
+
+def _summary(topic: TopicInfo) -> dict[str, object]:
+    return {
+        "name": topic.name,
+        "id": uuid_text(topic.topic_id),
+        "partitions": len(topic.partitions),
+        "replication_factor": _replication(topic),
+        "internal": topic.is_internal,
+    }
+
+
+def _replication(topic: TopicInfo) -> int:
+    return max((len(partition.replicas) for partition in topic.partitions), default=0)
+
+
+async def _description(client: Client, topic: TopicInfo) -> dict[str, object]:
+    partitions = [TopicPartition(topic.name, info.partition) for info in topic.partitions if info.leader >= 0]
+    starts = await list_offsets(client, dict.fromkeys(partitions, EARLIEST))
+    ends = await list_offsets(client, dict.fromkeys(partitions, LATEST))
+    configs = await describe_configs(client, ConfigResource(ConfigResourceType.TOPIC, topic.name))
+    return {
+        **_summary(topic),
+        "configs": {one.name: one.value for one in configs if one.source is ConfigSource.DYNAMIC_TOPIC_CONFIG},
+        "partitions": [
+            {
+                "partition": info.partition,
+                "leader": info.leader if info.leader >= 0 else None,
+                "leader_epoch": info.leader_epoch,
+                "replicas": info.replicas,
+                "in_sync": info.isr,
+                "offline": info.offline_replicas,
+                "start_offset": starts[tp].offset
+                if (tp := TopicPartition(topic.name, info.partition)) in starts
+                else None,
+                "end_offset": ends[tp].offset if tp in ends else None,
+            }
+            for info in topic.partitions
+        ],
+    }
+
+
+def _print_description(topic: dict[str, object]) -> None:
+    partitions = topic["partitions"]
+    configs = topic["configs"]
+    assert isinstance(partitions, list)
+    assert isinstance(configs, dict)
+    done(f"{topic['name']}  {len(partitions)} partitions, {topic['replication_factor']} replicas, id {topic['id']}")
+    for name, value in configs.items():
+        done(f"  {name} = {value}")
+    columns = ("PARTITION", "LEADER", "REPLICAS", "IN SYNC", "START", "END", "RECORDS")
+    rows = [
+        (
+            one["partition"],
+            one["leader"],
+            one["replicas"],
+            one["in_sync"],
+            one["start_offset"],
+            one["end_offset"],
+            None if one["end_offset"] is None else one["end_offset"] - one["start_offset"],
+        )
+        for one in partitions
+    ]
+    print_table(columns, rows, numbers=("PARTITION", "LEADER", "START", "END", "RECORDS"))
