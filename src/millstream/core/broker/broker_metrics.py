@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from millstream.core.metrics import Counter, Registry, Summary
-from millstream.core.wire import ApiKey, ErrorCode
+from millstream.core.wire import APIS, ApiKey, error_code
 
 # Attribute, name of the family, what it counts. Without a label the sum of all topics, as Kafka has it.
 _TOPIC_COUNTERS: Final = (
@@ -84,7 +84,7 @@ class RequestMetrics:
         """The counter of responses with this error code (NONE is one, as in Kafka)."""
         counter = self._errors.get(code)
         if counter is None:
-            name = ErrorCode(code).name if code in ErrorCode else str(code)
+            name = error_code(code).name
             counter = self._errors[code] = self._owner.errors.labels(self._name, name)
         return counter
 
@@ -131,18 +131,13 @@ class BrokerMetrics:
         """The counters of this API, by Kafka's name for it."""
         metrics = self._requests.get(api_key)
         if metrics is None:
-            metrics = self._requests[api_key] = RequestMetrics(self, _api_name(api_key))
+            metrics = self._requests[api_key] = RequestMetrics(self, APIS[api_key].name)
         return metrics
 
     def _reader(self, attribute: str) -> Callable[[], Iterator[tuple[tuple[str, ...], float]]]:
         def read() -> Iterator[tuple[tuple[str, ...], float]]:
             yield ("",), sum(getattr(m, attribute) for m in self._topics.values()) + getattr(self._deleted, attribute)
-            for name, metrics in self._topics.items():
+            for name, metrics in list(self._topics.items()):
                 yield (name,), getattr(metrics, attribute)
 
         return read
-
-
-def _api_name(api_key: ApiKey) -> str:
-    """LIST_OFFSETS -> ListOffsets."""
-    return "".join(part.capitalize() for part in api_key.name.split("_"))

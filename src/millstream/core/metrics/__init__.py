@@ -5,6 +5,6 @@ loop, and what other threads measure reaches it by the loop.
 """
 
 from millstream.core.metrics.registry import Counter, Gauge, Registry, Sample, Summary
-from millstream.core.metrics.text import CONTENT_TYPE, render
+from millstream.core.metrics.text import CONTENT_TYPE, render, render_pieces
 
-__all__ = ["CONTENT_TYPE", "Counter", "Gauge", "Registry", "Sample", "Summary", "render"]
+__all__ = ["CONTENT_TYPE", "Counter", "Gauge", "Registry", "Sample", "Summary", "render", "render_pieces"]

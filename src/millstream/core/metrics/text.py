@@ -11,24 +11,42 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-from millstream.core.metrics.registry import QUANTILES, AnyFamily, ComputedFamily, Registry, Sample, Summary
+from millstream.core.metrics.registry import (
+    QUANTILES,
+    AnyFamily,
+    ComputedFamily,
+    Counter,
+    Gauge,
+    Registry,
+    Sample,
+    Summary,
+)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+LINES_PER_PIECE: Final = 256  # well under a millisecond of work
 _US_PER_MS: Final = 1000
 
 
 def render(registry: Registry, now_ms: int) -> str:
     """Return all metrics of the registry as text; `now_ms` moves the summaries' windows."""
+    return "".join(render_pieces(registry, now_ms))
+
+
+def render_pieces(registry: Registry, now_ms: int) -> Iterator[str]:
+    """Yield the same text in pieces of at most LINES_PER_PIECE lines, so that an event loop can run between them."""
     lines: list[str] = []
     for family in registry.families():
-        samples = list(_samples(family, now_ms))
-        if not samples:
-            continue
-        lines.append(f"# HELP {family.name} {_escape_help(family.help)}")
-        lines.append(f"# TYPE {family.name} {family.kind}")
-        lines.extend(map(_line, samples))
-    lines.append("")
-    return "\n".join(lines)
+        is_first = True
+        for sample in _samples(family, now_ms):
+            if is_first:
+                lines.append(f"# HELP {family.name} {_escape_help(family.help)}\n")
+                lines.append(f"# TYPE {family.name} {family.kind}\n")
+                is_first = False
+            lines.append(_line(sample))
+            if len(lines) >= LINES_PER_PIECE:
+                yield "".join(lines)
+                lines.clear()
+    yield "".join(lines)
 
 
 def _samples(family: AnyFamily, now_ms: int) -> Iterator[Sample]:
@@ -37,7 +55,9 @@ def _samples(family: AnyFamily, now_ms: int) -> Iterator[Sample]:
         for values, value in family.read():
             yield Sample(family.name, tuple(zip(names, values, strict=True)), value)
         return
-    for values, child in family.children().items():
+    # A copy: the loop may run between two pieces, and add children.
+    children: list[tuple[tuple[str, ...], Counter | Gauge | Summary]] = list(family.children().items())
+    for values, child in children:
         labels = tuple(zip(names, values, strict=True))
         if isinstance(child, Summary):
             yield from _summary_samples(family.name, labels, child, now_ms)
@@ -58,7 +78,9 @@ def _summary_samples(name: str, labels: tuple[tuple[str, str], ...], summary: Su
 def _line(sample: Sample) -> str:
     # An empty label is an absent one to Prometheus, so a family may hold its sum beside its parts.
     labels = ",".join(f'{name}="{_escape_label(value)}"' for name, value in sample.labels if value)
-    return f"{sample.name}{{{labels}}} {_number(sample.value)}" if labels else f"{sample.name} {_number(sample.value)}"
+    return (
+        f"{sample.name}{{{labels}}} {_number(sample.value)}\n" if labels else f"{sample.name} {_number(sample.value)}\n"
+    )
 
 
 def _number(value: float) -> str:

@@ -1,0 +1,116 @@
+"""What AlterConfigs and IncrementalAlterConfigs share: changes of resources, planned on the image, committed at once.
+
+A resource is changed whole or not at all, and one that cannot be changed never keeps the others from it. The planning
+is `cluster.configs`; here are the checks of the request itself, who may change what, and the levels of loggers, which
+are no metadata and last until the broker ends.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from millstream.core.broker.context import Operation, RequestContext
+from millstream.core.broker.handlers._admin import NO_FAULT, Fault, may, wait_applied
+from millstream.core.broker.log_levels import check_log_level, set_log_level
+from millstream.core.cluster import ClusterImage
+from millstream.core.cluster import Operation as MetadataOperation
+from millstream.core.cluster.configs import (
+    AlterOperation,
+    ConfigChange,
+    ResourceType,
+    broker_id,
+    plan_alter_configs,
+    plan_incremental_alter_configs,
+)
+from millstream.core.wire import ErrorCode, KafkaError
+
+if TYPE_CHECKING:
+    from millstream.core.broker.broker import Broker
+
+APPLY_TIMEOUT_MS: Final = 30_000  # these requests carry no time limit of their own
+
+
+class ResourceChanges(NamedTuple):
+    """One resource's changes. `replaces_all`: configs that are not named lose their setting (AlterConfigs)."""
+
+    resource_type: int
+    resource_name: str
+    changes: Sequence[ConfigChange]
+    replaces_all: bool
+
+
+async def alter_resources(
+    broker: Broker, resources: Sequence[ResourceChanges], *, validate_only: bool, context: RequestContext
+) -> list[Fault]:
+    """Make the changes, unless they are only to be validated; return each resource's outcome, in order."""
+    seen = Counter((resource.resource_type, resource.resource_name) for resource in resources)
+    faults = [NO_FAULT] * len(resources)
+    accepted: list[int] = []
+    for index, resource in enumerate(resources):
+        if seen[resource.resource_type, resource.resource_name] > 1:
+            faults[index] = Fault(ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
+        elif (fault := _refused(context, resource)) is not None:
+            faults[index] = fault
+        else:
+            accepted.append(index)
+
+    def plan(image: ClusterImage) -> list[MetadataOperation]:
+        operations: list[MetadataOperation] = []
+        for index in accepted:
+            faults[index] = NO_FAULT
+            try:
+                operations += _plan(broker, image, resources[index])
+            except KafkaError as error:
+                faults[index] = Fault.of(error)
+        return operations
+
+    if validate_only:
+        plan(broker.metadata.image)
+        return faults
+    committed = await broker.metadata.commit(plan)
+    await wait_applied(broker, committed.version, APPLY_TIMEOUT_MS)
+    for index in accepted:
+        if resources[index].resource_type == ResourceType.BROKER_LOGGER and faults[index] is NO_FAULT:
+            for change in resources[index].changes:
+                set_log_level(change.name, _level(change))
+    return faults
+
+
+def _refused(context: RequestContext, resource: ResourceChanges) -> Fault | None:
+    if resource.resource_type == ResourceType.TOPIC:
+        if not may(context, Operation.ALTER_CONFIGS, resource.resource_name):
+            return Fault(ErrorCode.TOPIC_AUTHORIZATION_FAILED, "Topic authorization failed.")
+    elif not context.permits_cluster(Operation.ALTER_CONFIGS):
+        return Fault(ErrorCode.CLUSTER_AUTHORIZATION_FAILED, "Cluster authorization failed.")
+    return None
+
+
+def _plan(broker: Broker, image: ClusterImage, resource: ResourceChanges) -> Sequence[MetadataOperation]:
+    node_id = broker.config.node_id
+    kind, name = resource.resource_type, resource.resource_name
+    if resource.replaces_all:
+        pairs = [(change.name, change.value) for change in resource.changes]
+        return plan_alter_configs(image, kind, name, pairs, node_id=node_id)
+    if kind == ResourceType.BROKER_LOGGER:
+        _check_loggers(name, resource.changes, node_id)
+        return []
+    return plan_incremental_alter_configs(image, kind, name, resource.changes, node_id=node_id)
+
+
+def _check_loggers(name: str, changes: Sequence[ConfigChange], node_id: int) -> None:
+    if name == "":
+        raise KafkaError(ErrorCode.INVALID_REQUEST, f"Node id must be an integer, but it is: {name}")
+    broker_id(name, node_id)
+    for change in changes:
+        if change.operation in (AlterOperation.APPEND, AlterOperation.SUBTRACT):
+            raise KafkaError(
+                ErrorCode.INVALID_REQUEST,
+                f"{AlterOperation(change.operation).name} operation is not allowed for the BROKER_LOGGER resource",
+            )
+        check_log_level(change.name, _level(change))
+
+
+def _level(change: ConfigChange) -> str | None:
+    return change.value if change.operation == AlterOperation.SET else None

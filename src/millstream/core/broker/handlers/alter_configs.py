@@ -1,0 +1,52 @@
+"""AlterConfigs (key 33): gives resources these configs and no others (KIP-133).
+
+Versions  0 all of it   1 throttle time   2 flexible
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from millstream.core.broker.context import RequestContext
+from millstream.core.broker.delayed import Delayed
+from millstream.core.broker.handlers._config_changes import ResourceChanges, alter_resources
+from millstream.core.cluster.configs import AlterOperation, ConfigChange
+from millstream.core.wire.messages.alter_configs import (
+    AlterConfigsRequest,
+    AlterConfigsResourceResponse,
+    AlterConfigsResponse,
+)
+
+if TYPE_CHECKING:
+    from millstream.core.broker.broker import Broker
+
+
+def alter_configs(
+    broker: Broker, request: AlterConfigsRequest, context: RequestContext
+) -> Delayed[AlterConfigsResponse]:
+    """Answer per resource; an answer without an error means that the change is in effect on this broker."""
+    return Delayed.from_coroutine(broker.loop, _alter_configs(broker, request, context))
+
+
+async def _alter_configs(broker: Broker, request: AlterConfigsRequest, context: RequestContext) -> AlterConfigsResponse:
+    resources = [
+        ResourceChanges(
+            item.resource_type,
+            item.resource_name,
+            [ConfigChange(config.name, AlterOperation.SET, config.value) for config in item.configs],
+            replaces_all=True,
+        )
+        for item in request.resources
+    ]
+    faults = await alter_resources(broker, resources, validate_only=request.validate_only, context=context)
+    return AlterConfigsResponse(
+        responses=[
+            AlterConfigsResourceResponse(
+                error_code=fault.code,
+                error_message=fault.message,
+                resource_type=resource.resource_type,
+                resource_name=resource.resource_name,
+            )
+            for resource, fault in zip(resources, faults, strict=True)
+        ]
+    )

@@ -1,0 +1,160 @@
+"""DeleteTopics (key 20): topics, by name or by id, with everything in them.
+
+Versions  1 throttle time   4 flexible   5 error messages   6 by topic id (KIP-516)
+
+An answer means that the topic is gone here: its partitions no longer answer and its folders bear other names. The bytes
+are freed behind that, off the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from millstream.core.broker.context import Operation, RequestContext
+from millstream.core.broker.delayed import Delayed
+from millstream.core.broker.handlers._admin import (
+    AUTHORIZATION_FAILED,
+    DUPLICATE_TOPIC,
+    TIMED_OUT,
+    UNKNOWN_TOPIC,
+    UNKNOWN_TOPIC_ID,
+    Fault,
+    duplicates,
+    may,
+    wait_applied,
+)
+from millstream.core.cluster import ClusterImage, DeleteTopic
+from millstream.core.wire import ZERO_UUID, ErrorCode
+from millstream.core.wire.messages.delete_topics import (
+    DeletableTopicResult,
+    DeleteTopicsRequest,
+    DeleteTopicsResponse,
+    DeleteTopicState,
+)
+
+if TYPE_CHECKING:
+    from millstream.core.broker.broker import Broker
+
+_TOPIC_IDS_FROM_VERSION = 6
+_DELETION_DISABLED_FROM_VERSION = 3
+
+
+def delete_topics(
+    broker: Broker, request: DeleteTopicsRequest, context: RequestContext
+) -> Delayed[DeleteTopicsResponse]:
+    """Delete the topics that exist and may be deleted; each item has its own error."""
+    return Delayed.from_coroutine(broker.loop, _delete_topics(broker, request, context))
+
+
+async def _delete_topics(broker: Broker, request: DeleteTopicsRequest, context: RequestContext) -> DeleteTopicsResponse:
+    if context.api_version >= _TOPIC_IDS_FROM_VERSION:
+        states = list(request.topics)
+    else:
+        states = [DeleteTopicState(name=name) for name in request.topic_names]
+    response = DeleteTopicsResponse()
+    if not broker.config["delete.topic.enable"]:
+        code = (
+            ErrorCode.TOPIC_DELETION_DISABLED
+            if context.api_version >= _DELETION_DISABLED_FROM_VERSION
+            else ErrorCode.INVALID_REQUEST
+        )
+        response.responses = [_result(state, Fault(code, "Topic deletion is disabled.")) for state in states]
+        return response
+
+    image = broker.metadata.image
+    accepted: dict[bytes, DeleteTopicState] = {}
+    for state, fault in _checked(image, states, context):
+        if fault is not None:
+            response.responses.append(_result(state, fault))
+            continue
+        topic = image.topic_by_id(state.topic_id) if state.name is None else image.topics[state.name]
+        assert topic is not None, f"{state} was checked to exist"
+        accepted[topic.topic_id] = DeleteTopicState(name=topic.name, topic_id=topic.topic_id)
+
+    gone: set[bytes] = set()
+
+    def plan(image: ClusterImage) -> Sequence[DeleteTopic]:
+        gone.clear()
+        gone.update(topic_id for topic_id in accepted if image.topic_by_id(topic_id) is None)
+        return [DeleteTopic(topic_id) for topic_id in accepted if topic_id not in gone]
+
+    if accepted:
+        committed = await broker.metadata.commit(plan)
+        in_time = await wait_applied(broker, committed.version, request.timeout_ms)
+        for topic_id, state in accepted.items():
+            fault = None
+            if topic_id in gone:
+                fault = Fault(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC)
+            elif not in_time:
+                fault = Fault(ErrorCode.REQUEST_TIMED_OUT, TIMED_OUT)
+            response.responses.append(_result(state, fault))
+    return response
+
+
+def _checked(
+    image: ClusterImage, states: Sequence[DeleteTopicState], context: RequestContext
+) -> list[tuple[DeleteTopicState, Fault | None]]:
+    """Each different item once, with what forbids it."""
+    repeated_names = duplicates(state.name for state in states if state.name is not None)
+    repeated_ids = duplicates_of_ids(states)
+    named_ids = {topic.topic_id for state in states if (topic := image.topics.get(state.name or "")) is not None}
+    checked: dict[tuple[str | None, bytes], tuple[DeleteTopicState, Fault | None]] = {}
+    for state in states:
+        key = (state.name, state.topic_id) if state.name is None else (state.name, ZERO_UUID)
+        checked[key] = (state, _fault(image, state, context, repeated_names, repeated_ids, named_ids))
+    return list(checked.values())
+
+
+def duplicates_of_ids(states: Sequence[DeleteTopicState]) -> set[bytes]:
+    """The ids that stand more than once among the items without a name."""
+    seen: set[bytes] = set()
+    repeated: set[bytes] = set()
+    for state in states:
+        if state.name is None and state.topic_id != ZERO_UUID:
+            (repeated if state.topic_id in seen else seen).add(state.topic_id)
+    return repeated
+
+
+def _fault(
+    image: ClusterImage,
+    state: DeleteTopicState,
+    context: RequestContext,
+    repeated_names: set[str],
+    repeated_ids: set[bytes],
+    named_ids: set[bytes],
+) -> Fault | None:
+    if state.name is None:
+        if state.topic_id == ZERO_UUID:
+            return Fault(ErrorCode.INVALID_REQUEST, "Neither topic name nor id were specified.")
+        if state.topic_id in repeated_ids:
+            return Fault(ErrorCode.INVALID_REQUEST, "Duplicate topic id.")
+        if state.topic_id in named_ids:
+            return Fault(ErrorCode.INVALID_REQUEST, "The provided topic name maps to an ID that was already supplied.")
+        topic = image.topic_by_id(state.topic_id)
+        # Who may not see the topic must not learn from its id that there is one.
+        if topic is not None and not may(context, Operation.DESCRIBE, topic.name):
+            return Fault(ErrorCode.TOPIC_AUTHORIZATION_FAILED, AUTHORIZATION_FAILED)
+        if topic is None:
+            return Fault(ErrorCode.UNKNOWN_TOPIC_ID, UNKNOWN_TOPIC_ID)
+        name = topic.name
+    else:
+        if state.topic_id != ZERO_UUID:
+            return Fault(ErrorCode.INVALID_REQUEST, "You may not specify both topic name and topic id.")
+        if state.name in repeated_names:
+            return Fault(ErrorCode.INVALID_REQUEST, DUPLICATE_TOPIC)
+        name = state.name
+    if not may(context, Operation.DELETE, name):
+        return Fault(ErrorCode.TOPIC_AUTHORIZATION_FAILED, AUTHORIZATION_FAILED)
+    if name not in image.topics:
+        return Fault(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC)
+    return None
+
+
+def _result(state: DeleteTopicState, fault: Fault | None) -> DeletableTopicResult:
+    return DeletableTopicResult(
+        name=state.name,
+        topic_id=state.topic_id,
+        error_code=ErrorCode.NONE if fault is None else fault.code,
+        error_message=None if fault is None else fault.message,
+    )

@@ -1,0 +1,70 @@
+"""DescribeLogDirs (key 35): what lies on each log directory, and how full its disk is (KIP-113).
+
+Versions  1 throttle time   2 flexible   3 error code   4 total and usable bytes (KIP-827)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from millstream.core.broker.context import Operation, RequestContext
+from millstream.core.broker.delayed import Delayed
+from millstream.core.broker.disk_space import DiskSpace, disk_space
+from millstream.core.wire import ErrorCode
+from millstream.core.wire.messages.describe_log_dirs import (
+    DescribeLogDirsPartition,
+    DescribeLogDirsRequest,
+    DescribeLogDirsResponse,
+    DescribeLogDirsResult,
+    DescribeLogDirsTopic,
+)
+
+if TYPE_CHECKING:
+    from millstream.core.broker.broker import Broker
+    from millstream.core.log import LogDirectory
+
+
+def describe_log_dirs(
+    broker: Broker, request: DescribeLogDirsRequest, context: RequestContext
+) -> DescribeLogDirsResponse | Delayed[DescribeLogDirsResponse]:
+    """Answer every log directory; one that is offline answers KAFKA_STORAGE_ERROR and no partitions."""
+    if not context.permits_cluster(Operation.DESCRIBE):
+        return DescribeLogDirsResponse(error_code=ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
+    return Delayed.from_coroutine(broker.loop, _describe_log_dirs(broker, request))
+
+
+async def _describe_log_dirs(broker: Broker, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse:
+    wanted = None if request.topics is None else {topic.topic: set(topic.partitions) for topic in request.topics}
+    directories = list(broker.logs.directories)
+    results: dict[int, DescribeLogDirsResult] = {}
+    for directory in directories:
+        space = None
+        if directory.offline_reason is None:
+            space = await broker.loop.run_in_executor(broker.executor, disk_space, directory.path)
+        results[id(directory)] = _result(directory, space)
+    topics: dict[tuple[int, str], DescribeLogDirsTopic] = {}
+    for partition in broker.partitions:
+        if wanted is not None and partition.index not in wanted.get(partition.topic, ()):
+            continue
+        log = partition.log
+        if log is None or log.directory.offline_reason is not None:
+            continue
+        key = (id(log.directory), partition.topic)
+        topic = topics.get(key)
+        if topic is None:
+            topic = topics[key] = DescribeLogDirsTopic(name=partition.topic)
+            results[id(log.directory)].topics.append(topic)
+        topic.partitions.append(
+            DescribeLogDirsPartition(
+                partition_index=partition.index,
+                partition_size=log.size_bytes,
+                offset_lag=max(partition.high_watermark - log.log_end_offset, 0),
+            )
+        )
+    return DescribeLogDirsResponse(results=list(results.values()))
+
+
+def _result(directory: LogDirectory, space: DiskSpace | None) -> DescribeLogDirsResult:
+    if directory.offline_reason is not None or space is None:
+        return DescribeLogDirsResult(error_code=ErrorCode.KAFKA_STORAGE_ERROR, log_dir=directory.path)
+    return DescribeLogDirsResult(log_dir=directory.path, total_bytes=space.total_bytes, usable_bytes=space.usable_bytes)

@@ -1,0 +1,118 @@
+"""What keeps the logs in order while they serve: retention, flushes by time, expiry of idempotent producers.
+
+All disk work happens on one worker thread of its own, in small jobs, so that neither the loop nor the threads that open
+compressed batches wait for an unlink of gigabytes. Owned by the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from millstream.core.wire import KafkaError
+
+if TYPE_CHECKING:
+    from millstream.core.broker.broker import Broker
+    from millstream.core.broker.partition import Partition
+    from millstream.core.log import Log
+
+logger = logging.getLogger(__name__)
+
+PARTITIONS_PER_STEP: Final = 64  # partitions handled in one job on the thread, or one pass of the loop
+FLUSH_INTERVAL_MS: Final = (
+    250  # how often it is looked for records older than flush.ms; flushes are late by this at most
+)
+UNLIMITED: Final = 2**63 - 1
+
+
+class LogTasks:
+    """The runs; `ControlPlane` says when."""
+
+    def __init__(self, broker: Broker, now_ms: Callable[[], int]) -> None:
+        self._broker = broker
+        self._now_ms = now_ms
+        self._thread = ThreadPoolExecutor(1, "millstream-log-tasks")
+        # When a partition was first seen with records that are not flushed, while its topic has flush.ms.
+        self._unflushed_since_ms: dict[Partition, int] = {}
+
+    def close(self) -> None:
+        """End the thread; no run is in progress."""
+        self._thread.shutdown(wait=True)
+
+    async def run_retention(self) -> None:
+        """Delete the segments that are too old, too many, or before the log start."""
+        for step in self._steps():
+            await self._broker.loop.run_in_executor(
+                self._thread, self._delete_old_segments, [(log, part.high_watermark) for part, log in step]
+            )
+
+    async def run_producer_expiry(self) -> None:
+        """Forget idempotent producers that have sent nothing for producer.id.expiration.ms."""
+        expiration_ms = self._broker.control.config.integer("producer.id.expiration.ms")
+        now_ms = self._now_ms()
+        for step in self._steps():
+            for _, log in step:
+                if len(log.producers):
+                    log.producers.expire(now_ms, expiration_ms)
+            await asyncio.sleep(0)
+
+    async def run_flushes(self) -> None:
+        """Flush what has waited for flush.ms; log directories flush on their own threads."""
+        now_ms = self._now_ms()
+        waiting: dict[Partition, int] = {}
+        for step in self._steps():
+            for partition, log in step:
+                limit_ms = log.config.flush_ms
+                if limit_ms >= UNLIMITED or log.flushed_offset >= log.log_end_offset:
+                    continue
+                since_ms = self._unflushed_since_ms.get(partition, now_ms)
+                if now_ms - since_ms >= limit_ms - FLUSH_INTERVAL_MS:
+                    log.directory.submit_flush(log, _flush_ended)
+                else:
+                    waiting[partition] = since_ms
+            await asyncio.sleep(0)
+        self._unflushed_since_ms = waiting
+
+    async def run_on_thread(self, work: Callable[[], object]) -> None:
+        """Run one piece of disk work in line with the others."""
+        await self._broker.loop.run_in_executor(self._thread, work)
+
+    def _steps(self) -> Iterator[list[tuple[Partition, Log]]]:
+        """All partitions that are served, in slices."""
+        step: list[tuple[Partition, Log]] = []
+        for partition in list(self._broker.partitions):
+            log = partition.log
+            if log is None or not partition.is_leader or log.directory.offline_reason is not None:
+                continue
+            step.append((partition, log))
+            if len(step) == PARTITIONS_PER_STEP:
+                yield step
+                step = []
+        if step:
+            yield step
+
+    # On the thread.
+
+    def _delete_old_segments(self, logs: Sequence[tuple[Log, int]]) -> None:
+        now_ms = self._now_ms()
+        for log, high_watermark in logs:
+            try:
+                deleted = log.delete_old_segments(now_ms, high_watermark)
+            except (KafkaError, OSError) as error:
+                logger.warning("retention of %s: %s; it is tried again with the next run", log.topic_partition, error)
+                continue
+            if deleted:
+                logger.info(
+                    "retention deleted %s segments of %s; its log starts at %d",
+                    deleted,
+                    log.topic_partition,
+                    log.log_start_offset,
+                )
+
+
+def _flush_ended(_flushed_offset: int | None, error: BaseException | None) -> None:
+    if error is not None:
+        logger.error("a flush by flush.ms failed: %s", error)
