@@ -16,7 +16,7 @@ from typing import Final
 
 from millstream.core.config.accepted_configs import ACCEPTED, ACCEPTED_PREFIXES, PROTECTING, REMOVED
 from millstream.core.config.broker_configs import BROKER_CONFIGS, QUEUED_REQUEST_SIZE_BYTES_MAX
-from millstream.core.config.definition import ConfigError, ConfigValue, Synonym, UpdateMode, invalid_value
+from millstream.core.config.definition import ConfigError, ConfigValue, Synonym, invalid_value
 from millstream.core.config.listeners import SERVED_PROTOCOLS, Listener, parse_listeners, parse_protocol_map
 from millstream.core.config.properties import PropertiesError, read_properties
 
@@ -147,7 +147,7 @@ class BrokerConfig:
         for broker in ("", str(self.node_id)):
             for name, text in dynamic_broker_configs.get(broker, {}).items():
                 key = BROKER_CONFIGS.get(name)
-                if key is None or key.dynamic is UpdateMode.READ_ONLY:
+                if key is None or not key.is_dynamic:
                     continue
                 try:
                     key.parse(text)

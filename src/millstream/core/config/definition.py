@@ -171,6 +171,11 @@ class ConfigKey:
         """Whether the value is a secret and must never be shown."""
         return self.type is ConfigType.PASSWORD
 
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether the value may change while a broker runs."""
+        return self.dynamic is not UpdateMode.READ_ONLY
+
     def parse(self, text: str) -> ConfigValue:
         """Return the typed value of `text`; raises ConfigError."""
         value = _parse(self.name, text, self.type)

@@ -139,7 +139,7 @@ def _entry(
         broker_key = BROKER_CONFIGS[synonym.name]
         for layer, texts in layers:
             text = texts.get(synonym.name)
-            if text is None:
+            if text is None or (layer is not ConfigSource.STATIC_BROKER_CONFIG and not broker_key.is_dynamic):
                 continue
             try:
                 set_here = broker_key.parse(text)
