@@ -2,16 +2,19 @@
 
     python -m bench.load.consume --bootstrap 127.0.0.1:9092 --topic t --partitions 4 --seconds 5
 
-Records are counted from batch headers alone. Where all batches have one size (as bench.load.produce makes them) only the
-first and the last header of a response are read. Prints {"records", "seconds", "bytes", "responses", "cpu_seconds"}.
+Records are counted from batch headers alone. Where all batches have one size (as bench.load.produce makes them) only
+the first and the last header of a response are read. Prints {"records", "seconds", "bytes", "cpu_seconds"}.
 """
 
 import argparse
 import json
+import os
 import resource
 import socket
 import struct
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from bench.load.frames import HEADER_SIZE, connect, fetch_frame, fetched_records
 
@@ -57,7 +60,7 @@ def run(
     offsets = [0] * partitions
     order = list(range(partitions))
     buffer = memoryview(bytearray(max(size_bytes_max, 2 << 20) + (4 << 20)))
-    taken = got_bytes = responses = 0
+    taken = got_bytes = 0
     started = time.monotonic()
     deadline = started + seconds
     with connect(bootstrap) as connection:
@@ -70,7 +73,6 @@ def run(
             response = buffer[:size]
             if connection.recv_into(response, size, socket.MSG_WAITALL) != size:
                 raise ConnectionError("the broker closed the connection")
-            responses += 1
             data = fetched_records(len(topic), response)
             if not data:
                 continue
@@ -83,14 +85,15 @@ def run(
             connection.sendall(frame)
             order.append(partition)
     took = time.monotonic() - started
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return {
-        "records": taken,
-        "bytes": got_bytes,
-        "responses": responses,
-        "seconds": took,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-    }
+    return {"records": taken, "bytes": got_bytes, "seconds": took}
+
+
+def evict(folders: Sequence[Path]) -> None:
+    """Drop the files under these folders from the page cache (their dirty pages are written first)."""
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.log"))):
+        with path.open("rb") as file:
+            os.fdatasync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def main() -> None:
@@ -101,11 +104,13 @@ def main() -> None:
     parser.add_argument("--fetch-bytes", type=int, default=1 << 20)
     parser.add_argument("--records", type=int, default=1 << 60)
     parser.add_argument("--seconds", type=float, default=1e9)
-    parser.add_argument(
-        "--forever", action="store_true", help="start over at the end, until killed (a background load)"
-    )
+    parser.add_argument("--passes", type=int, default=1, help="how often to read all of it; 0 is until killed")
+    parser.add_argument("--evict", nargs="*", type=Path, default=[], help="folders to drop from the page cache first")
     given = parser.parse_args()
-    while True:
+    total: dict[str, float] = {}
+    passes = 0
+    while not given.passes or passes < given.passes:
+        evict(given.evict)
         result = run(
             given.bootstrap,
             given.topic,
@@ -114,9 +119,10 @@ def main() -> None:
             records=given.records,
             seconds=given.seconds,
         )
-        print(json.dumps(result), flush=True)
-        if not given.forever:
-            break
+        total = {name: total.get(name, 0) + value for name, value in result.items()}
+        passes += 1
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    print(json.dumps({**total, "cpu_seconds": usage.ru_utime + usage.ru_stime}))
 
 
 if __name__ == "__main__":

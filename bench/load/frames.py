@@ -1,12 +1,12 @@
 """Ready-made request frames, and where the few interesting fields of their responses lie.
 
-Versions: Produce 10 and Fetch 12, which librdkafka sends and both brokers serve. A frame is built once; before it is sent
-again only the correlation id (and a fetch's offset) is patched. Every frame of one program names a topic of the same
-length and one partition, so all its responses have one size and one layout, and are checked by slices, not one by one.
+Versions: Produce 10 and Fetch 12, which librdkafka sends and both brokers serve. A frame is built once; before it is
+sent again only the correlation id (and a fetch's offset) is patched. Every frame of one program names a topic of the
+same length and one partition, so all its responses have one size and one layout, and are checked by slices.
 
-    produce response  size i32 | correlation i32 | tags 1 | topics 1 | name 1+n | partitions 1 | partition i32 | error i16
-                      | base offset i64 | append time i64 | log start i64 | record errors 1 | message 1 | tags 2
-                      | throttle i32 | tags 1
+    produce response  size i32 | correlation i32 | tags 1 | topics 1 | name 1+n | partitions 1 | partition i32
+                      | error i16 | base offset i64 | append time i64 | log start i64 | record errors 1 | message 1
+                      | tags 2 | throttle i32 | tags 1
     fetch response    size i32 | correlation i32 | tags 1 | throttle i32 | error i16 | session i32 | topics 1 | name 1+n
                       | partitions 1 | partition i32 | error i16 | high watermark i64 | last stable i64 | log start i64
                       | aborted 1 | preferred replica i32 | records uvarint | ... | tags 3

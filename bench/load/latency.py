@@ -15,7 +15,8 @@ import time
 from bench.load.frames import connect, fetch_frame, fetched_records, make_batch, produce_frame
 
 
-def _read(connection: socket.socket, buffer: memoryview) -> memoryview:
+def receive(connection: socket.socket, buffer: memoryview) -> memoryview:
+    """The next response, without its size, as a view of `buffer`."""
     connection.recv_into(buffer[:4], 4, socket.MSG_WAITALL)
     size = struct.unpack_from(">i", buffer)[0]
     response = buffer[:size]
@@ -38,12 +39,12 @@ def run(bootstrap: str, topic: str, *, count: int, warmup: int, pause_s: float, 
             time.sleep(pause_s)
             started = time.perf_counter_ns()
             producer.sendall(produce)
-            records = fetched_records(len(topic), _read(consumer, buffer))
+            records = fetched_records(len(topic), receive(consumer, buffer))
             took = time.perf_counter_ns() - started
             assert len(records) == len(batch), f"{len(records)} bytes fetched, {len(batch)} produced"
             found = struct.unpack_from(">q", records)[0]
             assert found == offset, f"offset {found} fetched, {offset} expected"
-            _read(producer, buffer)
+            receive(producer, buffer)
             offset += 1
             if number >= warmup:
                 latencies.append(took / 1e6)

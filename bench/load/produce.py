@@ -2,8 +2,8 @@
 
     python -m bench.load.produce --bootstrap 127.0.0.1:9092 --topic t --partitions 4 --batch 100 --seconds 5
 
-One thread, blocking: it sends until the window is full, then reads whatever acknowledgements have come. Small requests go
-out many a call. Prints {"records", "seconds", "requests", "bytes", "cpu_seconds"}.
+One thread, blocking: it sends until the window is full, then reads whatever acknowledgements have come. Small requests
+go out many a call. Prints {"records", "seconds", "requests", "bytes", "cpu_seconds"}.
 """
 
 import argparse
@@ -62,7 +62,15 @@ def make_blocks(topic: str, partitions: int, batch: bytes, in_flight: int) -> li
 
 
 def run(
-    bootstrap: str, topic: str, partitions: int, batch: bytes, *, in_flight: int, requests: int, seconds: float
+    bootstrap: str,
+    topic: str,
+    partitions: int,
+    batch: bytes,
+    *,
+    in_flight: int,
+    requests: int,
+    seconds: float,
+    requests_per_second: float = 0,
 ) -> dict[str, float]:
     """Send until `requests` are out or `seconds` are over, and wait for every acknowledgement."""
     window = Window(bootstrap, topic)
@@ -76,6 +84,8 @@ def run(
             block, frames_at = blocks[turn % len(blocks)]
             while window.sent - window.acknowledged + len(frames_at) > in_flight:
                 window.receive()
+            if requests_per_second:
+                time.sleep(max(0.0, started + window.sent / requests_per_second - time.monotonic()))
             window.send(block, frames_at)
             turn += 1
         while window.acknowledged < window.sent:
@@ -101,6 +111,7 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=0, help="requests; by default 8 MB of them, 5 to 1000")
     parser.add_argument("--requests", type=int, default=1 << 60)
     parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--requests-per-second", type=float, default=0, help="no faster than this")
     given = parser.parse_args()
     batch = make_batch(given.batch, given.record_size)
     in_flight = given.in_flight or min(max((8 << 20) // len(batch), 5), 1000)
@@ -112,6 +123,7 @@ def main() -> None:
         in_flight=in_flight,
         requests=given.requests,
         seconds=given.seconds,
+        requests_per_second=given.requests_per_second,
     )
     print(json.dumps(result))
 

@@ -203,14 +203,22 @@ class ApacheKafka:
         if not (self.data_directory / "meta.properties").exists():
             self.java.run("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(path))
 
-    def start(self, timeout_s: float = 60.0) -> Self:
-        """Start and wait until it answers as a live broker; KafkaUnavailableError otherwise, with its log's end."""
+    def spawn(self) -> None:
+        """Start the process and return at once."""
         assert self._process is None, f"Kafka runs already as {self.pid}"
         self.format()
         self._output = self.log_path.open("ab")
         self._process = subprocess.Popen(
-            self.server_command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output, cwd=self.folder
+            self.server_command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            cwd=self.folder,
         )
+
+    def start(self, timeout_s: float = 60.0) -> Self:
+        """Start and wait until it answers as a live broker; KafkaUnavailableError otherwise, with its log's end."""
+        self.spawn()
         try:
             wait_until(self._answers, timeout_s, "Kafka's first answer")
         except (TimeoutError, ChildProcessError) as error:
