@@ -28,6 +28,11 @@ CONNECT_TIMEOUT_MS: Final = 10_000
 METADATA_MAX_AGE_MS: Final = 300_000
 _BACKOFF_MIN_S: Final = 0.05
 _BACKOFF_MAX_S: Final = 1.0
+_UNKNOWN_TOPIC_WAIT_S: Final = 1.0
+
+
+class FinalKafkaError(KafkaError):
+    """One that is not to be retried, though its code is called retriable: it was, for as long as that made sense."""
 
 
 class Client:
@@ -117,6 +122,7 @@ class Client:
         Raises KafkaError for the first one that does not exist or stays without a leader until the deadline.
         """
         wanted = list(partitions)
+        started = time.monotonic()
 
         async def group() -> dict[int, list[TopicPartition]]:
             oldest = time.monotonic() - self._metadata_max_age_s
@@ -128,9 +134,10 @@ class Client:
                     grouped.setdefault(cluster.leader(tp), []).append(tp)
             except KafkaError as error:
                 self.forget({tp.topic for tp in wanted})
-                # A topic being created is unknown for a moment; one that nobody creates is a mistake, said at once.
-                if error.code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION and not auto_create:
-                    raise _FinalError(error) from error
+                # A topic just created is unknown to some brokers for a moment; one that nobody creates is a mistake.
+                lacks = error.code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION and not auto_create
+                if lacks and time.monotonic() - started > _UNKNOWN_TOPIC_WAIT_S:
+                    raise FinalKafkaError(error.code, error.message) from error
                 raise
             return grouped
 
@@ -173,8 +180,8 @@ class Client:
         while True:
             try:
                 return await attempt()
-            except _FinalError as error:
-                raise error.error from error.error.__cause__
+            except FinalKafkaError:
+                raise
             except KafkaError as error:
                 if not error.code.retriable or not self._connected_once or time.monotonic() + pause_s >= deadline:
                     raise
@@ -189,11 +196,3 @@ class Client:
 
     def _timeout_s(self, timeout_ms: int | None) -> float:
         return (self.request_timeout_ms if timeout_ms is None else timeout_ms) / 1000
-
-
-class _FinalError(Exception):
-    """A KafkaError that is not to be retried here, though its code is called retriable."""
-
-    def __init__(self, error: KafkaError) -> None:
-        super().__init__(str(error))
-        self.error = error

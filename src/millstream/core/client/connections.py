@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from millstream.core.net import Address, Connection, ConnectionClosedError
-from millstream.core.wire import APIS, ApiKey, ErrorCode, KafkaError
+from millstream.core.wire import APIS, ApiKey, ErrorCode, KafkaError, error_code
 from millstream.core.wire.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 
 BROKERS_MAX: Final = 10_000
@@ -137,6 +137,6 @@ class Connections:
                 version = min(version - 1, *named) if named else 0
                 continue
             if response.error_code:
-                code = ErrorCode(response.error_code)
+                code = error_code(response.error_code)
                 raise KafkaError(code, f"{connection.address} refused ApiVersions: {code.sentence}")
             return {api.api_key: (api.min_version, api.max_version) for api in response.api_keys}

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from millstream.core.client.client import Client
+from millstream.core.client.client import Client, FinalKafkaError
 from millstream.core.client.cluster import TopicPartition
 from millstream.core.records import BatchHeader, Record, iter_batches, iter_records, trim_batches
 from millstream.core.wire import ErrorCode, KafkaError, error_code
@@ -160,7 +160,11 @@ class Fetcher:
                     now = time.monotonic()
                     failing_since = failing_since if failing_since is not None and not self._progressed else now
                     self._progressed = False
-                    if not error.code.retriable or now - failing_since > self._retry_s:
+                    if (
+                        isinstance(error, FinalKafkaError)
+                        or not error.code.retriable
+                        or now - failing_since > self._retry_s
+                    ):
                         raise error from None
                     await asyncio.sleep(_RETRY_PAUSE_S)
             self._queue.put_nowait(None)

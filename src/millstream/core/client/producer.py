@@ -246,7 +246,8 @@ class Producer:
         for node, partitions in groups.items():
             # Gathering fills requests: small batches of many partitions leave together.
             while partitions and self._requests.get(node, 0) < REQUESTS_PER_BROKER_MAX:
-                size, batches = 0, []
+                size = 0
+                batches: list[_Batch] = []
                 while partitions and (
                     not batches or size + len(self._closed[partitions[0]][0].data) <= REQUEST_BYTES_MAX
                 ):
@@ -262,8 +263,8 @@ class Producer:
     async def _send(self, node: int, batches: list[_Batch]) -> None:
         try:
             results = await self._ask(node, batches)
-        except KafkaError as error:
-            results = {batch.topic_partition: (error, -1) for batch in batches}
+        except KafkaError as lost:
+            results = {batch.topic_partition: (lost, -1) for batch in batches}
         finally:
             self._requests[node] -= 1
         again: list[_Batch] = []
@@ -330,6 +331,11 @@ class Producer:
             if not self._idempotent:
                 break
         self._signal()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of closed batches that are not acknowledged yet."""
+        return self._buffered_bytes
 
     def _signal(self) -> None:
         """Wake the sender, and whoever waits for batches to be acknowledged."""

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from millstream.core.net.addresses import Address
 from millstream.core.net.correlation import Correlator
 from millstream.core.net.framing import FRAME_BYTES_MAX, FrameReader
-from millstream.core.wire import ApiKey, ErrorCode, KafkaError, WireError
+from millstream.core.wire import ApiKey, Buffer, ErrorCode, KafkaError, WireError
 
 IN_FLIGHT_MAX: Final = 64
 WRITE_BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -147,7 +147,7 @@ class Connection:
                 pending.token.set_exception(ConnectionTimeoutError(reason))
         self.close(reason)
 
-    def _write(self, parts: list[bytes | memoryview]) -> None:
+    def _write(self, parts: list[Buffer]) -> None:
         assert self._transport is not None, "a Connection is made by Connection.open"
         self._transport.writelines(parts)
 

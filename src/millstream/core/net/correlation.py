@@ -14,6 +14,7 @@ from millstream.core.net.framing import frame
 from millstream.core.wire import (
     APIS,
     ApiKey,
+    Buffer,
     ErrorCode,
     WireError,
     decode,
@@ -57,7 +58,7 @@ class Correlator:
     def oldest(self) -> Pending | None:
         return self._pending[0] if self._pending else None
 
-    def send(self, message: Any, api_key: ApiKey, version: int, token: Any) -> list[bytes | memoryview]:
+    def send(self, message: Any, api_key: ApiKey, version: int, token: Any) -> list[Buffer]:
         """Return the frame of a request that will be answered, and remember it with its `token`."""
         assert not self.is_full, f"{len(self._pending)} requests are in flight"
         parts = self._frame(message, api_key, version)
@@ -65,7 +66,7 @@ class Correlator:
         self._advance()
         return parts
 
-    def send_unanswered(self, message: Any, api_key: ApiKey, version: int) -> list[bytes | memoryview]:
+    def send_unanswered(self, message: Any, api_key: ApiKey, version: int) -> list[Buffer]:
         """Return the frame of a request that has no answer."""
         parts = self._frame(message, api_key, version)
         self._advance()
@@ -95,7 +96,7 @@ class Correlator:
         self._pending.clear()
         return abandoned
 
-    def _frame(self, message: Any, api_key: ApiKey, version: int) -> list[bytes | memoryview]:
+    def _frame(self, message: Any, api_key: ApiKey, version: int) -> list[Buffer]:
         header = encode_request_header(api_key, version, self._next_id, self._client_id)
         return frame((header, *encode_parts(message, version)))
 

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
-from millstream.core.wire import WireError
+from millstream.core.wire import Buffer, WireError
 
 _SIZE: Final = struct.Struct(">i")
 SIZE_BYTES: Final = _SIZE.size
@@ -27,9 +27,9 @@ class FrameError(WireError):
     """The stream cannot be cut into frames; the connection has to be closed."""
 
 
-def frame(parts: Iterable[bytes | memoryview]) -> list[bytes | memoryview]:
+def frame(parts: Iterable[Buffer]) -> list[Buffer]:
     """Return `parts` with their size put before them: one frame, without a copy."""
-    body = list(parts)
+    body: list[Buffer] = list(parts)
     return [_SIZE.pack(sum(len(part) for part in body)), *body]
 
 
