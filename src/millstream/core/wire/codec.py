@@ -64,7 +64,7 @@ def decoder(cls: type[M], version: int) -> Decoder[M]:
 
 
 def encoder(cls: type, version: int) -> Encoder:
-    """The generated function (message, prefix=b"") -> bytes: a prefix, such as a header, and the message in one join."""
+    """The generated function (message, prefix=b"") -> bytes: a prefix, such as a header, then the message, one join."""
     made: Encoder = _cached(
         _ENCODERS, cls, version, lambda declared: EncodeSource(declared, version, parts=False).function()
     )

@@ -98,8 +98,9 @@ class ArrayUnpackers(dict[int, Callable[[Buffer, int], tuple[Any, ...]]]):
 class RunPackers(dict[Any, Callable[..., bytes]]):
     """Length of the array in a run of fields, or lengths of its arrays -> what packs the run.
 
-    Kept for short arrays only. `around` holds the struct letters before, between and behind the arrays. An array's count is the last letter before
-    it: one byte where `compact`, which says no more than 126 elements, and is then a varint here.
+    Kept for short arrays only. `around` holds the struct letters before, between and behind the arrays. An array's
+    count is the last letter before it; where `compact` it is one byte, which says no more than 126 elements, so that
+    longer arrays are packed piece by piece.
     """
 
     def __init__(self, around: Sequence[Sequence[str]], elements: Sequence[str], *, compact: bool) -> None:
