@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from millstream.core.wire import APIS, ApiKey, decode, encode_request, parse_response_header
+from millstream.core.wire import APIS, ApiKey, ErrorCode, decode, encode_request, parse_response_header
 from millstream.core.wire.messages.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
 from millstream.core.wire.messages.fetch import FetchPartition, FetchRequest, FetchTopic
+from millstream.core.wire.messages.init_producer_id import InitProducerIdRequest
 from millstream.core.wire.messages.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
 from millstream.core.wire.messages.metadata import MetadataRequest
 from millstream.core.wire.messages.produce import (
@@ -141,6 +142,16 @@ class RawConnection:
         while any(offset < 0 for offset in self.offsets({name: range(partitions)})[name].values()):
             assert time.monotonic() < deadline, f"{name} has partitions without a leader"
             time.sleep(0.01)
+
+    def new_producer_id(self) -> int:
+        """A producer id of epoch 0. Kafka answers COORDINATOR_LOAD_IN_PROGRESS until it holds a block of them."""
+        request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000)
+        deadline = time.monotonic() + 30
+        while (answer := self.call(request)).error_code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS:
+            assert time.monotonic() < deadline, "no producer id within 30 s"
+            time.sleep(0.01)
+        assert answer.error_code == 0, f"InitProducerId: error {answer.error_code}"
+        return int(answer.producer_id)
 
     def topics(self) -> dict[str, int]:
         """Every topic with its number of partitions; one whose metadata has an error is left out."""
