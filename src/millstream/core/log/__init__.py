@@ -1,1 +1,43 @@
-"""One partition on disk: segments, indexes, producer state, recovery, retention."""
+"""One partition on disk, in Apache Kafka's own format: segments, indexes, producer state, recovery, retention."""
+
+from millstream.core.log.config import LogConfig
+from millstream.core.log.damage import CorruptRange
+from millstream.core.log.directory import LogDirectory, read_meta_properties
+from millstream.core.log.errors import (
+    CorruptBatchError,
+    CorruptCheckpointError,
+    InconsistentDirectoryError,
+    LogDirectoryError,
+    LogLockedError,
+    OffsetOutOfRangeError,
+)
+from millstream.core.log.files import FileSystem
+from millstream.core.log.log import Log, Reservation
+from millstream.core.log.log_reader import LogRead
+from millstream.core.log.manager import LogManager
+from millstream.core.log.producer_state import ProducerEntry
+from millstream.core.log.timestamps import TimestampOffset
+from millstream.core.log.topic_partition import TopicPartition
+from millstream.core.log.transaction_index import AbortedTransaction
+
+__all__ = [
+    "AbortedTransaction",
+    "CorruptBatchError",
+    "CorruptCheckpointError",
+    "CorruptRange",
+    "FileSystem",
+    "InconsistentDirectoryError",
+    "Log",
+    "LogConfig",
+    "LogDirectory",
+    "LogDirectoryError",
+    "LogLockedError",
+    "LogManager",
+    "LogRead",
+    "OffsetOutOfRangeError",
+    "ProducerEntry",
+    "Reservation",
+    "TimestampOffset",
+    "TopicPartition",
+    "read_meta_properties",
+]

@@ -1,0 +1,290 @@
+"""Opening a partition's folder: after a clean stop without reading a record, after a crash by recovery.
+
+1. What an interrupted deletion or cleaning left is finished: `.deleted` and `.cleaned` files go; a `.swap` that completes a
+   cleaning replaces the segments it covers, an incomplete one goes.
+2. Segments are found by their `.log` files. An index that is missing, or no whole number of entries, is made again.
+3. After a clean stop the recovery point is the log's end, and the snapshot of that offset the producers' state; both are
+   written by the same stop, and where they disagree the last segment is scanned.
+4. Otherwise the segments from the recovery point (or an older snapshot) on are scanned, `recovery` decides, and indexes,
+   leader epochs and producers' state are made again from the batches.
+
+Runs on a loading thread per log; blocks. OSErrors pass through, the caller knows the log directory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from millstream.core.log import checkpoints
+from millstream.core.log.config import LogConfig
+from millstream.core.log.errors import CorruptCheckpointError
+from millstream.core.log.leader_epochs import LeaderEpochs
+from millstream.core.log.log import Log
+from millstream.core.log.offset_index import ENTRY_SIZE as OFFSET_ENTRY_SIZE
+from millstream.core.log.producer_state import ProducerState
+from millstream.core.log.rebuild import load_snapshot, rebuild
+from millstream.core.log.recovery import first_offset_to_scan
+from millstream.core.log.segment import (
+    CLEANED_SUFFIX,
+    DELETED_SUFFIX,
+    INDEX_SUFFIX,
+    LOG_SUFFIX,
+    SNAPSHOT_SUFFIX,
+    SWAP_SUFFIX,
+    TIME_INDEX_SUFFIX,
+    TRANSACTION_INDEX_SUFFIX,
+    UNKNOWN_TIMESTAMP,
+    Segment,
+)
+from millstream.core.log.segment_scan import ScanBuffers, scan_segment, write_indexes
+from millstream.core.log.segments import Segments
+from millstream.core.log.time_index import ENTRY_SIZE as TIME_ENTRY_SIZE
+from millstream.core.log.topic_partition import TopicPartition
+from millstream.core.log.transaction_index import ENTRY_SIZE as TRANSACTION_ENTRY_SIZE
+from millstream.core.log.truncation import truncate_fully_at
+from millstream.core.records import ROW_LAST_OFFSET, ROW_WIDTH, StopReason, check_batches, new_rows
+
+if TYPE_CHECKING:
+    from millstream.core.log.directory import LogDirectory
+    from millstream.core.log.open_segments import OpenSegments
+
+_DIGITS: Final = 20
+
+_logger = logging.getLogger(__name__)
+
+
+class LogLoader:
+    """Opens the logs of one log directory; one per loading thread."""
+
+    def __init__(
+        self,
+        directory: LogDirectory,
+        cache: OpenSegments,
+        *,
+        now_ms: int,
+        clean: bool,
+        recovery_points: dict[TopicPartition, int],
+        log_start_offsets: dict[TopicPartition, int],
+        producer_count_max: int,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._directory = directory
+        self._cache = cache
+        self._files = cache.files
+        self._now_ms = now_ms
+        self._clean = clean
+        self._recovery_points = recovery_points
+        self._log_start_offsets = log_start_offsets
+        self._producer_count_max = producer_count_max
+        self._on_progress = on_progress
+        self._buffers: ScanBuffers | None = None
+
+    def load(self, topic_partition: TopicPartition, path: str, config: LogConfig) -> Log:
+        """Open the log in the folder `path`."""
+        listing = {name: (size, modified_ms) for name, size, modified_ms in self._files.list_sizes(path)}
+        if any(name.endswith((DELETED_SUFFIX, CLEANED_SUFFIX, SWAP_SUFFIX)) for name in listing):
+            self._finish_interrupted(path, listing)
+            listing = {name: (size, modified_ms) for name, size, modified_ms in self._files.list_sizes(path)}
+        found = _Found(listing)
+        recovery_point = self._recovery_points.get(topic_partition)
+        clean = self._clean and recovery_point is not None
+        start_offset = max(self._log_start_offsets.get(topic_partition, 0), 0)
+        segments = [self._segment(path, base, found) for base in found.base_offsets]
+        created = not segments
+        if created:
+            segments = [Segment(self._cache, path, start_offset, created_ms=self._now_ms)]
+            segments[0].create()
+        log = Log(
+            self._directory,
+            self._cache,
+            topic_partition,
+            path,
+            config,
+            Segments(segments),
+            topic_id=self.topic_id(path),
+            log_start_offset=max(start_offset, segments[0].base_offset),
+            log_end_offset=segments[-1].base_offset,
+            flushed_offset=0,
+            leader_epochs=self._leader_epochs(path, found),
+            producers=ProducerState(count_max=self._producer_count_max),
+            snapshot_offset=-1,
+        )
+        if not created:
+            self._load_segments(log, found, recovery_point or 0, clean=clean)
+        log.reserved_end_offset = log.log_end_offset
+        if log.log_end_offset < start_offset:
+            _logger.warning(
+                "%s: it ends at %d, before its start offset %d: what was between is lost, the log starts empty",
+                path, log.log_end_offset, start_offset,
+            )  # fmt: skip
+            truncate_fully_at(log, start_offset)
+        log.leader_epochs.truncate_from_end(log.log_end_offset)
+        log.leader_epochs.truncate_from_start(log.log_start_offset)
+        if log.leader_epochs.changed:
+            log.write_leader_epochs()
+        log.flushed_offset = min(recovery_point or 0, log.log_end_offset)
+        log.segments.active.activate()
+        return log
+
+    def _load_segments(self, log: Log, found: _Found, recovery_point: int, *, clean: bool) -> None:
+        bases = found.base_offsets
+        active_size = found.size(bases[-1], LOG_SUFFIX)
+        if clean and not _plausible_end(bases[-1], active_size, recovery_point):
+            clean = False
+        scan_from = first_offset_to_scan(
+            bases, found.snapshot_offsets, recovery_point, clean=clean, log_end_offset=recovery_point
+        )
+        if scan_from is None:
+            log.log_end_offset = recovery_point
+            log.snapshot_offset = max(found.snapshot_offsets, default=-1)
+            if log.snapshot_offset == recovery_point and not load_snapshot(log, recovery_point, self._now_ms):
+                scan_from = bases[0]
+        if scan_from is None:
+            self._rebuild_indexes(log, found, bases)
+            return
+        self._rebuild_indexes(log, found, [base for base in bases if base < scan_from])
+        self._buffers = self._buffers or ScanBuffers()
+        rebuild(
+            log,
+            found.snapshot_offsets,
+            scan_from,
+            now_ms=self._now_ms,
+            buffers=self._buffers,
+            on_progress=self._on_progress,
+        )
+
+    def _rebuild_indexes(self, log: Log, found: _Found, bases: Iterable[int]) -> None:
+        for segment in log.segments:
+            if segment.base_offset in bases and found.index_is_doubtful(segment.base_offset):
+                _logger.warning("%s: an index is missing or damaged; it is made again", segment.stem)
+                buffers = self._buffers = self._buffers or ScanBuffers()
+                scan = scan_segment(
+                    self._files,
+                    segment.stem,
+                    segment.base_offset,
+                    index_interval_bytes=log.config.index_interval_bytes,
+                    buffers=buffers,
+                )
+                for each in scan.damage:
+                    log.reader.add_corrupt_range(each)
+                sealed = segment is not log.segments.active
+                segment.index_bytes, segment.time_index_bytes = write_indexes(
+                    self._files, segment.stem, scan, sealed=sealed
+                )
+                segment.max_timestamp, segment.max_timestamp_offset = scan.max_timestamp, scan.max_timestamp_offset
+                if sealed:
+                    log.mark_unsynced([segment])
+
+    def _segment(self, path: str, base_offset: int, found: _Found) -> Segment:
+        size, modified_ms = found.listing[f"{base_offset:0{_DIGITS}d}{LOG_SUFFIX}"]
+        segment = Segment(self._cache, path, base_offset, created_ms=self._now_ms)
+        segment.size_bytes = size
+        segment.modified_ms = modified_ms
+        segment.index_bytes = found.size(base_offset, INDEX_SUFFIX)
+        segment.time_index_bytes = found.size(base_offset, TIME_INDEX_SUFFIX)
+        transaction_bytes = found.size(base_offset, TRANSACTION_INDEX_SUFFIX)
+        segment.transaction_bytes = transaction_bytes - transaction_bytes % TRANSACTION_ENTRY_SIZE
+        segment.max_timestamp = UNKNOWN_TIMESTAMP
+        return segment
+
+    def _leader_epochs(self, path: str, found: _Found) -> LeaderEpochs:
+        if checkpoints.LEADER_EPOCH not in found.listing:
+            return LeaderEpochs()
+        name = f"{path}/{checkpoints.LEADER_EPOCH}"
+        try:
+            return LeaderEpochs(checkpoints.decode_leader_epochs(self._files.read_bytes(name)))
+        except CorruptCheckpointError as error:
+            _logger.warning("%s: %s; epochs are learned again from the batches that are read", name, error)
+            return LeaderEpochs()
+
+    def topic_id(self, path: str) -> bytes | None:
+        """Return the topic id that `partition.metadata` in the folder names, None where it does not."""
+        name = f"{path}/{checkpoints.PARTITION_METADATA}"
+        try:
+            return checkpoints.decode_partition_metadata(self._files.read_bytes(name))
+        except FileNotFoundError:
+            return None
+        except CorruptCheckpointError as error:
+            _logger.warning("%s: %s; the partition is known by its name only", name, error)
+            return None
+
+    def _finish_interrupted(self, path: str, listing: dict[str, tuple[int, int]]) -> None:
+        # Kafka's cleaner writes `.cleaned` files, renames them to `.swap` when they are whole, deletes the segments they
+        # replace, and renames them again. Its order says what a crash has left.
+        cleaned = [_base_of(name) for name in listing if name.endswith(LOG_SUFFIX + CLEANED_SUFFIX)]
+        oldest_cleaned = min((base for base in cleaned if base is not None), default=2**63)
+        swapped = []
+        for name in listing:
+            base = _base_of(name)
+            if name.endswith((DELETED_SUFFIX, CLEANED_SUFFIX)):
+                self._files.unlink(f"{path}/{name}")
+            elif name.endswith(SWAP_SUFFIX):
+                if base is None or base >= oldest_cleaned:
+                    self._files.unlink(f"{path}/{name}")
+                else:
+                    swapped.append((name, base))
+        for name, base in swapped:
+            if name.endswith(LOG_SUFFIX + SWAP_SUFFIX):
+                end_offset = self._next_offset_of(f"{path}/{name}", base)
+                for other in listing:
+                    other_base = _base_of(other)
+                    if other.endswith(LOG_SUFFIX) and other_base is not None and base < other_base < end_offset:
+                        for suffix in (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TRANSACTION_INDEX_SUFFIX):
+                            if file_name(other_base, suffix) in listing:
+                                self._files.unlink(f"{path}/{file_name(other_base, suffix)}")
+        for name, _ in swapped:
+            self._files.rename(f"{path}/{name}", f"{path}/{name.removesuffix(SWAP_SUFFIX)}")
+        self._files.sync_directory(path)
+
+    def _next_offset_of(self, path: str, base_offset: int) -> int:
+        data = self._files.read_bytes(path)
+        rows = new_rows(1024)
+        position, offset = 0, base_offset
+        while True:
+            count, position, reason = check_batches(data, position, len(data), offset, rows, False)
+            if count:
+                offset = rows[(count - 1) * ROW_WIDTH + ROW_LAST_OFFSET] + 1
+            if reason != StopReason.ROWS_FULL:
+                return offset
+
+
+class _Found:
+    """A folder's listing, sorted out."""
+
+    def __init__(self, listing: dict[str, tuple[int, int]]) -> None:
+        self.listing = listing
+        self.base_offsets = sorted(
+            base for name in listing if name.endswith(LOG_SUFFIX) and (base := _base_of(name)) is not None
+        )
+        self.snapshot_offsets = sorted(
+            offset for name in listing if name.endswith(SNAPSHOT_SUFFIX) and (offset := _base_of(name)) is not None
+        )
+
+    def size(self, base_offset: int, suffix: str) -> int:
+        return self.listing.get(file_name(base_offset, suffix), (0, 0))[0]
+
+    def index_is_doubtful(self, base_offset: int) -> bool:
+        """Whether an index is missing or no whole number of entries."""
+        return (
+            file_name(base_offset, INDEX_SUFFIX) not in self.listing
+            or file_name(base_offset, TIME_INDEX_SUFFIX) not in self.listing
+            or self.size(base_offset, INDEX_SUFFIX) % OFFSET_ENTRY_SIZE != 0
+            or self.size(base_offset, TIME_INDEX_SUFFIX) % TIME_ENTRY_SIZE != 0
+        )
+
+
+def file_name(offset: int, suffix: str) -> str:
+    """Return the name of a file that is named by an offset."""
+    return f"{offset:0{_DIGITS}d}{suffix}"
+
+
+def _base_of(name: str) -> int | None:
+    digits = name[:_DIGITS]
+    return int(digits) if len(digits) == _DIGITS and digits.isascii() and digits.isdigit() else None
+
+
+def _plausible_end(active_base: int, active_size: int, end_offset: int) -> bool:
+    # Whether a segment of that size can end there: empty at its base, or not.
+    return end_offset > active_base if active_size else end_offset == active_base

@@ -1,0 +1,251 @@
+"""Reading a log: from an offset to whole, CRC-checked batches, in one positioned read where things are as they should be.
+
+The position comes from a small memory of where earlier reads ended, so a sequential reader never looks twice at the bytes
+before its batch, or from the sparse index. `wait=False` is for the event loop: every read then asks the kernel not to wait
+for the disk (RWF_NOWAIT), and whatever is unusual (a closed segment, a cold page, a batch that fails its checks, an
+index that lies) raises BlockingIOError, so that the caller comes again on a thread with `wait=True`, where there is time to
+find out what is wrong.
+
+A batch that fails its checks is never served. The first reader that meets one looks for the next valid batch behind it
+and notes the range between; a read inside of it raises CorruptBatchError with the offset to go on from, and a read behind
+it steps over.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from millstream.core.log.damage import CorruptRange, find_valid_batch
+from millstream.core.log.errors import CorruptBatchError
+from millstream.core.log.segment import LOG_SUFFIX, Segment
+from millstream.core.records import (
+    HEADER_SIZE,
+    ROW_LAST_OFFSET,
+    ROW_WIDTH,
+    StopReason,
+    check_batches,
+    new_rows,
+    read_header,
+    trim_batches,
+)
+
+if TYPE_CHECKING:
+    from millstream.core.log.open_segments import OpenSegments
+    from millstream.core.log.segments import Segments
+
+_POSITIONS_MAX: Final = 16
+_CHUNK_BYTES: Final = 4 << 20
+
+_logger = logging.getLogger(__name__)
+
+
+class LogRead(NamedTuple):
+    """Whole, CRC-checked batches, the first of which holds the asked offset or is the next one behind it."""
+
+    data: memoryview
+    first_offset: int  # base offset of the first batch, or the asked offset where there is no data
+    next_offset: int  # where to read on
+
+
+class LogReader:
+    """Reads the segments of one log; from any thread."""
+
+    __slots__ = ("_cache", "_end_offset", "_lock", "_name", "_positions", "_segments", "corrupt_ranges")
+
+    def __init__(self, name: str, segments: Segments, cache: OpenSegments, end_offset: Callable[[], int]) -> None:
+        """Read `segments`; `end_offset` tells where the log ends now."""
+        self._name = name
+        self._end_offset = end_offset
+        self._segments = segments
+        self._cache = cache
+        # Known damage, by position. Replaced on change, so any thread may read it.
+        self.corrupt_ranges: tuple[CorruptRange, ...] = ()
+        # Offset to (segment, position) where a read ended and the next one will begin. At most _POSITIONS_MAX.
+        self._positions: dict[int, tuple[Segment, int]] = {}
+        self._lock = threading.Lock()
+
+    def forget_positions(self) -> None:
+        """The log was truncated or its segments replaced."""
+        self._positions = {}
+
+    def add_corrupt_range(self, found: CorruptRange) -> None:
+        """Note damage, and say so once."""
+        with self._lock:
+            if found in self.corrupt_ranges:
+                return
+            self.corrupt_ranges = tuple(sorted({*self.corrupt_ranges, found}))
+        _logger.error(
+            "%s: bytes %d to %d of segment %d are no valid batch; offsets %d to %d are kept on disk and not served",
+            self._name, found.position, found.end_position, found.segment_base_offset, found.first_offset,
+            found.next_offset - 1,
+        )  # fmt: skip
+
+    def forget_corrupt_ranges(self, *, before_offset: int = 0, from_offset: int = 2**63 - 1) -> None:
+        """Drop what lay in parts of the log that are gone."""
+        with self._lock:
+            self.corrupt_ranges = tuple(
+                each
+                for each in self.corrupt_ranges
+                if each.segment_base_offset >= before_offset and each.first_offset < from_offset
+            )
+
+    def read(
+        self,
+        offset: int,
+        size_bytes_max: int,
+        end_offset: int,
+        *,
+        at_least_one: bool,
+        wait: bool,
+        buffer: bytearray | memoryview | None = None,
+    ) -> LogRead:
+        """Read batches that hold offsets from `offset` on and end before `end_offset`; see `Log.read`."""
+        remembered = self._positions.get(offset)
+        if remembered is not None:
+            segment, position = remembered
+            slack = 0
+        else:
+            found = self._segments.holding(offset)
+            assert found is not None, f"{self._name}: {offset} lies before the first segment"
+            segment = found
+            position = self._skip_damage(segment, segment.position_before(offset, wait=wait), offset)
+            slack = 4096 + HEADER_SIZE
+        size_wanted = size_bytes_max
+        while True:
+            available = segment.size_bytes - position
+            if available <= 0:
+                following = self._segments.after(segment)
+                if following is None or following.base_offset >= end_offset:
+                    return LogRead(_NOTHING, offset, offset)
+                segment, position, slack = following, 0, 0
+                continue
+            size = min(size_wanted + slack, available)
+            data = self._read_at(segment, position, size, wait=wait, buffer=buffer)
+            start, end, first_offset, next_offset, corrupt, needed = trim_batches(
+                data, offset, end_offset, size_bytes_max, at_least_one
+            )
+            if end > start:
+                self._remember(next_offset, segment, position + end)
+                return LogRead(data[start:end], first_offset, next_offset)
+            slack = 0
+            if start == len(data) == size:
+                position += start  # all of it lies before the offset
+            elif not wait:
+                if needed and not at_least_one and size_bytes_max < needed > HEADER_SIZE:
+                    return LogRead(_NOTHING, offset, offset)
+                raise BlockingIOError(segment.stem)
+            elif corrupt < 0 and needed and start + needed <= available:
+                if needed > size_bytes_max and not at_least_one and needed > HEADER_SIZE:
+                    return LogRead(_NOTHING, offset, offset)
+                position, size_wanted, buffer = position + start, max(size_wanted, needed), None
+            elif corrupt < 0 and not needed and self._is_valid(segment, position + start):
+                return LogRead(_NOTHING, offset, offset)  # the next one lies behind the reader's end
+            else:
+                position = self._step_over(segment, position + start, offset)
+
+    def find_damage(self, segment: Segment, position: int) -> CorruptRange:
+        """Return the range from a batch at `position` that fails its checks to the next valid one. Blocks."""
+        first_offset = self._offset_at(segment, position)
+        following = self._segments.after(segment)
+        next_base = self._end_offset() if following is None else following.base_offset
+        found = find_valid_batch(
+            self._cache.files, segment.files().log_fd, position, segment.size_bytes, first_offset, next_base - 1
+        )
+        if found is not None:
+            return CorruptRange(segment.base_offset, position, found[0], first_offset, found[1])
+        return CorruptRange(
+            segment.base_offset, position, segment.size_bytes, first_offset, max(first_offset, next_base)
+        )
+
+    def _read_at(
+        self, segment: Segment, position: int, size: int, *, wait: bool, buffer: bytearray | memoryview | None
+    ) -> memoryview:
+        opened = segment.opened
+        if opened is None and not wait:
+            raise BlockingIOError(segment.stem)
+        fd = segment.files().log_fd
+        target = memoryview(bytearray(size)) if buffer is None else memoryview(buffer)[:size]
+        done = self._cache.files.preadv(fd, [target], position, wait=wait)
+        while wait and 0 < done < len(target):
+            more = self._cache.files.preadv(fd, [target[done:]], position + done, wait=True)
+            if not more:
+                break
+            done += more
+        if not done:
+            raise OSError(
+                errno.EIO, f"{segment.stem}{LOG_SUFFIX} ends before byte {position}, where it had {size} more"
+            )
+        return target[:done]
+
+    def _skip_damage(self, segment: Segment, position: int, offset: int) -> int:
+        for each in self.corrupt_ranges:
+            if each.segment_base_offset == segment.base_offset and each.first_offset <= offset:
+                if offset < each.next_offset:
+                    raise CorruptBatchError(segment.stem + LOG_SUFFIX, each.position, offset, each.next_offset)
+                position = max(position, each.end_position)
+        return position
+
+    def _step_over(self, segment: Segment, position: int, offset: int) -> int:
+        # Called on a thread: what damage lies at `position`, and does a reader of `offset` have to know?
+        known = [
+            each
+            for each in self.corrupt_ranges
+            if each.segment_base_offset == segment.base_offset and each.position <= position < each.end_position
+        ]
+        damage = known[0] if known else self.find_damage(segment, position)
+        self.add_corrupt_range(damage)
+        if offset < damage.next_offset:
+            raise CorruptBatchError(segment.stem + LOG_SUFFIX, damage.position, offset, damage.next_offset)
+        return damage.end_position
+
+    def _offset_at(self, segment: Segment, position: int) -> int:
+        # The offset that a batch at `position` would begin with: one behind the valid batch that ends there.
+        offset, at = segment.base_offset, 0
+        rows = new_rows(1024)
+        for each in self.corrupt_ranges:
+            if each.segment_base_offset == segment.base_offset and each.end_position <= position:
+                offset, at = each.next_offset, each.end_position
+        while at < position:
+            data = self._read_at(segment, at, min(_CHUNK_BYTES, position - at), wait=True, buffer=None)
+            done = 0
+            while done < len(data):
+                count, stopped, reason = check_batches(data, done, len(data), offset, rows, False)
+                if count:
+                    offset = rows[count * ROW_WIDTH - ROW_WIDTH + ROW_LAST_OFFSET] + 1
+                if reason != StopReason.ROWS_FULL:
+                    done = stopped
+                    break
+                done = stopped
+            if not done:
+                # One batch larger than a chunk, or the damage itself came first.
+                header = read_header(data)
+                if header.size_bytes <= len(data) or at + header.size_bytes > position:
+                    break
+                offset, done = header.last_offset + 1, header.size_bytes
+            at += done
+        return offset
+
+    def _is_valid(self, segment: Segment, position: int) -> bool:
+        data = self._read_at(segment, position, min(HEADER_SIZE, segment.size_bytes - position), wait=True, buffer=None)
+        if len(data) < HEADER_SIZE:
+            return False
+        size = read_header(data).size_bytes
+        if not HEADER_SIZE <= size <= segment.size_bytes - position:
+            return False
+        data = self._read_at(segment, position, size, wait=True, buffer=None)
+        return check_batches(data, 0, len(data), 0, new_rows(1), True)[0] == 1
+
+    def _remember(self, offset: int, segment: Segment, position: int) -> None:
+        positions = self._positions
+        positions[offset] = (segment, position)
+        if len(positions) > _POSITIONS_MAX:
+            with self._lock:
+                while len(positions) > _POSITIONS_MAX:
+                    positions.pop(next(iter(positions)), None)
+
+
+_NOTHING: Final = memoryview(b"")

@@ -1,0 +1,125 @@
+"""The files of segments that are open now: one bounded cache for all logs, so that an idle partition holds none.
+
+A segment is opened when something reads or appends it, and closed when others need its place (second chance: one that was
+used since the last look stays). A reader keeps its `OpenSegment` for as long as it works with it; the descriptors are closed
+with the last reference, so eviction never pulls a file from under a reader, and takes no lock on the hot path.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from typing import TYPE_CHECKING, Final
+
+from millstream.core.log.files import FileSystem
+
+if TYPE_CHECKING:
+    from millstream.core.log.segment import Segment
+
+SEGMENTS_MAX: Final = 2048
+DESCRIPTORS_PER_SEGMENT: Final = 3
+
+_DESCRIPTORS_SPENT: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+class OpenSegment:
+    """The descriptors of one segment. Its indexes are opened when first wanted."""
+
+    __slots__ = ("_files", "_index_fd", "_stem", "_time_index_fd", "log_fd", "used")
+
+    def __init__(self, files: FileSystem, stem: str) -> None:
+        """Open `<stem>.log`; OSError as the system says."""
+        self._files = files
+        self._stem = stem
+        self._index_fd = self._time_index_fd = self.log_fd = -1
+        # Set by each use, cleared when the cache looks for one to close.
+        self.used = True
+        self.log_fd = files.open(stem + ".log", os.O_RDWR)
+
+    def index_fd(self) -> int:
+        """Return the descriptor of `<stem>.index`."""
+        if self._index_fd < 0:
+            self._index_fd = self._files.open(self._stem + ".index", os.O_RDWR)
+        return self._index_fd
+
+    def time_index_fd(self) -> int:
+        """Return the descriptor of `<stem>.timeindex`."""
+        if self._time_index_fd < 0:
+            self._time_index_fd = self._files.open(self._stem + ".timeindex", os.O_RDWR)
+        return self._time_index_fd
+
+    @property
+    def has_index(self) -> bool:
+        """Whether a lookup needs no file to be opened."""
+        return self._index_fd >= 0
+
+    def __del__(self) -> None:
+        for fd in (self.log_fd, self._index_fd, self._time_index_fd):
+            if fd >= 0:
+                try:
+                    self._files.close(fd)
+                except OSError:
+                    continue  # written data was synced, or its error reported, by fsync; the descriptor is gone either way
+
+
+class OpenSegments:
+    """The bounded cache. `size_max` segments, each at most DESCRIPTORS_PER_SEGMENT descriptors."""
+
+    def __init__(self, files: FileSystem, *, size_max: int = SEGMENTS_MAX) -> None:
+        self.files = files
+        self._size_max = size_max
+        self._lock = threading.Lock()
+        self._open: dict[Segment, OpenSegment] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, segment: Segment) -> OpenSegment:
+        """Open the segment's log file, or return it where another thread just has. Blocks; OSError as the system says."""
+        with self._lock:
+            if segment.opened is not None:
+                return segment.opened
+            self._make_room(1)
+            try:
+                opened = OpenSegment(self.files, segment.stem)
+            except OSError as error:
+                if error.errno not in _DESCRIPTORS_SPENT or not self._open:
+                    raise
+                # Others hold the descriptors that this cache counted on: give half of ours back, and try once more.
+                self._make_room(max(1, len(self._open) // 2) + self._size_max - len(self._open))
+                opened = OpenSegment(self.files, segment.stem)
+            self._open[segment] = opened
+            segment.opened = opened
+            return opened
+
+    def close(self, segment: Segment) -> None:
+        """Forget the segment's descriptors: it is deleted or its log closes."""
+        with self._lock:
+            self._open.pop(segment, None)
+            segment.opened = None
+
+    def close_idle(self) -> int:
+        """Close what was not used since the last call; return how many. Called now and then, on a thread."""
+        closed = 0
+        with self._lock:
+            for segment, opened in list(self._open.items()):
+                if opened.used:
+                    opened.used = False
+                else:
+                    del self._open[segment]
+                    segment.opened = None
+                    closed += 1
+        return closed
+
+    def _make_room(self, places: int) -> None:
+        tries = 2 * len(self._open)
+        while self._open and len(self._open) + places > self._size_max:
+            segment, opened = next(iter(self._open.items()))
+            del self._open[segment]
+            tries -= 1
+            if opened.used and tries > 0:
+                opened.used = False
+                self._open[segment] = opened
+            else:
+                segment.opened = None

@@ -1,0 +1,102 @@
+"""Cutting a log back, for a follower that diverged, and starting it anew. Blocks; the loop has nothing reserved meanwhile."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from millstream.core.log.rebuild import cut_file, delete_files, delete_snapshots, rebuild
+from millstream.core.log.segment import SNAPSHOT_SUFFIX, Segment
+from millstream.core.log.segment_scan import ScanBuffers
+from millstream.core.records import ROW_LAST_OFFSET, ROW_POSITION, ROW_WIDTH, StopReason, check_batches, new_rows
+
+if TYPE_CHECKING:
+    from millstream.core.log.log import Log
+
+
+def truncate_to(log: Log, offset: int) -> None:
+    """Drop every batch that holds offsets at or behind `offset`; nothing happens where the log ends before it."""
+    with log.lock:
+        if offset >= log.log_end_offset:
+            return
+        if offset <= log.segments.first.base_offset:
+            truncate_fully_at(log, offset)
+            return
+        files = log.cache.files
+        holding = log.segments.holding(offset)
+        assert holding is not None, f"{log.path}: {offset} lies before the first segment"
+        size_bytes = _position_of(log, holding, offset)
+        kept = []
+        for segment in log.segments:
+            if segment.base_offset > holding.base_offset:
+                delete_files(files, segment)
+            else:
+                kept.append(segment)
+        cut_file(files, holding, size_bytes)
+        holding.size_bytes = size_bytes
+        log.reader.forget_corrupt_ranges(from_offset=offset)
+        log.segments.replace(kept)
+        log.leader_epochs.truncate_from_end(offset)
+        snapshots = snapshot_offsets(log)
+        rebuild(
+            log, snapshots, holding.base_offset, now_ms=int(time.time() * 1000), buffers=ScanBuffers()
+        )  # the clock only says when producers were last used
+        log.segments.active.activate()
+        _moved(log)
+
+
+def truncate_fully_at(log: Log, offset: int) -> None:
+    """Drop everything and continue at `offset`."""
+    with log.lock:
+        files = log.cache.files
+        for segment in log.segments:
+            delete_files(files, segment)
+        delete_snapshots(log, snapshot_offsets(log))
+        log.snapshot_offset = -1
+        segment = Segment(log.cache, log.path, offset, created_ms=log.segments.active.created_ms)
+        segment.create()
+        log.reader.forget_corrupt_ranges(from_offset=0)
+        log.segments.replace([segment])
+        log.producers.clear()
+        log.leader_epochs.clear()
+        log.log_start_offset = log.log_end_offset = offset
+        _moved(log)
+
+
+def snapshot_offsets(log: Log) -> list[int]:
+    """Return the offsets of the producer snapshots in the log's folder."""
+    names = [name for name, _ in log.cache.files.list(log.path) if name.endswith(SNAPSHOT_SUFFIX)]
+    return sorted(int(name[:20]) for name in names if name[:20].isdigit())
+
+
+def _moved(log: Log) -> None:
+    log.folder_changed = True
+    log.reader.forget_positions()
+    log.flushed_offset = min(log.flushed_offset, log.log_end_offset)
+    log.log_start_offset = min(log.log_start_offset, log.log_end_offset)
+    if log.leader_epochs.changed:
+        log.write_leader_epochs()
+    log.cache.files.sync_directory(log.path)
+    log.forget_reserved()
+
+
+def _position_of(log: Log, segment: Segment, offset: int) -> int:
+    # Where the first batch that holds an offset at or behind `offset` begins.
+    position = segment.position_before(offset, wait=True)
+    rows = new_rows(1024)
+    fd, files = segment.files().log_fd, log.cache.files
+    while position < segment.size_bytes:
+        data = files.pread(fd, min(4 << 20, segment.size_bytes - position), position)
+        count, stopped, reason = check_batches(data, 0, len(data), segment.base_offset, rows, False)
+        for row in range(0, count * ROW_WIDTH, ROW_WIDTH):
+            if rows[row + ROW_LAST_OFFSET] >= offset:
+                return position + rows[row + ROW_POSITION]
+        if not count:
+            ranges = [each for each in log.corrupt_ranges if each.segment_base_offset == segment.base_offset]
+            behind = [each for each in ranges if each.position == position and each.next_offset <= offset]
+            if behind:
+                position = behind[0].end_position
+                continue
+            return position
+        position += stopped if reason != StopReason.ROWS_FULL else stopped
+    return segment.size_bytes
