@@ -1,7 +1,8 @@
 """The broker: sockets, one handler module per API, partitions, purgatory.
 
-A request's way: `connection` finds frames in received bytes, `dispatch` decodes them and calls the handler (`handlers`),
-which works on `partitions`; `appends` writes what a pass accepted; answers leave through the connection in their order.
+A request's way: `connection` finds frames in received bytes, `dispatch` decodes them and calls the handler
+(`handlers`), which works on `partitions`; `appends` writes what a pass accepted; answers leave through the connection
+in their order.
 """
 
 from millstream.core.broker.broker import Broker, run

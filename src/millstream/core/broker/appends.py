@@ -1,7 +1,7 @@
 """The writes of one pass of the event loop: every partition that accepted batches, written once.
 
-A chunk of a socket may hold hundreds of one-record requests. Each is validated and gets its offsets; then `submit` makes one
-write per touched log of all of them, and the acknowledgements leave together. Owned by the event loop.
+A chunk of a socket may hold hundreds of one-record requests. Each is validated and gets its offsets; then `submit`
+makes one write per touched log of all of them, and the acknowledgements leave together. Owned by the event loop.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Appends:
         self.touched: dict[Partition, None] = {}
 
     def submit(self) -> None:
-        """Write all touched partitions: inline where their disk is fast, else on its thread; both end in handle_written."""
+        """Write all touched partitions: inline where their disk is fast, else on its thread; both end in
+        handle_written.
+        """
         while self.touched:
             partition, _ = self.touched.popitem()
             log = partition.log

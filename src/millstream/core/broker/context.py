@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
+from millstream.core.wire import ErrorCode, KafkaError
+
 if TYPE_CHECKING:
     from millstream.core.broker.connection import Connection
 
@@ -56,7 +58,7 @@ class Authorizer(Protocol):
 class AllowAll:
     """Everybody may do everything: the broker before ACLs are configured."""
 
-    def permits(self, principal: str, host: str, operation: Operation, resource: ResourceType, name: str) -> bool:
+    def permits(self, *_question: object) -> bool:
         """Yes."""
         return True
 
@@ -76,6 +78,7 @@ class RequestContext:
         "connection",
         "connection_id",
         "correlation_id",
+        "holds_frame",
         "host",
         "listener",
         "principal",
@@ -95,6 +98,7 @@ class RequestContext:
         api_version: int = 0,
         correlation_id: int = 0,
         connection: Connection | None = None,
+        holds_frame: bool = False,
     ) -> None:
         self.authorizer = authorizer
         self.listener = listener
@@ -106,12 +110,19 @@ class RequestContext:
         self.api_version = api_version
         self.correlation_id = correlation_id
         self.connection = connection
+        # Whether the request's record bytes stay valid until it is answered; else they do until the handler returns.
+        self.holds_frame = holds_frame
         # For how long the connection is not read once this request is answered (KIP-219); set by `mute`.
         self.throttle_time_ms = 0
 
     def permits(self, operation: Operation, resource: ResourceType, name: str) -> bool:
         """Whether the one who asks may do `operation` on one resource."""
         return self.authorizer.permits(self.principal, self.host, operation, resource, name)
+
+    def require(self, operation: Operation, resource: ResourceType, name: str, refusal: ErrorCode) -> None:
+        """Raise a KafkaError of the code `refusal` unless the one who asks may do `operation`."""
+        if not self.permits(operation, resource, name):
+            raise KafkaError(refusal, f"{self.principal} may not {operation.name.lower()} {name}")
 
     def permits_cluster(self, operation: Operation) -> bool:
         """Whether the one who asks may do `operation` on the cluster as a whole."""
@@ -124,7 +135,9 @@ class RequestContext:
         items: Iterable[T],
         name: Callable[[T], str],
     ) -> tuple[list[T], list[T]]:
-        """Split a request's items into (allowed, denied), each in the request's order; `name` names an item's resource."""
+        """Split a request's items into (allowed, denied), each in the request's order; `name` names an item's
+        resource.
+        """
         if type(self.authorizer) is AllowAll:
             return list(items), []
         allowed: list[T] = []
@@ -132,6 +145,11 @@ class RequestContext:
         for item in items:
             (allowed if self.permits(operation, resource, name(item)) else denied).append(item)
         return allowed, denied
+
+    def disconnect(self, reason: str) -> None:
+        """End the connection: the only way to tell a client that expects no answer that something is wrong."""
+        if self.connection is not None:
+            self.connection.refuse(reason)
 
     def mute(self, throttle_time_ms: int) -> None:
         """Leave the connection unread for this long once this request is answered (KIP-219)."""

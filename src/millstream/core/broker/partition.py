@@ -7,7 +7,8 @@ Offsets, and what moves them:
      DeleteRecords)      end)                 in-sync replica)   flush.messages asks)                    in memory)
 
 A batch is accepted by `append` on the loop: validated, deduplicated, given its offsets. It is written with all others
-of its pass by `Appends.submit`, and `handle_written` then moves the offsets and calls who waits. Owned by the event loop.
+of its pass by `Appends.submit`, and `handle_written` then moves the offsets and calls who waits. Owned by the event
+loop.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ Buffer = bytes | bytearray | memoryview
 # Appends of one partition that wait to be opened on a worker thread: more are refused until some are through.
 OPENING_COUNT_MAX: Final = 1000
 
+_TRANSACTIONAL: Final = 0x10  # a bit of a batch's attributes
+
 
 class ReplicaState(Enum):
     """See Partition."""
@@ -62,8 +65,8 @@ class Partition:
     """One replica of a topic partition on this broker; owned by the event loop.
 
     States: OFFLINE -> FOLLOWER | LEADER (become_follower, become_leader: a new leader epoch) -> OFFLINE (log directory
-    failed, topic deleted). A partition that leaves LEADER, or whose write failed, starts a new `generation`: appends that
-    wait from an earlier one are never acknowledged.
+    failed, topic deleted). A partition that leaves LEADER, or whose write failed, starts a new `generation`: appends
+    that wait from an earlier one are never acknowledged.
     """
 
     __slots__ = (
@@ -74,6 +77,7 @@ class Partition:
         "_opening",
         "_size_unseen_bytes",
         "acked_end_offset",
+        "failure",
         "fetch_waiters",
         "generation",
         "high_watermark",
@@ -109,6 +113,8 @@ class Partition:
         self.min_insync_replicas = 1
         # Counts failed writes and lost leaderships; see the class.
         self.generation = 0
+        # What appends of the last ended generation are answered.
+        self.failure = ErrorCode.NOT_LEADER_OR_FOLLOWER
         # Offset behind the last record that acks=1 may acknowledge: log_end_offset, or flushed_offset while
         # flush.messages asks for a flush. Moves up by handle_written and handle_flushed.
         self.acked_end_offset = 0
@@ -117,8 +123,8 @@ class Partition:
         self.high_watermark = 0
         # Purgatory: fetches that watch this partition, in the order they came. A waiter removes itself when it ends.
         self.fetch_waiters: dict[FetchWaiter, None] = {}
-        # (offset to be acknowledged, callback), in the order of their appends.
-        self._append_waiters: deque[tuple[int, Callable[[], None]]] = deque()
+        # Called when offsets move: who waits to acknowledge appends.
+        self._append_waiters: dict[Callable[[], None], None] = {}
         # Batches being opened on worker threads, and those behind them; appended in this order.
         self._opening: deque[_Opening] = deque()
         # Appended since fetches were last told.
@@ -145,7 +151,9 @@ class Partition:
 
     @property
     def last_stable_offset(self) -> int:
-        """Offset behind the last record that read_committed may see: the first open transaction's, or the high watermark."""
+        """Offset behind the last record that read_committed may see: the first open transaction's, or the high
+        watermark.
+        """
         unstable = self.log.first_unstable_offset if self.log is not None else None
         return self.high_watermark if unstable is None or unstable > self.high_watermark else unstable
 
@@ -167,7 +175,7 @@ class Partition:
         self.isr = isr
         self.state = ReplicaState.LEADER
         self.acked_end_offset = log.log_end_offset
-        self.configure()
+        self.configure(log.config)
         self.maybe_advance_high_watermark()
 
     def become_offline(self, error: ErrorCode) -> None:
@@ -179,25 +187,30 @@ class Partition:
         self._fail_appends(KafkaError(error, f"{self.topic}-{self.index} went offline on this broker"))
         self._wake_fetches(0)
 
-    def configure(self) -> None:
-        """Take over the log's configuration after it changed."""
+    def configure(self, config: LogConfig) -> None:
+        """Take over the topic's configuration after it changed."""
         assert self.log is not None, f"{self} has no log"
-        self.rules = self.log.config.rules()
-        self.min_insync_replicas = self.log.config.min_insync_replicas
+        self.log.config = config
+        self.rules = config.rules()
+        self.min_insync_replicas = config.min_insync_replicas
 
     def check_leader(self, current_leader_epoch: int = -1) -> Log:
-        """Return the log if this replica leads in the epoch the client knows (-1: it knows none); KafkaError otherwise."""
+        """Return the log if this replica leads in the epoch the client knows (-1: it knows none); KafkaError
+        otherwise.
+        """
         if self.state is not ReplicaState.LEADER:
             raise KafkaError(self.offline_error, f"{self.topic}-{self.index} is not served by this broker")
         if current_leader_epoch not in {-1, self.leader_epoch}:
             if current_leader_epoch < self.leader_epoch:
                 raise KafkaError(
                     ErrorCode.FENCED_LEADER_EPOCH,
-                    f"leader epoch {current_leader_epoch} of {self.topic}-{self.index} is over, now {self.leader_epoch}",
+                    f"leader epoch {current_leader_epoch} of {self.topic}-{self.index} is over: "
+                    f"it is {self.leader_epoch} now",
                 )
             raise KafkaError(
                 ErrorCode.UNKNOWN_LEADER_EPOCH,
-                f"leader epoch {current_leader_epoch} of {self.topic}-{self.index} is unknown here, now {self.leader_epoch}",
+                f"leader epoch {current_leader_epoch} of {self.topic}-{self.index} is not known here: "
+                f"it is {self.leader_epoch} now",
             )
         assert self.log is not None, f"{self} has no log"
         return self.log
@@ -207,33 +220,48 @@ class Partition:
     def append(self, batch: Buffer, acks: int, now_ms: int, *, copy: bool = True) -> Reservation | Delayed[Reservation]:
         """Accept one client batch: validate, deduplicate, assign its offsets; `Appends.submit` then writes it.
 
-        With `copy` false the caller keeps `batch` valid and untouched until it is written. Delayed where the batch must be
-        opened on a worker thread, or others before it are. Raises KafkaError (InvalidBatchError says which records).
+        With `copy` false the caller keeps `batch` valid and untouched until it is written. Delayed where the batch
+        must be opened on a worker thread, or others before it are. Raises KafkaError (InvalidBatchError says which
+        records).
         """
-        log = self.check_leader()
+        reservation = self.append_now(batch, acks, now_ms, copy)
+        return self._open(bytes(batch), now_ms) if reservation is None else reservation
+
+    def append_now(self, batch: Buffer, acks: int, now_ms: int, copy: bool) -> Reservation | None:
+        """Like `append`; None where it would be Delayed, and nothing is done yet."""
+        log = self.log
+        if self.state is not ReplicaState.LEADER or log is None:
+            log = self.check_leader()
         if acks == -1 and len(self.isr) < self.min_insync_replicas:
             raise KafkaError(
                 ErrorCode.NOT_ENOUGH_REPLICAS,
                 f"{self.topic}-{self.index} has {len(self.isr)} in-sync replicas, min.insync.replicas is "
                 f"{self.min_insync_replicas}",
             )
-        header = validate_batch(batch, self.rules, now_ms)
-        if header.attributes & _TRANSACTIONAL_OR_CONTROL:
-            _refuse_transactional(header, f"{self.topic}-{self.index}")
-        if self._opening or needs_opening(header, self.rules):
-            return self._open(bytes(batch), header, now_ms)
+        if log.directory.read_only_reason is not None:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, log.directory.read_only_reason)
+        rules = self.rules
+        header = validate_batch(batch, rules, now_ms)
+        if header.attributes & _TRANSACTIONAL:
+            # Kafka answers the same where no AddPartitionsToTxn announced the batch (KIP-890).
+            raise InvalidBatchError(
+                ErrorCode.INVALID_TXN_STATE,
+                f"{self.topic}-{self.index} has no open transaction of producer {header.producer_id}",
+            )
+        if self._opening or needs_opening(header, rules):
+            return None
         return self._reserve(log, batch, header, now_ms, copy)
 
     def is_acked(self, end_offset: int, acks: int) -> bool:
         """Whether everything before `end_offset` may be acknowledged to a producer that asked for `acks`."""
         return (self.high_watermark if acks == -1 else self.acked_end_offset) >= end_offset
 
-    def when_acked(self, end_offset: int, callback: Callable[[], None]) -> None:
-        """Call `callback` once everything before `end_offset` is on all in-sync replicas, or never will be."""
-        self._append_waiters.append((end_offset, callback))
+    def when_acked(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, when more may be acknowledged than now or a generation ends; it looks for itself."""
+        self._append_waiters[callback] = None
 
-    def handle_written(self, log_end_offset: int | None, error: BaseException | None) -> None:
-        """What was reserved is on the log up to `log_end_offset`, or `error` undid all of it."""
+    def handle_written(self, _log_end_offset: int | None, error: BaseException | None) -> None:
+        """What was reserved is in the log (`log_end_offset` has moved), or `error` undid all of it."""
         if error is not None:
             logger.error("%s-%d: a write failed: %s", self.topic, self.index, error)
             self._fail_appends(error)
@@ -271,9 +299,8 @@ class Partition:
         before = self.high_watermark
         if advanced > before:
             self.high_watermark = advanced
-        waiters = self._append_waiters
-        while waiters and waiters[0][0] <= advanced:
-            waiters.popleft()[1]()
+        if self._append_waiters:
+            self._wake_appends()
         if advanced > before and self.fetch_waiters:
             size_bytes, self._size_unseen_bytes = self._size_unseen_bytes, 0
             self._wake_fetches(size_bytes)
@@ -288,19 +315,20 @@ class Partition:
         metrics.bytes_in += size_bytes
         return reservation
 
-    def _open(self, batch: bytes, header: BatchHeader, now_ms: int) -> Delayed[Reservation]:
+    def _open(self, batch: bytes, now_ms: int) -> Delayed[Reservation]:
         """Queue a batch behind the ones being opened; open it on a worker thread where the topic needs it."""
         if len(self._opening) >= OPENING_COUNT_MAX:
             raise KafkaError(
                 ErrorCode.THROTTLING_QUOTA_EXCEEDED,
                 f"{OPENING_COUNT_MAX} batches of {self.topic}-{self.index} wait to be decompressed",
             )
-        opening = _Opening(batch, header, now_ms)
+        header = read_header(batch)
+        opening = _Opening(batch, now_ms)
         self._opening.append(opening)
         if needs_opening(header, self.rules):
             rules = self.rules
 
-            def opened(result: bytes | None, error: BaseException | None) -> None:
+            def opened(result: Buffer | None, error: BaseException | None) -> None:
                 opening.batch, opening.error, opening.is_open = result, error, True
                 self._append_opened()
 
@@ -333,14 +361,17 @@ class Partition:
             self._flushing = True
             self.log.directory.submit_flush(self.log, self.handle_flushed)
 
+    def _wake_appends(self) -> None:
+        waiters, self._append_waiters = self._append_waiters, {}
+        for callback in waiters:
+            callback()
+
     def _fail_appends(self, error: BaseException) -> None:
         self.generation += 1
+        self.failure = error.code if isinstance(error, KafkaError) else ErrorCode.KAFKA_STORAGE_ERROR
         while self._opening:
             self._opening.popleft().delayed.fail(error)
-        waiters = list(self._append_waiters)
-        self._append_waiters.clear()
-        for _, callback in waiters:
-            callback()
+        self._wake_appends()
 
     def _wake_fetches(self, size_bytes: int) -> None:
         for waiter in tuple(self.fetch_waiters):
@@ -350,25 +381,11 @@ class Partition:
 class _Opening:
     """A batch on its way through a worker thread."""
 
-    __slots__ = ("batch", "delayed", "error", "header", "is_open", "now_ms")
+    __slots__ = ("batch", "delayed", "error", "is_open", "now_ms")
 
-    def __init__(self, batch: bytes, header: BatchHeader, now_ms: int) -> None:
-        self.batch: bytes | None = batch
-        self.header = header
+    def __init__(self, batch: bytes, now_ms: int) -> None:
+        self.batch: Buffer | None = batch
         self.now_ms = now_ms
         self.is_open = False
         self.error: BaseException | None = None
         self.delayed: Delayed[Reservation] = Delayed()
-
-
-_TRANSACTIONAL_OR_CONTROL: Final = 0x10 | 0x20  # bits of a batch's attributes
-
-
-def _refuse_transactional(header: BatchHeader, where: str) -> None:
-    # Kafka refuses control batches of clients as INVALID_RECORD (LogValidator), and transactional ones that no
-    # AddPartitionsToTxn announced as INVALID_TXN_STATE (KIP-890); transactions are not served yet, so none was.
-    if header.attributes & 0x20:
-        raise InvalidBatchError(ErrorCode.INVALID_RECORD, f"{where}: clients may not write control batches")
-    raise InvalidBatchError(
-        ErrorCode.INVALID_TXN_STATE, f"{where}: no transaction of producer {header.producer_id} is open here"
-    )

@@ -1,25 +1,22 @@
-"""Every partition this broker holds, kept in step with the metadata image.
+"""Every partition this broker holds, by topic and index. Owned by the event loop.
 
-`apply` compares two images and creates, reconfigures or deletes logs on worker threads, a slice of partitions at a time
-so that the loop stays free; `applied` lets a handler wait until an image is served. Owned by the event loop.
+The control plane keeps them in step with the metadata image: it creates and deletes logs on worker threads, calls
+`add` and `remove`, and says with `handle_applied` which image is served, for which handlers may wait with `applied`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from millstream.core.broker.partition import Partition
-from millstream.core.log import LogConfig, LogDirectoryError, TopicPartition
 from millstream.core.wire import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
-    from millstream.core.cluster import ClusterImage
-
-logger = logging.getLogger(__name__)
+    from millstream.core.cluster import PartitionState
+    from millstream.core.log import Log, TopicPartition
 
 
 class Partitions:
@@ -28,9 +25,11 @@ class Partitions:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._by_topic: dict[str, dict[int, Partition]] = {}
-        # Version of the last image whose partitions all answer.
+        # Version of the newest image whose partitions all answer.
         self.applied_version = -1
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        # Moves whenever a partition comes or goes: whoever keeps Partition objects by name drops them then.
+        self.version = 0
 
     def __iter__(self) -> Iterator[Partition]:
         for partitions in list(self._by_topic.values()):
@@ -49,7 +48,9 @@ class Partitions:
         return list(self._by_topic.get(topic, {}).values())
 
     def leader(self, topic: str, index: int, current_leader_epoch: int = -1) -> Partition:
-        """Return the partition if this broker leads it in the epoch the client knows (-1: none); KafkaError otherwise."""
+        """Return the partition if this broker leads it in the epoch the client knows (-1: any); KafkaError
+        otherwise.
+        """
         partition = self.get(topic, index)
         if partition is None:
             raise KafkaError(
@@ -58,6 +59,53 @@ class Partitions:
             )
         partition.check_leader(current_leader_epoch)
         return partition
+
+    def add(self, topic_id: bytes, tp: TopicPartition, state: PartitionState, log: Log | None) -> Partition:
+        """Serve a partition from its log; one that is here already takes over the new state. Without a log it is
+        offline.
+        """
+        partition = self.get(tp.topic, tp.partition)
+        if partition is None or partition.topic_id != topic_id:
+            self.version += 1
+            if partition is not None:
+                partition.become_offline(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+            metrics = self._broker.metrics.topic(tp.topic)
+            partition = Partition(tp.topic, tp.partition, topic_id, appends=self._broker.appends, metrics=metrics)
+            self._by_topic.setdefault(tp.topic, {})[tp.partition] = partition
+        if log is None:
+            partition.leader = state.leader
+            partition.leader_epoch = state.leader_epoch
+            partition.become_offline(ErrorCode.KAFKA_STORAGE_ERROR)
+        else:
+            partition.become_leader(
+                log,
+                leader=state.leader,
+                leader_epoch=state.leader_epoch,
+                replicas=tuple(state.replicas),
+                isr=tuple(state.isr),
+            )
+        return partition
+
+    def remove(self, tp: TopicPartition) -> None:
+        """Serve a partition no more: its topic is deleted. Whoever waits there is answered."""
+        partitions = self._by_topic.get(tp.topic)
+        partition = partitions.pop(tp.partition, None) if partitions is not None else None
+        if partition is None:
+            return
+        self.version += 1
+        if not partitions:
+            del self._by_topic[tp.topic]
+        partition.become_offline(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+
+    def handle_applied(self, version: int) -> None:
+        """Everything up to the image of this version is served."""
+        self.applied_version = max(self.applied_version, version)
+        waiters, self._waiters = self._waiters, []
+        for wanted, future in waiters:
+            if wanted > self.applied_version:
+                self._waiters.append((wanted, future))
+            elif not future.done():
+                future.set_result(None)
 
     async def applied(self, version: int) -> None:
         """Wait until this broker serves the image of `version`: its logs created, deleted, reconfigured."""

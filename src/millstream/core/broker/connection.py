@@ -1,0 +1,645 @@
+"""One client's connection: bytes in, frames handled in order, responses out in the same order.
+
+    frame    int32 length, then that many bytes: a request header, then the request's body
+
+All connections of a loop receive into one scratch buffer, so that an idle one holds no memory. What is left of a chunk
+after its whole frames are handled, an incomplete frame's beginning, is copied to memory charged to the pool; a large
+frame moves to a buffer of its own, into which the rest of it is received directly and from which its batches are
+written.
+
+One request is in work at a time, and later ones stay unread in the socket; Produce is the exception: many may be in
+flight, answered in order. A whole chunk of Produce requests is accepted first, then written at once, then answered at
+once.
+
+Owned by the event loop. Nothing here waits: every entry is a callback of the transport, of a Delayed or of a partition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from millstream.core.broker.context import ANONYMOUS, RequestContext
+from millstream.core.broker.delayed import Delayed
+from millstream.core.broker.dispatch import Route, error_response
+from millstream.core.broker.fast_produce import FastProduce
+from millstream.core.wire import ApiKey, WireError, parse_request_header
+
+if TYPE_CHECKING:
+    from millstream.core.broker.connections import Connections
+    from millstream.core.broker.memory_pool import FrameBuffer
+
+# The scratch buffer of a loop: what one read may return.
+SCRATCH_SIZE_BYTES: Final = 64 * 1024
+# After a large frame the next one is expected large as well: only its beginning is read into scratch memory.
+BULK_START_SIZE_BYTES: Final = 4096
+# An incomplete frame gets a buffer of its own once this much of it has arrived, if it does not fit the scratch buffer.
+FRAME_BUFFER_START_SIZE_BYTES: Final = 4096
+# Responses that the client has not read yet; above it no further request is handled.
+UNSENT_SIZE_BYTES_MAX: Final = 256 * 1024
+# Produce requests of one connection accepted but not yet answered, by count and by the bytes of their large frames.
+IN_FLIGHT_COUNT_MAX: Final = 10_000
+IN_FLIGHT_FRAMES_COUNT_MAX: Final = 8
+# A response up to this size is joined from its parts; larger ones are handed over as parts.
+JOINED_SIZE_BYTES_MAX: Final = 16 * 1024
+
+_FRAME_START: Final = struct.Struct(">ihhi")  # length, api_key, api_version, correlation_id
+_LENGTH: Final = struct.Struct(">i")
+_LENGTH_SIZE: Final = _LENGTH.size
+# api_key, api_version and correlation_id: no request is shorter.
+_FRAME_SIZE_MIN: Final = _FRAME_START.size - _LENGTH_SIZE
+
+_PRODUCE: Final = int(ApiKey.PRODUCE)
+_monotonic_ns: Final = time.monotonic_ns
+
+
+class _Request:
+    """A request in work that was decoded in full; its response leaves when it is done and all before it have."""
+
+    __slots__ = ("context", "delayed", "frame", "parts", "request", "route", "started_ns")
+
+    def __init__(self, route: Route, request: Any, context: RequestContext, frame: FrameBuffer | None) -> None:
+        self.route = route
+        self.request = request
+        self.context = context
+        self.frame = frame
+        self.started_ns = _monotonic_ns()
+        self.delayed: Delayed[Any] | None = None
+        # The encoded response with its frame length; empty for none, None until it is done.
+        self.parts: list[bytes | memoryview] | None = None
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One client's connection; see the module's text.
+
+    States: OPEN -> CLOSED (connection_lost, or close by this side, which drops what is unsent).
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_bulk",
+        "_busy",
+        "_connections",
+        "_exclusive",
+        "_fast_produce",
+        "_frame",
+        "_frames_in_flight",
+        "_held_frame",
+        "_in_flight",
+        "_kept",
+        "_muted_timer",
+        "_out",
+        "_read_memory_bytes",
+        "_reading",
+        "_scratch",
+        "_transport",
+        "_unsent",
+        "client_id",
+        "closed",
+        "connection_id",
+        "host",
+        "last_active_ns",
+        "listener",
+        "principal",
+        "unfinished_since_ns",
+        "unsent_since_ns",
+        "unsent_size_bytes",
+    )
+
+    def __init__(self, connections: Connections, listener: str) -> None:
+        self._connections = connections
+        self._scratch = connections.scratch
+        self.listener = listener
+        self.principal = ANONYMOUS
+        self.host = ""
+        self.client_id: str | None = None
+        self.connection_id = connections.next_connection_id()
+        self.closed = False
+        self.last_active_ns = 0
+        self._transport: asyncio.Transport | None = None
+        # Bytes received and not handled: the beginning of an incomplete frame, or whole frames while blocked. Charged.
+        self._kept = b""
+        # The large frame being received, and a whole one that waits for its turn.
+        self._frame: FrameBuffer | None = None
+        self._held_frame: FrameBuffer | None = None
+        self._bulk = False
+        self._reading = True
+        # Inside `_process`: completions that happen there are sent by it, together.
+        self._busy = False
+        # Requests in work in their order: _Request, or the tuple that FastProduce made. Only Produce is ever more
+        # than one.
+        self._in_flight: deque[Any] = deque()
+        self._frames_in_flight = 0
+        # A request in work that is no Produce: nothing is handled beside it.
+        self._exclusive: _Request | None = None
+        self._muted_timer: asyncio.TimerHandle | None = None
+        self._out: list[bytes | memoryview] = []
+        # The transport holds bytes that the socket did not take.
+        self._unsent = False
+        self.unsent_since_ns = 0
+        self.unsent_size_bytes = 0
+        # Of the fetch memory, held by responses that are not sent yet.
+        self._read_memory_bytes = 0
+        self.unfinished_since_ns = 0
+        self._fast_produce: FastProduce | None = None
+
+    # The transport's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.host = peer[0] if peer else ""
+        self.last_active_ns = _monotonic_ns()
+        # Every write is tried at once, and `pause_writing` says when the socket did not take all of it.
+        self._transport.set_write_buffer_limits(high=0)
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the transport calls it so
+        self._end()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  the transport calls it so
+        frame = self._frame
+        if frame is not None:
+            return frame.view[frame.filled : frame.size]
+        kept = self._kept
+        if kept:
+            size = len(kept)
+            self._scratch[:size] = kept
+            return self._scratch[size : BULK_START_SIZE_BYTES if self._bulk and size < BULK_START_SIZE_BYTES else None]
+        return self._scratch[:BULK_START_SIZE_BYTES] if self._bulk else self._scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        frame = self._frame
+        if frame is None:
+            end = len(self._kept) + nbytes
+            position = self._process(self._scratch, end)
+            if position < end:
+                self._keep(self._scratch, position, end)
+            elif self._kept:
+                self._set_kept(b"")
+                self.unfinished_since_ns = 0
+            return
+        frame.filled += nbytes
+        if frame.filled > frame.charged and not self._connections.pool.try_charge_frame(frame):
+            if not self.closed:
+                self.refuse("no memory is left for its requests")
+            return
+        if frame.filled == frame.size and not self.closed:
+            self._frame = None
+            self.unfinished_since_ns = 0
+            self._process_frame(frame)
+
+    def pause_writing(self) -> None:
+        self._unsent = True
+        self.unsent_since_ns = _monotonic_ns()
+        self.unsent_size_bytes = self._unsent_size()
+
+    def resume_writing(self) -> None:
+        self._unsent = False
+        self.unsent_size_bytes = 0
+        self._release_read_memory()
+        self._continue()
+
+    # Requests
+
+    def _process(self, data: memoryview, end: int) -> int:
+        """Handle the whole frames in data[:end] as far as they may be now; return where the first unhandled byte is."""
+        position = 0
+        fast = self._fast_produce
+        in_flight = self._in_flight
+        size_max = self._connections.request_size_bytes_max
+        self._busy = True
+        now_ns = self.last_active_ns = _monotonic_ns()
+        now_ms = self._connections.now_ms()
+        fast_count = 0
+        while end - position >= 12:
+            size, api_key, api_version, correlation_id = _FRAME_START.unpack_from(data, position)
+            frame_end = position + 4 + size
+            if frame_end > end or size < _FRAME_SIZE_MIN:
+                break
+            if self._exclusive is not None or self._is_blocked():
+                break
+            if api_key == _PRODUCE:
+                if fast is not None:
+                    entry = fast.accept(data, position, frame_end, api_version, correlation_id, now_ms)
+                    if entry is not None:
+                        fast_count += 1
+                        if entry[3] is not None:
+                            in_flight.append(entry)
+                        position = frame_end
+                        continue
+            elif in_flight and not self._finish_produces():
+                break
+            self._handle(data[position + 4 : frame_end], None)
+            fast = self._fast_produce
+            position = frame_end
+            if self.closed:
+                break
+        if not self.closed:
+            if end - position >= 4:
+                (size,) = _LENGTH.unpack_from(data, position)
+                if not _FRAME_SIZE_MIN <= size <= size_max:
+                    self.refuse(f"it sent a frame of {size} bytes; socket.request.max.bytes is {size_max}")
+            self._finish_pass()
+            if fast_count and fast is not None:
+                fast.count(fast_count, (_monotonic_ns() - now_ns) // 1000)
+        self._busy = False
+        return end if self.closed else position
+
+    def _process_frame(self, frame: FrameBuffer) -> None:
+        """Handle one large frame, or hold it until it may be."""
+        if self._is_blocked():
+            self._held_frame = frame
+            self._pause_reading()
+            return
+        _, api_key, api_version, correlation_id = _FRAME_START.unpack_from(frame.view, 0)
+        self._bulk = True
+        self._busy = True
+        now_ns = self.last_active_ns = _monotonic_ns()
+        handled = False
+        if api_key != _PRODUCE and self._in_flight and not self._finish_produces():
+            self._held_frame = frame
+            self._busy = False
+            self._pause_reading()
+            return
+        fast = self._fast_produce
+        if api_key == _PRODUCE and fast is not None:
+            now_ms = self._connections.now_ms()
+            entry = fast.accept(frame.view, 0, frame.size, api_version, correlation_id, now_ms, frame)
+            if entry is not None:
+                self._in_flight.append(entry)
+                self._frames_in_flight += 1
+                handled = True
+        if not handled:
+            self._handle(frame.view[4 : frame.size], frame)
+        if not self.closed:
+            self._finish_pass()
+            if handled and fast is not None:
+                fast.count(1, (_monotonic_ns() - now_ns) // 1000)
+        self._busy = False
+
+    def _is_blocked(self) -> bool:
+        """Whether the next request must wait for something: an answer in work, a throttle, the client reading."""
+        return (
+            self._exclusive is not None
+            or self._muted_timer is not None
+            or len(self._in_flight) >= IN_FLIGHT_COUNT_MAX
+            or self._frames_in_flight >= IN_FLIGHT_FRAMES_COUNT_MAX
+            or (self._unsent and self._unsent_size() > UNSENT_SIZE_BYTES_MAX)
+        )
+
+    def _handle(self, frame: memoryview, buffer: FrameBuffer | None) -> None:
+        """Decode one request and call its handler; a malformed one ends the connection."""
+        connections = self._connections
+        try:
+            header, position = parse_request_header(frame)
+            route = connections.routes.get(header.api_key)
+            version = header.api_version
+            if route is None or version not in route.versions:
+                parts = connections.routes.refuse_version(header)
+                if parts is None:
+                    self._free(buffer)
+                    self.refuse(f"it asked for version {version} of API {header.api_key}, which is not served")
+                else:
+                    self._free(buffer)
+                    self._out += parts
+                return
+            request = route.decode(version, frame, position)
+        except WireError as error:
+            self._free(buffer)
+            self.refuse(f"it sent a malformed request: {error}")
+            return
+        self.client_id = header.client_id
+        context = RequestContext(
+            authorizer=connections.broker.authorizer,
+            listener=self.listener,
+            host=self.host,
+            connection_id=self.connection_id,
+            principal=self.principal,
+            client_id=header.client_id,
+            api_key=header.api_key,
+            api_version=version,
+            correlation_id=header.correlation_id,
+            connection=self,
+            holds_frame=buffer is not None,
+        )
+        work = _Request(route, request, context, buffer)
+        if header.api_key == _PRODUCE:
+            if self._fast_produce is None:
+                self._fast_produce = FastProduce(connections.broker, route.metrics)
+            self._fast_produce.learn(frame, request, context)
+        self._in_flight.append(work)
+        if buffer is not None:
+            self._frames_in_flight += 1
+        try:
+            result = route.handler(connections.broker, request, context)
+        except Exception as error:  # noqa: BLE001  a handler's mistake must not harm another client
+            self._answer_error(work, error)
+            return
+        if isinstance(result, Delayed):
+            work.delayed = result
+            if header.api_key != _PRODUCE and not result.is_done:
+                self._exclusive = work
+            result.on_complete(lambda delayed: self._complete(work, delayed))
+        else:
+            self._answer(work, result)
+
+    def _complete(self, work: _Request, delayed: Delayed[Any]) -> None:
+        """A delayed answer is there."""
+        if self.closed:
+            return
+        try:
+            response = delayed.result()
+        except Exception as error:  # noqa: BLE001  as above
+            self._answer_error(work, error)
+        else:
+            self._answer(work, response)
+        if self._exclusive is work:
+            self._exclusive = None
+        if not self._busy:
+            self._drain()
+            self._flush()
+            self._continue()
+
+    def _answer(self, work: _Request, response: Any) -> None:
+        context = work.context
+        if response is None:
+            work.parts = []
+        else:
+            work.parts = work.route.encode(response, context.api_version, context.correlation_id)
+        work.route.observe(context.api_version, (_monotonic_ns() - work.started_ns) // 1000)
+        if context.throttle_time_ms:
+            self._mute(context.throttle_time_ms)
+
+    def _answer_error(self, work: _Request, error: BaseException) -> None:
+        """Answer the error where the response has a place for one, else close: the client asks again."""
+        response = error_response(work.route, work.context, error)
+        if response is None:
+            work.parts = []
+            self.refuse(f"its {work.route.name} request failed: {error!r}")
+        else:
+            self._answer(work, response)
+
+    def _finish_pass(self) -> None:
+        """Write what the pass accepted, and send the answers that are ready."""
+        if self._connections.appends.touched:
+            self._connections.appends.submit()
+        self._drain()
+        self._flush()
+
+    def _finish_produces(self) -> bool:
+        """Try to get all Produce requests answered, since another request stands behind them; whether none is left."""
+        self._connections.appends.submit()
+        self._drain()
+        return not self._in_flight
+
+    def _drain(self) -> None:
+        """Move the answers that are ready from the front of `_in_flight` to the output."""
+        in_flight = self._in_flight
+        out = self._out
+        while in_flight:
+            entry = in_flight[0]
+            if type(entry) is tuple:
+                plan, generation, end_offset, response, correlation_id, frame = entry
+                partition = plan.partition
+                if partition.generation != generation:
+                    out.append(plan.failed_response(correlation_id))
+                    if frame is not None:
+                        self._frames_in_flight -= 1
+                        self._connections.pool.free(frame, reusable=False)
+                elif (partition.high_watermark if plan.acks == -1 else partition.acked_end_offset) >= end_offset:
+                    out.append(response)
+                    if frame is not None:
+                        self._frames_in_flight -= 1
+                        self._connections.pool.free(frame)
+                else:
+                    partition.when_acked(self._handle_acked)
+                    break
+            else:
+                if entry.parts is None:
+                    break
+                out += entry.parts
+                if entry.frame is not None:
+                    self._frames_in_flight -= 1
+                    self._connections.pool.free(entry.frame, reusable=False)
+            in_flight.popleft()
+
+    def _handle_acked(self) -> None:
+        """Offsets moved on the partition that the oldest Produce waits for."""
+        if not self.closed and not self._busy:
+            self._drain()
+            self._flush()
+            self._continue()
+
+    # Output
+
+    def _flush(self) -> None:
+        out = self._out
+        if not out or self._transport is None:
+            return
+        if len(out) == 1:
+            self._transport.write(out[0])
+        elif sum(map(len, out)) <= JOINED_SIZE_BYTES_MAX or len(out) > 64:
+            self._transport.write(b"".join(out))
+        else:
+            self._transport.writelines(out)
+        self._out = []
+        if self._read_memory_bytes and not self._unsent:
+            self._release_read_memory()
+
+    def _unsent_size(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def hold_read_memory(self, size_bytes: int) -> None:
+        """Keep bytes of the fetch memory, which the caller charged, until what is being answered has been sent."""
+        self._read_memory_bytes += size_bytes
+
+    def _release_read_memory(self) -> None:
+        size_bytes, self._read_memory_bytes = self._read_memory_bytes, 0
+        if size_bytes:
+            self._connections.read_memory.release(size_bytes)
+
+    def _mute(self, throttle_time_ms: int) -> None:
+        if self._muted_timer is None:
+            self._muted_timer = self._connections.loop.call_later(throttle_time_ms / 1000, self._unmute)
+
+    def _unmute(self) -> None:
+        self._muted_timer = None
+        self._continue()
+
+    # Input that has to wait
+
+    def _keep(self, data: memoryview, position: int, end: int) -> None:
+        """Keep what could not be handled: an incomplete frame's beginning, or frames that wait for their turn."""
+        size = end - position
+        if size >= FRAME_BUFFER_START_SIZE_BYTES:
+            frame_size = _LENGTH.unpack_from(data, position)[0] + _LENGTH_SIZE
+            if frame_size > size and (frame_size > SCRATCH_SIZE_BYTES or size > SCRATCH_SIZE_BYTES // 4):
+                self._set_kept(b"")
+                self._start_frame(frame_size, data[position:end])
+                return
+            if frame_size <= size:
+                self._set_kept(bytes(data[position:end]))
+                self._pause_reading()
+                return
+        elif size >= _LENGTH_SIZE and _LENGTH.unpack_from(data, position)[0] + _LENGTH_SIZE <= size:
+            self._set_kept(bytes(data[position:end]))
+            self._pause_reading()
+            return
+        self._set_kept(bytes(data[position:end]))
+        if not self.unfinished_since_ns:
+            self.unfinished_since_ns = self.last_active_ns
+
+    def _start_frame(self, size: int, beginning: memoryview) -> None:
+        frame = self._connections.pool.allocate(size)
+        frame.view[: len(beginning)] = beginning
+        frame.filled = len(beginning)
+        self._frame = frame
+        if not self.unfinished_since_ns:
+            self.unfinished_since_ns = self.last_active_ns
+        if not self._connections.pool.try_charge_frame(frame) and not self.closed:
+            self.refuse("no memory is left for its requests")
+
+    def _set_kept(self, kept: bytes) -> None:
+        """Replace the kept bytes, and what they are charged."""
+        pool = self._connections.pool
+        before, self._kept = len(self._kept), b""
+        if before:
+            pool.release(before)
+        if not kept:
+            return
+        if pool.try_charge(len(kept)):
+            if self.closed:
+                pool.release(len(kept))
+            else:
+                self._kept = kept
+        elif not self.closed:
+            self.refuse("no memory is left for its requests")
+
+    def _pause_reading(self) -> None:
+        if self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _continue(self) -> None:
+        """Go on with kept frames, then with reading, if nothing blocks that any more."""
+        if self._reading or self.closed or self._busy or self._is_blocked():
+            return
+        if self._held_frame is not None or self._kept:
+            # Not from here: whoever completed the answer may stand deep in another connection's pass.
+            self._connections.loop.call_soon(self._process_kept)
+        else:
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._reading and self._transport is not None:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _process_kept(self) -> None:
+        if self.closed or self._reading or self._is_blocked():
+            return
+        frame, self._held_frame = self._held_frame, None
+        if frame is not None:
+            self._process_frame(frame)
+            if self._held_frame is None and not self.closed:
+                self._continue()
+            return
+        kept = self._kept
+        data = memoryview(bytearray(kept))
+        position = self._process(data, len(kept))
+        if self.closed:
+            return
+        self._reading = True
+        if position < len(kept):
+            self._keep(data, position, len(kept))
+        else:
+            self._set_kept(b"")
+            self.unfinished_since_ns = 0
+        # `_keep` pauses where whole frames are left; the transport is paused as yet in either case.
+        if self._reading:
+            self._reading = False
+            self._resume_reading()
+
+    # The end
+
+    @property
+    def unfinished_size_bytes(self) -> int:
+        """What has arrived of an incomplete frame."""
+        return self._frame.filled if self._frame is not None else len(self._kept)
+
+    def stalled_ns(self, now_ns: int) -> int:
+        """For how long the client has taken nothing of what was sent to it; 0 if nothing is unsent."""
+        if not self._unsent:
+            return 0
+        size = self._unsent_size()
+        if size != self.unsent_size_bytes:
+            self.unsent_size_bytes = size
+            self.unsent_since_ns = now_ns
+        return now_ns - self.unsent_since_ns
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in work for the client."""
+        return not self._in_flight and not self._unsent
+
+    def close_gracefully(self) -> None:
+        """Close once everything written has been sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def refuse(self, reason: str) -> None:
+        """Close, and say why in the log."""
+        self._connections.report_refused(self, reason)
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connection and whatever is unsent."""
+        if self.closed:
+            return
+        if self._out:
+            self._flush()
+        transport = self._transport
+        abort = self._unsent
+        self._end()
+        if transport is not None:
+            if abort:
+                transport.abort()
+            else:
+                transport.close()
+
+    def _end(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._connections.remove(self)
+        pool = self._connections.pool
+        if self._kept:
+            pool.release(len(self._kept))
+            self._kept = b""
+        for frame in (self._frame, self._held_frame):
+            if frame is not None:
+                pool.free(frame, reusable=False)
+        self._frame = self._held_frame = None
+        self._exclusive = None
+        in_flight, self._in_flight = self._in_flight, deque()
+        for entry in in_flight:
+            frame = entry[5] if type(entry) is tuple else entry.frame
+            self._free(frame)
+            if type(entry) is not tuple and entry.delayed is not None:
+                entry.delayed.cancel()
+        self._release_read_memory()
+        if self._muted_timer is not None:
+            self._muted_timer.cancel()
+            self._muted_timer = None
+        self._transport = None
+
+    def _free(self, frame: FrameBuffer | None) -> None:
+        if frame is not None:
+            self._connections.pool.free(frame, reusable=False)

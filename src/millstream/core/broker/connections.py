@@ -1,0 +1,176 @@
+"""All connections of the broker: what they share, how many there may be, which of them have to go.
+
+A sweep once a second closes those that are idle past `connections.max.idle.ms` and those that do not read what was sent
+to them. When a pool is exhausted the connection that holds it back most is closed at once. Owned by the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from millstream.core.broker.connection import SCRATCH_SIZE_BYTES, Connection
+from millstream.core.broker.dispatch import Routes
+from millstream.core.broker.memory_pool import MemoryPool
+
+if TYPE_CHECKING:
+    from millstream.core.broker.broker import Broker
+
+logger = logging.getLogger(__name__)
+
+REQUEST_POOL_SIZE_BYTES_MIN: Final = 64 * 1024 * 1024
+# Record bytes read for fetches and not sent yet, all connections together.
+READ_MEMORY_SIZE_BYTES: Final = 32 * 1024 * 1024
+SWEEP_INTERVAL_S: Final = 1.0
+# A client that takes none of what was sent to it for so long is dropped ...
+UNSENT_STALL_MS_MAX: Final = 30_000
+# ... and under pressure already after this.
+UNSENT_STALL_UNDER_PRESSURE_MS: Final = 1000
+# Lines about refused connections: at most this many a second, then one that says how many were left out.
+REFUSALS_LOGGED_PER_S_MAX: Final = 10
+
+_NS_PER_MS: Final = 1_000_000
+
+
+class Connections:
+    """The connections, and the memory they share."""
+
+    def __init__(self, broker: Broker) -> None:
+        config = broker.config
+        self.broker = broker
+        self.loop = broker.loop
+        self.appends = broker.appends
+        self.now_ms = broker.clock.now_ms
+        self.scratch = memoryview(bytearray(SCRATCH_SIZE_BYTES))
+        self.request_size_bytes_max: int = config["socket.request.max.bytes"]
+        configured: int = config["queued.max.request.bytes"]
+        self.pool = MemoryPool(
+            max(configured if configured > 0 else REQUEST_POOL_SIZE_BYTES_MIN, self.request_size_bytes_max),
+            self._close_slowest_frame,
+        )
+        self.read_memory = MemoryPool(READ_MEMORY_SIZE_BYTES, self._close_slowest_reader)
+        self.routes = Routes(broker.metrics)
+        self._count_max: int = config["max.connections"]
+        self._count_per_ip_max: int = config["max.connections.per.ip"]
+        self._idle_ns_max: int = config["connections.max.idle.ms"] * _NS_PER_MS
+        self._connections: dict[Connection, None] = {}
+        self._count_by_host: dict[str, int] = {}
+        self._last_id = 0
+        self._refusals_logged = 0
+        self._refusals_unlogged = 0
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._stopping = False
+        # Set while no connection is open.
+        self.emptied = asyncio.Event()
+        self.emptied.set()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __iter__(self) -> object:
+        return iter(list(self._connections))
+
+    def next_connection_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._sweep_timer = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
+
+    def stop(self) -> None:
+        """Refuse new connections and close all there are, once what was answered has been sent."""
+        self._stopping = True
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        for connection in list(self._connections):
+            connection.close_gracefully()
+
+    def abort(self) -> None:
+        """Drop all connections with what is unsent."""
+        for connection in list(self._connections):
+            connection.close()
+
+    def add(self, connection: Connection) -> None:
+        """Take a new connection in, or close it where there are too many."""
+        host = connection.host
+        self._connections[connection] = None
+        self.emptied.clear()
+        count = self._count_by_host[host] = self._count_by_host.get(host, 0) + 1
+        if self._stopping:
+            connection.close()
+        elif len(self._connections) > self._count_max:
+            self.report_refused(connection, f"max.connections is {self._count_max}")
+            connection.close()
+        elif count > self._count_per_ip_max:
+            self.report_refused(connection, f"max.connections.per.ip is {self._count_per_ip_max}")
+            connection.close()
+
+    def remove(self, connection: Connection) -> None:
+        """A connection has ended."""
+        if connection not in self._connections:
+            return
+        del self._connections[connection]
+        host = connection.host
+        self._count_by_host[host] -= 1
+        if not self._count_by_host[host]:
+            del self._count_by_host[host]
+        if not self._connections:
+            self.emptied.set()
+
+    def report_refused(self, connection: Connection, reason: str) -> None:
+        """Log why a connection is closed, but not for each of thousands."""
+        if self._refusals_logged >= REFUSALS_LOGGED_PER_S_MAX:
+            self._refusals_unlogged += 1
+            return
+        self._refusals_logged += 1
+        logger.warning(
+            "closing connection %d of %s (client id %s): %s",
+            connection.connection_id,
+            connection.host,
+            connection.client_id,
+            reason,
+        )
+
+    def _sweep(self) -> None:
+        self._sweep_timer = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
+        if self._refusals_unlogged:
+            logger.warning("%d more connections were closed for bad input or limits", self._refusals_unlogged)
+        self._refusals_logged = self._refusals_unlogged = 0
+        now_ns = time.monotonic_ns()
+        stall_ns_max = UNSENT_STALL_MS_MAX * _NS_PER_MS
+        for connection in list(self._connections):
+            if connection.stalled_ns(now_ns) > stall_ns_max:
+                self.report_refused(connection, f"it read nothing for {UNSENT_STALL_MS_MAX} ms")
+                connection.close()
+            elif now_ns - connection.last_active_ns > self._idle_ns_max >= 0 and connection.is_idle:
+                connection.close()
+
+    def _close_slowest_frame(self) -> bool:
+        """Memory for requests ran out: close the connection whose unfinished frame comes in slowest."""
+        now_ns = time.monotonic_ns()
+        slowest: Connection | None = None
+        slowest_rate = float("inf")
+        for connection in self._connections:
+            if connection.unfinished_since_ns:
+                # A frame's first millisecond says nothing about its pace.
+                rate = connection.unfinished_size_bytes / max(now_ns - connection.unfinished_since_ns, _NS_PER_MS)
+                if rate < slowest_rate:
+                    slowest, slowest_rate = connection, rate
+        if slowest is None:
+            return False
+        self.report_refused(slowest, "memory for requests ran out, and its unfinished one came in slowest")
+        slowest.close()
+        return True
+
+    def _close_slowest_reader(self) -> bool:
+        """Memory for responses ran out: close the connection that has left its response unread for longest."""
+        now_ns = time.monotonic_ns()
+        slowest = max(self._connections, key=lambda connection: connection.stalled_ns(now_ns), default=None)
+        if slowest is None or slowest.stalled_ns(now_ns) < UNSENT_STALL_UNDER_PRESSURE_MS * _NS_PER_MS:
+            return False
+        self.report_refused(slowest, "memory for responses ran out, and it reads its own slowest")
+        slowest.close()
+        return True

@@ -1,0 +1,121 @@
+"""The table from an API's key to what serves it: versions, codecs, handler, counters. Filled on first use.
+
+Owned by the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from millstream.core.broker.handlers import HANDLERS, Handler, load_handler
+from millstream.core.broker.handlers.encoded import Encoded
+from millstream.core.wire import (
+    APIS,
+    Api,
+    ApiKey,
+    ErrorCode,
+    KafkaError,
+    RequestHeader,
+    WireError,
+    decoder,
+    encode_parts,
+    encode_response_header,
+)
+
+if TYPE_CHECKING:
+    from millstream.core.broker.broker_metrics import BrokerMetrics, RequestMetrics
+    from millstream.core.broker.context import RequestContext
+
+logger = logging.getLogger(__name__)
+
+Part = bytes | memoryview
+
+_LENGTH: Final = struct.Struct(">i")
+
+
+class Route:
+    """What serves one API."""
+
+    __slots__ = ("api", "handler", "key", "metrics", "name", "versions")
+
+    def __init__(self, api: Api, handler: Handler, metrics: RequestMetrics) -> None:
+        self.api = api
+        self.key = api.key
+        self.name = api.name
+        self.versions = api.versions
+        self.handler = handler
+        self.metrics = metrics
+
+    def decode(self, version: int, frame: memoryview, position: int) -> Any:
+        """Read the request's body; record bytes in it are views of `frame`. Raises WireError."""
+        request, _ = decoder(self.api.request, version)(frame, position)
+        return request
+
+    def encode(self, response: Any, version: int, correlation_id: int) -> list[Part]:
+        """The whole response behind its frame length, as parts to be sent in order; large record bytes aren't
+        copied.
+        """
+        header = encode_response_header(self.key, version, correlation_id)
+        if isinstance(response, Encoded):
+            parts: list[Any] = [header, response.body]
+        else:
+            parts = encode_parts(response, version, header)
+        size = sum(map(len, parts))
+        if len(parts) == 1:
+            return [_LENGTH.pack(size) + parts[0]]
+        parts[0] = _LENGTH.pack(size) + parts[0]
+        return parts
+
+    def observe(self, version: int, time_us: int) -> None:
+        """Count one answered request."""
+        self.metrics.version(version).value += 1
+        self.metrics.total_time_us.observe(time_us)
+
+
+class Routes:
+    """All of them by API key; a handler's module is imported with its first request."""
+
+    def __init__(self, metrics: BrokerMetrics) -> None:
+        self._metrics = metrics
+        self._routes: dict[int, Route] = {}
+
+    def get(self, api_key: int) -> Route | None:
+        """Return what serves the API; None where nothing does."""
+        route = self._routes.get(api_key)
+        if route is None and api_key in HANDLERS:
+            key = ApiKey(api_key)
+            route = self._routes[api_key] = Route(APIS[key], load_handler(key), self._metrics.request(key))
+        return route
+
+    def refuse_version(self, header: RequestHeader) -> list[Part] | None:
+        """Return the answer to an unknown version: ApiVersions says in its version 0 what there is (KIP-511),
+        others None.
+        """
+        if header.api_key != ApiKey.API_VERSIONS:
+            return None
+        from millstream.core.broker.handlers.api_versions import unsupported_version_response
+
+        route = self.get(header.api_key)
+        assert route is not None, "ApiVersions is served"
+        return route.encode(unsupported_version_response(), 0, header.correlation_id)
+
+
+def error_response(route: Route, context: RequestContext, error: BaseException) -> Any | None:
+    """Return a response that says `error` as a whole; None where the API's response has no place for one."""
+    if isinstance(error, KafkaError):
+        code = error.code
+    elif isinstance(error, WireError):
+        code = ErrorCode.INVALID_REQUEST
+    else:
+        code = ErrorCode.UNKNOWN_SERVER_ERROR
+        logger.error("%s of client %s at %s failed", route.name, context.client_id, context.host, exc_info=error)
+    names = [field.name for field in route.api.response.__wire__.fields]
+    if "error_code" not in names:
+        return None
+    response: Any = route.api.response()
+    response.error_code = code
+    if "error_message" in names:
+        response.error_message = str(error) if isinstance(error, KafkaError) else code.sentence
+    return response

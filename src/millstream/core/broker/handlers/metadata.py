@@ -1,0 +1,285 @@
+"""Metadata: the brokers, and where each topic's partitions are led; topics may come into being by being asked for.
+
+An encoded answer is kept for who asks the same while nothing has changed: clients of large clusters ask for all
+topics, over and over, and encoding 1,200 partitions costs a millisecond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from millstream.core.broker.context import AllowAll, Operation, RequestContext, ResourceType
+from millstream.core.broker.delayed import Delayed
+from millstream.core.broker.handlers.encoded import Encoded
+from millstream.core.broker.partition import ReplicaState
+from millstream.core.cluster import ClusterImage, CreateTopic, TopicImage
+from millstream.core.cluster.topics import TopicDefaults, plan_create_topic, validate_topic_name
+from millstream.core.wire import ZERO_UUID, ErrorCode, KafkaError, encode
+from millstream.core.wire.messages.metadata import (
+    MetadataRequest,
+    MetadataRequestTopic,
+    MetadataResponse,
+    MetadataResponseBroker,
+    MetadataResponsePartition,
+    MetadataResponseTopic,
+)
+
+if TYPE_CHECKING:
+    from millstream.core.broker.broker import Broker
+
+INTERNAL_TOPICS: Final = frozenset({"__consumer_offsets", "__transaction_state"})
+# Answers kept, and the bytes of all of them.
+CACHED_COUNT_MAX: Final = 256
+CACHED_SIZE_BYTES_MAX: Final = 8 * 1024 * 1024
+
+_TOPIC_OPERATIONS: Final = (
+    Operation.READ,
+    Operation.WRITE,
+    Operation.CREATE,
+    Operation.DELETE,
+    Operation.ALTER,
+    Operation.DESCRIBE,
+    Operation.DESCRIBE_CONFIGS,
+    Operation.ALTER_CONFIGS,
+)
+_CLUSTER_OPERATIONS: Final = (
+    Operation.CREATE,
+    Operation.ALTER,
+    Operation.DESCRIBE,
+    Operation.CLUSTER_ACTION,
+    Operation.DESCRIBE_CONFIGS,
+    Operation.ALTER_CONFIGS,
+    Operation.IDEMPOTENT_WRITE,
+)
+
+CacheKey = tuple[int, str, tuple[str, ...] | None, bool, bool]
+
+
+class MetadataCache:
+    """Encoded answers of one image; all are dropped when the image or a partition's state changes."""
+
+    def __init__(self) -> None:
+        self._stamp: tuple[int, int] = (-1, -1)
+        self._bodies: dict[CacheKey, bytes] = {}
+        self._size_bytes = 0
+
+    def get(self, key: CacheKey, stamp: tuple[int, int]) -> bytes | None:
+        """Return the answer to a request like `key` at the version of everything that `stamp` says."""
+        if stamp != self._stamp:
+            self._bodies.clear()
+            self._size_bytes = 0
+            self._stamp = stamp
+        return self._bodies.get(key)
+
+    def put(self, key: CacheKey, body: bytes) -> None:
+        """Keep an answer, within the bounds."""
+        if len(self._bodies) >= CACHED_COUNT_MAX or self._size_bytes + len(body) > CACHED_SIZE_BYTES_MAX:
+            self._bodies.clear()
+            self._size_bytes = 0
+        if len(body) <= CACHED_SIZE_BYTES_MAX and key not in self._bodies:
+            self._bodies[key] = body
+            self._size_bytes += len(body)
+
+
+def metadata(
+    broker: Broker, request: MetadataRequest, context: RequestContext
+) -> Encoded | MetadataResponse | Delayed[MetadataResponse]:
+    """Answer from the image at hand; only topics that are to be created wait for the store."""
+    version = context.api_version
+    asked = request.topics
+    if asked is not None and version == 0 and not asked:
+        asked = None  # version 0 has no other way to ask for all topics
+    missing = _to_create(broker, request, asked, context)
+    if missing:
+        return Delayed.from_coroutine(broker.loop, _create_and_answer(broker, request, asked, context, missing))
+    names = _names(asked)
+    if (asked is not None and names is None) or type(broker.authorizer) is not AllowAll:
+        return _response(broker, request, asked, context, {})
+    key = (
+        version,
+        context.listener,
+        names,
+        request.include_topic_authorized_operations,
+        request.include_cluster_authorized_operations,
+    )
+    cache = broker.metadata_cache
+    stamp = (broker.metadata.image.version, broker.partitions.version)
+    body = cache.get(key, stamp)
+    if body is None:
+        body = encode(_response(broker, request, asked, context, {}), version)
+        cache.put(key, body)
+    return Encoded(body)
+
+
+def _names(asked: Sequence[MetadataRequestTopic] | None) -> tuple[str, ...] | None:
+    """Return the names asked for; None for all topics, and where one is asked for by its id."""
+    if asked is None:
+        return None
+    names = tuple(topic.name for topic in asked if topic.name is not None and topic.topic_id == ZERO_UUID)
+    return names if len(names) == len(asked) else None
+
+
+def _to_create(
+    broker: Broker,
+    request: MetadataRequest,
+    asked: Sequence[MetadataRequestTopic] | None,
+    context: RequestContext,
+) -> list[str]:
+    if asked is None or not request.allow_auto_topic_creation or not broker.config.auto_create_topics_enable:
+        return []
+    topics = broker.metadata.image.topics
+    return [
+        topic.name
+        for topic in asked
+        if topic.name is not None
+        and topic.topic_id == ZERO_UUID
+        and topic.name not in topics
+        and context.permits(Operation.DESCRIBE, ResourceType.TOPIC, topic.name)
+        and (
+            context.permits_cluster(Operation.CREATE)
+            or context.permits(Operation.CREATE, ResourceType.TOPIC, topic.name)
+        )
+    ]
+
+
+async def _create_and_answer(
+    broker: Broker,
+    request: MetadataRequest,
+    asked: Sequence[MetadataRequestTopic] | None,
+    context: RequestContext,
+    missing: Sequence[str],
+) -> MetadataResponse:
+    """Create topics with the broker's defaults, and answer once they are served."""
+    errors: dict[str, ErrorCode] = {}
+    defaults = TopicDefaults(broker.config.num_partitions, broker.config.default_replication_factor)
+
+    def plan(image: ClusterImage) -> Sequence[CreateTopic]:
+        errors.clear()
+        operations: list[CreateTopic] = []
+        planned = image
+        for name in dict.fromkeys(missing):
+            if name in planned.topics:
+                continue
+            try:
+                made = plan_create_topic(planned, name, defaults=defaults)
+            except KafkaError as error:
+                errors[name] = error.code
+                continue
+            planned = planned.apply(image.version + 1, made)
+            operations += made
+        return operations
+
+    try:
+        image = await broker.metadata.commit(plan)
+        await broker.partitions.applied(image.version)
+    except KafkaError as error:
+        errors = dict.fromkeys(missing, error.code)
+    return _response(broker, request, asked, context, errors)
+
+
+def _response(
+    broker: Broker,
+    request: MetadataRequest,
+    asked: Sequence[MetadataRequestTopic] | None,
+    context: RequestContext,
+    errors: dict[str, ErrorCode],
+) -> MetadataResponse:
+    image = broker.metadata.image
+    response = MetadataResponse(
+        brokers=[
+            MetadataResponseBroker(node_id=node_id, host=endpoint.host, port=endpoint.port, rack=member.rack)
+            for node_id, member in sorted(image.brokers.items())
+            for endpoint in member.endpoints
+            if endpoint.listener == context.listener
+        ],
+        cluster_id=image.cluster_id,
+        controller_id=image.controller_id,
+    )
+    if asked is None:
+        response.topics = [
+            _topic(broker, topic, request, context)
+            for topic in image.topics.values()
+            if context.permits(Operation.DESCRIBE, ResourceType.TOPIC, topic.name)
+        ]
+    else:
+        response.topics = [_asked(broker, image, topic, request, context, errors) for topic in asked]
+    if request.include_cluster_authorized_operations:
+        response.cluster_authorized_operations = sum(
+            1 << operation for operation in _CLUSTER_OPERATIONS if context.permits_cluster(operation)
+        )
+    return response
+
+
+def _asked(
+    broker: Broker,
+    image: ClusterImage,
+    asked: MetadataRequestTopic,
+    request: MetadataRequest,
+    context: RequestContext,
+    errors: dict[str, ErrorCode],
+) -> MetadataResponseTopic:
+    """Answer one topic that was named, or the error that stands against it."""
+    by_id = asked.topic_id != ZERO_UUID
+    topic = image.topic_by_id(asked.topic_id) if by_id else image.topics.get(asked.name or "")
+    name = topic.name if topic is not None else asked.name
+    if name is not None and not context.permits(Operation.DESCRIBE, ResourceType.TOPIC, name):
+        # Who may not describe a topic must not learn its name from its id (KIP-516).
+        if by_id:
+            return _error(ErrorCode.UNKNOWN_TOPIC_ID, None, asked.topic_id)
+        return _error(ErrorCode.TOPIC_AUTHORIZATION_FAILED, name)
+    if topic is not None:
+        return _topic(broker, topic, request, context)
+    if by_id:
+        return _error(ErrorCode.UNKNOWN_TOPIC_ID, None if context.api_version >= 12 else "", asked.topic_id)
+    if asked.name is None:
+        return _error(ErrorCode.INVALID_REQUEST, None if context.api_version >= 12 else "")
+    code = errors.get(asked.name)
+    if code is None or code is ErrorCode.TOPIC_ALREADY_EXISTS:
+        try:
+            validate_topic_name(asked.name)
+            code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        except KafkaError as error:
+            code = error.code
+    return _error(code, asked.name)
+
+
+def _error(code: ErrorCode, name: str | None, topic_id: bytes = ZERO_UUID) -> MetadataResponseTopic:
+    return MetadataResponseTopic(error_code=code, name=name, topic_id=topic_id)
+
+
+def _topic(
+    broker: Broker, topic: TopicImage, request: MetadataRequest, context: RequestContext
+) -> MetadataResponseTopic:
+    node_id = broker.config.node_id
+    partitions = []
+    for index, state in enumerate(topic.partitions):
+        held = broker.partitions.get(topic.name, index)
+        offline = (
+            [node_id]
+            if held is not None
+            and held.state is ReplicaState.OFFLINE
+            and held.offline_error is ErrorCode.KAFKA_STORAGE_ERROR
+            else []
+        )
+        partitions.append(
+            MetadataResponsePartition(
+                error_code=ErrorCode.LEADER_NOT_AVAILABLE if state.leader < 0 else ErrorCode.NONE,
+                partition_index=index,
+                leader_id=state.leader,
+                leader_epoch=state.leader_epoch,
+                replica_nodes=list(state.replicas),
+                isr_nodes=list(state.isr),
+                offline_replicas=offline,
+            )
+        )
+    response = MetadataResponseTopic(
+        name=topic.name, topic_id=topic.topic_id, is_internal=topic.name in INTERNAL_TOPICS, partitions=partitions
+    )
+    if request.include_topic_authorized_operations:
+        response.topic_authorized_operations = sum(
+            1 << operation
+            for operation in _TOPIC_OPERATIONS
+            if context.permits(operation, ResourceType.TOPIC, topic.name)
+        )
+    return response
