@@ -100,3 +100,20 @@ def in_version(message: Message, version: int) -> Message:
             value = [in_version(item, version) for item in value] if field.is_array else in_version(value, version)
         kept[field.name] = value
     return cls(**kept)
+
+
+def small(cls: type[Message]) -> Message:
+    """One message with a value other than the default in every field, and one element in every array."""
+    return cls(**{field.name: _small_value(field) for field in cls.__wire__.fields})
+
+
+def _small_value(field: Field) -> Any:
+    if field.kind == "struct":
+        value: Any = small(field.struct_class())
+    elif field.kind == "bool":
+        value = not field.default
+    elif field.kind in RANGES:
+        value = 7
+    else:
+        value = {"str": "x", "bytes": b"y", "record_bytes": b"z", "uuid": bytes(range(16))}[field.kind]
+    return [value] if field.is_array else value

@@ -9,7 +9,8 @@ What the source does, and why it is fast enough in plain Python:
 - Record bytes are never copied: decoding gives views of the frame; encoding hands them to one final join, or leaves
   them as parts of their own (`encode_parts`).
 
-Every length and count is held against the bytes present before anything is allocated for it. What is malformed ends
+Every length and count is held against the bytes present before anything is allocated for it, and the elements of a
+request's arrays against REQUEST_ELEMENTS_MAX. What is malformed ends
 in a WireError that names the field and the position; a table from the generated lines to the fields makes that free
 until it happens. Unknown tagged fields are skipped. Bytes behind the message are the caller's business: decoding says
 where it ended.

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from millstream.core.wire.fields import SCALARS, Field, Message
-from millstream.core.wire.runtime import ARRAY_UNPACKERS
+from millstream.core.wire.runtime import ARRAY_UNPACKERS, REQUEST_ELEMENTS_MAX
 from millstream.core.wire.source import Source, element_size_min, present, run_label, tagged
 
 
 class DecodeSource(Source):
     """Builds `decode(data, p)`, for a bytes object or, with `view`, for a memoryview of anything else.
 
-    Variables: `data`, `end` its length, `p` the position; o objects, l lists, n lengths and counts, q ends of lengths.
+    Variables: `data`, `end` its length, `p` the position, `room` the elements that a request may still have; o objects,
+    l lists, n lengths and counts, q ends of lengths.
     """
 
     def __init__(self, cls: type[Message], version: int, *, view: bool = False) -> None:
@@ -31,6 +32,8 @@ class DecodeSource(Source):
         if not self._view:
             self.names["decode_view"] = self._view_decoder()
             before = ["if type(data) is not bytes:", "    return decode_view(memoryview(data), p)"]
+        if any("room" in line for line in self.lines):
+            first.append(f"room = {REQUEST_ELEMENTS_MAX}")
         if any("view[" in line for line in self.lines):
             first.append("view = data" if self._view else "view = memoryview(data)")
         return self.compile("def decode(data, p=0, /):", before=before, first=first, last="return o, p", position="p")
@@ -72,18 +75,18 @@ class DecodeSource(Source):
         name = f"n{self.number()}"
         self._read("B" if self.flexible else letter, name, label)
         self._flush()
-        if self.flexible:
-            self.add(f"if {name} > 127: {name}, p = unsigned_varint(data, p - 1)", label)
         return name
 
     def _null(self, length: str, target: str, label: str, *, nullable: bool) -> None:
-        """Take the null of a length or count, and open the branch for what is none."""
+        """Take the null of a length or count, and open the branch for what is none, where a long varint is read on."""
         self.add(f"if {length} == {0 if self.flexible else -1}:", label)
         self.depth += 1
         self.add(f"{target} = None" if nullable else "raise bad_null()", label)
         self.depth -= 1
         self.add("else:", label)
         self.depth += 1
+        if self.flexible:
+            self.add(f"if {length} > 127: {length}, p = unsigned_varint(data, p - 1)", label)
 
     def _struct(self, cls: type[Message], target: str, path: str) -> None:
         """Make an object of `cls` in the variable `target`, and fill it."""
@@ -107,6 +110,10 @@ class DecodeSource(Source):
         known, label = tagged(cls, self.version), f"{path} tags"
         number = self.number()
         tags, tag, size, stop = f"k{number}", f"t{number}", f"s{number}", f"e{number}"
+        if not known and not self._run:
+            self.add("if data[p]: p = skip_tags(data, p, end)", label)
+            self.add("else: p += 1", label)
+            return
         self._read("B", tags, label)
         self._flush()
         if not known:
@@ -186,6 +193,9 @@ class DecodeSource(Source):
         least = number if size == 1 else f"{number} * {size}"
         negative = "" if self.flexible else f" or {number} < 0"
         self.add(f"if {least} > end - p{negative}: raise overcount({number}, end - p)", label)
+        if self.cls.__wire__.is_request:
+            self.add(f"room -= {number}", label)
+            self.add("if room < 0: raise overcrowded()", label)
         if field.kind in SCALARS and field.kind != "uuid":
             letter, width = SCALARS[field.kind]
             unpackers = self.constant("A", ARRAY_UNPACKERS[letter])

@@ -156,6 +156,11 @@ class Declaration:
     flexible: Versions
     fields: tuple[Field, ...]
 
+    @property
+    def is_request(self) -> bool:
+        """Whether a server reads it, from clients that it does not know."""
+        return self.key is not None and self.name.endswith("Request")
+
     @cached_property
     def tagged(self) -> tuple[Field, ...]:
         """The tagged fields in the order of their tags, as they are written."""

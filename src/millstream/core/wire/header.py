@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from millstream.core.wire.api import APIS, ApiKey
 from millstream.core.wire.codec import encode
 from millstream.core.wire.errors import WireError
-from millstream.core.wire.runtime import Buffer, skip_tags
+from millstream.core.wire.runtime import Buffer, overrun, skip_tags
 
 _REQUEST: Final = struct.Struct(">hhih")
 _CORRELATION_ID: Final = struct.Struct(">i")
@@ -45,21 +45,17 @@ def parse_request_header(data: Buffer, position: int = 0) -> tuple[RequestHeader
     try:
         key, version, correlation_id, size = _REQUEST.unpack_from(data, position)
         position += _REQUEST.size
-        if size >= 0:
-            end = position + size
-            if end > len(data):
-                raise WireError(
-                    f"client_id at byte {position}: {size} bytes leave the {len(data) - position} there are"
-                )
-            client_id = str(data[position:end], "utf-8")
-            position = end
-        elif size == -1:
+        if size == -1:
             client_id = None
         else:
-            raise WireError(f"client_id at byte {position}: its length is {size}")
+            end = position + size
+            if end > len(data) or size < 0:
+                raise overrun(size, len(data) - position)
+            client_id = str(data[position:end], "utf-8")
+            position = end
         if version >= _FLEXIBLE_FROM.get(key, _NEVER):
             position = position + 1 if data[position] == 0 else skip_tags(data, position, len(data))
-    except (struct.error, IndexError, UnicodeDecodeError) as error:
+    except (struct.error, IndexError, ValueError) as error:
         raise WireError(f"request header at byte {position}: {error}") from error
     return _new_tuple(RequestHeader, (key, version, correlation_id, client_id)), position
 

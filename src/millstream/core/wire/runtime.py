@@ -16,6 +16,9 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 # Arrays of numbers up to this length have a Struct made for their length, and kept: 13 lengths of one array, 13 ** 3
 # of the three arrays in a partition's metadata.
 PACKED_LENGTH_MAX: Final = 12
+# Elements of all arrays of one request together. An element of three bytes can cost a hundred here, so the size of a
+# frame does not bound the memory it takes decoded; this does: about 30 MB.
+REQUEST_ELEMENTS_MAX: Final = 250_000
 ONE_BYTE_VARINT_MAX: Final = 0x7F
 UNSIGNED_VARINT_SIZE_MAX: Final = 5
 
@@ -69,6 +72,11 @@ def overrun(size: int, present: int) -> ValueError:
 def overcount(number: int, present: int) -> ValueError:
     """The complaint about the count of an array."""
     return ValueError(f"{number} elements can't be in the {max(present, 0)} bytes that are left")
+
+
+def overcrowded() -> ValueError:
+    """The complaint about a request of too many parts."""
+    return ValueError(f"the request has more than {REQUEST_ELEMENTS_MAX} array elements; send several")
 
 
 def bad_null() -> ValueError:

@@ -34,6 +34,7 @@ class Source:
             "skip_tags": runtime.skip_tags,
             "overrun": runtime.overrun,
             "overcount": runtime.overcount,
+            "overcrowded": runtime.overcrowded,
             "bad_null": runtime.bad_null,
             "bad_uuid": runtime.bad_uuid,
             "split": runtime.split,
