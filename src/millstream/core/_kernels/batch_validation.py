@@ -23,6 +23,9 @@ if cython.compiled:
         load_int32,
         load_int64,
         load_uint32,
+        read_plain_record,
+        read_varint,
+        skip_sized,
     )
 else:
     from millstream.core._kernels.interpreted import (
@@ -32,6 +35,9 @@ else:
         load_int32,
         load_int64,
         load_uint32,
+        read_plain_record,
+        read_varint,
+        skip_sized,
     )
 
 _HEADER_SIZE = cython.declare(cython.Py_ssize_t, 61)
@@ -58,64 +64,17 @@ _BAD_RECORD_OFFSET = cython.declare(cython.int, 12)
 _RECORDS_LEFT = cython.declare(cython.int, 13)
 _NO_KEY = cython.declare(cython.int, 14)
 _BAD_TIMESTAMP = cython.declare(cython.int, 15)
+_BAD_ATTRIBUTES = cython.declare(cython.int, 16)
+_BAD_PRODUCER = cython.declare(cython.int, 17)
+_BAD_MAX_TIMESTAMP = cython.declare(cython.int, 18)
 
 _REQUIRE_KEYS = cython.declare(cython.int, 1)
 _CHECK_TIMESTAMPS = cython.declare(cython.int, 2)
 
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-@cython.returns(cython.longlong)
-def _varint(base: cython.p_const_uchar, cursor: cython.p_longlong, end: cython.Py_ssize_t) -> int:
-    """Return the zigzag varint at cursor[0] and move the cursor behind it, or beyond `end` if it doesn't end there."""
-    position: cython.Py_ssize_t = cursor[0]
-    raw: cython.ulonglong
-    byte: cython.ulonglong
-    shift: cython.int
-    if position >= end:
-        cursor[0] = end + 1
-        return 0
-    raw = base[position]
-    position += 1
-    if raw >= 128:
-        raw &= 127
-        shift = 7
-        while True:
-            if position >= end or shift > 63:
-                cursor[0] = end + 1
-                return 0
-            byte = base[position]
-            position += 1
-            raw |= (byte & 127) << shift
-            if byte < 128:
-                break
-            shift += 7
-        if not cython.compiled:
-            raw &= 0xFFFFFFFFFFFFFFFF
-    cursor[0] = position
-    return cython.cast(cython.longlong, raw >> 1) ^ -cython.cast(cython.longlong, raw & 1)
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-@cython.returns(cython.void)
-def _skip(
-    base: cython.p_const_uchar, cursor: cython.p_longlong, end: cython.Py_ssize_t, size_min: cython.longlong
-) -> None:
-    """Move the cursor behind a size and that many bytes, or beyond `end`; cursor[1] is the size."""
-    size: cython.longlong = _varint(base, cursor, end)
-    cursor[1] = size
-    if size > 0:
-        if size > end - cursor[0]:
-            cursor[0] = end + 1
-        else:
-            cursor[0] += size
-    elif size < size_min:
-        cursor[0] = end + 1
+# LogAppendTime, control, delete horizon: a producer sets none of them. Codec 4 is the last.
+_REFUSED_BITS = cython.declare(cython.longlong, 0x68)
+_CODEC_MASK = cython.declare(cython.longlong, 0x07)
+_CODEC_MAX = cython.declare(cython.longlong, 4)
 
 
 @cython.cfunc
@@ -140,50 +99,47 @@ def _walk(
     found[0] is the index of the record at fault, found[1] the greatest timestamp, found[2] how many pairs (index,
     fault) went to `errors`: records that are well-formed and yet refused, one after the other up to the capacity.
     """
-    cursor: cython.longlong[2] = [position, 0]
+    cursor: cython.longlong[1] = [position]
+    fields: cython.longlong[5] = [0, 0, 0, 0, 0]
     index: cython.longlong = 0
-    record_end: cython.longlong
     length: cython.longlong
+    record_end: cython.longlong
+    offset_delta: cython.longlong
+    headers: cython.longlong
     timestamp: cython.longlong
     greatest: cython.longlong = -_INT64_MAX - 1
-    headers: cython.longlong
-    offset_delta: cython.longlong
-    has_key: cython.bint
     fault: cython.int = _VALID
     record_fault: cython.int
     error_count: cython.Py_ssize_t = 0
     while index < count:
-        length = _varint(base, cursor, end)
-        if cursor[0] > end or length < 0 or length > end - cursor[0]:
-            fault = _BAD_RECORD
-            break
-        record_end = cursor[0] + length
-        cursor[0] += 1  # attributes: Kafka defines no bit of them
-        timestamp = add_int64(base_timestamp, _varint(base, cursor, end))
-        offset_delta = _varint(base, cursor, end)
-        _skip(base, cursor, end, -1)
-        has_key = cursor[1] >= 0
-        _skip(base, cursor, end, -1)
-        headers = _varint(base, cursor, end)
-        if headers != 0:
-            if headers < 0 or headers > end - cursor[0]:
+        if not read_plain_record(base, cursor, end, index, fields):
+            length = read_varint(base, cursor, end)
+            if cursor[0] > end or length < 0 or length > end - cursor[0]:
                 fault = _BAD_RECORD
                 break
-            while headers > 0 and cursor[0] <= end:
-                _skip(base, cursor, end, 0)
-                _skip(base, cursor, end, -1)
+            record_end = cursor[0] + length
+            cursor[0] += 1  # attributes: Kafka defines no bit of them
+            fields[0] = read_varint(base, cursor, record_end)
+            offset_delta = read_varint(base, cursor, record_end)
+            fields[1] = skip_sized(base, cursor, record_end, -1)
+            skip_sized(base, cursor, record_end, -1)
+            headers = read_varint(base, cursor, record_end)
+            while headers > 0 and cursor[0] < record_end:
+                skip_sized(base, cursor, record_end, 0)
+                skip_sized(base, cursor, record_end, -1)
                 headers -= 1
-        if cursor[0] != record_end:
-            fault = _BAD_RECORD
-            break
-        if offset_delta != index:
-            fault = _BAD_RECORD_OFFSET
-            break
+            if cursor[0] != record_end or headers != 0:
+                fault = _BAD_RECORD
+                break
+            if offset_delta != index:
+                fault = _BAD_RECORD_OFFSET
+                break
+        timestamp = add_int64(base_timestamp, fields[0])
         if timestamp > greatest:
             greatest = timestamp
         if flags != 0:
             record_fault = _VALID
-            if (flags & _REQUIRE_KEYS) and not has_key:
+            if (flags & _REQUIRE_KEYS) and fields[1] < 0:
                 record_fault = _NO_KEY
             elif (
                 (flags & _CHECK_TIMESTAMPS)
@@ -209,55 +165,76 @@ def _walk(
     return fault
 
 
-def walk_records(
-    data: cython.const[cython.uchar][::1],
-    count: cython.longlong,
-    base_timestamp: cython.longlong,
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.returns(cython.longlong)
+def _latest(now_ms: cython.longlong, after_max_ms: cython.longlong) -> int:
+    return now_ms + after_max_ms if after_max_ms < _INT64_MAX - now_ms else _INT64_MAX
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.returns(cython.int)
+def _inspect(
+    base: cython.p_const_uchar,
+    size: cython.Py_ssize_t,
     flags: cython.int,
     timestamp_min: cython.longlong,
     timestamp_max: cython.longlong,
-    errors: cython.longlong[::1],
-) -> tuple[int, int, int, int]:
-    """Walk `data`, the uncompressed records of one batch; return (fault, record index, greatest timestamp, errors).
-
-    The fault is the first one. Records that are well-formed and yet refused (no key, timestamp out of bounds) go to
-    `errors` as pairs (index, fault) while there is room, and the walk goes on.
-    """
-    size: cython.Py_ssize_t = len(data)
-    capacity: cython.Py_ssize_t = len(errors) // 2
-    fault: cython.int
-    if count <= 0:
-        return _BAD_COUNT, 0, _NO_TIMESTAMP, 0
-    if size == 0:
-        return _BAD_RECORD, 0, _NO_TIMESTAMP, 0
-    found: cython.longlong[3] = [0, 0, 0]
-    base: cython.p_const_uchar = cython.address(data[0]) if cython.compiled else data
-    out: cython.p_longlong = cython.NULL
-    if capacity:
-        out = cython.address(errors[0]) if cython.compiled else errors
-    with cython.nogil:
-        fault = _walk(base, 0, size, count, base_timestamp, flags, timestamp_min, timestamp_max, found, out, capacity)
-    return fault, found[0], found[1], found[2]
+    found: cython.p_longlong,
+) -> int:
+    """Check a batch whose length is its size; return the fault. found[1] becomes its greatest timestamp."""
+    count: cython.longlong = load_int32(base, 57)
+    attributes: cython.longlong = load_int16(base, 21)
+    if load_uint32(base, 17) != crc_of(base, 21, size, 0):
+        return _BAD_CRC
+    if load_int64(base, 0) != 0:
+        return _BAD_BASE_OFFSET
+    if count <= 0 or load_int32(base, 23) != count - 1:
+        return _BAD_COUNT
+    if attributes & _REFUSED_BITS or (attributes & _CODEC_MASK) > _CODEC_MAX:
+        return _BAD_ATTRIBUTES
+    if load_int64(base, 43) >= 0 and (load_int16(base, 51) < 0 or load_int32(base, 53) < 0):
+        return _BAD_PRODUCER
+    if attributes & _CODEC_MASK:
+        found[1] = load_int64(base, 35)
+        return _BAD_MAX_TIMESTAMP if (flags & _CHECK_TIMESTAMPS) and found[1] > timestamp_max else _VALID
+    return _walk(
+        base,
+        _HEADER_SIZE,
+        size,
+        count,
+        load_int64(base, 27),
+        flags,
+        timestamp_min,
+        timestamp_max,
+        found,
+        cython.NULL,
+        0,
+    )
 
 
 def inspect_batch(
     data: cython.const[cython.uchar][::1],
     size_bytes_max: cython.longlong,
     flags: cython.int,
-    timestamp_min: cython.longlong,
-    timestamp_max: cython.longlong,
+    now_ms: cython.longlong,
+    before_max_ms: cython.longlong,
+    after_max_ms: cython.longlong,
 ) -> tuple[int, ...] | int:
     """Check one produced batch whole: header, CRC, and its records unless they are compressed.
 
     Returns the 13 fields of a BatchHeader in their order, max_timestamp being what the records say where they could be
-    read; or the fault, as a number.
+    read; or the fault, as a number. The three times are not negative.
     """
     size: cython.Py_ssize_t = len(data)
     if size < _LENGTH_END:
         return _EMPTY
     base: cython.p_const_uchar = cython.address(data[0]) if cython.compiled else data
     length: cython.longlong = load_int32(base, 8)
-    fault: cython.int = _VALID
     if size > 16:
         if base[16] < 2:
             return _OLD_MAGIC
@@ -271,57 +248,76 @@ def inspect_batch(
         return _TRAILING_BYTES
     if size > size_bytes_max:
         return _TOO_LARGE
-    base_offset: cython.longlong = load_int64(base, 0)
-    crc: cython.longlong = load_uint32(base, 17)
-    attributes: cython.longlong = load_int16(base, 21)
-    last_offset_delta: cython.longlong = load_int32(base, 23)
-    base_timestamp: cython.longlong = load_int64(base, 27)
-    max_timestamp: cython.longlong = load_int64(base, 35)
-    count: cython.longlong = load_int32(base, 57)
+    timestamp_max: cython.longlong = _latest(now_ms, after_max_ms)
     found: cython.longlong[3] = [0, 0, 0]
-    walked: cython.bint = not (attributes & 7)
+    fault: cython.int
     if size < _NOGIL_BYTES:
-        if crc != crc_of(base, 21, size, 0):
-            return _BAD_CRC
-        if base_offset != 0:
-            return _BAD_BASE_OFFSET
-        if count <= 0 or last_offset_delta != count - 1:
-            return _BAD_COUNT
-        if walked:
-            fault = _walk(
-                base, 61, size, count, base_timestamp, flags, timestamp_min, timestamp_max, found, cython.NULL, 0
-            )
+        fault = _inspect(base, size, flags, now_ms - before_max_ms, timestamp_max, found)
     else:
         with cython.nogil:
-            if crc != crc_of(base, 21, size, 0):
-                fault = _BAD_CRC
-            elif base_offset != 0:
-                fault = _BAD_BASE_OFFSET
-            elif count <= 0 or last_offset_delta != count - 1:
-                fault = _BAD_COUNT
-            elif walked:
-                fault = _walk(
-                    base, 61, size, count, base_timestamp, flags, timestamp_min, timestamp_max, found, cython.NULL, 0
-                )
+            fault = _inspect(base, size, flags, now_ms - before_max_ms, timestamp_max, found)
     if fault != _VALID:
         return fault
-    if walked:
-        max_timestamp = found[1]
     return (
-        base_offset,
+        load_int64(base, 0),
         length,
         load_int32(base, 12),
         2,
-        crc,
-        attributes,
-        last_offset_delta,
-        base_timestamp,
-        max_timestamp,
+        load_uint32(base, 17),
+        load_int16(base, 21),
+        load_int32(base, 23),
+        load_int64(base, 27),
+        found[1],
         load_int64(base, 43),
         load_int16(base, 51),
         load_int32(base, 53),
-        count,
+        load_int32(base, 57),
     )
+
+
+def walk_records(
+    data: cython.const[cython.uchar][::1],
+    count: cython.longlong,
+    base_timestamp: cython.longlong,
+    flags: cython.int,
+    now_ms: cython.longlong,
+    before_max_ms: cython.longlong,
+    after_max_ms: cython.longlong,
+    errors: cython.longlong[::1],
+) -> tuple[int, int, int, int]:
+    """Walk `data`, the uncompressed records of one batch; return (fault, record index, greatest timestamp, errors).
+
+    The fault is the first one. Records that are well-formed and yet refused (no key, timestamp out of bounds) go to
+    `errors` as pairs (index, fault) while there is room, and the walk goes on. The three times are not negative.
+    """
+    size: cython.Py_ssize_t = len(data)
+    capacity: cython.Py_ssize_t = len(errors) // 2
+    fault: cython.int
+    if count <= 0:
+        return _BAD_COUNT, 0, _NO_TIMESTAMP, 0
+    if size == 0:
+        return _BAD_RECORD, 0, _NO_TIMESTAMP, 0
+    timestamp_max: cython.longlong = _latest(now_ms, after_max_ms)
+    found: cython.longlong[3] = [0, 0, 0]
+    base: cython.p_const_uchar = cython.address(data[0]) if cython.compiled else data
+    out: cython.p_longlong = cython.NULL
+    if capacity:
+        out = cython.address(errors[0]) if cython.compiled else errors
+    with cython.nogil:
+        fault = _walk(
+            base,
+            0,
+            size,
+            count,
+            base_timestamp,
+            flags,
+            now_ms - before_max_ms,
+            timestamp_max,
+            found,
+            out,
+            capacity,
+        )
+    return fault, found[0], found[1], found[2]
 
 
 def is_compiled() -> bool:

@@ -69,6 +69,44 @@ def store_int64(data: Any, position: int, number: int) -> None:
     data[position : position + 8] = (number & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "big")
 
 
+def read_varint(data: Any, cursor: list[int], end: int) -> int:
+    """Return the zigzag varint at cursor[0] and move the cursor behind it, or to end + 1 where it doesn't end there."""
+    position, raw = cursor[0], 0
+    cursor[0] = end + 1
+    for shift in range(0, 70, 7):
+        if position >= end:
+            break
+        byte = data[position]
+        position += 1
+        raw |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            cursor[0] = position
+            raw &= 0xFFFFFFFFFFFFFFFF
+            return (raw >> 1) ^ -(raw & 1)
+    return 0
+
+
+def skip_sized(data: Any, cursor: list[int], end: int, size_min: int) -> int:
+    """Pass over a varint and that many bytes behind it; return the size.
+
+    Below size_min, or where the bytes go beyond `end`, the cursor moves to end + 1.
+    """
+    size = read_varint(data, cursor, end)
+    if size < 0:
+        if size < size_min:
+            cursor[0] = end + 1
+    elif size > end - cursor[0]:
+        cursor[0] = end + 1
+    else:
+        cursor[0] += size
+    return size
+
+
+def read_plain_record(*_: Any) -> bool:
+    """Return False: in Python the careful way is as quick for the usual record as for any other."""
+    return False
+
+
 def add_int64(left: int, right: int) -> int:
     """Return the sum, wrapped around to 64 bits as Java's are."""
     total = (left + right) & 0xFFFFFFFFFFFFFFFF

@@ -202,6 +202,150 @@ static inline void store_int64(uint8_t *data, ptrdiff_t position, int64_t number
     memcpy(data + position, &value, 8);
 }
 
+/* A zigzag varint of up to 10 bytes, as records have them: read at cursor[0], which moves behind it, or to end + 1 where
+ * it doesn't end in time. Inlined whatever the compiler thinks, so that the cursor lives in a register; what takes more
+ * than two bytes is rare and goes by value.
+ */
+typedef struct {
+    int64_t position;
+    uint64_t raw;
+} ms_long_varint;
+
+__attribute__((noinline)) static ms_long_varint ms_read_long_varint(const uint8_t *data, int64_t position, int64_t end) {
+    ms_long_varint result = {end + 1, 0};
+    uint64_t raw = 0;
+    for (int shift = 0; shift < 70 && position < end; shift += 7) {
+        uint64_t byte = data[position++];
+        raw |= (byte & 0x7f) << shift;
+        if (byte < 0x80) {
+            result.position = position;
+            result.raw = raw;
+            break;
+        }
+    }
+    return result;
+}
+
+static inline int64_t ms_unzigzag(uint64_t raw) { return (int64_t)(raw >> 1) ^ -(int64_t)(raw & 1); }
+
+__attribute__((always_inline)) static inline int64_t read_varint(const uint8_t *data, long long *cursor, int64_t end) {
+    int64_t position = cursor[0];
+    if (__builtin_expect(position < end - 2, 1)) {
+        uint64_t raw = data[position];
+        if (raw < 0x80) {
+            cursor[0] = position + 1;
+            return ms_unzigzag(raw);
+        }
+        if (data[position + 1] < 0x80) {
+            cursor[0] = position + 2;
+            return ms_unzigzag((raw & 0x7f) | (uint64_t)data[position + 1] << 7);
+        }
+    }
+    ms_long_varint result = ms_read_long_varint(data, position, end);
+    cursor[0] = result.position;
+    return ms_unzigzag(result.raw);
+}
+
+/* A conditional move would make the cursor wait for the data; a branch is foretold. This keeps the compiler to one. */
+#define MS_NO_CMOV __asm__ volatile("")
+
+/* A varint and that many bytes behind it, passed over; the size is returned, -1 being null. Below size_min, or beyond
+ * `end`, the cursor moves to end + 1.
+ */
+__attribute__((always_inline)) static inline int64_t skip_sized(const uint8_t *data, long long *cursor, int64_t end,
+                                                                int64_t size_min) {
+    int64_t size = read_varint(data, cursor, end);
+    if (size < 0) {
+        if (__builtin_expect(size < size_min, 0)) {
+            MS_NO_CMOV;
+            cursor[0] = end + 1;
+        }
+    } else if (__builtin_expect(size > end - cursor[0], 0)) {
+        MS_NO_CMOV;
+        cursor[0] = end + 1;
+    } else {
+        cursor[0] += size;
+    }
+    return size;
+}
+
+/* The usual record at the cursor: it ends well before `end`, its varints take up to three bytes, its offset delta is
+ * `index`, and it has no headers. Returns whether it is one, with the cursor behind it and its timestamp delta, key size,
+ * key end, value size and value end in `fields`; if not, the cursor stays and the careful way has to be taken.
+ *
+ * The six varints together take less than the slack, and sizes are held against the record's end before they are used,
+ * so no read needs a look at the data's end. The record's own length leads to the next one: that is a shorter chain of
+ * loads than to go through the value, and the barrier keeps the compiler from taking the one for the other.
+ */
+#define MS_SLACK 64
+
+/* A varint of up to three bytes before its zigzag is undone (twice the number, or twice the complement plus 1), or
+ * UINT64_MAX. Three bytes from the cursor on may be read.
+ */
+__attribute__((always_inline)) static inline uint64_t ms_read_near(const uint8_t *data, long long *cursor) {
+    int64_t position = cursor[0];
+    uint64_t raw = data[position];
+    if (raw < 0x80) {
+        cursor[0] = position + 1;
+        return raw;
+    }
+    if (data[position + 1] < 0x80) {
+        cursor[0] = position + 2;
+        return (raw & 0x7f) | (uint64_t)data[position + 1] << 7;
+    }
+    if (data[position + 2] < 0x80) {
+        cursor[0] = position + 3;
+        return (raw & 0x7f) | (data[position + 1] & 0x7fu) << 7 | (uint64_t)data[position + 2] << 14;
+    }
+    return UINT64_MAX;
+}
+
+/* Passes over a size and that many bytes, not beyond `record_end`; a size of -1 is null. */
+__attribute__((always_inline)) static inline int ms_skip_near(const uint8_t *data, long long *cursor,
+                                                              int64_t record_end, long long *size) {
+    if (data[cursor[0]] == 1) {
+        cursor[0] += 1;
+        *size = -1;
+        return 1;
+    }
+    uint64_t raw = ms_read_near(data, cursor);
+    *size = (int64_t)(raw >> 1);
+    if (__builtin_expect((raw & 1) || *size > record_end - cursor[0], 0))
+        return 0;
+    cursor[0] += *size;
+    return 1;
+}
+
+__attribute__((always_inline)) static inline int read_plain_record(const uint8_t *data, long long *cursor, int64_t end,
+                                                                   int64_t index, long long *fields) {
+    long long inside[1] = {cursor[0]};
+    if (__builtin_expect(inside[0] > end - MS_SLACK, 0))
+        return 0;
+    uint64_t raw = ms_read_near(data, inside);
+    int64_t length = (int64_t)(raw >> 1);
+    if (__builtin_expect((raw & 1) || length > end - MS_SLACK - inside[0], 0))
+        return 0;
+    int64_t record_end = inside[0] + length;
+    inside[0] += 1; /* attributes: Kafka defines no bit of them */
+    raw = ms_read_near(data, inside);
+    if (__builtin_expect(raw == UINT64_MAX, 0))
+        return 0;
+    fields[0] = ms_unzigzag(raw);
+    if (__builtin_expect(ms_read_near(data, inside) != (uint64_t)index << 1, 0))
+        return 0;
+    if (__builtin_expect(!ms_skip_near(data, inside, record_end, &fields[1]), 0))
+        return 0;
+    fields[2] = inside[0];
+    if (__builtin_expect(!ms_skip_near(data, inside, record_end, &fields[3]), 0))
+        return 0;
+    fields[4] = inside[0];
+    if (__builtin_expect(data[inside[0]] != 0 || inside[0] + 1 != record_end, 0))
+        return 0;
+    __asm__("" : "+r"(record_end));
+    cursor[0] = record_end;
+    return 1;
+}
+
 /* Sums wrap around as Java's do; in C a signed overflow would be undefined. */
 static inline int64_t add_int64(int64_t left, int64_t right) {
     return (int64_t)((uint64_t)left + (uint64_t)right);

@@ -8,4 +8,9 @@ cdef extern from "native.h" nogil:
     long long load_int16(const unsigned char *data, Py_ssize_t position)
     void store_int32(unsigned char *data, Py_ssize_t position, long long number)
     void store_int64(unsigned char *data, Py_ssize_t position, long long number)
+    long long read_varint(const unsigned char *data, long long *cursor, long long end)
+    long long skip_sized(const unsigned char *data, long long *cursor, long long end, long long size_min)
+    bint read_plain_record(
+        const unsigned char *data, long long *cursor, long long end, long long index, long long *fields
+    )
     long long add_int64(long long left, long long right)

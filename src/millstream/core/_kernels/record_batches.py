@@ -47,6 +47,7 @@ _LENGTH_END = cython.declare(cython.Py_ssize_t, 12)
 _MAGIC_AT = cython.declare(cython.Py_ssize_t, 16)
 _CRC_AT = cython.declare(cython.Py_ssize_t, 17)
 _ATTRIBUTES_AT = cython.declare(cython.Py_ssize_t, 21)
+_LOG_APPEND_TIME_BIT = cython.declare(cython.int, 0x08)
 _CONTROL_BIT = cython.declare(cython.longlong, 0x20)
 _INT32_MAX = cython.declare(cython.longlong, 2147483647)
 _INT64_MAX = cython.declare(cython.longlong, 9223372036854775807)
@@ -372,6 +373,42 @@ def trim_batches(
     if start < 0:
         return position, position, offset, offset, corrupt, needed
     return start, position, first_offset, next_offset, corrupt, 0
+
+
+def set_log_fields(
+    buffer: cython.uchar[::1],
+    base_offset: cython.longlong,
+    leader_epoch: cython.longlong,
+    max_timestamp: object = None,
+    log_append_time_ms: object = None,
+) -> None:
+    """Write into the whole batch at the start of `buffer` what the log decides, in place.
+
+    Base offset and leader epoch lie outside the CRC, which is made again only where more has to change: with
+    log_append_time_ms the batch becomes LogAppendTime of that time; else with max_timestamp (of the header that
+    validate_batch returned) a greatest timestamp that the producer got wrong is put right, as Kafka does.
+    """
+    size: cython.Py_ssize_t = len(buffer)
+    if size < _HEADER_SIZE:
+        raise ValueError(f"{size} bytes are no batch")
+    base: cython.p_uchar = cython.address(buffer[0]) if cython.compiled else buffer
+    end: cython.longlong = load_int32(base, 8) + _LENGTH_END
+    timestamp: cython.longlong
+    if not _HEADER_SIZE <= end <= size:
+        raise ValueError(f"a batch of {end} bytes in a buffer of {size}")
+    store_int64(base, 0, base_offset)
+    store_int32(base, 12, leader_epoch)
+    if log_append_time_ms is not None:
+        timestamp = log_append_time_ms
+        base[22] |= _LOG_APPEND_TIME_BIT
+    elif max_timestamp is not None:
+        timestamp = max_timestamp
+        if timestamp == load_int64(base, 35):
+            return
+    else:
+        return
+    store_int64(base, 35, timestamp)
+    store_int32(base, _CRC_AT, crc_of(base, _ATTRIBUTES_AT, cython.cast(cython.Py_ssize_t, end), 0))
 
 
 def find_batch(

@@ -38,15 +38,22 @@ The kernels that work on many batches a call, with the GIL released (`data` is a
 
     inspect_batch(data, ...)      the produce path, used by validate_batch
     walk_records(data, ...)       validate-only walk of uncompressed records, used by validate_batch and open_batch
-    locate_records(data, position, end, columns..., first, check_crc) / locate_payload(...): see RecordColumns
+    locate_records, locate_payload     records into columns; RecordColumns holds the columns and calls them
 """
 
 from __future__ import annotations
 
 from millstream.core._kernels.batch_validation import inspect_batch, walk_records
 from millstream.core._kernels.crc32c import crc32c
-from millstream.core._kernels.record_batches import check_batches, find_batch, index_batches, trim_batches
+from millstream.core._kernels.record_batches import (
+    check_batches,
+    find_batch,
+    index_batches,
+    set_log_fields,
+    trim_batches,
+)
 from millstream.core.records.builder import BatchBuilder, append_varint, seal
+from millstream.core.records.columns import RecordColumns
 from millstream.core.records.compression import compress, decompress
 from millstream.core.records.errors import CorruptRecordError, DecompressedTooLargeError, InvalidBatchError
 from millstream.core.records.header import (
@@ -61,7 +68,6 @@ from millstream.core.records.header import (
     Compression,
     TimestampType,
     read_header,
-    set_log_fields,
 )
 from millstream.core.records.reader import DECOMPRESSED_BYTES_MAX, Record, iter_batches, iter_records, read_varint
 from millstream.core.records.scan import (
@@ -151,6 +157,7 @@ __all__ = [
     "DecompressedTooLargeError",
     "InvalidBatchError",
     "Record",
+    "RecordColumns",
     "StopReason",
     "TimestampType",
     "TrimmedFetch",

@@ -22,7 +22,6 @@ import struct
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
-from millstream.core._kernels.crc32c import crc32c
 from millstream.core.records.errors import CorruptRecordError
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -48,11 +47,6 @@ LOG_APPEND_TIME_BIT: Final = 0x08
 TRANSACTIONAL_BIT: Final = 0x10
 CONTROL_BIT: Final = 0x20
 DELETE_HORIZON_BIT: Final = 0x40
-
-_BASE_OFFSET: Final = struct.Struct(">q")
-_EPOCH: Final = struct.Struct(">i")
-_CRC: Final = struct.Struct(">I")
-_ATTRIBUTES: Final = struct.Struct(">h")
 
 assert HEADER_SIZE == 61, HEADER_SIZE
 assert struct.calcsize(">qi") == LENGTH_END
@@ -157,31 +151,3 @@ def read_header(data: Buffer, position: int = 0) -> BatchHeader:
     if header.magic != MAGIC:
         raise CorruptRecordError(f"the batch at {position} has magic {header.magic}, not {MAGIC}", position)
     return header
-
-
-def set_log_fields(
-    buffer: bytearray | memoryview,
-    base_offset: int,
-    leader_epoch: int,
-    *,
-    max_timestamp: int | None = None,
-    log_append_time_ms: int | None = None,
-) -> None:
-    """Write into the batch at the start of `buffer` what the log decides, in place.
-
-    Base offset and leader epoch lie outside the CRC. It is made again only where more has to change: with
-    log_append_time_ms the batch becomes LogAppendTime of that time; else with max_timestamp (of the header that
-    validate_batch returned) a greatest timestamp that the producer got wrong is put right, as Kafka does.
-    """
-    _BASE_OFFSET.pack_into(buffer, 0, base_offset)
-    _EPOCH.pack_into(buffer, LENGTH_END, leader_epoch)
-    if log_append_time_ms is None:
-        if max_timestamp is None or _BASE_OFFSET.unpack_from(buffer, MAX_TIMESTAMP_POSITION)[0] == max_timestamp:
-            return
-    else:
-        (attributes,) = _ATTRIBUTES.unpack_from(buffer, ATTRIBUTES_POSITION)
-        _ATTRIBUTES.pack_into(buffer, ATTRIBUTES_POSITION, attributes | LOG_APPEND_TIME_BIT)
-        max_timestamp = log_append_time_ms
-    _BASE_OFFSET.pack_into(buffer, MAX_TIMESTAMP_POSITION, max_timestamp)
-    end = LENGTH_END + _EPOCH.unpack_from(buffer, 8)[0]
-    _CRC.pack_into(buffer, CRC_POSITION, crc32c(memoryview(buffer)[ATTRIBUTES_POSITION:end]))
