@@ -20,7 +20,7 @@ from millstream.core.broker.broker_gauges import CollectorTimes, register_gauges
 from millstream.core.broker.disk_space import CHECK_INTERVAL_MS, DiskWatermark
 from millstream.core.broker.health import Health
 from millstream.core.broker.http import Answer, HttpServer
-from millstream.core.broker.log_tasks import FLUSH_INTERVAL_MS, LogTasks
+from millstream.core.broker.log_tasks import FLUSH_INTERVAL_MS, UNLINK_INTERVAL_MS, LogTasks
 from millstream.core.broker.metadata_applier import MetadataApplier
 from millstream.core.broker.periodic import Periodic
 from millstream.core.broker.watchdog import Watchdog
@@ -127,11 +127,12 @@ class ControlPlane:
 
         tasks, logs = self.tasks, self._broker.logs
 
-        def on_thread(work: Callable[[], object]) -> Callable[[], Awaitable[None]]:
+        def on_thread(work: Callable[[], object]) -> Callable[[], Awaitable[object]]:
             return lambda: tasks.run_on_thread(work)
 
         return [
             Periodic("retention", configured("log.retention.check.interval.ms"), self._run_retention),
+            Periodic("freeing of deleted files", lambda: UNLINK_INTERVAL_MS, tasks.run_unlinks),
             Periodic("flush", lambda: FLUSH_INTERVAL_MS, tasks.run_flushes),
             Periodic(
                 "producer expiry",

@@ -10,9 +10,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
-
-from millstream.core.wire import KafkaError
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
@@ -21,10 +20,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PARTITIONS_PER_STEP: Final = 64  # partitions handled in one job on the thread, or one pass of the loop
 FLUSH_INTERVAL_MS: Final = (
     250  # how often it is looked for records older than flush.ms; flushes are late by this at most
 )
+UNLINK_INTERVAL_MS: Final = 1000
 UNLIMITED: Final = 2**63 - 1
 
 
@@ -43,21 +45,25 @@ class LogTasks:
         self._thread.shutdown(wait=True)
 
     async def run_retention(self) -> None:
-        """Delete the segments that are too old, too many, or before the log start."""
+        """Let go of the segments that are too old, too many, or before the log start."""
+        logs = self._broker.logs
         for step in self._steps():
-            await self._broker.loop.run_in_executor(
-                self._thread, self._delete_old_segments, [(log, part.high_watermark) for part, log in step]
-            )
+            high_watermarks = {log.topic_partition: partition.high_watermark for partition, log in step}
+            freed = await self.run_on_thread(partial(logs.delete_old_segments, self._now_ms(), high_watermarks))
+            if freed:
+                logger.info("retention lets go of %d bytes", freed)
+
+    async def run_unlinks(self) -> None:
+        """Free the space of deleted segments and partitions whose file.delete.delay.ms has passed."""
+        await self.run_on_thread(partial(self._broker.logs.unlink_doomed, self._now_ms()))
 
     async def run_producer_expiry(self) -> None:
         """Forget idempotent producers that have sent nothing for producer.id.expiration.ms."""
         expiration_ms = self._broker.control.config.integer("producer.id.expiration.ms")
-        now_ms = self._now_ms()
         for step in self._steps():
-            for _, log in step:
-                if len(log.producers):
-                    log.producers.expire(now_ms, expiration_ms)
-            await asyncio.sleep(0)
+            logs = [log for _, log in step if len(log.producers)]
+            if logs:
+                await self.run_on_thread(partial(_expire_producers, logs, self._now_ms(), expiration_ms))
 
     async def run_flushes(self) -> None:
         """Flush what has waited for flush.ms; log directories flush on their own threads."""
@@ -76,9 +82,9 @@ class LogTasks:
             await asyncio.sleep(0)
         self._unflushed_since_ms = waiting
 
-    async def run_on_thread(self, work: Callable[[], object]) -> None:
+    async def run_on_thread(self, work: Callable[[], T]) -> T:
         """Run one piece of disk work in line with the others."""
-        await self._broker.loop.run_in_executor(self._thread, work)
+        return await self._broker.loop.run_in_executor(self._thread, work)
 
     def _steps(self) -> Iterator[list[tuple[Partition, Log]]]:
         """All partitions that are served, in slices."""
@@ -94,23 +100,11 @@ class LogTasks:
         if step:
             yield step
 
-    # On the thread.
 
-    def _delete_old_segments(self, logs: Sequence[tuple[Log, int]]) -> None:
-        now_ms = self._now_ms()
-        for log, high_watermark in logs:
-            try:
-                deleted = log.delete_old_segments(now_ms, high_watermark)
-            except (KafkaError, OSError) as error:
-                logger.warning("retention of %s: %s; it is tried again with the next run", log.topic_partition, error)
-                continue
-            if deleted:
-                logger.info(
-                    "retention deleted %s segments of %s; its log starts at %d",
-                    deleted,
-                    log.topic_partition,
-                    log.log_start_offset,
-                )
+def _expire_producers(logs: Sequence[Log], now_ms: int, expiration_ms: int) -> None:
+    for log in logs:
+        with log.lock:
+            log.producers.expire(now_ms, expiration_ms)
 
 
 def _flush_ended(_flushed_offset: int | None, error: BaseException | None) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from millstream.core.config import EffectiveConfig, TopicConfigDefaults, effective_broker_config
-from millstream.core.log import Log, LogConfig, TopicPartition
+from millstream.core.log import LogConfig, TopicPartition
 from millstream.core.wire import KafkaError
 
 if TYPE_CHECKING:
@@ -236,9 +236,3 @@ class MetadataApplier:
                 self._broker.logs.delete_log(tp)
             except (KafkaError, OSError) as error:
                 logger.warning("the log of deleted partition %s could not be removed: %s", tp, error)
-
-
-def log_of(broker: Broker, tp: TopicPartition) -> Log | None:
-    """The log of a partition that this broker leads or follows; None where it is offline or unknown."""
-    partition = broker.partitions.get(tp.topic, tp.partition)
-    return None if partition is None else partition.log
