@@ -58,7 +58,6 @@ FOLDER_NAME: Final = "__cluster_metadata-0"
 
 _SNAPSHOT: Final = re.compile(r"(?P<offset>[0-9]{20})-(?P<epoch>[0-9]{10})\.checkpoint\Z")
 _SEGMENT: Final = re.compile(r"(?P<offset>[0-9]{20})\.log\Z")
-MAGIC: Final = 2
 _CRC_START: Final = 21  # where the bytes that a batch's CRC covers begin
 
 
@@ -127,18 +126,27 @@ def _batches(path: Path, *, is_last: bool) -> Iterator[tuple[BatchHeader, memory
     position = 0
     try:
         for header, batch in iter_batches(data):
-            if header.magic != MAGIC or crc32c(batch[_CRC_START:]) != header.crc:
+            if crc32c(batch[_CRC_START:]) != header.crc:
                 break
             yield header, batch
             position += len(batch)
     except CorruptRecordError:
-        pass  # found again below, with its position
-    rest = memoryview(data)[position:]
-    torn = len(rest) < HEADER_SIZE or read_header(rest).size_bytes >= len(rest) or not any(rest)
-    if rest and not (is_last and torn):
+        pass  # `position` is where it lies, and is looked at below
+    rest = data[position:]
+    if rest and not (is_last and _is_torn(rest)):
         raise AdoptionError(
             f"{path}: the batch at byte {position} is damaged; restore the file, or begin with an empty directory"
         )
+
+
+def _is_torn(rest: bytes) -> bool:
+    """Return whether these bytes are what a crash leaves of a batch: too few of them, the last of all, or zeros."""
+    if len(rest) < HEADER_SIZE or not any(rest):
+        return True
+    try:
+        return read_header(rest).size_bytes >= len(rest)
+    except CorruptRecordError:
+        return False
 
 
 class _Replay:
@@ -147,6 +155,8 @@ class _Replay:
     def __init__(self) -> None:
         self._names: dict[bytes, str] = {}
         self._partitions: dict[bytes, dict[int, PartitionState]] = {}
+        # Replicas outside the ISR that hold every committed record (KIP-966): a clean stop of the last one leaves it here.
+        self._eligible: dict[tuple[bytes, int], list[int]] = {}
         self._configs: dict[tuple[int, str], dict[str, str]] = {}
         self._brokers: set[int] = set()
         self._features: dict[str, int] = {}
@@ -206,6 +216,7 @@ class _Replay:
                 self._names[message.topic_id] = message.name
                 self._partitions[message.topic_id] = {}
             case PartitionRecord():
+                self._eligible[message.topic_id, message.partition_id] = message.eligible_leader_replicas or []
                 self._partitions[message.topic_id][message.partition_id] = PartitionState(
                     message.leader,
                     message.leader_epoch,
@@ -214,6 +225,8 @@ class _Replay:
                     message.partition_epoch,
                 )
             case PartitionChangeRecord():
+                if message.eligible_leader_replicas is not None:
+                    self._eligible[message.topic_id, message.partition_id] = message.eligible_leader_replicas
                 states = self._partitions[message.topic_id]
                 states[message.partition_id] = _changed(states[message.partition_id], message)
             case RemoveTopicRecord():
@@ -267,12 +280,12 @@ class _Replay:
         if elsewhere:
             yield f"{elsewhere} partitions have no replica on broker {node_id} and stay without a leader"
         behind = sum(
-            node_id in state.replicas and node_id not in state.isr
-            for states in self._partitions.values()
-            for state in states.values()
+            node_id in state.replicas and node_id not in (*state.isr, *self._eligible[topic_id, index])
+            for topic_id, states in self._partitions.items()
+            for index, state in states.items()
         )
         if behind:
-            yield f"{behind} partitions were not in sync on broker {node_id}: records that others acknowledged are missing"
+            yield f"{behind} partitions were not in sync on broker {node_id}: acknowledged records may be missing"
         kinds = {kind for kind, _ in self._configs} - {ResourceType.TOPIC, ResourceType.BROKER}
         if kinds:
             yield f"configs of resource types {sorted(kinds)} are not taken over (16: client metrics, 32: groups)"
