@@ -123,7 +123,7 @@ class EncodeSource(Source):
             self.add(f"{tags} += varint_bytes({field.tag}), varint_bytes(len({self._out})), {self._out}", label)
             self._out = outer
             self.depth -= 1
-        self.add(f"{outer}.append(varint_bytes({total}))", path)
+        self.add(f"{outer}.append(VARINTS[{total}])", path)
         self.add(f"if {total}: {outer} += {tags}", path)
 
     @staticmethod
