@@ -1,7 +1,7 @@
 """The tree of commands, and how an error becomes one sentence and an exit code.
 
-Exit codes: 0 done, 1 failed (one sentence on standard error), 2 the command line itself was wrong, 130 interrupted,
-141 whoever read the output has gone.
+Exit codes: 0 done, 1 failed (one sentence on standard error), 2 the command line itself was wrong, 130 interrupted.
+Whoever reads the output may leave (`| head`): the command ends with 1 and says nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from millstream.core.wire import KafkaError, WireError
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
-EXIT_BROKEN_PIPE: Final = 141
 # typer names only this subclass of its usage errors.
 _UsageError: Final[Any] = typer.BadParameter.__base__
 _HELP_NAMES: Final = ["-h", "--help"]
@@ -72,9 +71,11 @@ def run(arguments: Sequence[str]) -> int:
         return _failed(f"the broker answered what this client cannot read: {error}")
     except BrokenPipeError:
         silence_stdout()
-        return EXIT_BROKEN_PIPE
+        return EXIT_FAILED
     except OSError as error:
         return _failed(_os_sentence(error))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EXIT_FAILED  # a broken pipe, seen by typer
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
     return result if isinstance(result, int) else 0

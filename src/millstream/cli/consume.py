@@ -47,18 +47,24 @@ def register(app: typer.Typer) -> None:
 
 def consume(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="What to read.")],
-    partition: Annotated[list[int] | None, typer.Option("--partition", "-p", help="Only this one; repeatable.")] = None,
+    partition: Annotated[
+        list[int] | None, typer.Option("--partition", "-p", metavar="N", help="Only this one; repeatable.")
+    ] = None,
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="From the first record; so it is without --follow.")
     ] = False,
     offset: Annotated[
         int | None,
-        typer.Option("--offset", "-o", help="From this offset in each partition; -N: from N before the end."),
+        typer.Option(
+            "--offset", "-o", metavar="N", help="From this offset in each partition; -N: from N before the end."
+        ),
     ] = None,
     from_time: Annotated[
         str | None, typer.Option("--from-time", metavar="WHEN", help="From this date, or milliseconds since 1970.")
     ] = None,
-    max_messages: Annotated[int | None, typer.Option("--max-messages", "-n", min=1, help="Stop after so many.")] = None,
+    max_messages: Annotated[
+        int | None, typer.Option("--max-messages", "-n", metavar="N", min=1, help="Stop after so many.")
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-F", help="Wait for new records, from the end on unless told otherwise.")
     ] = False,
@@ -81,8 +87,8 @@ def consume(
 ) -> None:
     """Print the records that are there now, or with --follow also those to come.
 
-    Order holds within a partition. With --json each record is an object on a line of its own; keys and values that are
-    no UTF-8 text become {"base64": ...}.
+    Order holds within a partition. With --json a record is an object on a line;
+    keys and values that are no UTF-8 text become {"base64": ...} there.
     """
     if from_beginning + (offset is not None) + (from_time is not None) > 1:
         raise typer.BadParameter("give one of --from-beginning, --offset, --from-time")

@@ -79,9 +79,12 @@ def demo(
     compression: Annotated[
         CompressionName, typer.Option("--compression", "-z", help="Codec of the batches.")
     ] = CompressionName.zstd,
-    partitions: Annotated[int, typer.Option("--partitions", "-p", min=1, max=1000, help="Of the topic.")] = 6,
+    partitions: Annotated[
+        int, typer.Option("--partitions", "-p", metavar="N", min=1, max=1000, help="Of the topic.")
+    ] = 6,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", "-d", help="Keep the broker's data here; removed otherwise.")
+        Path | None,
+        typer.Option("--data-dir", "-d", metavar="DIR", help="Keep the broker's data here; removed otherwise."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:

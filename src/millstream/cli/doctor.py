@@ -33,11 +33,20 @@ def register(app: typer.Typer) -> None:
 def doctor(
     data_dir: Annotated[
         list[Path] | None,
-        typer.Option("--data-dir", "-d", exists=True, file_okay=False, help="Look at it too; repeatable."),
+        typer.Option(
+            "--data-dir", "-d", metavar="DIR", exists=True, file_okay=False, help="Look at it too; repeatable."
+        ),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", exists=True, dir_okay=False, help="Check it, and the directories it names."),
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Check it, and the directories it names.",
+        ),
     ] = None,
     abort: Annotated[
         list[str] | None,

@@ -32,7 +32,9 @@ def dump_log(
         ),
     ],
     records: Annotated[bool, typer.Option("--records", "-r", help="Also the records in each batch.")] = False,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Stop after so many lines a file.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", metavar="N", min=1, help="Stop after so many lines a file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print the batches of log files and the entries of index files; damage ends the command with code 1."""

@@ -54,7 +54,9 @@ def offsets(
             "since 1970: the first offset at or after it. Both ends otherwise.",
         ),
     ] = None,
-    partition: Annotated[list[int] | None, typer.Option("--partition", "-p", help="Only this one; repeatable.")] = None,
+    partition: Annotated[
+        list[int] | None, typer.Option("--partition", "-p", metavar="N", help="Only this one; repeatable.")
+    ] = None,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT_S,
     as_json: Json = False,

@@ -57,14 +57,16 @@ def produce(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Where to; created if the cluster creates topics.")],
     file: Annotated[
         Path | None,
-        typer.Option("--file", "-f", exists=True, dir_okay=False, help="Read it; standard input otherwise."),
+        typer.Option(
+            "--file", "-f", metavar="FILE", exists=True, dir_okay=False, help="Read it; standard input otherwise."
+        ),
     ] = None,
     key_separator: Annotated[
         str | None,
         typer.Option("--key-separator", "-K", metavar="TEXT", help="What divides a line into key and value."),
     ] = None,
     partition: Annotated[
-        int | None, typer.Option("--partition", "-p", min=0, help="Only to this one; by key otherwise.")
+        int | None, typer.Option("--partition", "-p", metavar="N", min=0, help="Only to this one; by key otherwise.")
     ] = None,
     compression: Annotated[
         CompressionName, typer.Option("--compression", "-z", help="Codec of the batches.")

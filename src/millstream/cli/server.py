@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
 def server(
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", exists=True, dir_okay=False, help="Kafka's own server.properties will do."),
+        typer.Option(
+            "--config", "-c", metavar="FILE", exists=True, dir_okay=False, help="Kafka's own server.properties will do."
+        ),
     ] = None,
     listen: Annotated[
         str | None,
@@ -40,7 +42,9 @@ def server(
     ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option("--data-dir", "-d", file_okay=False, help="Where the logs lie; ./millstream-data otherwise."),
+        typer.Option(
+            "--data-dir", "-d", metavar="DIR", file_okay=False, help="Where the logs lie; ./millstream-data otherwise."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -52,8 +56,8 @@ def server(
 ) -> None:
     """Run the broker until it is told to stop (Ctrl-C, SIGTERM).
 
-    It prints `millstream VERSION serving on HOST:PORT` once every partition answers. Nothing is authenticated yet, so
-    it listens on the loopback unless told otherwise.
+    It says `millstream VERSION serving on HOST:PORT` once every partition answers.
+    Nothing is authenticated yet: it listens on the loopback unless told otherwise.
     """
     from millstream.cli.serve import load_config
     from millstream.core.broker import run

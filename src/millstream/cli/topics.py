@@ -109,10 +109,12 @@ def describe(
 def create(
     names: _Names,
     partitions: Annotated[
-        int | None, typer.Option("--partitions", "-p", min=1, help="How many; the broker's default otherwise.")
+        int | None,
+        typer.Option("--partitions", "-p", metavar="N", min=1, help="How many; the broker's default otherwise."),
     ] = None,
     replication_factor: Annotated[
-        int | None, typer.Option("--replication-factor", "-r", min=1, help="Copies; the broker's default otherwise.")
+        int | None,
+        typer.Option("--replication-factor", "-r", metavar="N", min=1, help="Copies; the broker's default otherwise."),
     ] = None,
     config: Annotated[
         list[str] | None, typer.Option("--config", "-c", metavar="NAME=VALUE", help="A topic config; may be repeated.")
@@ -132,7 +134,9 @@ def create(
 @_group.command(epilog=examples("millstream topics alter flights --partitions 24"))
 def alter(
     names: _Names,
-    partitions: Annotated[int, typer.Option("--partitions", "-p", min=1, help="The new number; it can only grow.")],
+    partitions: Annotated[
+        int, typer.Option("--partitions", "-p", metavar="N", min=1, help="The new number; it can only grow.")
+    ],
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT_S,
     as_json: Json = False,

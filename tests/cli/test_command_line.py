@@ -1,0 +1,151 @@
+"""What holds for every command: help with examples, one sentence per error, exit codes, light imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from tests.cli.conftest import CommandLine
+from typer.testing import CliRunner
+
+from millstream import __version__
+from millstream.cli.app import app
+from millstream.cli.output import rate_text, size_text
+
+COMMANDS = [
+    ("server",),
+    ("topics", "list"),
+    ("topics", "describe"),
+    ("topics", "create"),
+    ("topics", "alter"),
+    ("topics", "delete"),
+    ("configs", "describe"),
+    ("configs", "set"),
+    ("configs", "delete"),
+    ("produce",),
+    ("consume",),
+    ("offsets",),
+    ("dump-log",),
+    ("doctor",),
+    ("demo",),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_help_shows_examples_and_fits_the_terminal(command: tuple[str, ...], width: int) -> None:
+    result = CliRunner(env={"COLUMNS": str(width), "TERMINAL_WIDTH": str(width)}).invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert f"$ millstream {command[0]}" in result.output.replace("\n", " ").replace("  ", " ") or width == 40
+    assert "Examples" in result.output
+    assert max(len(line) for line in result.output.splitlines()) <= width
+
+
+def test_every_command_is_listed_above() -> None:
+    result = CliRunner(env={"COLUMNS": "100"}).invoke(app, ["--help"])
+    named = {line.split()[1] for line in result.output.partition("Commands")[2].splitlines() if line[2:3].isalpha()}
+    assert named == {command[0] for command in COMMANDS}
+
+
+def test_every_command_prints_json() -> None:
+    for command in COMMANDS:
+        if command != ("server",):
+            result = CliRunner(env={"COLUMNS": "100"}).invoke(app, [*command, "--help"])
+            assert "--json" in result.output, command
+
+
+def test_the_version(offline: CommandLine) -> None:
+    assert offline("--version").out == f"millstream {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["topics", "list"],
+        ["topics", "create", "a"],
+        ["configs", "describe", "--topic", "a"],
+        ["offsets", "a"],
+        ["consume", "a"],
+        ["produce", "a"],
+    ],
+    ids=" ".join,
+)
+def test_no_broker_is_one_sentence(offline: CommandLine, arguments: list[str]) -> None:
+    result = offline(*arguments, code=1)
+    assert result.err == "millstream: cannot connect to 127.0.0.1:1: nothing listens there\n"
+    assert result.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["topics", "list", "--nonsense"], "No such option: --nonsense"),
+        (["topics", "create"], "Missing argument"),
+        (["topics", "alter", "a", "--partitions", "0"], "greater than or equal to 1"),
+        (["topics", "list", "-b", "nowhere:port"], "no valid port"),
+        (["produce", "a", "--acks", "2"], "'2' is not one of"),
+        (["produce", "a", "--idempotent", "--acks", "1"], "--idempotent needs --acks all"),
+        (["produce", "a", "--file", "/nonexistent"], "does not exist"),
+        (["configs", "describe", "--topic", "a", "--broker", "1"], "name one of"),
+        (["server", "--listen", "x:y"], "no valid port"),
+        (["server", "--set", "nonsense"], "write name=value"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_wrong_command_line_is_one_sentence_and_code_2(
+    offline: CommandLine, arguments: list[str], complaint: str
+) -> None:
+    result = offline(*arguments, code=2)
+    assert complaint in result.err
+    assert len(result.err.splitlines()) == 1
+    assert "--help` shows how" in result.err
+
+
+def test_a_group_without_a_command_shows_its_help(offline: CommandLine) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "millstream", "topics"], capture_output=True, text=True, env=offline.environment
+    )
+    assert done.returncode == 2
+    assert done.stdout.count("List, describe, create, alter and delete topics.") == 1
+    assert done.stderr == ""
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the modules that a fresh interpreter has after `statement`."""
+    code = f"{statement}\nimport sys, json\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import millstream",
+        "import millstream.core.broker",
+        "import millstream.cli.serve",
+        "import millstream.core.client",
+        "import millstream.testing; millstream.testing.broker",
+        "import millstream.testing.pytest_plugin",
+    ],
+)
+def test_light_paths_load_nothing_heavy(statement: str) -> None:
+    loaded = loaded_by(statement)
+    assert not loaded & {"pyarrow", "typer", "rich", "numpy", "pandas"}
+
+
+def test_the_plugin_loads_nothing_of_ours_until_it_is_used() -> None:
+    ours = {name for name in loaded_by("import millstream.testing.pytest_plugin") if name.startswith("millstream")}
+    assert ours == {"millstream", "millstream.testing", "millstream.testing.pytest_plugin"}
+
+
+def test_no_part_is_loaded_by_the_name_of_its_link() -> None:
+    loaded = loaded_by("import millstream.cli.app, millstream.testing.brokers, millstream.core.broker")
+    assert not loaded & {"core", "streams", "connectors", "hadoop_loader", "schemas"}
+
+
+def test_sizes_and_rates_are_readable() -> None:
+    assert [size_text(size) for size in (0, 812, 3_565_158, 9 * 1024**4)] == ["0 B", "812 B", "3.4 MB", "9,216.0 GB"]
+    assert rate_text(1, 10, 0.5) == "1 record, 10 B in 0.50 s (2 records/s, 20 B/s)"

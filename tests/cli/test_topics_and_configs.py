@@ -1,0 +1,95 @@
+"""`millstream topics`, `configs` and `offsets` as a user types them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.cli.conftest import CommandLine
+
+TopicName = Callable[[], str]
+
+
+def test_a_topic_is_created_shown_grown_and_deleted(millstream: CommandLine, topic_name: TopicName) -> None:
+    name = topic_name()
+    assert millstream("topics", "create", name, "-p", "2", "-c", "retention.ms=60000").out == f"{name}: created\n"
+
+    (listed,) = [topic for topic in millstream("topics", "list", "--json").json if topic["name"] == name]
+    assert (listed["partitions"], listed["replication_factor"], listed["internal"]) == (2, 1, False)
+    assert len(listed["id"]) == 22
+
+    assert millstream("topics", "alter", name, "--partitions", "4").out == f"{name}: has 4 partitions\n"
+    (described,) = millstream("topics", "describe", name, "--json").json
+    assert described["configs"]["retention.ms"] == "60000"
+    assert [one["partition"] for one in described["partitions"]] == [0, 1, 2, 3]
+    assert {(one["start_offset"], one["end_offset"]) for one in described["partitions"]} == {(0, 0)}
+    text = millstream("topics", "describe", name).out
+    assert "retention.ms = 60000" in text
+    assert "PARTITION" in text
+
+    refused = millstream("topics", "delete", name, code=1)
+    assert "--yes" in refused.err
+    assert millstream("topics", "delete", name, "--yes", "--json").json == [
+        {"topic": name, "changed": True, "error": None, "message": None}
+    ]
+    assert f"there is no topic '{name}'" in millstream("topics", "describe", name, code=1).err
+
+
+def test_what_exists_or_is_missing_can_be_forgiven(millstream: CommandLine, topic_name: TopicName) -> None:
+    name = topic_name()
+    millstream("topics", "create", name)
+    assert "already exists" in millstream("topics", "create", name, code=1).err
+    assert millstream("topics", "create", name, "--if-not-exists").out == f"{name}: unchanged\n"
+    millstream("topics", "delete", name, "--yes")
+    assert millstream("topics", "delete", name, "--yes", "--if-exists").out == f"{name}: unchanged\n"
+
+
+def test_one_bad_topic_does_not_keep_the_others_from_being_made(millstream: CommandLine, topic_name: TopicName) -> None:
+    good = topic_name()
+    result = millstream("topics", "create", "no spaces", good, code=1)
+    assert result.out == f"{good}: created\n"
+    assert "no spaces" in result.err
+
+
+def test_configs_are_set_shown_and_taken_back(millstream: CommandLine, topic_name: TopicName) -> None:
+    name = topic_name()
+    millstream("topics", "create", name)
+    set_ = millstream("configs", "set", "--topic", name, "retention.ms=60000", "cleanup.policy+=compact")
+    assert f"topic {name}: retention.ms = 60000" in set_.out
+
+    shown = {one["name"]: one for one in millstream("configs", "describe", "--topic", name, "--json").json}
+    assert shown["retention.ms"]["value"] == "60000"
+    assert shown["retention.ms"]["source"] == "DYNAMIC_TOPIC_CONFIG"
+    assert set(shown["cleanup.policy"]["value"].split(",")) == {"compact", "delete"}
+    assert "segment.ms" not in shown
+    everything = millstream("configs", "describe", "--topic", name, "--all", "--docs", "--json").json
+    assert {"segment.ms", "retention.ms"} <= {one["name"] for one in everything}
+    assert all(one["documentation"] for one in everything)
+
+    millstream("configs", "set", "--topic", name, "retention.ms=1", "--dry-run")
+    millstream("configs", "delete", "--topic", name, "cleanup.policy")
+    left = {one["name"]: one["value"] for one in millstream("configs", "describe", "-t", name, "--json").json}
+    assert left["retention.ms"] == "60000"
+    assert "cleanup.policy" not in left
+
+    assert "retention.ms" in millstream("configs", "set", "--topic", name, "retention.ms=soon", code=1).err
+    millstream("configs", "set", "--topic", name, "retention.ms", code=2)
+    millstream("configs", "describe", code=2)
+
+
+def test_offsets_at_both_ends_and_by_time(millstream: CommandLine, topic_name: TopicName) -> None:
+    name = topic_name()
+    millstream("topics", "create", name, "-p", "2")
+    millstream("produce", name, "--partition", "1", stdin="a\nb\nc\n")
+
+    assert millstream("offsets", name, "--json").json == [
+        {"topic": name, "partition": 0, "earliest": 0, "latest": 0},
+        {"topic": name, "partition": 1, "earliest": 0, "latest": 3},
+    ]
+    (at,) = millstream("offsets", name, "-p", "1", "--time", "1970-01-02", "--json").json
+    assert at["offset"] == 0
+    assert at["timestamp"] > 1_600_000_000_000
+    (later,) = millstream("offsets", name, "-p", "1", "--time", "2100-01-01T00:00:00Z", "--json").json
+    assert later == {"topic": name, "partition": 1, "offset": None, "timestamp": None}
+    assert "LATEST" in millstream("offsets", name).out
+    assert "has no partition 7" in millstream("offsets", name, "-p", "7", code=2).err
+    assert "is no time" in millstream("offsets", name, "--time", "tomorrow", code=2).err
