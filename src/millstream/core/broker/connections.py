@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REQUEST_POOL_SIZE_BYTES_MIN: Final = 64 * 1024 * 1024
 # Record bytes read for fetches and not sent yet, all connections together.
 READ_MEMORY_SIZE_BYTES: Final = 32 * 1024 * 1024
 SWEEP_INTERVAL_S: Final = 1.0
@@ -44,17 +43,14 @@ class Connections:
         self.appends = broker.appends
         self.now_ms = broker.clock.now_ms
         self.scratch = memoryview(bytearray(SCRATCH_SIZE_BYTES))
-        self.request_size_bytes_max: int = config["socket.request.max.bytes"]
-        configured: int = config["queued.max.request.bytes"]
-        self.pool = MemoryPool(
-            max(configured if configured > 0 else REQUEST_POOL_SIZE_BYTES_MIN, self.request_size_bytes_max),
-            self._close_slowest_frame,
-        )
+        self.request_size_bytes_max = config.request_size_bytes_max
+        self.pool = MemoryPool(config.queued_request_size_bytes_max, self._close_slowest_frame)
         self.read_memory = MemoryPool(READ_MEMORY_SIZE_BYTES, self._close_slowest_reader)
         self.routes = Routes(broker.metrics)
-        self._count_max: int = config["max.connections"]
-        self._count_per_ip_max: int = config["max.connections.per.ip"]
-        self._idle_ns_max: int = config["connections.max.idle.ms"] * _NS_PER_MS
+        self._count_max = config.integer("max.connections")
+        self._count_per_ip_max = config.integer("max.connections.per.ip")
+        self._counts_per_ip_max = config.max_connections_per_ip_overrides
+        self._idle_ns_max = config.integer("connections.max.idle.ms") * _NS_PER_MS
         self._connections: dict[Connection, None] = {}
         self._count_by_host: dict[str, int] = {}
         self._last_id = 0
@@ -104,7 +100,7 @@ class Connections:
         elif len(self._connections) > self._count_max:
             self.report_refused(connection, f"max.connections is {self._count_max}")
             connection.close()
-        elif count > self._count_per_ip_max:
+        elif count > self._counts_per_ip_max.get(host, self._count_per_ip_max):
             self.report_refused(connection, f"max.connections.per.ip is {self._count_per_ip_max}")
             connection.close()
 
