@@ -8,3 +8,14 @@
 Each of these also runs interpreted, slower and with the same results. `native.h` and `native.pxd` hold the few lines
 of C that the compiled ones share, `interpreted.py` the same functions in Python, `shim.py` stands in for Cython.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+
+KERNELS = ("batch_validation", "crc32c", "record_batches", "record_columns")
+
+
+def kernels_compiled() -> dict[str, bool]:
+    """Return for each kernel whether the compiled one runs; `millstream doctor` tells."""
+    return {name: import_module(f"{__name__}.{name}").is_compiled() for name in KERNELS}

@@ -141,6 +141,7 @@ def locate_records(
     position: cython.Py_ssize_t,
     end: cython.Py_ssize_t,
     first: cython.Py_ssize_t,
+    check_crc: cython.bint,
     offsets: cython.longlong[::1],
     timestamps: cython.longlong[::1],
     key_positions: cython.longlong[::1],
@@ -150,7 +151,6 @@ def locate_records(
     header_positions: cython.longlong[::1],
     header_counts: cython.longlong[::1],
     batch_positions: cython.longlong[::1],
-    check_crc: cython.bint = True,
 ) -> tuple[int, int, int]:
     """Fill the columns with the records of data[position:end], whole batches; return (filled, position, reason).
 

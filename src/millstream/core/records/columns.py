@@ -1,4 +1,4 @@
-"""Columns for the records of many batches, filled by one compiled call; `_kernels.record_columns` says what is in them."""
+"""Columns for the records of many batches, filled by one compiled call; `_kernels.record_columns` says what they hold."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class RecordColumns:
         use what there is, clear, and call again; a batch of more records than the capacity needs larger columns.
         """
         end = len(data) if end is None else end
-        self.count, position, reason = locate_records(data, position, end, self.count, *self._all, check_crc=check_crc)
+        self.count, position, reason = locate_records(data, position, end, self.count, check_crc, *self._all)
         return position, StopReason(reason)
 
     def locate_payload(self, payload: Buffer, header: BatchHeader, batch_position: int) -> StopReason:
