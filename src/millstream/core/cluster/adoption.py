@@ -155,7 +155,7 @@ class _Replay:
     def __init__(self) -> None:
         self._names: dict[bytes, str] = {}
         self._partitions: dict[bytes, dict[int, PartitionState]] = {}
-        # Replicas outside the ISR that hold every committed record (KIP-966): a clean stop of the last one leaves it here.
+        # Replicas outside the ISR that hold every committed record (KIP-966), as a clean stop leaves the last one.
         self._eligible: dict[tuple[bytes, int], list[int]] = {}
         self._configs: dict[tuple[int, str], dict[str, str]] = {}
         self._brokers: set[int] = set()
