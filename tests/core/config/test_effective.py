@@ -34,15 +34,31 @@ Places = Mapping[str, Mapping[str, str]]
     ("own", "static", "dynamic", "value", "synonyms"),
     [
         ({}, {}, {}, 604800000, []),
-        ({}, {"log.retention.hours": "1"}, {}, 3600000, [("log.retention.hours", "1", STATIC)]),
+        (
+            {},
+            {"log.retention.hours": "1"},
+            {},
+            3600000,
+            [("log.retention.hours", "1", STATIC), ("log.retention.hours", "168", DEFAULT)],
+        ),
         (
             {},
             {"log.retention.hours": "1", "log.retention.minutes": "2"},
             {},
             120000,
-            [("log.retention.minutes", "2", STATIC), ("log.retention.hours", "1", STATIC)],
+            [
+                ("log.retention.minutes", "2", STATIC),
+                ("log.retention.hours", "1", STATIC),
+                ("log.retention.hours", "168", DEFAULT),
+            ],
         ),
-        ({}, {"log.retention.minutes": "-1"}, {}, -1, [("log.retention.minutes", "-1", STATIC)]),
+        (
+            {},
+            {"log.retention.minutes": "-1"},
+            {},
+            -1,
+            [("log.retention.minutes", "-1", STATIC), ("log.retention.hours", "168", DEFAULT)],
+        ),
         (
             {"retention.ms": "9"},
             {"log.retention.ms": "3"},
@@ -53,6 +69,7 @@ Places = Mapping[str, Mapping[str, str]]
                 ("log.retention.ms", "5", BROKER),
                 ("log.retention.ms", "4", EVERY),
                 ("log.retention.ms", "3", STATIC),
+                ("log.retention.hours", "168", DEFAULT),
             ],
         ),
         (
@@ -60,7 +77,11 @@ Places = Mapping[str, Mapping[str, str]]
             {"log.retention.hours": "1"},
             {"": {"log.retention.ms": "4"}},
             4,
-            [("log.retention.ms", "4", EVERY), ("log.retention.hours", "1", STATIC)],
+            [
+                ("log.retention.ms", "4", EVERY),
+                ("log.retention.hours", "1", STATIC),
+                ("log.retention.hours", "168", DEFAULT),
+            ],
         ),
         # What cannot change while a broker runs is not taken from the store, whoever put it there.
         ({}, {}, {"1": {"log.retention.hours": "1", "log.retention.ms": "x"}}, 604800000, []),

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -47,15 +46,14 @@ class ConfigSynonym(NamedTuple):
     source: ConfigSource
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigEntry:
+class ConfigEntry(NamedTuple):
     """The value of a config that holds. `text` is as shown to clients, None for a secret or where nothing is set."""
 
     key: ConfigKey
     value: ConfigValue
     text: str | None
     source: ConfigSource
-    synonyms: tuple[ConfigSynonym, ...] = field(default=())
+    synonyms: tuple[ConfigSynonym, ...] = ()
 
 
 EffectiveConfig = Mapping[str, ConfigEntry]
@@ -149,10 +147,10 @@ def _entry(
             if source is ConfigSource.DEFAULT_CONFIG:
                 value, source = scaled(set_here, synonym.factor), layer
             synonyms.append(ConfigSynonym(synonym.name, broker_key.render(set_here), layer))
-    if names:
-        # The default is that of the config asked for; those further down the chain only fill in where it has none.
-        default_key = BROKER_CONFIGS[names[0].name]
-        if default_key.default is not None:
+    for synonym in names:
+        default_key = BROKER_CONFIGS[synonym.name]
+        # As Kafka has it: the default of another name in the chain is told only behind a value that is set.
+        if default_key.default is not None and (synonyms or synonym is names[0]):
             synonyms.append(
                 ConfigSynonym(default_key.name, default_key.render(default_key.default), ConfigSource.DEFAULT_CONFIG)
             )

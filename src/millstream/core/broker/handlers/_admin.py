@@ -42,7 +42,7 @@ class Fault(NamedTuple):
     @classmethod
     def of(cls, error: KafkaError) -> Fault:
         """The code and the message of an exception."""
-        return cls(error.code, str(error) or error.code.sentence)
+        return cls(error.code, error.message)
 
 
 NO_FAULT: Final = Fault(ErrorCode.NONE, None)

@@ -91,6 +91,8 @@ def _plan(broker: Broker, image: ClusterImage, resource: ResourceChanges) -> Seq
     node_id = broker.config.node_id
     kind, name = resource.resource_type, resource.resource_name
     if resource.replaces_all:
+        if kind == ResourceType.BROKER_LOGGER:  # its levels are edited one by one, never replaced as a whole
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"Unknown resource type {kind}")
         pairs = [(change.name, change.value) for change in resource.changes]
         return plan_alter_configs(image, kind, name, pairs, node_id=node_id)
     if kind == ResourceType.BROKER_LOGGER:

@@ -44,8 +44,10 @@ def _partition(broker: Broker, topic: str, index: int) -> PartitionResponse:
         log = broker.partitions.leader(topic, index).check_leader()
     except KafkaError as error:
         answer.error_code = error.code
-        unknown = error.code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        answer.error_message = UNKNOWN_TOPIC if unknown else str(error)
+        if error.code is not ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+            answer.error_message = error.message
+        elif topic not in broker.metadata.image.topics:
+            answer.error_message = UNKNOWN_TOPIC
         return answer
     for producer in log.active_producers():
         answer.active_producers.append(
