@@ -14,7 +14,8 @@ from typing import Annotated, Any, Final
 import typer
 
 import millstream
-from millstream.cli.output import CommandError, err, silence_stdout
+from millstream.cli.errors import CommandError, os_sentence
+from millstream.cli.output import err, silence_stdout
 from millstream.core.wire import KafkaError, WireError
 
 EXIT_FAILED: Final = 1
@@ -73,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
         silence_stdout()
         return EXIT_FAILED
     except OSError as error:
-        return _failed(_os_sentence(error))
+        return _failed(os_sentence(error))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAILED  # a broken pipe, seen by typer
     except (KeyboardInterrupt, typer.Abort):
@@ -115,8 +116,3 @@ def _print_error(sentence: str) -> None:
         markup=console.is_terminal,
         soft_wrap=True,
     )
-
-
-def _os_sentence(error: OSError) -> str:
-    reason = (error.strerror or str(error)).lower()
-    return f"{error.filename}: {reason}" if error.filename is not None else reason

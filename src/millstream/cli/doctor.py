@@ -59,7 +59,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check kernels, limits and data directories, and list open transactions. A problem ends it with code 1."""
-    from millstream.core.broker.doctor import abort_transactions, examine, open_transactions
+    from millstream.core.broker.doctor import Finding, abort_transactions, examine
     from millstream.core.config import BrokerConfig, ConfigError
 
     try:
@@ -69,7 +69,11 @@ def doctor(
     directories = [*(data_dir or ()), *(loaded.log_dirs if loaded is not None else ())]
     with progress("examining", unit="findings") as advance:
         findings = list(_counted(examine(directories, loaded), advance))
-        transactions = open_transactions(directories)
+        transactions, running = _transactions(directories)
+    if running is not None:
+        if abort:
+            fail(running)
+        findings.append(Finding("note", "transactions", f"not looked at: {running}"))
     chosen = [one for one in transactions if _is_chosen(one, abort or ())]
     if abort and "all" not in abort and len(chosen) < len(set(abort)):
         known = ", ".join(map(_name, transactions)) or "none"
@@ -90,6 +94,19 @@ def doctor(
     problems = sum(finding.level == "problem" for finding in findings)
     if problems:
         fail(f"{problems} {'problem' if problems == 1 else 'problems'} found")
+
+
+def _transactions(directories: Sequence[Path]) -> tuple[list[OpenTransaction], str | None]:
+    """Return the open transactions, or why nobody can say: a broker runs on the directories."""
+    from millstream.core.broker.doctor import open_transactions
+    from millstream.core.log.errors import LogLockedError
+
+    if not directories:
+        return [], None
+    try:
+        return open_transactions(directories), None
+    except LogLockedError as error:
+        return [], str(error)
 
 
 def _counted(findings: Iterator[Finding], advance: object) -> Iterator[Finding]:

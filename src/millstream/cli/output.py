@@ -17,12 +17,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from millstream.cli.errors import CommandError
+
 _UNBOUNDED_WIDTH: Final = 1_000_000  # a pipe has no width: nothing is cut there
 _KILO: Final = 1024
-
-
-class CommandError(Exception):
-    """What the user has to hear, in one sentence; the command ends with exit code 1."""
 
 
 def out() -> Console:
@@ -68,11 +66,6 @@ def note(sentence: str) -> None:
 def done(sentence: str) -> None:
     """Say what was changed, on standard output."""
     out().print(escape(sentence), highlight=False, soft_wrap=True)
-
-
-def warn(sentence: str) -> None:
-    """Say what the user should know before it hurts, on standard error."""
-    err().print(f"[yellow]warning:[/yellow] {escape(sentence)}", highlight=False, soft_wrap=True)
 
 
 def size_text(size_bytes: float) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from millstream.cli.errors import os_sentence
 from millstream.core.broker import run
 from millstream.core.config import BrokerConfig, ConfigError, read_properties
 from millstream.core.net.addresses import parse_address
@@ -55,6 +56,32 @@ def parse_settings(texts: Sequence[str]) -> dict[str, str]:
     return settings
 
 
+def start_error(error: Exception) -> str | None:
+    """Return the sentence for what kept a broker from starting, or None for an error that nobody foresaw.
+
+    The kinds are looked up only now: a start that works pays for none of them.
+    """
+    from millstream.core.cluster.adoption import AdoptionError
+    from millstream.core.cluster.store import StoreWriteError
+    from millstream.core.log.errors import CorruptCheckpointError, InconsistentDirectoryError, LogLockedError
+    from millstream.core.wire import KafkaError
+
+    if isinstance(error, KafkaError):
+        return error.message
+    if isinstance(error, OSError):
+        return os_sentence(error)
+    foreseen = (
+        ConfigError,
+        ValueError,
+        AdoptionError,
+        StoreWriteError,
+        CorruptCheckpointError,
+        InconsistentDirectoryError,
+        LogLockedError,
+    )
+    return str(error) if isinstance(error, foreseen) else None
+
+
 def die_with_parent(life: int) -> None:
     """Stop this process once the pipe `life` ends, whose other end only the parent holds; returns at once."""
     threading.Thread(target=_wait_for_end, args=(life,), name="parent-watch", daemon=True).start()
@@ -81,8 +108,10 @@ def main(arguments: Sequence[str]) -> int:
             settings=parse_settings(given["--set"]),
         )
         return run(config, announce=lambda line: _announce(line, int(ready) if ready else None))
-    except (ConfigError, OSError, ValueError) as error:
-        print(f"millstream: {error}", file=sys.stderr)
+    except Exception as error:
+        if (sentence := start_error(error)) is None:
+            raise
+        print(f"millstream: {sentence}", file=sys.stderr)
         return 1
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from millstream.cli.options import examples, parse_pairs
-from millstream.cli.output import fail, print_json, warn
-
-if TYPE_CHECKING:
-    from millstream.core.config import Listener
+from millstream.cli.output import fail, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +54,7 @@ def server(
     It says `millstream VERSION serving on HOST:PORT` once every partition answers.
     Nothing is authenticated yet: it listens on the loopback unless told otherwise.
     """
-    from millstream.cli.serve import load_config
+    from millstream.cli.serve import load_config, start_error
     from millstream.core.broker import run
     from millstream.core.config import BROKER_CONFIGS, ConfigError
 
@@ -72,22 +67,12 @@ def server(
     if show_config:
         print_json({name: loaded[name] for name in sorted(BROKER_CONFIGS)})
         return
-    for host in public_hosts(loaded.listeners):
-        warn(f"{host} is a public address, and nothing is authenticated: who reaches it can read, write and delete")
-    code = run(loaded)
+    try:
+        code = run(loaded)
+    except Exception as error:
+        if (sentence := start_error(error)) is None:
+            raise
+        fail(sentence)
     sys.stdout.flush()
     if code:
         raise typer.Exit(code)
-
-
-def public_hosts(listeners: Iterable[Listener]) -> list[str]:
-    """Return the hosts that others may reach: all but the loopback's."""
-    hosts = []
-    for listener in listeners:
-        try:
-            is_loopback = ipaddress.ip_address(listener.host).is_loopback
-        except ValueError:
-            is_loopback = listener.host == "localhost"
-        if not is_loopback:
-            hosts.append(str(listener.host) or "every address")
-    return hosts
