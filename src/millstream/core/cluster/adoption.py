@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from millstream.core.cluster.configs import ResourceType
 from millstream.core.cluster.image import NO_LEADER, ClusterImage, PartitionState, TopicImage, altered
@@ -65,8 +64,7 @@ class AdoptionError(Exception):
     """The metadata folder cannot be understood; the text says which file, where, and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class AdoptedMetadata:
+class AdoptedMetadata(NamedTuple):
     """What a metadata folder says, as of `end_offset`, for one node. `notes` are sentences for the operator."""
 
     node_id: int

@@ -8,7 +8,7 @@ all that did not change. Applying an operation copies the dictionaries it touche
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from millstream.core.cluster.operations import (
@@ -44,8 +44,7 @@ class PartitionState(NamedTuple):
     partition_epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class TopicImage:
+class TopicImage(NamedTuple):
     """One topic: its 16-byte id never names another topic; `configs` are its own settings as text, no defaults."""
 
     name: str
@@ -63,8 +62,7 @@ class Endpoint(NamedTuple):
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerImage:
+class BrokerImage(NamedTuple):
     """A registered broker."""
 
     node_id: int
@@ -186,16 +184,16 @@ class _Draft:
             case AddPartitions(topic_id, first_index, partitions):
                 topic = self._topic(topic_id)
                 assert first_index == len(topic.partitions), f"{topic.name} has {len(topic.partitions)} partitions"
-                self.topics()[topic.name] = replace(topic, partitions=topic.partitions + tuple(partitions))
+                self.topics()[topic.name] = topic._replace(partitions=topic.partitions + tuple(partitions))
             case ChangePartitions(topic_id, changed):
                 topic = self._topic(topic_id)
                 states = list(topic.partitions)
                 for index, state in changed.items():
                     states[index] = state
-                self.topics()[topic.name] = replace(topic, partitions=tuple(states))
+                self.topics()[topic.name] = topic._replace(partitions=tuple(states))
             case AlterTopicConfigs(topic_id, changes):
                 topic = self._topic(topic_id)
-                self.topics()[topic.name] = replace(topic, configs=altered(topic.configs, changes))
+                self.topics()[topic.name] = topic._replace(configs=altered(topic.configs, changes))
             case AlterBrokerConfigs(broker, changes):
                 if self._broker_configs is None:
                     self._broker_configs = dict(self._base.broker_configs)

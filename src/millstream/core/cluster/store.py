@@ -10,9 +10,8 @@ The session ends once (`session_lost`); after that every call raises SessionLost
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from millstream.core.cluster.image import ClusterImage
 from millstream.core.cluster.operations import Operation
@@ -40,8 +39,7 @@ class ChangesGoneError(Exception):
     """The store no longer holds the changes from that version on; load the whole image."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One commit: the version it made, the token of who made it, its operations."""
 
     version: int

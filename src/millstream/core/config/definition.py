@@ -12,9 +12,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 ConfigValue = bool | int | float | str | list[str] | None
 """A parsed value. Lists are never changed in place."""
@@ -71,8 +70,7 @@ class Importance(Enum):
     LOW = "low"
 
 
-@dataclass(frozen=True, slots=True)
-class Validator:
+class Validator(NamedTuple):
     """A limit on parsed values: `check` returns what is wrong, or None; `text` describes what is allowed."""
 
     text: str
@@ -141,16 +139,14 @@ def only(allowed: ConfigValue, reason: str) -> Validator:
     return Validator(f"[{_java_text(allowed)}]", check)
 
 
-@dataclass(frozen=True, slots=True)
-class Synonym:
+class Synonym(NamedTuple):
     """A broker config that gives a topic config (or another broker config) its default, times `factor`."""
 
     name: str
     factor: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigKey:
+class ConfigKey(NamedTuple):
     """One config.
 
     `default` is a parsed value. `doc` is one sentence or two, ours. `synonyms` are the broker configs that stand in for
