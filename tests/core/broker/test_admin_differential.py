@@ -53,7 +53,7 @@ class Produce(NamedTuple):
 
     topic: str
     partition: int
-    count: int
+    record_count: int
 
 
 @pytest.fixture(scope="module")
@@ -477,7 +477,7 @@ def _with_configs(expected: Any, given: Any) -> list[tuple[Any, Any]]:
 def _produce(raw: RawConnection, step: Produce) -> None:
     producer_id = raw.new_producer_id()
     builder = BatchBuilder(producer_id=producer_id, producer_epoch=0, base_sequence=0)
-    for _ in range(step.count):
+    for _ in range(step.record_count):
         builder.append(1_700_000_000_000, None, b"x" * 100)
     assert raw.produce(step.topic, step.partition, builder.build()).error_code == 0
 

@@ -13,6 +13,7 @@ import pytest
 
 from millstream.core.broker.log_files import LogFiles
 from millstream.core.config import BrokerConfig
+from millstream.testing.kafka import wait_until
 
 logger = logging.getLogger("millstream.test")
 
@@ -80,8 +81,7 @@ def test_a_slow_disk_costs_lines_and_says_how_many(tmp_path: Path) -> None:
     for index in range(8):
         logger.info("line %d", index)
     go_on.set()
-    while files._listener.queue.qsize():
-        pass
+    wait_until(files._lines.empty, 10, "the queue has room again")
     logger.info("the next that fits")
     files.close()
 

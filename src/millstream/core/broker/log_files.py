@@ -104,10 +104,11 @@ class LogFiles:
                 path, maxBytes=size_bytes_max, backupCount=count_max - 1, encoding="utf-8"
             )
         target.setFormatter(_Formatter(form))
-        lines: queue.Queue[Any] = queue.Queue(lines_count_max)
+        # Records on their way to the writing thread. Invariant: at most lines_count_max.
+        self._lines: queue.Queue[Any] = queue.Queue(lines_count_max)
         self._target = target
-        self._handler = _QueueHandler(lines)
-        self._listener = logging.handlers.QueueListener(lines, target)
+        self._handler = _QueueHandler(self._lines)
+        self._listener = logging.handlers.QueueListener(self._lines, target)
         root = logging.getLogger()
         self._level_before = root.level
         root.setLevel(level.upper())

@@ -1,0 +1,254 @@
+"""A whole broker's background work: what a config, a full disk, a failed disk, retention and a restart do to it."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.broker_thread import BrokerThread
+from tests.support.prometheus import parse
+
+from millstream.core.broker.disk_space import DiskSpace
+from millstream.core.log import LogManager, TopicPartition
+from millstream.core.records import BatchBuilder
+from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire.messages.create_topics import CreatableTopic, CreateTopicsRequest
+from millstream.core.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
+from millstream.core.wire.messages.incremental_alter_configs import (
+    AlterableConfig,
+    AlterConfigsResource,
+    IncrementalAlterConfigsRequest,
+)
+from millstream.testing.kafka import wait_until
+from millstream.testing.raw import EARLIEST, RawConnection
+
+TOPIC, BROKER = 2, 4
+
+
+def batch(size_bytes: int = 100, count: int = 1, timestamp: int = 1_700_000_000_000) -> bytes:
+    builder = BatchBuilder()
+    for _ in range(count):
+        builder.append(timestamp, None, b"x" * size_bytes)
+    return builder.build()
+
+
+def set_config(raw: RawConnection, kind: int, resource: str, name: str, value: str) -> None:
+    config = AlterableConfig(name=name, config_operation=0, value=value)
+    request = IncrementalAlterConfigsRequest(
+        resources=[AlterConfigsResource(resource_type=kind, resource_name=resource, configs=[config])]
+    )
+    (answer,) = raw.call(request).responses
+    assert answer.error_code == 0, answer.error_message
+
+
+def delete_topic(raw: RawConnection, name: str) -> None:
+    (answer,) = raw.call(DeleteTopicsRequest(topics=[DeleteTopicState(name=name)], timeout_ms=30_000)).responses
+    assert answer.error_code == 0, answer.error_message
+
+
+def test_a_topic_config_takes_effect_at_once(
+    served: BrokerThread, raw: RawConnection, new_name: Callable[[], str]
+) -> None:
+    name = new_name()
+    raw.create_topic(name)
+    assert raw.produce(name, 0, batch(2000)).error_code == 0
+
+    set_config(raw, TOPIC, name, "max.message.bytes", "1000")
+
+    assert raw.produce(name, 0, batch(2000)).error_code == ErrorCode.MESSAGE_TOO_LARGE
+    set_config(raw, BROKER, "", "log.segment.bytes", "2097152")
+    assert served.call(lambda broker: broker.logs.logs[TopicPartition(name, 0)].config.segment_bytes) == 2097152
+
+
+def test_retention_and_deletion_free_the_disk(tmp_path: Path) -> None:
+    with BrokerThread(tmp_path / "data") as served, RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic("old", segment_bytes=1 << 20, retention_bytes=1, retention_ms=-1, file_delete_delay_ms=0)
+        for _ in range(5):
+            assert raw.produce("old", 0, batch(600_000)).error_code == 0
+        folder = tmp_path / "data" / "old-0"
+        assert len(list(folder.glob("*.log"))) == 5
+
+        served.wait(lambda broker: broker.control.tasks.run_retention())
+        served.wait(lambda broker: broker.control.tasks.run_unlinks())
+
+        assert raw.offset("old", 0, EARLIEST) == 4
+        assert len(list(folder.glob("*.log"))) == 1
+        assert not list(folder.glob("*.deleted"))
+
+        delete_topic(raw, "old")
+        assert not folder.exists()
+        served.wait(lambda broker: broker.control.tasks.run_unlinks())
+        assert not list((tmp_path / "data").glob("old*"))
+        assert raw.topics() == {}
+
+
+def test_a_topic_made_again_starts_empty(served: BrokerThread, raw: RawConnection, new_name: Callable[[], str]) -> None:
+    name = new_name()
+    for _ in range(3):
+        raw.create_topic(name)
+        assert raw.produce(name, 0, batch(count=7)).error_code == 0
+        assert raw.offset(name, 0) == 7
+        delete_topic(raw, name)
+
+
+def test_topics_configs_and_log_starts_outlive_a_restart(tmp_path: Path) -> None:
+    served = BrokerThread(tmp_path / "data")
+    with served, RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic("kept", 3, retention_ms=12345)
+        raw.create_topic("gone")
+        raw.produce("kept", 1, batch(count=10))
+        delete_topic(raw, "gone")
+        set_config(raw, BROKER, "1", "log.retention.ms", "777")
+    with served, RawConnection(served.bootstrap_servers) as raw:
+        assert raw.topics() == {"kept": 3}
+        assert raw.offset("kept", 1) == 10
+        configs = served.call(
+            lambda broker: (
+                broker.logs.logs[TopicPartition("kept", 0)].config.retention_ms,
+                broker.control.config.integer("log.retention.ms"),
+            )
+        )
+        assert configs == (12345, 777)
+
+
+def test_a_nearly_full_disk_refuses_records_and_recovers(
+    served: BrokerThread, raw: RawConnection, new_name: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = new_name()
+    raw.create_topic(name)
+    assert raw.produce(name, 0, batch()).error_code == 0
+    disks = served.broker.control.disks
+    monkeypatch.setattr(disks, "_measure", lambda path: DiskSpace(10_000, 1))
+
+    served.wait(lambda broker: broker.control.disks.check())
+    refused = raw.produce(name, 0, batch())
+    assert refused.error_code == ErrorCode.KAFKA_STORAGE_ERROR
+    assert raw.fetch(name, 0, 0).error_code == 0, "what is there is served on"
+    assert "read-only" in served.call(lambda broker: broker.control.health.problems())[0]
+
+    monkeypatch.setattr(disks, "_measure", lambda path: DiskSpace(10_000, 9_000))
+    served.wait(lambda broker: broker.control.disks.check())
+    assert raw.produce(name, 0, batch()).error_code == 0
+    assert served.call(lambda broker: broker.control.health.problems()) == []
+
+
+def test_a_failed_directory_takes_its_partitions_off_and_no_others(tmp_path: Path) -> None:
+    directories = f"{tmp_path / 'one'},{tmp_path / 'two'}"
+    with (
+        BrokerThread(tmp_path / "one", {"log.dirs": directories}) as served,
+        RawConnection(served.bootstrap_servers) as raw,
+    ):
+        raw.create_topic("spread", 8)
+        placed = served.call(
+            lambda broker: {tp.partition: str(log.directory.path) for tp, log in broker.logs.logs.items()}
+        )
+        assert set(placed.values()) == {str(tmp_path / "one"), str(tmp_path / "two")}
+
+        served.call(lambda broker: broker.logs.directories[1].take_offline("the disk fell out"))
+
+        failed = str(tmp_path / "two")
+
+        def offline() -> bool:
+            answers = {index: raw.produce("spread", index, batch()).error_code for index in placed}
+            return all((code != 0) == (placed[index] == failed) for index, code in answers.items())
+
+        wait_until(offline, 10, "exactly the partitions of the failed directory are refused")
+        problems = served.call(lambda broker: broker.control.health.problems())
+        assert "the disk fell out" in problems[0]
+
+
+def test_a_log_that_cannot_be_created_is_tried_again(
+    served: BrokerThread, raw: RawConnection, new_name: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = new_name()
+
+    def full(*arguments: object) -> None:
+        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogManager, "create_log", full)
+        topic = CreatableTopic(name=name, num_partitions=1, replication_factor=1)
+        (answer,) = raw.call(CreateTopicsRequest(topics=[topic], timeout_ms=30_000)).topics
+        assert answer.error_code == 0, "the topic exists, its partition is offline"
+    assert raw.produce(name, 0, batch()).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+
+    served.wait(lambda broker: broker.control.applier.retry_failed())
+
+    assert raw.produce(name, 0, batch()).error_code == 0
+
+
+def test_metrics_and_health_over_http(tmp_path: Path) -> None:
+    settings = {"millstream.http.listener": "127.0.0.1:0"}
+    with BrokerThread(tmp_path / "data", settings) as served, RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic("flights", 2)
+        raw.produce("flights", 0, batch(count=10))
+        raw.fetch("flights", 0, 0)
+        address = f"http://127.0.0.1:{served.broker.control.http_port}"
+
+        with urllib.request.urlopen(f"{address}/metrics", timeout=30) as answer:
+            families = parse(answer.read().decode())
+        with urllib.request.urlopen(f"{address}/healthz", timeout=30) as answer:
+            assert answer.read() == b"ok\n"
+
+        def value(name: str, **labels: str) -> float:
+            return families[name].samples[name, tuple(labels.items())]
+
+        assert value("kafka_server_brokertopicmetrics_messagesin_total", topic="flights") == 10
+        assert value("kafka_server_brokertopicmetrics_messagesin_total") == 10
+        assert value("kafka_server_brokertopicmetrics_bytesout_total", topic="flights") > 1000
+        assert value("kafka_server_replicamanager_partitioncount") == 2
+        assert value("kafka_server_replicamanager_underreplicatedpartitions") == 0
+        assert value("kafka_log_log_logendoffset", topic="flights", partition="0") == 10
+        assert value("kafka_log_log_size", topic="flights", partition="0") > 1000
+        assert value("kafka_controller_kafkacontroller_activecontrollercount") == 1
+        assert value("kafka_network_requestmetrics_requests_total", request="Produce", version="11") == 1
+        assert value("kafka_log_logmanager_offlinelogdirectorycount") == 0
+        assert families["kafka_network_requestmetrics_totaltimems"].kind == "summary"
+
+        served.call(lambda broker: broker.logs.directories[0].take_offline("the disk fell out"))
+        with pytest.raises(urllib.error.HTTPError) as unwell:
+            urllib.request.urlopen(f"{address}/healthz", timeout=30)
+        assert unwell.value.code == 503
+        assert b"the disk fell out" in unwell.value.read()
+        unwell.value.close()
+
+
+def test_flush_ms_makes_records_durable(tmp_path: Path) -> None:
+    with BrokerThread(tmp_path / "data") as served, RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic("synced", flush_ms=1)
+        raw.create_topic("lazy")
+        raw.produce("synced", 0, batch())
+        raw.produce("lazy", 0, batch())
+
+        wait_until(
+            lambda: served.call(lambda broker: broker.logs.logs[TopicPartition("synced", 0)].flushed_offset) == 1,
+            10,
+            "the record is flushed",
+        )
+        assert served.call(lambda broker: broker.logs.logs[TopicPartition("lazy", 0)].flushed_offset) == 0
+
+
+def test_idle_producers_are_forgotten(tmp_path: Path) -> None:
+    settings = {"producer.id.expiration.ms": "1", "producer.id.expiration.check.interval.ms": "1"}
+    with BrokerThread(tmp_path / "data", settings) as served, RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic("written")
+        builder = BatchBuilder(producer_id=raw.new_producer_id(), producer_epoch=0, base_sequence=0)
+        builder.append(1_700_000_000_000, None, b"x")
+        assert raw.produce("written", 0, builder.build()).error_code == 0
+
+        wait_until(
+            lambda: served.call(lambda broker: len(broker.logs.logs[TopicPartition("written", 0)].producers)) == 0,
+            10,
+            "the producer is forgotten",
+        )
+
+
+def test_compaction_is_accepted_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with BrokerThread(tmp_path / "data") as served, RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic("first", cleanup_policy="compact")
+        raw.create_topic("second", cleanup_policy="compact")
+        assert raw.produce("second", 0, batch()).error_code == ErrorCode.INVALID_RECORD, "records need a key there"
+    assert caplog.text.count("does not clean logs yet") == 1
