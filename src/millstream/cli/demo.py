@@ -39,6 +39,8 @@ from millstream.core.client import (
 from millstream.core.records import Compression
 
 _TOPIC: Final = "flights"
+# The records carry the flights' own times: by the defaults they would be past their retention, and roll each week.
+_TOPIC_CONFIGS: Final = {"retention.ms": "-1", "segment.ms": str(2 * 365 * 24 * 3600 * 1000)}
 _RECORDS_BETWEEN_WAITS: Final = 2_000
 _CARRIER, _FLIGHT, _TIME_HOUR = 9, 10, 18  # columns of flights.csv
 
@@ -156,7 +158,7 @@ async def _round_trip(
     async with Client(
         bootstrap, client_id="millstream-demo", request_timeout_ms=int(TIMEOUT_DEFAULT_S * 1000)
     ) as client:
-        for error in (await create_topics(client, [NewTopic(_TOPIC, partitions)])).values():
+        for error in (await create_topics(client, [NewTopic(_TOPIC, partitions, configs=_TOPIC_CONFIGS)])).values():
             if error is not None:
                 raise error
         sent = await _send(client, rows, partitions, compression)

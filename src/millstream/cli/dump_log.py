@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,13 +38,11 @@ def dump_log(
     as_json: Json = False,
 ) -> None:
     """Print the batches of log files and the entries of index files; damage ends the command with code 1."""
-    from millstream.core.log.dump import dump_file
-
     damaged: list[str] = []
     for file in files:
         if not as_json and len(files) > 1:
             sys.stdout.write(f"{file}\n")
-        for index, entry in enumerate(dump_file(file, deep=records)):
+        for index, entry in enumerate(_entries(file, records)):
             if entry["kind"] == "problem":
                 damaged.append(f"{file}: {entry['text']}")
             elif limit is not None and index >= limit:
@@ -55,6 +53,15 @@ def dump_log(
                 sys.stdout.write(f"{' '.join(_words(entry))}\n")
     if damaged:
         fail("; ".join(damaged))
+
+
+def _entries(file: Path, records: bool) -> Iterator[dict[str, Any]]:
+    from millstream.core.log.dump import dump_file
+
+    try:
+        yield from dump_file(file, deep=records)
+    except ValueError as error:
+        fail(str(error))
 
 
 def _words(entry: Mapping[str, object]) -> Iterator[str]:
