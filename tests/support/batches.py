@@ -124,10 +124,11 @@ class DumbRecord(NamedTuple):
     header_count: int
 
 
-def dumb_records(payload: bytes, count: int) -> list[DumbRecord]:
-    """Return the records of a payload; ValueError(index) at the first that isn't one, ValueError("rest") behind them."""
-    records, position = [], 0
-    for index in range(count):
+def dumb_records(payload: bytes, count: int) -> tuple[list[DumbRecord], str]:
+    """Return the records of a payload up to the first that isn't one, and "whole", "broken" or (bytes are) "left"."""
+    records: list[DumbRecord] = []
+    position = 0
+    for _ in range(count):
         try:
             outer = DumbReader(payload, position)
             length = outer.varint()
@@ -141,18 +142,16 @@ def dumb_records(payload: bytes, count: int) -> list[DumbRecord]:
             header_count = inner.varint()
             header_position = inner.position
             if header_count < 0:
-                raise ValueError(header_count)
+                return records, "broken"
             for _ in range(header_count):
                 inner.sized(0)
                 inner.sized()
-            if inner.position != position:
-                raise ValueError(position)
-        except ValueError as error:
-            raise ValueError(index) from error
+        except ValueError:
+            return records, "broken"
+        if inner.position != position:
+            return records, "broken"
         records.append(DumbRecord(offset_delta, timestamp_delta, key, value, header_position, header_count))
-    if position != len(payload):
-        raise ValueError("rest")
-    return records
+    return records, "whole" if position == len(payload) else "left"
 
 
 def wrapped(number: int) -> int:

@@ -132,6 +132,8 @@ def _unsnap(data: Buffer, output: bytearray | memoryview) -> int | None:
     while position < len(view):
         if bytes(view[position : position + len(_XERIAL_MAGIC)]) == _XERIAL_MAGIC:
             position += _XERIAL_HEADER.size
+            if position > len(view):
+                raise CorruptRecordError("snappy: the stream's header is cut off", position)
             continue
         if len(view) - position < _XERIAL_CHUNK.size:
             raise CorruptRecordError("snappy: a chunk's size is cut off", position)
