@@ -27,6 +27,7 @@ from millstream.core.client import (
     describe_configs,
     list_offsets,
 )
+from millstream.core.client.fetcher import PARTITION_BYTES_MAX
 from millstream.core.records import BatchBuilder, Compression, Record
 from millstream.core.wire import ErrorCode, KafkaError
 
@@ -47,7 +48,9 @@ async def topic(client: Client, topic_name: Callable[[], str]) -> str:
     return name
 
 
-async def read(client: Client, *partitions: TopicPartition, **options: int) -> dict[TopicPartition, list[Record]]:
+async def read(
+    client: Client, *partitions: TopicPartition, partition_bytes_max: int = PARTITION_BYTES_MAX
+) -> dict[TopicPartition, list[Record]]:
     """Return every record of `partitions` there is now."""
     starts = await list_offsets(client, dict.fromkeys(partitions, EARLIEST))
     ends = await list_offsets(client, dict.fromkeys(partitions, LATEST))
@@ -56,7 +59,7 @@ async def read(client: Client, *partitions: TopicPartition, **options: int) -> d
         client,
         {tp: at.offset for tp, at in starts.items()},
         end_offsets={tp: at.offset for tp, at in ends.items()},
-        **options,
+        partition_bytes_max=partition_bytes_max,
     ) as fetcher:
         async for fetched in fetcher:
             found[fetched.topic_partition] += fetched.records()
