@@ -33,17 +33,15 @@ CHANGES_MAX: Final = 1000
 CHANGE_SIZE_BYTES_MAX: Final = 256 * 1024  # a larger commit is kept without its operations: holders load the image
 BUSY_TIMEOUT_S: Final = 5.0
 
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS topic (
-    id BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, partitions TEXT NOT NULL, configs TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS broker (id INTEGER PRIMARY KEY, description TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS broker_config (
-    broker TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (broker, name)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS change (version INTEGER PRIMARY KEY, token BLOB NOT NULL, operations TEXT);
-"""
+_SCHEMA: Final = (
+    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS topic"
+    " (id BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, partitions TEXT NOT NULL, configs TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS broker (id INTEGER PRIMARY KEY, description TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS broker_config"
+    " (broker TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (broker, name)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS change (version INTEGER PRIMARY KEY, token BLOB NOT NULL, operations TEXT)",
+)
 
 
 class EmbeddedStore:
@@ -93,13 +91,20 @@ class EmbeddedStore:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
+            connection = None
             try:
                 connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
-                connection.executescript(_SCHEMA)
+                # One transaction: the tables are there all or none, for one sync.
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in _SCHEMA:
+                    connection.execute(statement)
                 connection.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?), ('version', '0')", (FORMAT,))
+                connection.execute("COMMIT")
             except sqlite3.Error as error:
+                if connection is not None:
+                    connection.close()
                 raise codec.CorruptMetadataError(
                     f"{self._path}: cannot be opened as a metadata store: {error}"
                 ) from error
