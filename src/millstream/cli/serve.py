@@ -107,7 +107,11 @@ def main(arguments: Sequence[str]) -> int:
             data_dir=Path(data_dir) if data_dir else None,
             settings=parse_settings(given["--set"]),
         )
-        return run(config, announce=lambda line: _announce(line, int(ready) if ready else None))
+        return run(
+            config,
+            announce=lambda line: _announce(line, int(ready) if ready else None),
+            service_manager=os.environ.get("NOTIFY_SOCKET"),
+        )
     except Exception as error:
         if (sentence := start_error(error)) is None:
             raise

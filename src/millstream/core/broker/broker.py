@@ -32,9 +32,11 @@ from millstream.core.broker.context import AllowAll, Authorizer
 from millstream.core.broker.control_plane import ControlPlane
 from millstream.core.broker.fetch_sessions import FetchSessions
 from millstream.core.broker.handlers.metadata import MetadataCache
+from millstream.core.broker.log_files import LogFiles
 from millstream.core.broker.partitions import Partitions
 from millstream.core.broker.producer_ids import ProducerIds
 from millstream.core.broker.purgatory import Purgatory
+from millstream.core.broker.service_manager import READY, STOPPING, notify, status
 from millstream.core.broker.startup import Storage, bind, open_storage
 
 if TYPE_CHECKING:
@@ -154,15 +156,25 @@ class Broker:
         self.executor.shutdown(wait=True)
 
 
-def run(config: BrokerConfig, *, announce: Callable[[str], None] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code. `announce` is given the one line that says so."""
+def run(
+    config: BrokerConfig, *, announce: Callable[[str], None] | None = None, service_manager: str | None = None
+) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. `announce` is given the one line that says so.
+
+    `service_manager` is the address of systemd's notification socket (NOTIFY_SOCKET), told when the broker serves. Log
+    lines go where `millstream.log.*` says.
+    """
     import uvloop
 
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    return uvloop.run(_serve(config, announce or _print_line))
+    log_files = LogFiles.from_config(config)
+    try:
+        return uvloop.run(_serve(config, announce or _print_line, service_manager))
+    finally:
+        log_files.close()
 
 
-async def _serve(config: BrokerConfig, announce: Callable[[str], None]) -> int:
+async def _serve(config: BrokerConfig, announce: Callable[[str], None], service_manager: str | None) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -175,7 +187,9 @@ async def _serve(config: BrokerConfig, announce: Callable[[str], None]) -> int:
     gc.set_threshold(*GC_THRESHOLDS)
     host, port = broker.addresses[config.listeners[0].name]
     announce(f"millstream {millstream.__version__} serving on {host}:{port}")
+    notify(service_manager, READY, status(f"serving on {host}:{port}"))
     await stopping.wait()
+    notify(service_manager, STOPPING)
     logger.info("stopping")
     await broker.stop()
     return 0
