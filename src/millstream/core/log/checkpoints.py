@@ -5,7 +5,8 @@
     partition.metadata         "version: 0" and "topic_id: <base64>"                    (a partition's folder)
     .kafka_cleanshutdown       {"version":0,"brokerEpoch":N}                            (a log directory)
 
-This module knows texts; `FileSystem.write_atomically` puts them on disk. Anything unexpected raises CorruptCheckpointError.
+This module knows texts; `FileSystem.write_atomically` puts them on disk. Anything unexpected raises
+CorruptCheckpointError.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def encode_clean_shutdown(broker_epoch: int) -> bytes:
 
 
 def decode_clean_shutdown(data: bytes) -> int:
-    """Return the broker epoch in the mark, -1 where it is empty or older than epochs: the mark itself is what counts."""
+    """Return the broker epoch in the mark, -1 where it names none: that the mark is there is what counts."""
     try:
         return int(json.loads(data)["brokerEpoch"])
     except (ValueError, KeyError, TypeError):

@@ -6,12 +6,12 @@
     .kafka_cleanshutdown    written last on a clean stop, removed first on a start
     <topic>-<partition>/    the logs
 
-**Writing.** `submit` writes inline on the event loop where that is one append to an open file and the disk has been fast of
-late (the mean of recent writes is below INLINE_LATENCY_US), else on the directory's writer thread, in order. `submit_flush`
-syncs on the flusher thread; requests that wait for the same log share one sync (group commit).
+**Writing.** `submit` writes inline on the event loop where that is one append to an open file and the disk has been
+fast of late (the mean of recent writes is below INLINE_LATENCY_US), else on the directory's writer thread, in order.
+`submit_flush` syncs on the flusher thread; requests that wait for the same log share one sync (group commit).
 
-States: ONLINE -> OFFLINE (an I/O error; for good, until a restart). `read_only_reason` is the free-disk watermark's and comes
-and goes. Owned by the event loop, but for `failed`, which any thread may call.
+States: ONLINE -> OFFLINE (an I/O error; for good, until a restart). `read_only_reason` is the free-disk watermark's
+and comes and goes. Owned by the event loop, but for `failed`, which any thread may call.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -62,7 +63,7 @@ class LogDirectory:
         on_offline: Callable[[LogDirectory], object] | None = None,
     ) -> None:
         """Name the directory; `open` locks it. `on_offline` is called once, on the loop where there is one."""
-        self.path = os.path.abspath(path)
+        self.path = str(Path(path).absolute())
         self.files = files or FileSystem()
         self.loop = loop
         self.on_offline = on_offline
@@ -72,13 +73,15 @@ class LogDirectory:
         self.offline_reason: str | None = None
         # Why appends are refused for now (the free-disk watermark).
         self.read_only_reason: str | None = None
-        # Whether the last stop was clean, the broker epoch it noted, and the checkpointed high watermarks: set by loading.
+        # Whether the last stop was clean, the broker epoch it noted, and the checkpointed high watermarks: set by
+        # loading.
         self.was_clean = False
         self.broker_epoch = -1
         self.high_watermarks: dict[TopicPartition, int] = {}
         # What each checkpoint file holds now, so that an unchanged one is not written again.
         self.written_checkpoints: dict[str, bytes] = {}
-        # Mean duration of recent writes; above INLINE_LATENCY_US they go to the writer thread until they are fast again.
+        # Mean duration of recent writes; above INLINE_LATENCY_US they go to the writer thread until they are fast
+        # again.
         self.write_latency_us = 0.0
         self._lock_fd = -1
         self._state_lock = threading.Lock()
@@ -140,8 +143,8 @@ class LogDirectory:
     def submit(self, log: Log, on_written: OnOffset) -> bool:
         """Write what `log` has reserved; call on_written(log_end_offset, None) or on_written(None, error).
 
-        Inline and before this returns (True), or on the writer thread (False; the call comes on the loop later). After an
-        error the reservations made before this call are gone and none of their batches will be acknowledged.
+        Inline and before this returns (True), or on the writer thread (False; the call comes on the loop later). After
+        an error the reservations made before this call are gone and none of their batches will be acknowledged.
         """
         if log not in self._writing and self.write_latency_us < INLINE_LATENCY_US and log.can_write_inline:
             started = time.perf_counter_ns()
@@ -159,7 +162,7 @@ class LogDirectory:
         return False
 
     def submit_flush(self, log: Log, on_flushed: OnOffset) -> None:
-        """Sync `log` on the flusher thread; call on_flushed(flushed_offset, None) or on_flushed(None, error) on the loop.
+        """Sync `log` on the flusher thread; on the loop call on_flushed(flushed_offset | None, error | None).
 
         What was written before this call is covered.
         """

@@ -1,8 +1,8 @@
 """The operating system's files, as the log uses them: injected, so that a test can tear writes and fail calls.
 
 Every method is one system call (or a few) and blocks for as long as the disk does; which of them the event loop may
-call is said in `log.py`. Descriptors are plain integers; paths are text, since 20,000 partitions' worth of Path objects cost
-more than the calls they serve.
+call is said in `log.py`. Descriptors are plain integers; paths are text, since 20,000 partitions' worth of Path
+objects cost more than the calls they serve.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 Buffer = bytes | bytearray | memoryview
 
@@ -58,12 +59,12 @@ class FileSystem:
         return os.fstat(fd).st_size
 
     def stat(self, path: str) -> os.stat_result:
-        return os.stat(path)
+        return os.stat(path)  # noqa: PTH116
 
     def exists(self, path: str) -> bool:
-        return os.path.exists(path)
+        return os.path.exists(path)  # noqa: PTH110
 
-    def list(self, path: str) -> list[tuple[str, bool]]:
+    def list_names(self, path: str) -> list[tuple[str, bool]]:
         """Return the names in the folder, each with whether it is a folder itself."""
         with os.scandir(path) as entries:
             return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
@@ -79,16 +80,16 @@ class FileSystem:
         return found
 
     def rename(self, old: str, new: str) -> None:
-        os.replace(old, new)
+        os.replace(old, new)  # noqa: PTH105
 
     def unlink(self, path: str) -> None:
-        os.unlink(path)
+        os.unlink(path)  # noqa: PTH108
 
     def make_directory(self, path: str) -> None:
-        os.makedirs(path, exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
 
     def remove_directory(self, path: str) -> None:
-        os.rmdir(path)
+        Path(path).rmdir()
 
     def sync_directory(self, path: str) -> None:
         """Make the names in the folder durable: what was created, renamed or unlinked in it."""
@@ -126,7 +127,7 @@ class FileSystem:
             self.close(fd)
         self.rename(temporary, path)
         if sync_directory:
-            self.sync_directory(os.path.dirname(path))
+            self.sync_directory(path.rpartition("/")[0])
 
     def write_synced(self, path: str, data: Buffer) -> None:
         """Write a file that carries its own checksum, and sync it."""

@@ -1,4 +1,4 @@
-"""Which leader epoch began at which offset: what a follower or a consumer compares to find where logs diverge (KIP-101).
+"""Which leader epoch began at which offset: what followers and consumers compare to find where logs diverge (KIP-101).
 
 Epochs and start offsets both ascend. Held in memory; the holder of the log's write lock writes it to
 `leader-epoch-checkpoint` when it has changed (`checkpoints`).

@@ -1,12 +1,12 @@
 """Opening a partition's folder: after a clean stop without reading a record, after a crash by recovery.
 
-1. What an interrupted deletion or cleaning left is finished: `.deleted` and `.cleaned` files go; a `.swap` that completes a
-   cleaning replaces the segments it covers, an incomplete one goes.
+1. What an interrupted deletion or cleaning left is finished: `.deleted` and `.cleaned` files go; a `.swap` that
+   completes a cleaning replaces the segments it covers, an incomplete one goes.
 2. Segments are found by their `.log` files. An index that is missing, or no whole number of entries, is made again.
-3. After a clean stop the recovery point is the log's end, and the snapshot of that offset the producers' state; both are
-   written by the same stop, and where they disagree the last segment is scanned.
-4. Otherwise the segments from the recovery point (or an older snapshot) on are scanned, `recovery` decides, and indexes,
-   leader epochs and producers' state are made again from the batches.
+3. After a clean stop the recovery point is the log's end, and the snapshot of that offset the producers' state; both
+   are written by the same stop, and where they disagree the last segment is scanned.
+4. Otherwise the segments from the recovery point (or an older snapshot) on are scanned, `recovery` decides, and
+   indexes, leader epochs and producers' state are made again from the batches.
 
 Runs on a loading thread per log; blocks. OSErrors pass through, the caller knows the log directory.
 """
@@ -211,8 +211,8 @@ class LogLoader:
             return None
 
     def _finish_interrupted(self, path: str, listing: dict[str, tuple[int, int]]) -> None:
-        # Kafka's cleaner writes `.cleaned` files, renames them to `.swap` when they are whole, deletes the segments they
-        # replace, and renames them again. Its order says what a crash has left.
+        # Kafka's cleaner writes `.cleaned` files, renames them to `.swap` when they are whole, deletes the segments
+        # they replace, and renames them again. Its order says what a crash has left.
         cleaned = [_base_of(name) for name in listing if name.endswith(LOG_SUFFIX + CLEANED_SUFFIX)]
         oldest_cleaned = min((base for base in cleaned if base is not None), default=2**63)
         swapped = []

@@ -1,26 +1,26 @@
 """One partition on disk: appended in two steps, read anywhere, rolled, truncated, trimmed.
 
-**Append is two steps.** `reserve` runs on the event loop and does no I/O: it drops duplicates, refuses gaps, assigns offsets
-and queues the bytes. `write` puts everything queued into the active segment with one system call. Between the two,
-`reserved_end_offset` runs ahead of `log_end_offset`. Once written, `flush` makes it durable and moves `flushed_offset`.
+**Append is two steps.** `reserve` runs on the event loop and does no I/O: it drops duplicates, refuses gaps, assigns
+offsets and queues the bytes. `write` puts everything queued into the active segment with one system call. Between the
+two, `reserved_end_offset` runs ahead of `log_end_offset`. Once written, `flush` makes it durable and moves
+`flushed_offset`.
 
-**Who may call what.** `reserve`, `can_write_inline` and `forget_reserved` belong to the event loop. `read` is for any thread
-(with `wait=False`, also for the loop). `write` may run on the loop only while `can_write_inline`, else on the log directory's
-writer thread: it may then roll (open, create, seal). Everything else blocks and runs on a thread. What changes the log holds
-`lock`; `flush` syncs outside of it, so that appends go on meanwhile.
+**Who may call what.** `reserve`, `can_write_inline` and `forget_reserved` belong to the event loop. `read` is for any
+thread (with `wait=False`, also for the loop). `write` may run on the loop only while `can_write_inline`, else on the
+log directory's writer thread: it may then roll (open, create, seal). Everything else blocks and runs on a thread. What
+changes the log holds `lock`; `flush` syncs outside of it, so that appends go on meanwhile.
 
-**Failures.** A write that fails is taken back: the file is cut to where it was, the queue and the reserved producer state
-are dropped, and everybody who waits is told. A full disk or too few descriptors leave the directory in service; any other
-error takes it offline (`LogDirectory`).
+**Failures.** A write that fails is taken back: the file is cut to where it was, the queue and the reserved producer
+state are dropped, and everybody who waits is told. A full disk or too few descriptors leave the directory in service;
+any other error takes it offline (`LogDirectory`).
 
-    log_start_offset <= flushed_offset' <= log_end_offset <= reserved_end_offset     (flushed_offset' = the larger of the
-                                                                                       two lower ends)
+    log_start_offset <= flushed_offset' <= log_end_offset <= reserved_end_offset     (flushed_offset' = the larger of
+    the two lower ends)
 """
 
 from __future__ import annotations
 
 import os
-import struct
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -33,16 +33,15 @@ from millstream.core.log.damage import CorruptRange
 from millstream.core.log.errors import LogDirectoryError, OffsetOutOfRangeError
 from millstream.core.log.files import Buffer
 from millstream.core.log.log_reader import LogRead, LogReader
-from millstream.core.log.offset_index import ENTRY_SIZE as OFFSET_ENTRY_SIZE
-from millstream.core.log.offset_index import RELATIVE_OFFSET_MAX, TAIL_ENTRIES_MAX
+from millstream.core.log.offset_index import TAIL_ENTRIES_MAX
 from millstream.core.log.producer_state import ProducerEntry, ProducerState, encode_snapshot
+from millstream.core.log.rolling import RollLimits, roll_limits
 from millstream.core.log.segment import (
     SNAPSHOT_SUFFIX,
     TRANSACTION_INDEX_SUFFIX,
     Segment,
     file_stem,
 )
-from millstream.core.log.time_index import ENTRY_SIZE as TIME_ENTRY_SIZE
 from millstream.core.records import BatchHeader, set_log_fields
 from millstream.core.wire import ErrorCode, KafkaError
 
@@ -58,8 +57,6 @@ if TYPE_CHECKING:
 
 # Linux takes at most this many buffers in one call (IOV_MAX).
 BUFFERS_MAX: Final = 1024
-
-_LOG_FIELDS: Final = struct.Struct(">qii")  # base offset, batch length, leader epoch
 
 
 class Reservation(NamedTuple):
@@ -91,6 +88,7 @@ class Log:
 
     __slots__ = (
         "__weakref__",
+        "_inline_limits",
         "_last_now_ms",
         "_markers",
         "_pending",
@@ -170,6 +168,8 @@ class Log:
         # Transaction markers reserved; writing one opens the transaction index, so it is not done on the loop.
         self._markers = 0
         self._last_now_ms = segments.active.created_ms
+        # What the active segment can take; worked out by _limit.
+        self._inline_limits = RollLimits(segments.active, config, -1, -1, -1, False, -2)
         # Offset of the newest producer snapshot on disk.
         self.snapshot_offset = snapshot_offset
         # Sealed segments whose files are not synced yet, and whether names in the folder are not.
@@ -208,9 +208,9 @@ class Log:
     ) -> Reservation:
         """Assign offsets to a validated batch and queue it; no I/O.
 
-        With `copy` false the (writable) buffer is patched in place, and must stay valid and untouched until the batch is written or
-        dropped. Raises KafkaError for a batch that the producer's state refuses, and LogDirectoryError where the
-        directory is offline or a failed write has not been dealt with.
+        With `copy` false the (writable) buffer is patched in place, and must stay valid and untouched until the batch
+        is written or dropped. Raises KafkaError for a batch that the producer's state refuses, and LogDirectoryError
+        where the directory is offline or a failed write has not been dealt with.
         """
         if self.failure is not None or self.directory.offline_reason is not None:
             raise self.failure or self.directory.offline_error()
@@ -230,12 +230,12 @@ class Log:
             )
         if header.producer_id >= 0:
             entry = self.producers.reserve(header, first_offset, now_ms)
-        data = bytearray(batch) if copy else batch
+        data = batch if not copy and not isinstance(batch, bytes) else bytearray(batch)
         if self.config.log_append_time:
-            set_log_fields(data, first_offset, leader_epoch, now_ms)
+            set_log_fields(data, first_offset, leader_epoch, log_append_time_ms=now_ms)
             timestamp = append_time_ms = now_ms
         else:
-            _LOG_FIELDS.pack_into(data, 0, first_offset, header.batch_length, leader_epoch)  # type: ignore[arg-type]
+            set_log_fields(data, first_offset, leader_epoch, max_timestamp=header.max_timestamp)
             timestamp, append_time_ms = header.max_timestamp, -1
         self._pending.append(_Pending(data, first_offset, last_offset, timestamp, leader_epoch, entry))
         self.reserved_end_offset = last_offset + 1
@@ -249,20 +249,23 @@ class Log:
     @property
     def can_write_inline(self) -> bool:
         """Whether `write` would now be one append to an open file: no roll, no open, nobody else at work."""
-        segment = self.segments.active
-        size = segment.size_bytes + self._reserved_bytes - self._written_bytes
+        limits = self._inline_limits
+        segment = limits.segment
         return (
             segment.is_prepared
+            and limits.config is self.config
+            and segment.size_bytes + self._reserved_bytes - self._written_bytes <= limits.size_bytes
+            and self._reserved_timestamp <= limits.timestamp
+            and self._reserved_epoch == limits.leader_epoch
+            and self.reserved_end_offset <= limits.end_offset
             and self.failure is None
-            and self._reserved_epoch == self.leader_epochs.latest_epoch
             and not self._markers
-            and not self._roll_due(segment, size, self.reserved_end_offset, self._reserved_timestamp)
             and self.lock.acquire(blocking=False)
             and self._released()
         )
 
     def forget_reserved(self) -> None:
-        """Drop everything reserved and not written, and make the log writable again; on the loop, after a failed write."""
+        """Drop everything reserved and not written, and take appends again; on the loop, after a failed write."""
         with self.lock:
             self._pending.clear()
             self._written_bytes = self._reserved_bytes
@@ -288,7 +291,7 @@ class Log:
             raise
 
     def write_reserved(self, generation: int) -> int:
-        """Write everything reserved, for a caller whose reservations are of `generation`; the loop forgets after a failure."""
+        """Write everything reserved, for reservations of `generation`; on failure the loop forgets."""
         with self.lock:
             if self.failure is not None:
                 raise self.failure
@@ -303,12 +306,8 @@ class Log:
             try:
                 segment = self.segments.active
                 size = sum([len(item.data) for item in items])
-                if self._roll_due(
-                    segment,
-                    segment.size_bytes + size,
-                    items[-1].last_offset + 1,
-                    max([item.timestamp for item in items]),
-                ):
+                timestamp = max([item.timestamp for item in items])
+                if self._roll_due(segment.size_bytes + size, items[-1].last_offset + 1, timestamp):
                     self._write_rolling(items)
                 else:
                     self._append(segment, items, size)
@@ -374,10 +373,11 @@ class Log:
     ) -> LogRead:
         """Read whole, CRC-checked batches from the one that holds `offset` on, at most `size_bytes_max` bytes of them.
 
-        Only batches that end before `end_offset` (default: what is written). With `at_least_one` the first batch is given
-        even where it alone is larger. With `buffer` the bytes are read into it, and the result is a view of it, where the
-        first batch fits. `wait` false never waits for the disk and raises BlockingIOError instead: come again on a
-        thread. Raises OffsetOutOfRangeError, CorruptBatchError (whose next_offset steps over), LogDirectoryError.
+        Only batches that end before `end_offset` (default: what is written). With `at_least_one` the first batch is
+        given even where it alone is larger. With `buffer` the bytes are read into it, and the result is a view of it,
+        where the first batch fits. `wait` false never waits for the disk and raises BlockingIOError instead: come
+        again on a thread. Raises OffsetOutOfRangeError, CorruptBatchError (whose next_offset steps over),
+        LogDirectoryError.
         """
         log_end_offset = self.log_end_offset
         if not self.log_start_offset <= offset <= log_end_offset:
@@ -525,7 +525,7 @@ class Log:
         """Move the log's folder to `path` (in the same log directory). Blocks."""
         with self.lock, self.storage_errors("renaming"):
             self.cache.files.rename(self.path, path)
-            self.cache.files.sync_directory(os.path.dirname(path))
+            self.cache.files.sync_directory(self.directory.path)
             self.path = path
             for segment in self.segments:
                 segment.move(path)
@@ -550,48 +550,43 @@ class Log:
         self.lock.release()
         return True
 
-    def _roll_due(self, segment: Segment, size_bytes: int, end_offset: int, timestamp: int) -> bool:
-        # Whether a segment that would grow to size_bytes, end_offset and timestamp has to be rolled first.
-        config = self.config
-        if not segment.size_bytes:
-            return size_bytes > config.segment_bytes or end_offset - 1 - segment.base_offset > RELATIVE_OFFSET_MAX
-        if size_bytes > config.segment_bytes or end_offset - 1 - segment.base_offset > RELATIVE_OFFSET_MAX:
-            return True
-        waited_ms = (
-            timestamp - segment.first_timestamp
-            if segment.first_timestamp >= 0
-            else self._last_now_ms - segment.created_ms
+    def _limit(self) -> RollLimits:
+        limits = roll_limits(
+            self.segments.active,
+            self.config,
+            self.topic_partition.partition,
+            self.leader_epochs.latest_epoch,
+            self._last_now_ms,
         )
-        if waited_ms > config.segment_ms - self._jitter_ms(segment):
-            return True
-        assert segment.offset_index is not None and segment.time_index is not None, f"{segment.stem} is not active"
-        return (len(segment.offset_index) + 1) * OFFSET_ENTRY_SIZE > config.segment_index_bytes or (
-            len(segment.time_index) + 2
-        ) * TIME_ENTRY_SIZE > config.segment_index_bytes
+        self._inline_limits = limits
+        return limits
 
-    def _jitter_ms(self, segment: Segment) -> int:
-        # Spread over partitions and segments, so that logs created together do not roll together.
-        jitter_ms = self.config.segment_jitter_ms
-        return hash((self.topic_partition.partition, segment.base_offset)) % jitter_ms if jitter_ms > 0 else 0
+    def _roll_due(self, size_bytes: int, end_offset: int, timestamp: int) -> bool:
+        # Whether the active segment has to be rolled before it grows to this.
+        limits = self._inline_limits
+        known = limits.segment is self.segments.active and limits.config is self.config
+        if known and limits.allow(size_bytes, end_offset, timestamp):
+            return False
+        return not self._limit().allow(size_bytes, end_offset, timestamp)
 
     def _write_rolling(self, items: list[_Pending]) -> None:
         run: list[_Pending] = []
         run_bytes = 0
         for item in items:
-            segment = self.segments.active
-            size = segment.size_bytes + run_bytes + len(item.data)
-            if self._roll_due(segment, size, item.last_offset + 1, item.timestamp) and (run or segment.size_bytes):
-                if run:
-                    self._append(segment, run, run_bytes)
-                    run, run_bytes = [], 0
-                self._roll(item.first_offset)
-            elif not segment.size_bytes and run:
-                # The first batch sets the time from which segment.ms counts, so it is written before the next is judged.
-                self._append(segment, run, run_bytes)
+            size = self.segments.active.size_bytes + run_bytes + len(item.data)
+            if not self._roll_due(size, item.last_offset + 1, item.timestamp):
+                run.append(item)
+                run_bytes += len(item.data)
+                continue
+            # Not all of it at once; this batch alone may still fit.
+            if run:
+                self._append(self.segments.active, run, run_bytes)
                 run, run_bytes = [], 0
-            run.append(item)
-            run_bytes += len(item.data)
-        self._append(self.segments.active, run, run_bytes)
+            if not self._limit().allow_batch(size, item.last_offset + 1, item.timestamp):
+                self._roll(item.first_offset)
+            self._append(self.segments.active, [item], len(item.data))
+        if run:
+            self._append(self.segments.active, run, run_bytes)
 
     def _append(self, segment: Segment, items: list[_Pending], size: int) -> None:
         # One system call (for up to BUFFERS_MAX batches), then what is known of the segment moves.
@@ -612,8 +607,10 @@ class Log:
             raise
         self._written_bytes += size
         offset_index, time_index = segment.offset_index, segment.time_index
-        assert offset_index is not None and time_index is not None, f"{segment.stem} is not active"
-        if not position:
+        assert offset_index is not None, f"{segment.stem} is not active"
+        assert time_index is not None, f"{segment.stem} is not active"
+        changed = not position
+        if changed:
             segment.first_timestamp = items[0].timestamp
         interval = self.config.index_interval_bytes
         since = segment.bytes_since_index
@@ -630,6 +627,7 @@ class Log:
             if epoch != latest_epoch:
                 self.leader_epochs.assign(epoch, first_offset)
                 latest_epoch = epoch
+                changed = True
             if marker is not None:
                 self._end_transaction(segment, marker, entry)
             elif entry is not None:
@@ -638,6 +636,8 @@ class Log:
         segment.size_bytes = position
         segment.modified_ms = self._last_now_ms
         self.log_end_offset = items[-1].last_offset + 1
+        if changed:
+            self._limit()
         if offset_index.tail_count >= TAIL_ENTRIES_MAX:
             segment.store_tails()
 
@@ -652,7 +652,7 @@ class Log:
     def _roll(self, base_offset: int) -> None:
         old = self.segments.active
         if old.base_offset == base_offset:
-            return
+            return  # nothing is in it yet
         old.seal()
         new = Segment(self.cache, self.path, base_offset, created_ms=self._last_now_ms)
         new.create()
@@ -663,7 +663,7 @@ class Log:
         new.files()
 
     def write_snapshot(self, offset: int) -> None:
-        """Write the producers' state before `offset` beside the segments, unless it is there. Blocks; holds the lock."""
+        """Write the producers' state before `offset` beside the segments, unless it is there. Blocks."""
         if offset > self.snapshot_offset:
             path = file_stem(self.path, offset) + SNAPSHOT_SUFFIX
             self.cache.files.write_synced(path, encode_snapshot(self.producers.entries()))

@@ -1,14 +1,14 @@
-"""Reading a log: from an offset to whole, CRC-checked batches, in one positioned read where things are as they should be.
+"""Reading a log: from an offset to whole, CRC-checked batches, in one positioned read where all is as it should be.
 
-The position comes from a small memory of where earlier reads ended, so a sequential reader never looks twice at the bytes
-before its batch, or from the sparse index. `wait=False` is for the event loop: every read then asks the kernel not to wait
-for the disk (RWF_NOWAIT), and whatever is unusual (a closed segment, a cold page, a batch that fails its checks, an
-index that lies) raises BlockingIOError, so that the caller comes again on a thread with `wait=True`, where there is time to
-find out what is wrong.
+The position comes from a small memory of where earlier reads ended, so a sequential reader never looks twice at the
+bytes before its batch, or from the sparse index. `wait=False` is for the event loop: every read then asks the kernel
+not to wait for the disk (RWF_NOWAIT), and whatever is unusual (a closed segment, a cold page, a batch that fails its
+checks, an index that lies) raises BlockingIOError, so that the caller comes again on a thread with `wait=True`, where
+there is time to find out what is wrong.
 
 A batch that fails its checks is never served. The first reader that meets one looks for the next valid batch behind it
-and notes the range between; a read inside of it raises CorruptBatchError with the offset to go on from, and a read behind
-it steps over.
+and notes the range between; a read inside of it raises CorruptBatchError with the offset to go on from, and a read
+behind it steps over.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class LogRead(NamedTuple):
 class LogReader:
     """Reads the segments of one log; from any thread."""
 
-    __slots__ = ("_cache", "_end_offset", "_lock", "_name", "_positions", "_segments", "corrupt_ranges")
+    __slots__ = ("_cache", "_end_offset", "_lock", "_name", "_positions", "_segments", "_size_hint", "corrupt_ranges")
 
     def __init__(self, name: str, segments: Segments, cache: OpenSegments, end_offset: Callable[[], int]) -> None:
         """Read `segments`; `end_offset` tells where the log ends now."""
@@ -66,6 +66,8 @@ class LogReader:
         self.corrupt_ranges: tuple[CorruptRange, ...] = ()
         # Offset to (segment, position) where a read ended and the next one will begin. At most _POSITIONS_MAX.
         self._positions: dict[int, tuple[Segment, int]] = {}
+        # Size of the last batch that was larger than its reader asked for, 0 when the last read found none.
+        self._size_hint = 0
         self._lock = threading.Lock()
 
     def forget_positions(self) -> None:
@@ -114,7 +116,8 @@ class LogReader:
             segment = found
             position = self._skip_damage(segment, segment.position_before(offset, wait=wait), offset)
             slack = 4096 + HEADER_SIZE
-        size_wanted = size_bytes_max
+        # Batches larger than what is asked for come in rows: the last one's size saves reading the next one twice.
+        size_wanted = max(size_bytes_max, self._size_hint) if at_least_one else size_bytes_max
         while True:
             available = segment.size_bytes - position
             if available <= 0:
@@ -130,18 +133,21 @@ class LogReader:
             )
             if end > start:
                 self._remember(next_offset, segment, position + end)
+                if end - start <= size_bytes_max:
+                    self._size_hint = 0
                 return LogRead(data[start:end], first_offset, next_offset)
             slack = 0
             if start == len(data) == size:
                 position += start  # all of it lies before the offset
-            elif not wait:
-                if needed and not at_least_one and size_bytes_max < needed > HEADER_SIZE:
-                    return LogRead(_NOTHING, offset, offset)
-                raise BlockingIOError(segment.stem)
             elif corrupt < 0 and needed and start + needed <= available:
-                if needed > size_bytes_max and not at_least_one and needed > HEADER_SIZE:
+                if not at_least_one and size_bytes_max < needed > HEADER_SIZE:
                     return LogRead(_NOTHING, offset, offset)
+                if not wait and len(data) < size and start + needed <= size:
+                    raise BlockingIOError(segment.stem)  # the first pages were in memory, the next are not
                 position, size_wanted, buffer = position + start, max(size_wanted, needed), None
+                self._size_hint = needed
+            elif not wait:
+                raise BlockingIOError(segment.stem)
             elif corrupt < 0 and not needed and self._is_valid(segment, position + start):
                 return LogRead(_NOTHING, offset, offset)  # the next one lies behind the reader's end
             else:

@@ -1,14 +1,14 @@
 """All logs of a broker, over its log directories: loaded at the start, created, deleted, checkpointed, closed.
 
-**Start.** For each directory: lock and identity, the clean-shutdown mark (read, then removed at once, so that a crash while
-loading counts as unclean), the checkpoints, then every partition's folder, several at a time. A directory that fails goes
-offline and its partitions with it; the others load on. Folders ending in `-delete` are unlinked in the background, a second
-copy of a partition and a folder that no metadata knows become `-stray` and are kept.
+**Start.** For each directory: lock and identity, the clean-shutdown mark (read, then removed at once, so that a crash
+while loading counts as unclean), the checkpoints, then every partition's folder, several at a time. A directory that
+fails goes offline and its partitions with it; the others load on. Folders ending in `-delete` are unlinked in the
+background, a second copy of a partition and a folder that no metadata knows become `-stray` and are kept.
 
 **Stop.** Every log is closed (indexes, snapshot, sync), the checkpoints are written, and last the clean-shutdown mark.
 
-`load`, `create_log`, `delete_log`, `checkpoint...`, `close` block and are meant for a thread; `logs` may be read by the event
-loop at any time.
+`load`, `create_log`, `delete_log`, `checkpoint...`, `close` block and are meant for a thread; `logs` may be read by
+the event loop at any time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,6 +45,13 @@ RECOVERY_THREADS_PER_DIRECTORY: Final = 2
 ConfigOf = Callable[[TopicPartition, bytes | None], LogConfig | None]
 
 _logger = logging.getLogger(__name__)
+
+
+def _always(config: LogConfig) -> ConfigOf:
+    def config_of(topic_partition: TopicPartition, topic_id: bytes | None) -> LogConfig | None:  # noqa: ARG001
+        return config
+
+    return config_of
 
 
 class LogManager:
@@ -92,12 +98,11 @@ class LogManager:
     ) -> dict[TopicPartition, Log]:
         """Open every directory and every log in it; return `logs`. `on_progress(done, total)` counts partitions.
 
-        Raises LogLockedError and InconsistentDirectoryError, which the operator must settle, and LogDirectoryError where no
-        directory works at all.
+        Raises LogLockedError and InconsistentDirectoryError, which the operator must settle, and LogDirectoryError
+        where no directory works at all.
         """
         if isinstance(config_of, LogConfig):
-            config = config_of
-            config_of = lambda topic_partition, topic_id: config  # noqa: E731
+            config_of = _always(config_of)
         for directory in self.directories:
             with suppress(LogDirectoryError):  # said and marked already; the others serve on
                 if not directory.is_open:
@@ -126,7 +131,7 @@ class LogManager:
         log_start_offsets = self._read_offsets(directory, checkpoints.LOG_START_OFFSET)
         directory.high_watermarks = self._read_offsets(directory, checkpoints.REPLICATION_OFFSET)
         folders = []
-        for name, is_folder in self._files.list(directory.path):
+        for name, is_folder in self._files.list_names(directory.path):
             if not is_folder or name.endswith((STRAY_SUFFIX, FUTURE_SUFFIX)):
                 continue
             path = f"{directory.path}/{name}"
@@ -215,7 +220,7 @@ class LogManager:
     def _set_aside(self, path: str, topic_partition: TopicPartition, why: str) -> None:
         folder = topic_partition.folder_with_suffix(STRAY_SUFFIX)
         _logger.error("%s: %s; it is kept as %s and not served", path, why, folder)
-        self._files.rename(path, f"{os.path.dirname(path)}/{folder}")
+        self._files.rename(path, f"{path.rpartition('/')[0]}/{folder}")
 
     def _read_offsets(self, directory: LogDirectory, name: str) -> dict[TopicPartition, int]:
         path = f"{directory.path}/{name}"
@@ -224,7 +229,7 @@ class LogManager:
         try:
             return checkpoints.decode_offsets(self._files.read_bytes(path))
         except CorruptCheckpointError as error:
-            _logger.error("%s: %s; it is taken as empty, so logs are recovered from further back", path, error)
+            _logger.warning("%s: %s; it is taken as empty, so logs are recovered from further back", path, error)
             return {}
 
     # While running.
@@ -296,7 +301,7 @@ class LogManager:
             self._doom(self._now_ms() + log.config.file_delete_delay_ms, (path,))
 
     def delete_old_segments(self, now_ms: int, high_watermarks: Mapping[TopicPartition, int]) -> int:
-        """Apply retention to every log that has a high watermark in the mapping; return the bytes that will be freed."""
+        """Apply retention to every log that the mapping gives a high watermark; return the bytes that will be freed."""
         freed = 0
         for topic_partition, high_watermark in high_watermarks.items():
             log = self.logs.get(topic_partition)
@@ -315,7 +320,7 @@ class LogManager:
             self._doom(each.due_ms, each.paths)
 
     def unlink_doomed(self, now_ms: int | None = None) -> int:
-        """Unlink renamed files and folders whose time has come; return how many. Blocks for long: large files take long."""
+        """Unlink renamed files and folders whose time has come; return how many. May block for long."""
         now_ms = self._now_ms() if now_ms is None else now_ms
         count = 0
         while True:
@@ -439,7 +444,7 @@ class LogManager:
 
     def _unlink(self, path: str) -> None:
         try:
-            entries = self._files.list(path)
+            entries = self._files.list_names(path)
         except NotADirectoryError:
             self._files.unlink(path)
             return

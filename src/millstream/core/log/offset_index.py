@@ -5,10 +5,10 @@ Layout: entries of 8 bytes, big-endian, ascending in both fields, and nothing el
     relative_offset  int32   last offset of a batch, less the segment's base offset
     position         int32   where that batch starts in the `.log` file
 
-An entry is due for the first batch that starts more than `index.interval.bytes` behind the last indexed one, so the first
-batch never has one and no entry has position 0. Kafka preallocates an active index with zeros and maps it; here the
-newest entries of an active segment wait in memory, at most TAIL_ENTRIES_MAX of them, and then go to the file in one
-write. The index is derived data: what a crash loses of it, recovery makes again from the log.
+An entry is due for the first batch that starts more than `index.interval.bytes` behind the last indexed one, so the
+first batch never has one and no entry has position 0. Kafka preallocates an active index with zeros and maps it; here
+the newest entries of an active segment wait in memory, at most TAIL_ENTRIES_MAX of them, and then go to the file in
+one write. The index is derived data: what a crash loses of it, recovery makes again from the log.
 
 Appended by whoever holds the log's write lock; looked up from any thread: an entry is complete before the count that
 covers it grows, and a lookup reads the tail before the file, so that an entry is found in one or the other.

@@ -1,8 +1,9 @@
 """The files of segments that are open now: one bounded cache for all logs, so that an idle partition holds none.
 
-A segment is opened when something reads or appends it, and closed when others need its place (second chance: one that was
-used since the last look stays). A reader keeps its `OpenSegment` for as long as it works with it; the descriptors are closed
-with the last reference, so eviction never pulls a file from under a reader, and takes no lock on the hot path.
+A segment is opened when something reads or appends it, and closed when others need its place (second chance: one that
+was used since the last look stays). A reader keeps its `OpenSegment` for as long as it works with it; the descriptors
+are closed with the last reference, so eviction never pulls a file from under a reader, and takes no lock on the hot
+path.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class OpenSegment:
                 try:
                     self._files.close(fd)
                 except OSError:
-                    continue  # written data was synced, or its error reported, by fsync; the descriptor is gone either way
+                    continue  # fsync has told whether data is safe; the descriptor is gone either way
 
 
 class OpenSegments:
@@ -76,7 +77,7 @@ class OpenSegments:
         return len(self._open)
 
     def open(self, segment: Segment) -> OpenSegment:
-        """Open the segment's log file, or return it where another thread just has. Blocks; OSError as the system says."""
+        """Open the segment's log file, or return it where another thread just has. Blocks. Raises OSError."""
         with self._lock:
             if segment.opened is not None:
                 return segment.opened

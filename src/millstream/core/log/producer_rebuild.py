@@ -1,7 +1,8 @@
 """Making the producers' state, the open transactions and the leader epochs again from batches that are scanned.
 
 A kernel hands over a row per batch that matters. Where a chunk has no transactions, only a producer's last few batches
-in it count, and they are found by searching columns from behind: a million batches of one idempotent producer cost a few calls.
+in it count, and they are found by searching columns from behind: a million batches of one idempotent producer cost a
+few calls.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """What a log knows of its producers: enough to drop a repeated batch, refuse a gap, and find open transactions.
 
-For each producer id: its epoch and its last BATCHES_KEPT batches (sequences and offsets), since an idempotent client has at
-most five requests in flight. A batch that repeats one of them is answered with the original offset (KIP-98).
+For each producer id: its epoch and its last BATCHES_KEPT batches (sequences and offsets), since an idempotent client
+has at most five requests in flight. A batch that repeats one of them is answered with the original offset (KIP-98).
 
-State is kept twice. `reserve` works on the newest state, which includes batches that are reserved but not written yet; `apply`
-moves a batch's state to the written side, in offset order. So a snapshot taken when a segment rolls holds exactly what
-lies before it, and a failed write is undone by forgetting the reserved side. Entries are immutable tuples: either side
-may be read from any thread.
+State is kept twice. `reserve` works on the newest state, which includes batches that are reserved but not written yet;
+`apply` moves a batch's state to the written side, in offset order. So a snapshot taken when a segment rolls holds
+exactly what lies before it, and a failed write is undone by forgetting the reserved side. Entries are immutable
+tuples: either side may be read from any thread.
 
 On disk (`<offset>.snapshot`, Kafka's ProducerSnapshot version 1; the state before `offset`), big-endian:
 

@@ -1,7 +1,7 @@
 """Making what is derived from a log's batches again, from some segment on: after a crash, and after a truncation.
 
-Scans the segments, lets `recovery` decide what is cut or dropped, and carries it out: indexes, transaction indexes, producers'
-state, leader epochs, the log's end. Blocks; OSErrors pass through.
+Scans the segments, lets `recovery` decide what is cut or dropped, and carries it out: indexes, transaction indexes,
+producers' state, leader epochs, the log's end. Blocks; OSErrors pass through.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def rebuild(
 ) -> None:
     """Scan the log's segments from the one that begins at `scan_from`, cut what is torn, make derived state again.
 
-    The producers' state begins with the snapshot at `scan_from`. Where that is missing or corrupt an older one at a segment's
-    start is taken, and the scan begins there; without any, at the log's first segment.
+    The producers' state begins with the snapshot at `scan_from`. Where that is missing or corrupt an older one at a
+    segment's start is taken, and the scan begins there; without any, at the log's first segment.
     """
     files = log.cache.files
     log.producers.clear()
@@ -101,7 +101,7 @@ def rebuild(
 
 
 def load_snapshot(log: Log, offset: int, now_ms: int) -> bool:
-    """Take the producers' state before `offset` from its snapshot; False where there is no good one (a corrupt one goes)."""
+    """Take the producers' state before `offset` from its snapshot; False without a good one (a corrupt one goes)."""
     path = file_stem(log.path, offset) + SNAPSHOT_SUFFIX
     files = log.cache.files
     try:

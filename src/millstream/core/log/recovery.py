@@ -1,11 +1,12 @@
 """What to do with a log that was not closed in good order: pure decisions over what a scan found.
 
-Where a crash or a lost page can have left its mark is only behind the recovery point. From the segment that holds it on (or
-from the newest usable snapshot of the producers' state, where that is older) every segment is scanned. Then:
+Where a crash or a lost page can have left its mark is only behind the recovery point. From the segment that holds it
+on (or from the newest usable snapshot of the producers' state, where that is older) every segment is scanned. Then:
 
 - What follows the last valid batch of the whole log is a torn tail: it is cut off, and segments without any valid batch
   behind it are dropped, but for an empty one that continues the log (it had just been rolled).
-- Damage with a valid batch anywhere behind it is no torn tail: it stays, is reported and not served, and nothing is dropped.
+- Damage with a valid batch anywhere behind it is no torn tail: it stays, is reported and not served, and nothing is
+  dropped.
 - Checkpoints bound nothing: a recovery point or a log start behind the log's end is stale or torn itself.
 """
 
@@ -47,7 +48,8 @@ def first_offset_to_scan(
 ) -> int | None:
     """Return the base offset of the first segment to scan, None where nothing has to be.
 
-    `base_offsets` ascend and are not empty. After a clean stop the producers' state before log_end_offset must be at hand.
+    `base_offsets` ascend and are not empty. After a clean stop the producers' state before log_end_offset must be at
+    hand.
     """
     newest = max(snapshot_offsets, default=base_offsets[0])
     if clean and (newest == log_end_offset or log_end_offset == base_offsets[0]):

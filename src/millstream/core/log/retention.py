@@ -1,8 +1,8 @@
 """Which old segments a log lets go, and letting go of them: renamed at once, unlinked later by LogManager.
 
-Kafka's rules: only whole segments from the front, only below the high watermark; by the log start (DeleteRecords), by age
-(the segment's largest timestamp, or its last change where it has none), by size. The active segment goes too when all
-of it is due; a new one then takes its place.
+Kafka's rules: only whole segments from the front, only below the high watermark; by the log start (DeleteRecords), by
+age (the segment's largest timestamp, or its last change where it has none), by size. The active segment goes too when
+all of it is due; a new one then takes its place.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     <base offset>.txnindex               aborted transactions that end here, where there are any
     <base offset>.snapshot               the producers' state before the base offset (`producer_state`)
 
-The last segment of a log is active: it takes appends, and the newest entries of its indexes are in memory. The others are
-sealed and never change. A Segment is a small record; its files are open only while in use (`open_segments`).
+The last segment of a log is active: it takes appends, and the newest entries of its indexes are in memory. The others
+are sealed and never change. A Segment is a small record; its files are open only while in use (`open_segments`).
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Segment:
         self.time_index = TimeIndex(self.base_offset, 0, NO_TIMESTAMP)
 
     def activate(self) -> None:
-        """Make a segment found on disk the active one. Reads nothing: `prepare_append` does, when the first append comes."""
+        """Make a segment found on disk the active one. Reads nothing: `prepare_append` does, at the first append."""
         self.offset_index = OffsetIndex(self.base_offset, self.index_bytes // OFFSET_ENTRY_SIZE)
         self.time_index = TimeIndex(self.base_offset, self.time_index_bytes // TIME_ENTRY_SIZE, UNKNOWN_TIMESTAMP)
 
@@ -223,4 +223,4 @@ class Segment:
             return None
         files = self._cache.files
         data = files.pread(self.files().time_index_fd(), TIME_ENTRY_SIZE, (count - 1) * TIME_ENTRY_SIZE)
-        return TIME_ENTRY.unpack(data) if len(data) == TIME_ENTRY_SIZE else None  # type: ignore[return-value]
+        return TIME_ENTRY.unpack(data) if len(data) == TIME_ENTRY_SIZE else None

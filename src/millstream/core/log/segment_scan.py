@@ -1,11 +1,12 @@
 """Walking a segment's batches: what recovery, index rebuilding and truncation need to know of it.
 
-The file is read in large chunks into one buffer, and a kernel walks each chunk with the GIL released: CRCs, index entries,
-largest timestamp. Python sees a row only for batches of producers, control batches and the first of a leader epoch.
+The file is read in large chunks into one buffer, and a kernel walks each chunk with the GIL released: CRCs, index
+entries, largest timestamp. Python sees a row only for batches of producers, control batches and the first of a leader
+epoch.
 
 A batch that fails its checks is stepped over: the next valid batch behind it is looked for, first where its own length
-says, then byte by byte. What lies between is a CorruptRange. Whether damage at the end of the file is a torn tail is not
-decided here (`recovery`).
+says, then byte by byte. What lies between is a CorruptRange. Whether damage at the end of the file is a torn tail is
+not decided here (`recovery`).
 """
 
 from __future__ import annotations

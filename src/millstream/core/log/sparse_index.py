@@ -1,7 +1,7 @@
 """Searching a sorted index file of fixed-size entries without mapping it or reading much of it.
 
-A probe reads one page of entries. The first probe is guessed by interpolation, since offsets grow nearly evenly with the
-entries, then the range is halved; a lookup in the index of a full 1 GB segment so costs one or two small reads.
+A probe reads one page of entries. The first probe is guessed by interpolation, since offsets grow nearly evenly with
+the entries, then the range is halved; a lookup in the index of a full 1 GB segment so costs one or two small reads.
 Mapping would be as fast, but a cold page would then stop the event loop in a place where nobody can tell.
 """
 

@@ -5,9 +5,9 @@ Layout: entries of 12 bytes, big-endian, ascending in both fields, and nothing e
     timestamp        int64   the largest timestamp of the segment so far
     relative_offset  int32   last offset of the batch that brought it, less the segment's base offset
 
-An entry says: every record with a larger timestamp lies behind that offset. One is written with each entry of the offset index,
-where the largest timestamp has grown since, and one when the segment is sealed, so that the last entry of a sealed segment
-names its largest timestamp. Kept and owned as `offset_index` says.
+An entry says: every record with a larger timestamp lies behind that offset. One is written with each entry of the
+offset index, where the largest timestamp has grown since, and one when the segment is sealed, so that the last entry
+of a sealed segment names its largest timestamp. Kept and owned as `offset_index` says.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from millstream.core.log.producer_rebuild import abort_marker
@@ -14,8 +13,6 @@ from millstream.core.wire import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
     from millstream.core.log.log import Log
-
-_logger = logging.getLogger(__name__)
 
 
 def aborted_transactions(log: Log, start_offset: int, end_offset: int) -> list[AbortedTransaction]:
@@ -32,7 +29,6 @@ def aborted_transactions(log: Log, start_offset: int, end_offset: int) -> list[A
                 if aborted.last_stable_offset >= end_offset:
                     return found
         except CorruptTransactionIndexError as error:
-            _logger.error("%s%s: %s", segment.stem, TRANSACTION_INDEX_SUFFIX, error)
             raise KafkaError(
                 ErrorCode.KAFKA_STORAGE_ERROR,
                 f"{segment.stem}{TRANSACTION_INDEX_SUFFIX} is damaged ({error}); a restart after removing "
@@ -50,7 +46,7 @@ def abort_marker_batch(
     leader_epoch: int,
     now_ms: int,
 ) -> tuple[bytearray, BatchHeader, ProducerEntry]:
-    """Return the control batch that aborts the producer's transaction, its header, and the producer's state behind it."""
+    """Return the control batch that aborts a producer's transaction, its header, and the producer's state behind it."""
     if entry is None or entry.transaction_first_offset < 0:
         raise KafkaError(ErrorCode.INVALID_TXN_STATE, f"producer {producer_id} has no transaction open here")
     if producer_epoch < entry.epoch:

@@ -1,14 +1,15 @@
-"""Cutting a log back, for a follower that diverged, and starting it anew. Blocks; the loop has nothing reserved meanwhile."""
+"""Cutting a log back, for a follower that diverged, and starting it anew. Blocks; nothing is reserved meanwhile."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
+from millstream.core.log.damage import announced_size
 from millstream.core.log.rebuild import cut_file, delete_files, delete_snapshots, rebuild
 from millstream.core.log.segment import SNAPSHOT_SUFFIX, Segment
 from millstream.core.log.segment_scan import ScanBuffers
-from millstream.core.records import ROW_LAST_OFFSET, ROW_POSITION, ROW_WIDTH, StopReason, check_batches, new_rows
+from millstream.core.records import ROW_LAST_OFFSET, ROW_POSITION, ROW_WIDTH, check_batches, new_rows
 
 if TYPE_CHECKING:
     from millstream.core.log.log import Log
@@ -65,13 +66,14 @@ def truncate_fully_at(log: Log, offset: int) -> None:
 
 def snapshot_offsets(log: Log) -> list[int]:
     """Return the offsets of the producer snapshots in the log's folder."""
-    names = [name for name, _ in log.cache.files.list(log.path) if name.endswith(SNAPSHOT_SUFFIX)]
+    names = [name for name, _ in log.cache.files.list_names(log.path) if name.endswith(SNAPSHOT_SUFFIX)]
     return sorted(int(name[:20]) for name in names if name[:20].isdigit())
 
 
 def _moved(log: Log) -> None:
     log.folder_changed = True
     log.reader.forget_positions()
+    log.leader_epochs.truncate_from_end(log.log_end_offset)
     log.flushed_offset = min(log.flushed_offset, log.log_end_offset)
     log.log_start_offset = min(log.log_start_offset, log.log_end_offset)
     if log.leader_epochs.changed:
@@ -87,7 +89,10 @@ def _position_of(log: Log, segment: Segment, offset: int) -> int:
     fd, files = segment.files().log_fd, log.cache.files
     while position < segment.size_bytes:
         data = files.pread(fd, min(4 << 20, segment.size_bytes - position), position)
-        count, stopped, reason = check_batches(data, 0, len(data), segment.base_offset, rows, False)
+        count, stopped, _ = check_batches(data, 0, len(data), segment.base_offset, rows, False)
+        if not count and len(data) < announced_size(memoryview(data)) <= segment.size_bytes - position:
+            data = files.pread(fd, announced_size(memoryview(data)), position)
+            count, stopped, _ = check_batches(data, 0, len(data), segment.base_offset, rows, False)
         for row in range(0, count * ROW_WIDTH, ROW_WIDTH):
             if rows[row + ROW_LAST_OFFSET] >= offset:
                 return position + rows[row + ROW_POSITION]
@@ -98,5 +103,5 @@ def _position_of(log: Log, segment: Segment, offset: int) -> int:
                 position = behind[0].end_position
                 continue
             return position
-        position += stopped if reason != StopReason.ROWS_FULL else stopped
+        position += stopped
     return segment.size_bytes
