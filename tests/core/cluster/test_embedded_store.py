@@ -137,9 +137,11 @@ async def test_a_full_disk_refuses_the_commit_and_the_session_lives_on(tmp_path:
 async def test_an_error_at_the_commit_itself_is_unknown_and_ends_the_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    failing = False
+
     class FailingConnection(sqlite3.Connection):
         def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
-            if sql == "COMMIT":
+            if failing and sql == "COMMIT":
                 error = sqlite3.OperationalError("disk I/O error")
                 error.sqlite_errorcode = sqlite3.SQLITE_IOERR
                 raise error
@@ -150,6 +152,7 @@ async def test_an_error_at_the_commit_itself_is_unknown_and_ends_the_session(
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **k, factory=FailingConnection))
     store = EmbeddedStore(path)
     await store.load()
+    failing = True
 
     assert await store.commit(0, [AdvanceProducerIds(1000)], token=b"") is CommitResult.UNKNOWN
 

@@ -35,11 +35,15 @@ BUSY_TIMEOUT_S: Final = 5.0
 
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS topic"
-    " (id BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, partitions TEXT NOT NULL, configs TEXT NOT NULL)",
+    (
+        "CREATE TABLE IF NOT EXISTS topic"
+        " (id BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, partitions TEXT NOT NULL, configs TEXT NOT NULL)"
+    ),
     "CREATE TABLE IF NOT EXISTS broker (id INTEGER PRIMARY KEY, description TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS broker_config"
-    " (broker TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (broker, name)) WITHOUT ROWID",
+    (
+        "CREATE TABLE IF NOT EXISTS broker_config"
+        " (broker TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (broker, name)) WITHOUT ROWID"
+    ),
     "CREATE TABLE IF NOT EXISTS change (version INTEGER PRIMARY KEY, token BLOB NOT NULL, operations TEXT)",
 )
 
