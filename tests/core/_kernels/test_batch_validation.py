@@ -7,9 +7,6 @@ from array import array
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from millstream.core.records import read_header
-from millstream.core.records.validation import Fault
 from tests.support.batches import (
     INT64,
     RawRecord,
@@ -23,6 +20,9 @@ from tests.support.batches import (
     wrapped,
 )
 from tests.support.kernels import HOWS, load_kernel
+
+from millstream.core.records import read_header
+from millstream.core.records.validation import Fault
 
 KERNELS = {how: load_kernel("batch_validation", how) for how in HOWS}
 each_kernel = pytest.mark.parametrize("how", HOWS)
@@ -60,7 +60,13 @@ def dumb_walk(payload: bytes, count: int, base: int, flags: int, limits: Limits)
 payloads = damaged(record_lists(gaps=False).map(lambda records: b"".join(map(raw_record, records))))
 
 
-@given(payload=payloads | st.binary(max_size=200), count=st.integers(0, 13), base=INT64, flags=st.integers(0, 3), limits=limits)
+@given(
+    payload=payloads | st.binary(max_size=200),
+    count=st.integers(0, 13),
+    base=INT64,
+    flags=st.integers(0, 3),
+    limits=limits,
+)
 def test_walk_records_agrees_with_a_dumb_walk(
     payload: bytes, count: int, base: int, flags: int, limits: Limits
 ) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.kernels import FOLDER, HOWS, load_kernel
 
 from millstream.core._kernels import KERNELS, kernels_compiled
-from tests.support.kernels import FOLDER, HOWS, load_kernel
 
 
 @pytest.fixture(params=HOWS)

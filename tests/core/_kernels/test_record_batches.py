@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.batches import damaged, dumb_check, dumb_row, logs, numbered, raw_batch
+from tests.support.kernels import HOWS, load_kernel
 
 from millstream.core.records import (
     ROW_LAST_OFFSET,
@@ -26,8 +28,6 @@ from millstream.core.records import (
     new_index_state,
     new_rows,
 )
-from tests.support.batches import damaged, dumb_check, dumb_row, logs, numbered, raw_batch
-from tests.support.kernels import HOWS, load_kernel
 
 KERNELS = {how: load_kernel("record_batches", how) for how in HOWS}
 each_kernel = pytest.mark.parametrize("how", HOWS)
@@ -90,7 +90,8 @@ def test_bounds_that_are_none_are_refused(how: str) -> None:
 
 
 def dumb_index(data: bytes, interval: int, base: int) -> tuple[bytes, bytes, list[int], int, str]:
-    index, times, rows = b"", b"", []
+    index, times = b"", b""
+    rows: list[int] = []
     since, greatest, greatest_offset, indexed, epoch, next_offset, position = 0, -1, -1, -1, -1, base, 0
     while position < len(data):
         reason = dumb_check(data, position, len(data), next_offset)

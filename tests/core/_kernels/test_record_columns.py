@@ -7,11 +7,9 @@ from array import array
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from millstream.core.records import StopReason
 from tests.support.batches import (
-    RawRecord,
     INT64,
+    RawRecord,
     damaged,
     dumb_check,
     dumb_records,
@@ -24,6 +22,8 @@ from tests.support.batches import (
     wrapped,
 )
 from tests.support.kernels import HOWS, load_kernel
+
+from millstream.core.records import StopReason
 
 KERNELS = {how: load_kernel("record_columns", how) for how in HOWS}
 each_kernel = pytest.mark.parametrize("how", HOWS)
@@ -74,7 +74,9 @@ def dumb_locate(data: bytes, room: int) -> tuple[list[tuple[int, ...]], int, str
                 return rows, position, "bad_record"
             if count > room - len(rows):
                 return rows, position, "rows_full" if count <= size // 7 else "bad_record"
-        if raw_batch(data[position + 61 : position + size], **fields_of(data, position))[17:21] != crc.to_bytes(4, "big"):
+        if raw_batch(data[position + 61 : position + size], **fields_of(data, position))[17:21] != crc.to_bytes(
+            4, "big"
+        ):
             return rows, position, "bad_crc"
         if not control:
             located = dumb_rows(
@@ -173,7 +175,7 @@ def test_a_damaged_batch_can_be_looked_into_without_its_crc(how: str) -> None:
 @given(data=st.binary(max_size=300), count=st.integers(-5, 400), base=INT64)
 def test_random_bytes(data: bytes, count: int, base: int) -> None:
     batch = raw_batch(data, count=count, base_timestamp=base)
-    results = []
+    results: list[tuple[object, ...]] = []
     for kernel in KERNELS.values():
         out = columns(60)
         reason = kernel.locate_payload(data, count, base, base, False, 0, 0, *out)

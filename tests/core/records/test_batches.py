@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.batches import INT16, INT32, INT64, damaged, logs, numbered, raw_batch, record_lists, varint
 
 from millstream.core.records import (
     HEADER_SIZE,
@@ -25,7 +26,6 @@ from millstream.core.records import (
     read_header,
     read_varint,
 )
-from tests.support.batches import INT16, INT32, INT64, damaged, logs, numbered, raw_batch, record_lists, varint
 
 texts = st.text(max_size=8)
 optional_bytes = st.none() | st.binary(max_size=100)
@@ -197,14 +197,14 @@ def test_columns_say_what_iteration_says(data: bytes, codecs: list[Compression])
     def take(buffer: bytes | memoryview) -> None:
         view = memoryview(buffer)
         for row in range(columns.count):
-            parts: list[bytes | None] = []
-            for positions, sizes in (
-                (columns.key_positions, columns.key_sizes),
-                (columns.value_positions, columns.value_sizes),
-            ):
-                start, size = positions[row], sizes[row]
-                parts.append(None if size < 0 else bytes(view[start : start + size]))
-            got.append((columns.offsets[row], columns.timestamps[row], *parts, columns.header_counts[row]))
+            key, value = (
+                None if sizes[row] < 0 else bytes(view[positions[row] : positions[row] + sizes[row]])
+                for positions, sizes in (
+                    (columns.key_positions, columns.key_sizes),
+                    (columns.value_positions, columns.value_sizes),
+                )
+            )
+            got.append((columns.offsets[row], columns.timestamps[row], key, value, columns.header_counts[row]))
         columns.clear()
 
     position = 0

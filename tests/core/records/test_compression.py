@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import struct
 import subprocess
@@ -47,7 +48,7 @@ def test_the_bound_is_exact(codec: Compression, size: int) -> None:
 
 
 def test_without_a_codec_the_bound_holds_too() -> None:
-    assert decompress(Compression.NONE, b"abc", size_bytes_max=3) == b"abc"
+    assert bytes(decompress(Compression.NONE, b"abc", size_bytes_max=3)) == b"abc"
     with pytest.raises(DecompressedTooLargeError):
         decompress(Compression.NONE, b"abc", size_bytes_max=2)
 
@@ -74,18 +75,14 @@ def test_a_stream_cut_anywhere_is_corrupt(codec: Compression) -> None:
 def test_damage_raises_or_gives_bytes_within_the_bound(data: bytes, codec: Compression, where: int, bit: int) -> None:
     packed = bytearray(compress(codec, data))
     packed[where % len(packed)] ^= 1 << bit
-    try:
+    with contextlib.suppress(CorruptRecordError):
         assert len(decompress(codec, packed, size_bytes_max=1000)) <= 1000
-    except CorruptRecordError:
-        pass
 
 
 @given(data=st.binary(max_size=100), codec=st.sampled_from(CODECS))
 def test_random_bytes(data: bytes, codec: Compression) -> None:
-    try:
+    with contextlib.suppress(CorruptRecordError):
         assert len(decompress(codec, data, size_bytes_max=1000)) <= 1000
-    except CorruptRecordError:
-        pass
 
 
 def test_other_writers() -> None:

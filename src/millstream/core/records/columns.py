@@ -1,4 +1,4 @@
-"""Columns for the records of many batches, filled by one compiled call; `_kernels.record_columns` says what they hold."""
+"""Columns for the records of many batches, filled by a compiled call; `_kernels.record_columns` says what they hold."""
 
 from __future__ import annotations
 
