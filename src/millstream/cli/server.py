@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -68,7 +69,7 @@ def server(
         print_json({name: loaded[name] for name in sorted(BROKER_CONFIGS)})
         return
     try:
-        code = run(loaded)
+        code = run(loaded, service_manager=os.environ.get("NOTIFY_SOCKET"))
     except Exception as error:
         if (sentence := start_error(error)) is None:
             raise
