@@ -127,7 +127,7 @@ def test_the_error_names_field_and_position() -> None:
     data = encode(produce(), 9)
     with pytest.raises(
         WireError,
-        match=r"ProduceRequest\.topic_data\[\]\.partition_data\[\]\.records \(version 9\) at byte 22: "
+        match=r"ProduceRequest\.topic_data\[\]\.partition_data\[\]\.records \(version 9\) at byte 21: "
         r"a length of 100 bytes does not fit the 40 that are left",
     ):
         decode(ProduceRequest, 9, data[:62])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from millstream.core.wire.fields import SCALARS, Field, Message
-from millstream.core.wire.runtime import ARRAY_UNPACKERS, REQUEST_ELEMENTS_MAX
+from millstream.core.wire.runtime import ARRAY_UNPACKERS, REQUEST_ELEMENTS_MAX, Buffer
 from millstream.core.wire.source import Source, element_size_min, present, run_label, tagged
 
 
@@ -15,7 +15,7 @@ class DecodeSource(Source):
     """Builds `decode(data, p)`, for a bytes object or, with `view`, for a memoryview of anything else.
 
     Variables: `data`, `end` its length, `p` the position, `room` the elements that a request may still have; o objects,
-    l lists, n lengths and counts, q ends of lengths.
+    l lists, n lengths and counts, q ends of lengths, r ranges.
     """
 
     def __init__(self, cls: type[Message], version: int, *, view: bool = False) -> None:
@@ -28,21 +28,21 @@ class DecodeSource(Source):
     def function(self) -> Any:
         """Build and compile the whole."""
         self._struct(self.cls, "o", self.cls.__name__)
-        before, first = [], ["end = len(data)"]
+        before, first = ["if type(data) is not memoryview: data = memoryview(data)"], ["end = len(data)"]
         if not self._view:
             self.names["decode_view"] = self._view_decoder()
-            before = ["if type(data) is not bytes:", "    return decode_view(memoryview(data), p)"]
+            before = ["if type(data) is not bytes: return decode_view(data, p)"]
         if any("room" in line for line in self.lines):
             first.append(f"room = {REQUEST_ELEMENTS_MAX}")
         if any("view[" in line for line in self.lines):
             first.append("view = data" if self._view else "view = memoryview(data)")
         return self.compile("def decode(data, p=0, /):", before=before, first=first, last="return o, p", position="p")
 
-    def _view_decoder(self) -> Callable[[memoryview, int], Any]:
+    def _view_decoder(self) -> Callable[[Buffer, int], Any]:
         """The twin for what is no bytes object, made when the first one comes."""
         made: Any = None
 
-        def decode_view(data: memoryview, position: int) -> Any:
+        def decode_view(data: Buffer, position: int) -> Any:
             nonlocal made
             if made is None:
                 made = DecodeSource(self.cls, self.version, view=True).function()
@@ -53,8 +53,8 @@ class DecodeSource(Source):
     def _read(self, letter: str, target: str, label: str) -> None:
         self._run.append((letter, target, label))
 
-    def _flush(self) -> None:
-        """Read the run."""
+    def _flush(self, *, stay: bool = False) -> None:
+        """Read the run; with `stay` the position is left at its last byte."""
         if not self._run:
             return
         letters = "".join(letter for letter, _, _ in self._run)
@@ -67,26 +67,31 @@ class DecodeSource(Source):
         else:
             comma = "," if len(self._run) == 1 else ""
             self.add(f"{targets}{comma} = {self.structure('unpack_from', letters)}(data, p)", label)
-        self.add(f"p += {struct.calcsize('>' + letters)}", label)
+        size = struct.calcsize(">" + letters) - (1 if stay else 0)
+        if size:
+            self.add(f"p += {size}", label)
         self._run.clear()
 
     def _length(self, letter: str, label: str) -> str:
-        """Read a length or count along with the run before it; a compact one is still one more than it says."""
+        """Read a length or count along with the run before it.
+
+        A compact one is still one more than it says, and the position is still at its first byte.
+        """
         name = f"n{self.number()}"
         self._read("B" if self.flexible else letter, name, label)
-        self._flush()
+        self._flush(stay=self.flexible)
         return name
 
     def _null(self, length: str, target: str, label: str, *, nullable: bool) -> None:
-        """Take the null of a length or count, and open the branch for what is none, where a long varint is read on."""
+        """Take the null of a length or count, and open the branch for what is none."""
         self.add(f"if {length} == {0 if self.flexible else -1}:", label)
         self.depth += 1
         self.add(f"{target} = None" if nullable else "raise bad_null()", label)
+        if nullable and self.flexible:
+            self.add("p += 1", label)
         self.depth -= 1
         self.add("else:", label)
         self.depth += 1
-        if self.flexible:
-            self.add(f"if {length} > 127: {length}, p = unsigned_varint(data, p - 1)", label)
 
     def _struct(self, cls: type[Message], target: str, path: str) -> None:
         """Make an object of `cls` in the variable `target`, and fill it."""
@@ -171,16 +176,21 @@ class DecodeSource(Source):
         self._null(size, target, label, nullable=nullable)
         stop = f"q{self.number()}"
         if self.flexible:
-            self.add(f"{stop} = p + {size} - 1", label)
-            self.add(f"if {stop} > end: raise overrun({size} - 1, end - p)", label)
+            start = "p + 1"
+            self.add(f"if {size} > 127:", label)
+            self.add(f"    {size}, p = unsigned_varint(data, p)", label)
+            self.add("    p -= 1", label)
+            self.add(f"{stop} = p + {size}", label)
+            self.add(f"if {stop} > end: raise overrun({size} - 1, end - p - 1)", label)
         else:
+            start = "p"
             self.add(f"{stop} = p + {size}", label)
             self.add(f"if {stop} > end or {size} < 0: raise overrun({size}, end - p)", label)
+        found = f"data[{start}:{stop}]"
         if kind == "str":
-            text = f'str(data[p:{stop}], "utf-8")' if self._view else f"data[p:{stop}].decode()"
-            self.add(f"{target} = {text}", label)
+            self.add(f"{target} = " + (f'str({found}, "utf-8")' if self._view else f"{found}.decode()"), label)
         else:
-            self.add(f"{target} = " + (f"bytes(data[p:{stop}])" if kind == "bytes" else f"view[p:{stop}]"), label)
+            self.add(f"{target} = " + (f"bytes({found})" if kind == "bytes" else f"view[{start}:{stop}]"), label)
         self.add(f"p = {stop}", label)
         self.depth -= 1
 
@@ -188,7 +198,15 @@ class DecodeSource(Source):
         number = self._length("i", label)
         self._null(number, target, label, nullable=nullable)
         if self.flexible:
+            self.add(f"if {number} > 127: {number}, p = unsigned_varint(data, p)", label)
+            self.add("else: p += 1", label)
             self.add(f"{number} -= 1", label)
+        scalars = field.kind in SCALARS and field.kind != "uuid"
+        if not scalars:
+            # One element needs neither a check nor a range: reading it finds out what is missing.
+            self.add(f"if {number} == 1: r{number[1:]} = ONCE", label)
+            self.add("else:", label)
+            self.depth += 1
         size = element_size_min(field, self.version, flexible=self.flexible)
         least = number if size == 1 else f"{number} * {size}"
         negative = "" if self.flexible else f" or {number} < 0"
@@ -196,7 +214,10 @@ class DecodeSource(Source):
         if self.cls.__wire__.is_request:
             self.add(f"room -= {number}", label)
             self.add("if room < 0: raise overcrowded()", label)
-        if field.kind in SCALARS and field.kind != "uuid":
+        if not scalars:
+            self.add(f"r{number[1:]} = range({number})", label)
+            self.depth -= 1
+        if scalars:
             letter, width = SCALARS[field.kind]
             unpackers = self.constant("A", ARRAY_UNPACKERS[letter])
             self.add(f"{target} = list({unpackers}[{number}](data, p))", label)
@@ -209,7 +230,7 @@ class DecodeSource(Source):
         """An array read element by element."""
         items, item = f"l{self.number()}", f"o{self.number()}"
         self.add(f"{target} = {items} = []", label)
-        self.add(f"for _ in ONCE if {number} == 1 else range({number}):", label)
+        self.add(f"for _ in r{number[1:]}:", label)
         self.depth += 1
         if field.kind == "struct":
             self._struct(field.struct_class(), item, f"{label}[]")
