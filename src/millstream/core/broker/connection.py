@@ -94,6 +94,7 @@ class Connection(asyncio.BufferedProtocol):
         "_out",
         "_read_memory_bytes",
         "_reading",
+        "_refused",
         "_scratch",
         "_transport",
         "_unsent",
@@ -127,6 +128,8 @@ class Connection(asyncio.BufferedProtocol):
         self._held_frame: FrameBuffer | None = None
         self._bulk = False
         self._reading = True
+        # Nothing more is handled; closed as soon as nothing is in flight.
+        self._refused = False
         # Inside `_process`: completions that happen there are sent by it, together.
         self._busy = False
         # Requests in work in their order: _Request, or the tuple that FastProduce made. Only Produce is ever more
@@ -188,7 +191,7 @@ class Connection(asyncio.BufferedProtocol):
         frame.filled += nbytes
         if frame.filled > frame.charged and not self._connections.pool.try_charge_frame(frame):
             if not self.closed:
-                self.refuse("no memory is left for its requests")
+                self._drop("no memory is left for its requests")
             return
         if frame.filled == frame.size and not self.closed:
             self._frame = None
@@ -223,7 +226,7 @@ class Connection(asyncio.BufferedProtocol):
             frame_end = position + 4 + size
             if frame_end > end or size < _FRAME_SIZE_MIN:
                 break
-            if self._exclusive is not None or self._is_blocked():
+            if self._is_blocked():
                 break
             if api_key == _PRODUCE:
                 if fast is not None:
@@ -239,17 +242,26 @@ class Connection(asyncio.BufferedProtocol):
             self._handle(data[position + 4 : frame_end], None)
             fast = self._fast_produce
             position = frame_end
-            if self.closed:
+            if self._refused:
                 break
+            if api_key != _PRODUCE:
+                # Sent before the next one is looked at: large answers are held one at a time.
+                self._drain()
+                self._flush()
         if not self.closed:
+            self._finish_pass()
             if end - position >= 4:
                 (size,) = _LENGTH.unpack_from(data, position)
                 if not _FRAME_SIZE_MIN <= size <= size_max:
                     self.refuse(f"it sent a frame of {size} bytes; socket.request.max.bytes is {size_max}")
-            self._finish_pass()
             if fast_count and fast is not None:
                 fast.count(fast_count, (_monotonic_ns() - now_ns) // 1000)
         self._busy = False
+        if position:
+            self._bulk = False
+        if self._refused:
+            self._continue()
+            return end
         return end if self.closed else position
 
     def _process_frame(self, frame: FrameBuffer) -> None:
@@ -283,11 +295,14 @@ class Connection(asyncio.BufferedProtocol):
             if handled and fast is not None:
                 fast.count(1, (_monotonic_ns() - now_ns) // 1000)
         self._busy = False
+        if self._refused:
+            self._continue()
 
     def _is_blocked(self) -> bool:
         """Whether the next request must wait for something: an answer in work, a throttle, the client reading."""
         return (
             self._exclusive is not None
+            or self._refused
             or self._muted_timer is not None
             or len(self._in_flight) >= IN_FLIGHT_COUNT_MAX
             or self._frames_in_flight >= IN_FLIGHT_FRAMES_COUNT_MAX
@@ -504,7 +519,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self.unfinished_since_ns:
             self.unfinished_since_ns = self.last_active_ns
         if not self._connections.pool.try_charge_frame(frame) and not self.closed:
-            self.refuse("no memory is left for its requests")
+            self._drop("no memory is left for its requests")
 
     def _set_kept(self, kept: bytes) -> None:
         """Replace the kept bytes, and what they are charged."""
@@ -520,7 +535,7 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self._kept = kept
         elif not self.closed:
-            self.refuse("no memory is left for its requests")
+            self._drop("no memory is left for its requests")
 
     def _pause_reading(self) -> None:
         if self._reading and self._transport is not None:
@@ -529,6 +544,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _continue(self) -> None:
         """Go on with kept frames, then with reading, if nothing blocks that any more."""
+        if self._refused:
+            if not self._in_flight:
+                self.close()
+            return
         if self._reading or self.closed or self._busy or self._is_blocked():
             return
         if self._held_frame is not None or self._kept:
@@ -595,7 +614,18 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def refuse(self, reason: str) -> None:
-        """Close, and say why in the log."""
+        """Handle nothing more, say why in the log, and close once what was accepted before is answered."""
+        if self.closed or self._refused:
+            return
+        self._refused = True
+        self._connections.report_refused(self, reason)
+        self._pause_reading()
+        self._connections.appends.submit()
+        self._drain()
+        self._flush()
+        self._continue()
+
+    def _drop(self, reason: str) -> None:
         self._connections.report_refused(self, reason)
         self.close()
 

@@ -31,6 +31,8 @@ UNSENT_STALL_UNDER_PRESSURE_MS: Final = 1000
 REFUSALS_LOGGED_PER_S_MAX: Final = 10
 
 _NS_PER_MS: Final = 1_000_000
+# A frame that began less than this ago has shown no pace yet.
+PACE_NS_MIN: Final = 100 * _NS_PER_MS
 
 
 class Connections:
@@ -147,14 +149,12 @@ class Connections:
     def _close_slowest_frame(self) -> bool:
         """Memory for requests ran out: close the connection whose unfinished frame comes in slowest."""
         now_ns = time.monotonic_ns()
-        slowest: Connection | None = None
-        slowest_rate = float("inf")
-        for connection in self._connections:
-            if connection.unfinished_since_ns:
-                # A frame's first millisecond says nothing about its pace.
-                rate = connection.unfinished_size_bytes / max(now_ns - connection.unfinished_since_ns, _NS_PER_MS)
-                if rate < slowest_rate:
-                    slowest, slowest_rate = connection, rate
+        unfinished = [connection for connection in self._connections if connection.unfinished_since_ns]
+        slowest = min(
+            (connection for connection in unfinished if now_ns - connection.unfinished_since_ns > PACE_NS_MIN),
+            key=lambda connection: connection.unfinished_size_bytes / (now_ns - connection.unfinished_since_ns),
+            default=min(unfinished, key=lambda connection: connection.unfinished_since_ns, default=None),
+        )
         if slowest is None:
             return False
         self.report_refused(slowest, "memory for requests ran out, and its unfinished one came in slowest")
