@@ -189,7 +189,7 @@ class FaultyDisk(FileSystem):
                     each.name: each.stat().st_ino for each in Path(path).iterdir() if each.is_file()
                 }
             else:
-                self._synced_data[stat.st_ino] = os.pread(fd, stat.st_size, 0)
+                self._synced_data[stat.st_ino] = Path(f"/proc/self/fd/{fd}").read_bytes()
 
     def rename(self, old: str, new: str) -> None:
         self._enter("rename", old, change=True)

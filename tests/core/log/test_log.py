@@ -195,7 +195,7 @@ def test_reopened_it_is_what_it_was(open_manager: OpenManager, clean: bool) -> N
         (each[0], each.epoch, each.batches[-1:]) for each in producers
     ]
     for segment in log.segments:
-        segment.load_max_timestamp()
+        log.load_max_timestamp(segment)
     assert [(each.base_offset, each.size_bytes, each.max_timestamp) for each in log.segments] == segments
     assert log.flushed_offset == (30 if clean else 0)
     assert append(log, b"next", leader_epoch=2).first_offset == 30

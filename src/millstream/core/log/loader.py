@@ -38,7 +38,7 @@ from millstream.core.log.segment import (
     UNKNOWN_TIMESTAMP,
     Segment,
 )
-from millstream.core.log.segment_scan import ScanBuffers, scan_segment, write_indexes
+from millstream.core.log.segment_scan import ScanBuffers, rebuild_segment_indexes
 from millstream.core.log.segments import Segments
 from millstream.core.log.time_index import ENTRY_SIZE as TIME_ENTRY_SIZE
 from millstream.core.log.topic_partition import TopicPartition
@@ -158,24 +158,11 @@ class LogLoader:
     def _rebuild_indexes(self, log: Log, found: _Found, bases: Iterable[int]) -> None:
         for segment in log.segments:
             if segment.base_offset in bases and found.index_is_doubtful(segment.base_offset):
-                _logger.warning("%s: an index is missing or damaged; it is made again", segment.stem)
-                buffers = self._buffers = self._buffers or ScanBuffers()
-                scan = scan_segment(
-                    self._files,
-                    segment.stem,
-                    segment.base_offset,
-                    index_interval_bytes=log.config.index_interval_bytes,
-                    buffers=buffers,
-                )
+                self._buffers = self._buffers or ScanBuffers()
+                scan = rebuild_segment_indexes(self._files, segment, log.config.index_interval_bytes, self._buffers)
                 for each in scan.damage:
                     log.reader.add_corrupt_range(each)
-                sealed = segment is not log.segments.active
-                segment.index_bytes, segment.time_index_bytes = write_indexes(
-                    self._files, segment.stem, scan, sealed=sealed
-                )
-                segment.max_timestamp, segment.max_timestamp_offset = scan.max_timestamp, scan.max_timestamp_offset
-                if sealed:
-                    log.mark_unsynced([segment])
+                log.mark_unsynced([segment])
 
     def _segment(self, path: str, base_offset: int, found: _Found) -> Segment:
         size, modified_ms = found.listing[f"{base_offset:0{_DIGITS}d}{LOG_SUFFIX}"]
@@ -266,12 +253,13 @@ class _Found:
         return self.listing.get(file_name(base_offset, suffix), (0, 0))[0]
 
     def index_is_doubtful(self, base_offset: int) -> bool:
-        """Whether an index is missing or no whole number of entries."""
+        """Whether an index is missing or no whole number of entries, or has lost its closing time entry."""
         return (
             file_name(base_offset, INDEX_SUFFIX) not in self.listing
             or file_name(base_offset, TIME_INDEX_SUFFIX) not in self.listing
             or self.size(base_offset, INDEX_SUFFIX) % OFFSET_ENTRY_SIZE != 0
             or self.size(base_offset, TIME_INDEX_SUFFIX) % TIME_ENTRY_SIZE != 0
+            or (self.size(base_offset, LOG_SUFFIX) > 0 and self.size(base_offset, TIME_INDEX_SUFFIX) == 0)
         )
 
 

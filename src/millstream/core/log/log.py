@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from millstream.core.log import checkpoints, retention, timestamps, transactions, truncation
+from millstream.core.log import checkpoints, retention, segment_scan, timestamps, transactions, truncation
 from millstream.core.log.config import LogConfig
 from millstream.core.log.damage import CorruptRange
 from millstream.core.log.errors import LogDirectoryError, OffsetOutOfRangeError
@@ -157,7 +157,7 @@ class Log:
         # Why writing failed, until the loop has dropped the reservations (forget_reserved).
         self.failure: LogDirectoryError | None = None
         self.cache = cache
-        self._reader = LogReader(str(topic_partition), segments, cache, lambda: self.log_end_offset)
+        self._reader = LogReader(str(topic_partition), segments, cache, lambda: self.log_end_offset, self.rebuild_index)
         # Reserved and not yet written, in offset order. The loop appends, the writer pops.
         self._pending: deque[_Pending] = deque()
         # Bytes ever reserved (counted by the loop) and ever written or dropped (by the writer).
@@ -501,6 +501,7 @@ class Log:
             if active.is_active and active.size_bytes and active.opened is not None:
                 assert active.time_index is not None, f"{active.stem} is active"
                 if not active.is_prepared:
+                    self.load_max_timestamp(active)
                     active.prepare_append()
                 active.time_index.maybe_append(active.max_timestamp, active.max_timestamp_offset)
                 active.store_tails()
@@ -593,6 +594,7 @@ class Log:
         position = segment.size_bytes
         opened = segment.files()
         if not segment.is_prepared:
+            self.load_max_timestamp(segment)
             segment.prepare_append()
         buffers = [item.data for item in items]
         if len(buffers) > BUFFERS_MAX:
@@ -668,6 +670,20 @@ class Log:
             path = file_stem(self.path, offset) + SNAPSHOT_SUFFIX
             self.cache.files.write_synced(path, encode_snapshot(self.producers.entries()))
             self.snapshot_offset = offset
+
+    def load_max_timestamp(self, segment: Segment) -> None:
+        """Learn a segment's largest timestamp; where its time index cannot be right, it is made again. Blocks."""
+        following = self.segments.after(segment)
+        end_offset = self.log_end_offset if following is None else following.base_offset
+        if not segment.load_max_timestamp(end_offset):
+            self.rebuild_index(segment)
+
+    def rebuild_index(self, segment: Segment) -> None:
+        """Make the indexes of a segment again from its batches: they were found to be wrong. Blocks."""
+        with self.lock:
+            segment_scan.rebuild_segment_indexes(self.cache.files, segment, self.config.index_interval_bytes)
+            if not segment.is_active:
+                self.mark_unsynced([segment])
 
     def write_leader_epochs(self) -> None:
         """Write `leader-epoch-checkpoint`. Blocks; holds the lock."""

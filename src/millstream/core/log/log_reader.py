@@ -54,10 +54,28 @@ class LogRead(NamedTuple):
 class LogReader:
     """Reads the segments of one log; from any thread."""
 
-    __slots__ = ("_cache", "_end_offset", "_lock", "_name", "_positions", "_segments", "_size_hint", "corrupt_ranges")
+    __slots__ = (
+        "_cache",
+        "_end_offset",
+        "_lock",
+        "_name",
+        "_positions",
+        "_rebuild_index",
+        "_segments",
+        "_size_hint",
+        "corrupt_ranges",
+    )
 
-    def __init__(self, name: str, segments: Segments, cache: OpenSegments, end_offset: Callable[[], int]) -> None:
-        """Read `segments`; `end_offset` tells where the log ends now."""
+    def __init__(
+        self,
+        name: str,
+        segments: Segments,
+        cache: OpenSegments,
+        end_offset: Callable[[], int],
+        rebuild_index: Callable[[Segment], None],
+    ) -> None:
+        """Read `segments`; `end_offset` tells where the log ends now, `rebuild_index` makes a bad index again."""
+        self._rebuild_index = rebuild_index
         self._name = name
         self._end_offset = end_offset
         self._segments = segments
@@ -109,17 +127,21 @@ class LogReader:
         remembered = self._positions.get(offset)
         if remembered is not None:
             segment, position = remembered
-            slack = 0
+            slack, by_index = 0, False
         else:
             found = self._segments.holding(offset)
             assert found is not None, f"{self._name}: {offset} lies before the first segment"
             segment = found
             position = self._skip_damage(segment, segment.position_before(offset, wait=wait), offset)
             slack = 4096 + HEADER_SIZE
+            by_index = position > 0
         # Batches larger than what is asked for come in rows: the last one's size saves reading the next one twice.
         size_wanted = max(size_bytes_max, self._size_hint) if at_least_one else size_bytes_max
         while True:
             available = segment.size_bytes - position
+            if by_index and available <= 0:
+                position, by_index = self._distrust_index(segment, offset, wait=wait), False
+                continue
             if available <= 0:
                 following = self._segments.after(segment)
                 if following is None or following.base_offset >= end_offset:
@@ -131,12 +153,20 @@ class LogReader:
             start, end, first_offset, next_offset, corrupt, needed = trim_batches(
                 data, offset, end_offset, size_bytes_max, at_least_one
             )
+            if by_index and (corrupt == 0 or int.from_bytes(data[:8], "big") > offset):
+                # No batch there, or one too far on: the index may say what is not so.
+                lies = corrupt != 0 or (wait and self._position_behind(segment, position) != position)
+                by_index = False
+                if lies or not wait:
+                    position = self._distrust_index(segment, offset, wait=wait)
+                    continue
             if end > start:
                 self._remember(next_offset, segment, position + end)
                 if end - start <= size_bytes_max:
                     self._size_hint = 0
                 return LogRead(data[start:end], first_offset, next_offset)
             slack = 0
+            by_index = False
             if start == len(data) == size:
                 position += start  # all of it lies before the offset
             elif corrupt < 0 and needed and start + needed <= available:
@@ -153,9 +183,16 @@ class LogReader:
             else:
                 position = self._step_over(segment, position + start, offset)
 
+    def _distrust_index(self, segment: Segment, offset: int, *, wait: bool) -> int:
+        # The index led astray: make it again, and look once more. That takes a thread.
+        if not wait:
+            raise BlockingIOError(segment.stem)
+        self._rebuild_index(segment)
+        return self._skip_damage(segment, segment.position_before(offset, wait=True), offset)
+
     def find_damage(self, segment: Segment, position: int) -> CorruptRange:
         """Return the range from a batch at `position` that fails its checks to the next valid one. Blocks."""
-        first_offset = self._offset_at(segment, position)
+        first_offset = self._walk_to(segment, position)[0]
         following = self._segments.after(segment)
         next_base = self._end_offset() if following is None else following.base_offset
         found = find_valid_batch(
@@ -208,8 +245,13 @@ class LogReader:
             raise CorruptBatchError(segment.stem + LOG_SUFFIX, damage.position, offset, damage.next_offset)
         return damage.end_position
 
-    def _offset_at(self, segment: Segment, position: int) -> int:
-        # The offset that a batch at `position` would begin with: one behind the valid batch that ends there.
+    def _position_behind(self, segment: Segment, position: int) -> int:
+        # Where a walk over headers from the segment's start comes to when it reaches `position`: there, if batches meet.
+        return self._walk_to(segment, position)[1]
+
+    def _walk_to(self, segment: Segment, position: int) -> tuple[int, int]:
+        # The offset that a batch at `position` would begin with, one behind the valid batch that ends there; and where
+        # that batch ends.
         offset, at = segment.base_offset, 0
         rows = new_rows(1024)
         for each in self.corrupt_ranges:
@@ -230,17 +272,20 @@ class LogReader:
                 # One batch larger than a chunk, or the damage itself came first.
                 header = read_header(data)
                 if header.size_bytes <= len(data) or at + header.size_bytes > position:
-                    break
+                    return offset, at + header.size_bytes
                 offset, done = header.last_offset + 1, header.size_bytes
             at += done
-        return offset
+        return offset, at
 
     def _is_valid(self, segment: Segment, position: int) -> bool:
         data = self._read_at(segment, position, min(HEADER_SIZE, segment.size_bytes - position), wait=True, buffer=None)
         if len(data) < HEADER_SIZE:
             return False
-        size = read_header(data).size_bytes
-        if not HEADER_SIZE <= size <= segment.size_bytes - position:
+        header = read_header(data)
+        size = header.size_bytes
+        following = self._segments.after(segment)
+        end_offset = self._end_offset() if following is None else following.base_offset
+        if not HEADER_SIZE <= size <= segment.size_bytes - position or header.last_offset >= end_offset:
             return False
         data = self._read_at(segment, position, size, wait=True, buffer=None)
         return check_batches(data, 0, len(data), 0, new_rows(1), True)[0] == 1

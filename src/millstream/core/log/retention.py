@@ -38,7 +38,7 @@ def count_to_delete(log: Log, now_ms: int, high_watermark: int) -> int:
             break
         left_behind = not last and end_offset <= log.log_start_offset
         oversize = surplus >= segment.size_bytes
-        if not (left_behind or (by_policy and (oversize or _is_old(segment, config.retention_ms, now_ms)))):
+        if not (left_behind or (by_policy and (oversize or _is_old(log, segment, config.retention_ms, now_ms)))):
             break
         surplus -= segment.size_bytes
         count += 1
@@ -80,9 +80,9 @@ def _rename(log: Log, segment: Segment, now_ms: int) -> DeletedSegment:
     return DeletedSegment(now_ms + log.config.file_delete_delay_ms, tuple(renamed), segment.size_bytes)
 
 
-def _is_old(segment: Segment, retention_ms: int, now_ms: int) -> bool:
+def _is_old(log: Log, segment: Segment, retention_ms: int, now_ms: int) -> bool:
     if retention_ms < 0:
         return False
-    segment.load_max_timestamp()
+    log.load_max_timestamp(segment)
     newest_ms = segment.max_timestamp if segment.max_timestamp >= 0 else segment.modified_ms
     return now_ms - newest_ms > retention_ms

@@ -129,7 +129,6 @@ class Segment:
     def prepare_append(self) -> None:
         """Learn what appending to a segment found on disk needs to know. Blocks for small reads, once."""
         assert self.time_index is not None, f"{self.stem} is not active"
-        self.load_max_timestamp()
         if self.time_index.last_timestamp == UNKNOWN_TIMESTAMP:
             last = self._last_time_entry()
             self.time_index.last_timestamp = last[0] if last else NO_TIMESTAMP
@@ -151,15 +150,22 @@ class Segment:
                 self._cache.files.pread(self.files().log_fd, HEADER_SIZE, 0)
             ).max_timestamp
 
-    def load_max_timestamp(self) -> None:
-        """Learn the largest timestamp from the last entry of the time index. Blocks for one small read, once."""
+    def load_max_timestamp(self, end_offset: int) -> bool:
+        """Learn the largest timestamp from the last entry of the time index; False where that entry cannot be right.
+
+        `end_offset` is one behind the segment's last offset. Blocks for two small reads, once.
+        """
         if self.max_timestamp != UNKNOWN_TIMESTAMP:
-            return
+            return True
+        self.load_first_timestamp()
         last = self._last_time_entry()
         if last is None:
             self.max_timestamp, self.max_timestamp_offset = NO_TIMESTAMP, self.base_offset
-        else:
-            self.max_timestamp, self.max_timestamp_offset = last[0], self.base_offset + last[1]
+            return self.first_timestamp <= NO_TIMESTAMP
+        if last[0] < self.first_timestamp or self.base_offset + last[1] >= end_offset:
+            return False
+        self.max_timestamp, self.max_timestamp_offset = last[0], self.base_offset + last[1]
+        return True
 
     def store_tails(self) -> None:
         """Write the index entries that wait in memory. Blocks for two small writes to the page cache."""
@@ -223,4 +229,7 @@ class Segment:
             return None
         files = self._cache.files
         data = files.pread(self.files().time_index_fd(), TIME_ENTRY_SIZE, (count - 1) * TIME_ENTRY_SIZE)
-        return TIME_ENTRY.unpack(data) if len(data) == TIME_ENTRY_SIZE else None
+        if len(data) < TIME_ENTRY_SIZE:
+            return None
+        timestamp, relative_offset = TIME_ENTRY.unpack(data)
+        return timestamp, relative_offset

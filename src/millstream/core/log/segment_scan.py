@@ -11,6 +11,7 @@ not decided here (`recovery`).
 
 from __future__ import annotations
 
+import logging
 import os
 from array import array
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from typing import Final
 
 from millstream.core.log.damage import CorruptRange, announced_size, find_valid_batch, read_fully
 from millstream.core.log.files import FileSystem
-from millstream.core.log.segment import INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX
+from millstream.core.log.segment import INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, Segment
 from millstream.core.log.time_index import ENTRY as TIME_ENTRY
 from millstream.core.records import (
     STATE_BATCHES,
@@ -46,6 +47,8 @@ CHUNK_BYTES: Final = 4 << 20
 _ROWS: Final = 4096
 _OFFSET_INDEX_BYTES: Final = 1 << 16
 _TIME_INDEX_BYTES: Final = 3 << 15
+
+_logger = logging.getLogger(__name__)
 
 # on_rows(rows, count, data): the special batches of one chunk, in order; positions count from the start of `data`.
 OnRows = Callable[["array[int]", int, memoryview], None]
@@ -179,3 +182,25 @@ def write_indexes(files: FileSystem, stem: str, scan: SegmentScan, *, sealed: bo
         finally:
             files.close(fd)
     return len(scan.offset_index), len(time_index)
+
+
+def rebuild_segment_indexes(
+    files: FileSystem, segment: Segment, index_interval_bytes: int, buffers: ScanBuffers | None = None
+) -> SegmentScan:
+    """Make both indexes of a segment again from its batches, in the file and, where it is active, in memory."""
+    _logger.warning("%s: an index is missing or wrong; it is made again from the log", segment.stem)
+    scan = scan_segment(
+        files,
+        segment.stem,
+        segment.base_offset,
+        index_interval_bytes=index_interval_bytes,
+        buffers=buffers or ScanBuffers(),
+    )
+    active = segment.is_active
+    segment.close()
+    segment.index_bytes, segment.time_index_bytes = write_indexes(files, segment.stem, scan, sealed=not active)
+    segment.max_timestamp, segment.max_timestamp_offset = scan.max_timestamp, scan.max_timestamp_offset
+    segment.bytes_since_index = scan.bytes_since_index
+    if active:
+        segment.activate()
+    return scan

@@ -24,7 +24,7 @@ class TimestampOffset(NamedTuple):
 def offset_for_timestamp(log: Log, timestamp: int) -> TimestampOffset | None:
     """Return the first record at or after `timestamp` at or behind the log's start, None where there is none."""
     for segment in log.segments.from_offset(log.log_start_offset):
-        segment.load_max_timestamp()
+        log.load_max_timestamp(segment)
         if segment.size_bytes and segment.max_timestamp >= timestamp:
             start = max(segment.offset_before_timestamp(timestamp), log.log_start_offset)
             following = log.segments.after(segment)
@@ -39,7 +39,7 @@ def max_timestamp_offset(log: Log) -> TimestampOffset | None:
     """Return the first record that has the largest timestamp of the log, None in an empty one."""
     largest = None
     for segment in log.segments.from_offset(log.log_start_offset):
-        segment.load_max_timestamp()
+        log.load_max_timestamp(segment)
         if segment.size_bytes and (largest is None or segment.max_timestamp > largest.max_timestamp):
             largest = segment
     if largest is None:
