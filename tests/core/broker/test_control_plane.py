@@ -174,6 +174,7 @@ def test_a_log_that_cannot_be_created_is_tried_again(
         (answer,) = raw.call(CreateTopicsRequest(topics=[topic], timeout_ms=30_000)).topics
         assert answer.error_code == 0, "the topic exists, its partition is offline"
     assert raw.produce(name, 0, batch()).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+    assert "1 partitions are offline" in served.call(lambda broker: broker.control.health.problems())[0]
 
     served.wait(lambda broker: broker.control.applier.retry_failed())
 
@@ -205,6 +206,8 @@ def test_metrics_and_health_over_http(tmp_path: Path) -> None:
         assert value("kafka_log_log_size", topic="flights", partition="0") > 1000
         assert value("kafka_controller_kafkacontroller_activecontrollercount") == 1
         assert value("kafka_network_requestmetrics_requests_total", request="Produce", version="11") == 1
+        assert value("kafka_server_socketservermetrics_connection_count") == 1
+        assert value("millstream_memory_pool_used_bytes", pool="requests") == 0
         assert value("kafka_log_logmanager_offlinelogdirectorycount") == 0
         assert families["kafka_network_requestmetrics_totaltimems"].kind == "summary"
 

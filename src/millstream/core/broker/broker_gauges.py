@@ -31,7 +31,34 @@ def register_gauges(broker: Broker, disks: DiskWatermark) -> None:
     _register_logs(broker, registry)
     _register_disks(broker, registry, disks)
     _register_cluster(broker, registry)
+    _register_requests(broker, registry)
     _register_process(registry)
+
+
+def _register_requests(broker: Broker, registry: Registry) -> None:
+    connections = broker.connections
+    registry.read_gauge(
+        "kafka_server_socketservermetrics_connection_count", "Open connections.", lambda: len(connections)
+    )
+    registry.computed(
+        "kafka_server_delayedoperationpurgatory_purgatorysize",
+        "Requests that wait.",
+        "gauge",
+        ("delayedoperation",),
+        lambda: ((("Fetch",), broker.purgatory.waiters_count),),
+    )
+    registry.read_gauge(
+        "kafka_server_fetchsessioncache_numincrementalfetchsessions",
+        "Incremental fetch sessions (KIP-227).",
+        lambda: len(broker.fetch_sessions),
+    )
+    registry.computed(
+        "millstream_memory_pool_used_bytes",
+        "Bytes charged to a memory pool: of requests on their way in, of records on their way out.",
+        "gauge",
+        ("pool",),
+        lambda: ((("requests",), connections.pool.used_bytes), (("records",), connections.read_memory.used_bytes)),
+    )
 
 
 def _register_partitions(broker: Broker, registry: Registry) -> None:

@@ -65,7 +65,7 @@ class ControlPlane:
             broker.logs.directories,
             lag_ms=self.watchdog.recent_lag_ms,
             lag_threshold_ms=lambda: self.config.integer(LAG_THRESHOLD),
-            metadata_problem=self._metadata_problem,
+            metadata_problem=self.applier.problem,
         )
         self._http: HttpServer | None = None
         self._periodics = self._make_periodics()
@@ -168,9 +168,6 @@ class ControlPlane:
             if partition.log is not None
         }
         await self.tasks.run_on_thread(lambda: self._broker.logs.checkpoint_high_watermarks(offsets))
-
-    def _metadata_problem(self) -> str | None:
-        return None
 
     async def _start_http(self) -> None:
         listener = self.config.string(HTTP_LISTENER)

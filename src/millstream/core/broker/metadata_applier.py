@@ -56,6 +56,8 @@ class MetadataApplier:
         # Partitions whose log could not be created, for `retry_failed`.
         self._failed: dict[TopicPartition, _Wanted] = {}
         self._said_not_compacted = False
+        # Why the newest image could not be applied; None once it was.
+        self._failure: str | None = None
 
     async def start(self) -> None:
         """Serve the partitions of the current image, then follow the ones to come."""
@@ -92,6 +94,14 @@ class MetadataApplier:
             self._log_configs[key] = config
         return config
 
+    def problem(self) -> str | None:
+        """What keeps the partitions from being those of the metadata; None where nothing does."""
+        if self._failure is not None:
+            return self._failure
+        if self._failed:
+            return f"{len(self._failed)} partitions are offline: their logs could not be created; it is tried again"
+        return None
+
     async def retry_failed(self) -> None:
         """Try again to create the logs that could not be."""
         if self._failed:
@@ -110,9 +120,11 @@ class MetadataApplier:
             if image is not self._applied:
                 try:
                     await self._apply(image)
-                except Exception:
+                    self._failure = None
+                except Exception as error:
                     # The image stays unapplied and the next change tries again: a broker that stops following would
                     # serve on with metadata that grows older and older.
+                    self._failure = f"metadata version {image.version} could not be applied: {error}"
                     logger.exception("metadata version %d could not be applied", image.version)
 
     async def _apply(self, image: ClusterImage, *, is_start: bool = False) -> None:

@@ -97,7 +97,7 @@ def _checked(
 ) -> list[tuple[DeleteTopicState, Fault | None]]:
     """Each different item once, with what forbids it."""
     repeated_names = duplicates(state.name for state in states if state.name is not None)
-    repeated_ids = duplicates_of_ids(states)
+    repeated_ids = _repeated_ids(states)
     named_ids = {topic.topic_id for state in states if (topic := image.topics.get(state.name or "")) is not None}
     checked: dict[tuple[str | None, bytes], tuple[DeleteTopicState, Fault | None]] = {}
     for state in states:
@@ -106,7 +106,7 @@ def _checked(
     return list(checked.values())
 
 
-def duplicates_of_ids(states: Sequence[DeleteTopicState]) -> set[bytes]:
+def _repeated_ids(states: Sequence[DeleteTopicState]) -> set[bytes]:
     """The ids that stand more than once among the items without a name."""
     seen: set[bytes] = set()
     repeated: set[bytes] = set()
@@ -129,14 +129,14 @@ def _fault(
             return Fault(ErrorCode.INVALID_REQUEST, "Neither topic name nor id were specified.")
         if state.topic_id in repeated_ids:
             return Fault(ErrorCode.INVALID_REQUEST, "Duplicate topic id.")
-        if state.topic_id in named_ids:
-            return Fault(ErrorCode.INVALID_REQUEST, "The provided topic name maps to an ID that was already supplied.")
         topic = image.topic_by_id(state.topic_id)
         # Who may not see the topic must not learn from its id that there is one.
         if topic is not None and not may(context, Operation.DESCRIBE, topic.name):
             return Fault(ErrorCode.TOPIC_AUTHORIZATION_FAILED, AUTHORIZATION_FAILED)
         if topic is None:
             return Fault(ErrorCode.UNKNOWN_TOPIC_ID, UNKNOWN_TOPIC_ID)
+        if state.topic_id in named_ids:
+            return Fault(ErrorCode.INVALID_REQUEST, "The provided topic name maps to an ID that was already supplied.")
         name = topic.name
     else:
         if state.topic_id != ZERO_UUID:
