@@ -47,6 +47,7 @@ soak: setup jars  ## the long matrices whole
 bench: setup jars
 	$(BIN)/python bench/wire.py
 	$(BIN)/python bench/records.py
+	$(BIN)/python bench/start.py
 	$(BIN)/python -m bench.broker --write-doc docs/performance.md
 
 demo: setup

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,6 @@ import pytest
 from millstream.core.client import Client, NewTopic, create_topics
 from millstream.testing import BrokerStartError, TestBroker, broker
 from millstream.testing.kafka import wait_until
-
-START_SECONDS_MAX = 0.3
 
 
 async def topics_of(bootstrap: str) -> set[str]:
@@ -45,18 +42,6 @@ async def test_a_broker_for_a_block_of_code() -> None:
         pid, log_dir = b.pid, b.log_dir
     assert not is_alive(pid)
     assert not log_dir.exists()
-
-
-def test_a_fresh_broker_is_there_in_a_fraction_of_a_second() -> None:
-    """The best of several: what it takes, not what else the machine is doing."""
-    taken = []
-    for _ in range(15):
-        started = time.monotonic()
-        with broker():
-            taken.append(time.monotonic() - started)
-        if taken[-1] <= START_SECONDS_MAX:
-            return
-    pytest.fail(f"a fresh broker took {min(taken):.2f} s at best, {START_SECONDS_MAX} s is the limit")
 
 
 async def test_brokers_do_not_see_each_other() -> None:
