@@ -141,6 +141,7 @@ def test_damage_never_passes(data: bytes) -> None:
         (lambda batch: batch[:-1], Fault.TRUNCATED),
         (lambda batch: batch + b"x", Fault.TRAILING_BYTES),
         (lambda batch: batch + batch, Fault.TRAILING_BYTES),
+        (lambda batch: batch[:11] + bytes([batch[11] - 1]) + batch[12:], Fault.BAD_CRC),
         (lambda batch: batch[:-1] + b"x", Fault.BAD_CRC),
         (lambda _: raw_batch(numbered(2), batch_length=48), Fault.BAD_LENGTH),
         (lambda _: raw_batch(numbered(2), batch_length=-1), Fault.BAD_LENGTH),

@@ -244,10 +244,13 @@ def inspect_batch(
         return _BAD_LENGTH
     if length + _LENGTH_END > size:
         return _TRUNCATED
-    if length + _LENGTH_END < size:
-        return _TRAILING_BYTES
-    if size > size_bytes_max:
+    if length + _LENGTH_END > size_bytes_max:
         return _TOO_LARGE
+    if length + _LENGTH_END < size:
+        # A length that lies is damage, and shows in the CRC; only behind a sound batch is there something else.
+        if load_uint32(base, 17) != crc_of(base, 21, cython.cast(cython.Py_ssize_t, length + _LENGTH_END), 0):
+            return _BAD_CRC
+        return _TRAILING_BYTES
     timestamp_max: cython.longlong = _latest(now_ms, after_max_ms)
     found: cython.longlong[3] = [0, 0, 0]
     fault: cython.int

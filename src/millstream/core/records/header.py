@@ -19,8 +19,9 @@ KIP-534).
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from millstream.core.records.errors import CorruptRecordError
 
@@ -137,13 +138,17 @@ class BatchHeader(NamedTuple):
         return _HEADER.pack(*self)
 
 
+# A header of its 13 fields in their order: `_make` without its check, on the broker's hottest path.
+new_header: Final[Callable[[Any, Any], BatchHeader]] = tuple.__new__
+
+
 def read_header(data: Buffer, position: int = 0) -> BatchHeader:
     """Read the header at `position`; nothing is checked but that it is there and of magic 2.
 
     Raises CorruptRecordError.
     """
     try:
-        header = BatchHeader._make(_HEADER.unpack_from(data, position))
+        header = new_header(BatchHeader, _HEADER.unpack_from(data, position))
     except struct.error as error:
         raise CorruptRecordError(
             f"{max(len(data) - position, 0)} bytes at {position} are no batch header of {HEADER_SIZE}", position
