@@ -26,7 +26,7 @@ def test_the_demo_sends_every_flight_and_finds_it_again(offline: CommandLine, tm
 
 
 def test_the_demo_tells_a_person_what_it_did(offline: CommandLine) -> None:
-    result = offline("demo")
+    result = offline("demo", process=True)
     assert f"{FLIGHTS:,} records" in result.out
     assert "records/s" in result.out
     assert "count and checksum agree" in result.out

@@ -21,10 +21,12 @@ def test_lines_come_back(millstream: CommandLine, topic_name: TopicName, codec: 
     name = topic_name()
     millstream("topics", "create", name, "-p", "1")
     lines = "".join(f"line {index}\n" for index in range(5_000))
-    result = millstream("produce", name, "-z", codec, "--idempotent", "--batch-bytes", "5000", stdin=lines)
+    result = millstream(
+        "produce", name, "-z", codec, "--idempotent", "--batch-bytes", "5000", stdin=lines, process=True
+    )
     assert result.out == ""
     assert result.err.startswith("produced 5,000 records, ")
-    assert millstream("consume", name).out == lines
+    assert millstream("consume", name, process=True).out == lines
 
 
 def test_keys_choose_partitions_and_formats_show_them(
