@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -95,12 +96,15 @@ def test_what_it_printed_is_noted_on_the_error_that_leaves_the_block() -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_it_ends_with_the_process_that_started_it(end: signal.Signals) -> None:
+def test_it_ends_with_the_process_that_started_it(end: signal.Signals, tmp_path: Path) -> None:
     code = (
         "import time\nfrom millstream.testing import broker\n"
         "with broker() as b:\n    print(b.pid, flush=True)\n    time.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # SIGKILL leaves the directory behind
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert is_alive(pid)
