@@ -103,7 +103,6 @@ from millstream.core.records.scan import (
     STATE_SIZE,
     STATE_TIME_INDEX_BYTES,
     StopReason,
-    TrimmedFetch,
     new_index_state,
     new_rows,
 )
@@ -160,7 +159,6 @@ __all__ = [
     "RecordColumns",
     "StopReason",
     "TimestampType",
-    "TrimmedFetch",
     "append_varint",
     "check_batches",
     "compress",

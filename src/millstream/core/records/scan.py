@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 ROW_WIDTH: Final = 13
 (
@@ -56,17 +56,6 @@ class StopReason(IntEnum):
     BAD_OFFSET = 6  # below the expected one, negative, or too far from the segment's base offset
     COMPRESSED = 7  # locate_records only: the batch has to be decompressed, then locate_payload
     BAD_RECORD = 8  # locate_records only: a record leaves its batch
-
-
-class TrimmedFetch(NamedTuple):
-    """What trim_batches returns; see there."""
-
-    start: int
-    end: int
-    first_offset: int
-    next_offset: int
-    corrupt_position: int
-    size_bytes_needed: int
 
 
 def new_rows(batches: int) -> array[int]:
