@@ -67,7 +67,7 @@ def test_log_append_time_stamps_the_batch(open_manager: OpenManager) -> None:
 
 def test_a_batch_larger_than_a_segment_is_refused(open_manager: OpenManager) -> None:
     log = new_log(open_manager(), segment_bytes=500)
-    with pytest.raises(KafkaError, match="segment.bytes") as refused:
+    with pytest.raises(KafkaError, match=r"segment\.bytes") as refused:
         append(log, b"v" * 600)
     assert refused.value.code == ErrorCode.RECORD_LIST_TOO_LARGE
     assert append(log, b"fits").first_offset == 0
