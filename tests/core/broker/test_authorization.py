@@ -134,7 +134,7 @@ REQUESTS: dict[ApiKey, Any] = {
         topics=[describe_producers.TopicRequest(name=TOPIC, partition_indexes=[0])]
     ),
 }
-# ApiVersions tells everybody what the broker speaks; DescribeCluster is open to all in Kafka, and tells what one may do.
+# ApiVersions tells everybody what the broker speaks; DescribeCluster is open in Kafka, and tells what one may do.
 OPEN = {ApiKey.API_VERSIONS, ApiKey.DESCRIBE_CLUSTER}
 
 

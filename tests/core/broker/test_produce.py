@@ -6,12 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.broker_thread import BrokerThread
 
 from millstream.core.records import BatchBuilder, Compression, iter_batches, iter_records
 from millstream.core.wire import ErrorCode
-from millstream.core.wire.messages.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
+from millstream.core.wire.messages.produce import (
+    PartitionProduceData,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+)
 from millstream.testing.raw import ClosedError, RawConnection
-from tests.support.broker_thread import BrokerThread
 
 
 def now_ms() -> int:
@@ -29,10 +34,15 @@ def batch(
     timestamp: int | None = None,
     value: bytes = b"value",
 ) -> bytes:
-    identity = {}
-    if producer is not None:
-        identity = dict(zip(("producer_id", "producer_epoch", "base_sequence"), producer, strict=True))
-    builder = BatchBuilder(compression=compression, transactional=transactional, control=control, **identity)
+    producer_id, producer_epoch, base_sequence = producer or (-1, -1, -1)
+    builder = BatchBuilder(
+        compression=compression,
+        transactional=transactional,
+        control=control,
+        producer_id=producer_id,
+        producer_epoch=producer_epoch,
+        base_sequence=base_sequence,
+    )
     for _ in range(count):
         builder.append(now_ms() if timestamp is None else timestamp, key, value)
     return bytes(builder.build())
@@ -86,7 +96,9 @@ def test_each_partition_is_answered_for_itself(raw: RawConnection, new_name: Cal
     raw.create_topic(other, 1)
     broken = bytearray(batch())
     broken[-1] ^= 1
-    answer = produce(raw, {topic: {0: batch(2), 1: bytes(broken), 7: batch()}, missing: {0: batch()}, other: {0: batch()}})
+    answer = produce(
+        raw, {topic: {0: batch(2), 1: bytes(broken), 7: batch()}, missing: {0: batch()}, other: {0: batch()}}
+    )
     codes = {(t.name, p.index): (p.error_code, p.base_offset) for t in answer.responses for p in t.partition_responses}
     assert codes == {
         (topic, 0): (ErrorCode.NONE, 0),
@@ -237,9 +249,7 @@ def test_log_append_time_is_stamped_and_answered(raw: RawConnection, new_name: C
     for answer in answers:
         assert before <= answer.log_append_time_ms <= now_ms()
     stamped = [
-        record.timestamp
-        for _, data in iter_batches(raw.fetch(topic, 0, 0).records)
-        for record in iter_records(data)
+        record.timestamp for _, data in iter_batches(raw.fetch(topic, 0, 0).records) for record in iter_records(data)
     ]
     assert stamped == [answer.log_append_time_ms for answer in answers for _ in range(2)]
 

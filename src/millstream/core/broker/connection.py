@@ -388,6 +388,7 @@ class Connection(asyncio.BufferedProtocol):
             work.parts = []
         else:
             work.parts = work.route.encode(response, context.api_version, context.correlation_id)
+        work.delayed = None
         work.route.observe(context.api_version, (_monotonic_ns() - work.started_ns) // 1000)
         if context.throttle_time_ms:
             self._mute(context.throttle_time_ms)
@@ -545,7 +546,7 @@ class Connection(asyncio.BufferedProtocol):
     def _continue(self) -> None:
         """Go on with kept frames, then with reading, if nothing blocks that any more."""
         if self._refused:
-            if not self._in_flight:
+            if not self._in_flight and not self._unsent:
                 self.close()
             return
         if self._reading or self.closed or self._busy or self._is_blocked():
@@ -609,9 +610,18 @@ class Connection(asyncio.BufferedProtocol):
         return not self._in_flight and not self._unsent
 
     def close_gracefully(self) -> None:
-        """Close once everything written has been sent."""
-        if self._transport is not None:
-            self._transport.close()
+        """Handle nothing more; close once what was accepted is answered. What waits in purgatory is not waited for."""
+        if self.closed:
+            return
+        self._refused = True
+        self._pause_reading()
+        if self._exclusive is not None:
+            self.close()
+            return
+        self._connections.appends.submit()
+        self._drain()
+        self._flush()
+        self._continue()
 
     def refuse(self, reason: str) -> None:
         """Handle nothing more, say why in the log, and close once what was accepted before is answered."""

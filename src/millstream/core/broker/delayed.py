@@ -19,7 +19,8 @@ class Delayed(Generic[R]):
     """One answer, completed once.
 
     States: WAITING -> DONE (complete) | FAILED (fail) | CANCELLED (cancel: the connection has gone).
-    A cancelled one ignores what comes later, so whoever works for it need not know.
+    A cancelled one ignores what comes later, so whoever works for it need not know. An ended one refers to nobody: a
+    cycle through its callbacks would keep the answer's megabytes until the next run of the cyclic collector.
     """
 
     __slots__ = ("_cancelled", "_error", "_on_cancel", "_on_complete", "_result")
@@ -53,8 +54,7 @@ class Delayed(Generic[R]):
             return
         assert not self.is_done, f"completed twice: {self._result!r}, then {response!r}"
         self._result = response
-        if self._on_complete is not None:
-            self._on_complete(self)
+        self._end()
 
     def fail(self, error: BaseException) -> None:
         """End in an error; the one who waits is called at once."""
@@ -62,19 +62,20 @@ class Delayed(Generic[R]):
             return
         assert not self.is_done, f"failed after its end: {error!r}"
         self._error = error
-        if self._on_complete is not None:
-            self._on_complete(self)
+        self._end()
 
     def on_complete(self, callback: Callable[[Delayed[R]], None]) -> None:
         """Call `callback` with this object once it is done; at once where it is."""
         assert self._on_complete is None, "one waits for an answer, not several"
-        self._on_complete = callback
         if self.is_done:
             callback(self)
+        else:
+            self._on_complete = callback
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Call `callback` when nobody wants the answer any more, so that a waiter leaves nothing behind."""
-        self._on_cancel = callback
+        if not self.is_done:
+            self._on_cancel = callback
 
     def cancel(self) -> None:
         """Nobody wants the answer any more: the connection has gone."""
@@ -82,8 +83,15 @@ class Delayed(Generic[R]):
             return
         self._cancelled = True
         self._on_complete = None
-        if self._on_cancel is not None:
-            self._on_cancel()
+        on_cancel, self._on_cancel = self._on_cancel, None
+        if on_cancel is not None:
+            on_cancel()
+
+    def _end(self) -> None:
+        on_complete, self._on_complete = self._on_complete, None
+        self._on_cancel = None
+        if on_complete is not None:
+            on_complete(self)
 
     @classmethod
     def from_coroutine(cls, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R]) -> Delayed[R]:

@@ -81,11 +81,23 @@ class Watch:
             return
         self._partitions = None
         self._timer.cancel()
+        # The one who waited refers to this watch: without a way back there is no cycle.
+        self.handle_progress = _ignore
+        self._on_expired = _nothing
         for partition in partitions:
             partition.fetch_waiters.pop(self, None)
         self._purgatory.waiters_count -= 1
         self._purgatory.watches_count -= len(partitions)
 
     def _expire(self) -> None:
+        on_expired = self._on_expired
         self.end()
-        self._on_expired()
+        on_expired()
+
+
+def _ignore(_size_bytes: int) -> None:
+    """Progress after the end."""
+
+
+def _nothing() -> None:
+    """Time after the end."""

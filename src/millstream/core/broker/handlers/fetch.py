@@ -295,9 +295,10 @@ class _Fetch:
                 target.sent_log_start_offset = data.log_start_offset
             if self._served:
                 move_to_end(plan.targets, self._served)
-        self._delayed.complete(
-            FetchResponse(session_id=0 if session is None else session.id, responses=self._by_topic())
-        )
+        response = FetchResponse(session_id=0 if session is None else session.id, responses=self._by_topic())
+        self._answers.clear()
+        self._watch = None
+        self._delayed.complete(response)
 
     def _by_topic(self) -> list[FetchableTopicResponse]:
         topics: dict[str | bytes, FetchableTopicResponse] = {}
