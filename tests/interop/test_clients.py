@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import confluent_kafka
 import pytest
 from tests.interop.conftest import MakeTopic
-from tests.support.clients import CODECS, KafkaClient, Row
+from tests.support.clients import CODECS, KafkaClient, Row, by_assignment
 
 pytestmark = [pytest.mark.java, pytest.mark.timeout(180)]
 
@@ -90,7 +90,7 @@ def test_a_read_may_start_inside_a_batch(
     topic = make_topic(f"inside-{codec}")
     rows = [Row(1_700_000_000_000 + i, None, b"%d" % i) for i in range(500)]
     clients["java"].produce(bootstrap, topic, 0, rows, codec=codec, idempotent=True)
-    consumer = confluent_kafka.Consumer({"bootstrap.servers": bootstrap, "group.id": "unused", "fetch.wait.max.ms": 10})
+    consumer = by_assignment(bootstrap)
     try:
         for start in (1, 137, 499):
             consumer.assign([confluent_kafka.TopicPartition(topic, 0, start)])

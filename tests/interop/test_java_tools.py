@@ -8,7 +8,7 @@ from pathlib import Path
 import confluent_kafka
 import pytest
 from tests.interop.conftest import MakeTopic
-from tests.support.clients import CODECS, ConfluentKafka, Row
+from tests.support.clients import CODECS, ConfluentKafka, Row, by_assignment
 
 from millstream.testing.kafka import Java
 
@@ -150,9 +150,7 @@ def test_delete_records_command(bootstrap: str, tool: Tool, make_topic: MakeTopi
     path.write_text(json.dumps(wanted))
     assert "low_watermark: 40" in tool("DeleteRecordsCommand", "--offset-json-file", str(path))
     assert tool("GetOffsetShell", "--topic", f"^{topic}$", "--time", "earliest").split()[0] == f"{topic}:0:40"
-    consumer = confluent_kafka.Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "unused", "auto.offset.reset": "earliest"}
-    )
+    consumer = by_assignment(bootstrap)
     try:
         consumer.assign([confluent_kafka.TopicPartition(topic, 0, 0)])
         message = consumer.poll(30)

@@ -60,6 +60,21 @@ class KafkaClient(Protocol):
         ...
 
 
+def by_assignment(bootstrap: str) -> confluent_kafka.Consumer:
+    """A librdkafka consumer for `assign`: no group is joined, nothing committed, checksums are checked."""
+    return confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "unused",
+            "enable.auto.commit": False,
+            "check.crcs": True,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 10,
+        }
+    )
+
+
 class ConfluentKafka:
     """librdkafka."""
 
@@ -103,15 +118,7 @@ class ConfluentKafka:
         return offsets
 
     def read(self, bootstrap: str, topic: str, counts: Mapping[int, int]) -> dict[int, list[ReadRow]]:
-        consumer = confluent_kafka.Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": "unused",
-                "enable.auto.commit": False,
-                "check.crcs": True,
-                "isolation.level": "read_committed",
-            }
-        )
+        consumer = by_assignment(bootstrap)
         found: dict[int, list[ReadRow]] = {partition: [] for partition in counts}
         try:
             consumer.assign([confluent_kafka.TopicPartition(topic, partition, 0) for partition in counts])
