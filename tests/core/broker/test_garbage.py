@@ -3,10 +3,11 @@
 import gc
 from collections.abc import Callable
 
+from tests.support.broker_thread import BrokerThread
+
 from millstream.core.records import BatchBuilder
 from millstream.core.wire.messages.metadata import MetadataRequest
 from millstream.testing.raw import RawConnection
-from tests.support.broker_thread import BrokerThread
 
 
 def batch(size: int) -> bytes:

@@ -1,15 +1,8 @@
-"""One client's connection: bytes in, frames handled in order, responses out in the same order.
+"""One client's connection: requests handled in order, responses out in the same order.
 
-    frame    int32 length, then that many bytes: a request header, then the request's body
-
-All connections of a loop receive into one scratch buffer, so that an idle one holds no memory. What is left of a chunk
-after its whole frames are handled, an incomplete frame's beginning, is copied to memory charged to the pool; a large
-frame moves to a buffer of its own, into which the rest of it is received directly and from which its batches are
-written.
-
-One request is in work at a time, and later ones stay unread in the socket; Produce is the exception: many may be in
-flight, answered in order. A whole chunk of Produce requests is accepted first, then written at once, then answered at
-once.
+`FrameReceiver`, its lower half, finds the frames. One request is in work at a time, and later ones stay unread in the
+socket; Produce is the exception: many may be in flight, answered in order. A whole chunk of Produce requests is
+accepted first, then written at once, then answered at once.
 
 Owned by the event loop. Nothing here waits: every entry is a callback of the transport, of a Delayed or of a partition.
 """
@@ -26,18 +19,13 @@ from millstream.core.broker.context import ANONYMOUS, RequestContext
 from millstream.core.broker.delayed import Delayed
 from millstream.core.broker.dispatch import Route, error_response
 from millstream.core.broker.fast_produce import FastProduce
+from millstream.core.broker.frame_receiver import FrameReceiver
 from millstream.core.wire import ApiKey, WireError, parse_request_header
 
 if TYPE_CHECKING:
     from millstream.core.broker.connections import Connections
     from millstream.core.broker.memory_pool import FrameBuffer
 
-# The scratch buffer of a loop: what one read may return.
-SCRATCH_SIZE_BYTES: Final = 64 * 1024
-# After a large frame the next one is expected large as well: only its beginning is read into scratch memory.
-BULK_START_SIZE_BYTES: Final = 4096
-# An incomplete frame gets a buffer of its own once this much of it has arrived, if it does not fit the scratch buffer.
-FRAME_BUFFER_START_SIZE_BYTES: Final = 4096
 # Responses that the client has not read yet; above it no further request is handled.
 UNSENT_SIZE_BYTES_MAX: Final = 256 * 1024
 # Produce requests of one connection accepted but not yet answered, by count and by the bytes of their large frames.
@@ -72,7 +60,7 @@ class _Request:
         self.parts: list[bytes | memoryview] | None = None
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(FrameReceiver):
     """One client's connection; see the module's text.
 
     States: OPEN -> CLOSED (connection_lost, or close by this side, which drops what is unsent).
@@ -80,54 +68,32 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "__weakref__",
-        "_bulk",
         "_busy",
-        "_connections",
         "_exclusive",
         "_fast_produce",
-        "_frame",
         "_frames_in_flight",
-        "_held_frame",
         "_in_flight",
-        "_kept",
         "_muted_timer",
         "_out",
         "_read_memory_bytes",
-        "_reading",
         "_refused",
-        "_scratch",
-        "_transport",
         "_unsent",
         "client_id",
-        "closed",
         "connection_id",
         "host",
-        "last_active_ns",
         "listener",
         "principal",
-        "unfinished_since_ns",
         "unsent_since_ns",
         "unsent_size_bytes",
     )
 
     def __init__(self, connections: Connections, listener: str) -> None:
-        self._connections = connections
-        self._scratch = connections.scratch
+        super().__init__(connections)
         self.listener = listener
         self.principal = ANONYMOUS
         self.host = ""
         self.client_id: str | None = None
         self.connection_id = connections.next_connection_id()
-        self.closed = False
-        self.last_active_ns = 0
-        self._transport: asyncio.Transport | None = None
-        # Bytes received and not handled: the beginning of an incomplete frame, or whole frames while blocked. Charged.
-        self._kept = b""
-        # The large frame being received, and a whole one that waits for its turn.
-        self._frame: FrameBuffer | None = None
-        self._held_frame: FrameBuffer | None = None
-        self._bulk = False
-        self._reading = True
         # Nothing more is handled; closed as soon as nothing is in flight.
         self._refused = False
         # Inside `_process`: completions that happen there are sent by it, together.
@@ -146,7 +112,6 @@ class Connection(asyncio.BufferedProtocol):
         self.unsent_size_bytes = 0
         # Of the fetch memory, held by responses that are not sent yet.
         self._read_memory_bytes = 0
-        self.unfinished_since_ns = 0
         self._fast_produce: FastProduce | None = None
 
     # The transport's callbacks
@@ -165,38 +130,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         return False
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  the transport calls it so
-        frame = self._frame
-        if frame is not None:
-            return frame.view[frame.filled : frame.size]
-        kept = self._kept
-        if kept:
-            size = len(kept)
-            self._scratch[:size] = kept
-            return self._scratch[size : BULK_START_SIZE_BYTES if self._bulk and size < BULK_START_SIZE_BYTES else None]
-        return self._scratch[:BULK_START_SIZE_BYTES] if self._bulk else self._scratch
-
-    def buffer_updated(self, nbytes: int) -> None:
-        frame = self._frame
-        if frame is None:
-            end = len(self._kept) + nbytes
-            position = self._process(self._scratch, end)
-            if position < end:
-                self._keep(self._scratch, position, end)
-            elif self._kept:
-                self._set_kept(b"")
-                self.unfinished_since_ns = 0
-            return
-        frame.filled += nbytes
-        if frame.filled > frame.charged and not self._connections.pool.try_charge_frame(frame):
-            if not self.closed:
-                self._drop("no memory is left for its requests")
-            return
-        if frame.filled == frame.size and not self.closed:
-            self._frame = None
-            self.unfinished_since_ns = 0
-            self._process_frame(frame)
 
     def pause_writing(self) -> None:
         self._unsent = True
@@ -489,60 +422,6 @@ class Connection(asyncio.BufferedProtocol):
         self._muted_timer = None
         self._continue()
 
-    # Input that has to wait
-
-    def _keep(self, data: memoryview, position: int, end: int) -> None:
-        """Keep what could not be handled: an incomplete frame's beginning, or frames that wait for their turn."""
-        size = end - position
-        if size >= FRAME_BUFFER_START_SIZE_BYTES:
-            frame_size = _LENGTH.unpack_from(data, position)[0] + _LENGTH_SIZE
-            if frame_size > size and (frame_size > SCRATCH_SIZE_BYTES or size > SCRATCH_SIZE_BYTES // 4):
-                self._set_kept(b"")
-                self._start_frame(frame_size, data[position:end])
-                return
-            if frame_size <= size:
-                self._set_kept(bytes(data[position:end]))
-                self._pause_reading()
-                return
-        elif size >= _LENGTH_SIZE and _LENGTH.unpack_from(data, position)[0] + _LENGTH_SIZE <= size:
-            self._set_kept(bytes(data[position:end]))
-            self._pause_reading()
-            return
-        self._set_kept(bytes(data[position:end]))
-        if not self.unfinished_since_ns:
-            self.unfinished_since_ns = self.last_active_ns
-
-    def _start_frame(self, size: int, beginning: memoryview) -> None:
-        frame = self._connections.pool.allocate(size)
-        frame.view[: len(beginning)] = beginning
-        frame.filled = len(beginning)
-        self._frame = frame
-        if not self.unfinished_since_ns:
-            self.unfinished_since_ns = self.last_active_ns
-        if not self._connections.pool.try_charge_frame(frame) and not self.closed:
-            self._drop("no memory is left for its requests")
-
-    def _set_kept(self, kept: bytes) -> None:
-        """Replace the kept bytes, and what they are charged."""
-        pool = self._connections.pool
-        before, self._kept = len(self._kept), b""
-        if before:
-            pool.release(before)
-        if not kept:
-            return
-        if pool.try_charge(len(kept)):
-            if self.closed:
-                pool.release(len(kept))
-            else:
-                self._kept = kept
-        elif not self.closed:
-            self._drop("no memory is left for its requests")
-
-    def _pause_reading(self) -> None:
-        if self._reading and self._transport is not None:
-            self._reading = False
-            self._transport.pause_reading()
-
     def _continue(self) -> None:
         """Go on with kept frames, then with reading, if nothing blocks that any more."""
         if self._refused:
@@ -557,42 +436,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._resume_reading()
 
-    def _resume_reading(self) -> None:
-        if not self._reading and self._transport is not None:
-            self._reading = True
-            self._transport.resume_reading()
-
-    def _process_kept(self) -> None:
-        if self.closed or self._reading or self._is_blocked():
-            return
-        frame, self._held_frame = self._held_frame, None
-        if frame is not None:
-            self._process_frame(frame)
-            if self._held_frame is None and not self.closed:
-                self._continue()
-            return
-        kept = self._kept
-        data = memoryview(bytearray(kept))
-        position = self._process(data, len(kept))
-        if self.closed:
-            return
-        self._reading = True
-        if position < len(kept):
-            self._keep(data, position, len(kept))
-        else:
-            self._set_kept(b"")
-            self.unfinished_since_ns = 0
-        # `_keep` pauses where whole frames are left; the transport is paused as yet in either case.
-        if self._reading:
-            self._reading = False
-            self._resume_reading()
-
     # The end
-
-    @property
-    def unfinished_size_bytes(self) -> int:
-        """What has arrived of an incomplete frame."""
-        return self._frame.filled if self._frame is not None else len(self._kept)
 
     def stalled_ns(self, now_ns: int) -> int:
         """For how long the client has taken nothing of what was sent to it; 0 if nothing is unsent."""
@@ -659,14 +503,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.closed = True
         self._connections.remove(self)
-        pool = self._connections.pool
-        if self._kept:
-            pool.release(len(self._kept))
-            self._kept = b""
-        for frame in (self._frame, self._held_frame):
-            if frame is not None:
-                pool.free(frame, reusable=False)
-        self._frame = self._held_frame = None
+        self._release_input()
         self._exclusive = None
         in_flight, self._in_flight = self._in_flight, deque()
         for entry in in_flight:

@@ -11,12 +11,13 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from millstream.core.broker.connection import SCRATCH_SIZE_BYTES, Connection
 from millstream.core.broker.dispatch import Routes
+from millstream.core.broker.frame_receiver import SCRATCH_SIZE_BYTES
 from millstream.core.broker.memory_pool import MemoryPool
 
 if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
+    from millstream.core.broker.connection import Connection
 
 logger = logging.getLogger(__name__)
 
