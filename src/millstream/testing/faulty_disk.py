@@ -1,8 +1,9 @@
 """File systems that fail as disks do: for tests of the log, and of whatever else takes a `FileSystem`.
 
-`FaultyDisk` fails chosen calls (EIO, ENOSPC, EMFILE, torn writes), crashes at a chosen change, and can then lose what was
-not synced, as a power cut would. `SyncJournal` is for a broker in a child process: it notes in a file what was synced, and
-after `kill -9` (which loses nothing, since the pages stay with the system) `lose_unsynced` rolls the disk back to that.
+`FaultyDisk` fails chosen calls (EIO, ENOSPC, EMFILE, torn writes), crashes at a chosen change, and can then lose what
+was not synced, as a power cut would. `SyncJournal` is for a broker in a child process: it notes in a file what was
+synced, and after `kill -9` (which loses nothing, since the pages stay with the system) `lose_unsynced` rolls the disk
+back to that.
 """
 
 from __future__ import annotations

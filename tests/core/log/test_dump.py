@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.core.log.conftest import OpenManager
+from tests.support.logs import TOPIC_ID, append, read_all
 
 from millstream.core.log import LogConfig, ProducerEntry, TopicPartition
 from millstream.core.log.dump import DumpedBatch, DumpedDamage, DumpedOffset, dump_file, index_mismatches
-from tests.core.log.conftest import OpenManager
-from tests.support.logs import TOPIC_ID, append, read_all
 
 TP = TopicPartition("flights", 0)
 

@@ -175,7 +175,7 @@ def test_a_folder_of_ours_is_served_by_kafka(open_manager: OpenManager, tmp_path
     with ApacheKafka(tmp_path / "kafka") as kafka:
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
         admin.create_topics([NewTopic("flights", 1, 1)])["flights"].result(30)
-        wait_for(lambda: (kafka.data_directory / "flights-0" / PARTITION_METADATA).exists())
+        wait_for((kafka.data_directory / "flights-0" / PARTITION_METADATA).exists)
         kafka.stop()
         theirs = kafka.data_directory / "flights-0"
         metadata = (theirs / PARTITION_METADATA).read_bytes()

@@ -1,4 +1,4 @@
-"""What is in a log's files, fact by fact, as Kafka's DumpLogSegments tells it: for `millstream dump-log` and for people in need.
+"""What is in a log's files, fact by fact, as Kafka's DumpLogSegments tells it: for `millstream dump-log`.
 
 Nothing here changes a file or trusts one: damage is told and stepped over. The kind of a file follows from its suffix.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 Buffer = bytes | bytearray | memoryview
@@ -18,7 +18,17 @@ Buffer = bytes | bytearray | memoryview
 class FileSystem:
     """The real one. Errors are OSErrors as the system raised them."""
 
+    # Called when no descriptor is left: closes some that can be opened again, and says whether it could.
+    release_descriptors: Callable[[], bool] | None = None
+
     def open(self, path: str, flags: int, mode: int = 0o644) -> int:
+        try:
+            return os.open(path, flags | os.O_CLOEXEC, mode)
+        except OSError as error:
+            if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                raise
+            if self.release_descriptors is None or not self.release_descriptors():
+                raise
         return os.open(path, flags | os.O_CLOEXEC, mode)
 
     def close(self, fd: int) -> None:

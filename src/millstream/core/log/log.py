@@ -311,11 +311,11 @@ class Log:
                     self._write_rolling(items)
                 else:
                     self._append(segment, items, size)
-                if self.leader_epochs.changed:
-                    self.write_leader_epochs()
             except OSError as error:
                 self.failure = self.directory.failed(error, f"appending to {self.path}")
                 raise self.failure from error
+            if self.leader_epochs.changed:
+                self._write_leader_epochs_if_possible()
             return self.log_end_offset
 
     def roll(self) -> None:
@@ -670,6 +670,16 @@ class Log:
             path = file_stem(self.path, offset) + SNAPSHOT_SUFFIX
             self.cache.files.write_synced(path, encode_snapshot(self.producers.entries()))
             self.snapshot_offset = offset
+
+    def _write_leader_epochs_if_possible(self) -> None:
+        # The batches are in the log and say it too, so a shortage may leave the checkpoint for the next write.
+        try:
+            self.write_leader_epochs()
+        except OSError as error:
+            failure = self.directory.failed(error, f"writing the leader epochs of {self.path}")
+            if not failure.shortage:
+                self.failure = failure
+                raise failure from error
 
     def load_max_timestamp(self, segment: Segment) -> None:
         """Learn a segment's largest timestamp; where its time index cannot be right, it is made again. Blocks."""

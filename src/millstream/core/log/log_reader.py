@@ -246,7 +246,7 @@ class LogReader:
         return damage.end_position
 
     def _position_behind(self, segment: Segment, position: int) -> int:
-        # Where a walk over headers from the segment's start comes to when it reaches `position`: there, if batches meet.
+        # Where a walk over headers from the segment's start stands when it reaches `position`: there, if batches meet.
         return self._walk_to(segment, position)[1]
 
     def _walk_to(self, segment: Segment, position: int) -> tuple[int, int]:

@@ -8,7 +8,6 @@ path.
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from typing import TYPE_CHECKING, Final
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 SEGMENTS_MAX: Final = 2048
 DESCRIPTORS_PER_SEGMENT: Final = 3
-
-_DESCRIPTORS_SPENT: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class OpenSegment:
@@ -70,8 +67,9 @@ class OpenSegments:
     def __init__(self, files: FileSystem, *, size_max: int = SEGMENTS_MAX) -> None:
         self.files = files
         self._size_max = size_max
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._open: dict[Segment, OpenSegment] = {}
+        files.release_descriptors = self.close_half
 
     def __len__(self) -> int:
         return len(self._open)
@@ -82,14 +80,7 @@ class OpenSegments:
             if segment.opened is not None:
                 return segment.opened
             self._make_room(1)
-            try:
-                opened = OpenSegment(self.files, segment.stem)
-            except OSError as error:
-                if error.errno not in _DESCRIPTORS_SPENT or not self._open:
-                    raise
-                # Others hold the descriptors that this cache counted on: give half of ours back, and try once more.
-                self._make_room(max(1, len(self._open) // 2) + self._size_max - len(self._open))
-                opened = OpenSegment(self.files, segment.stem)
+            opened = OpenSegment(self.files, segment.stem)
             self._open[segment] = opened
             segment.opened = opened
             return opened
@@ -99,6 +90,15 @@ class OpenSegments:
         with self._lock:
             self._open.pop(segment, None)
             segment.opened = None
+
+    def close_half(self) -> bool:
+        """Close half of what is open: others hold the descriptors that were counted on. False where none is open."""
+        with self._lock:
+            count = (len(self._open) + 1) // 2
+            for segment in list(self._open)[:count]:
+                del self._open[segment]
+                segment.opened = None
+            return count > 0
 
     def close_idle(self) -> int:
         """Close what was not used since the last call; return how many. Called now and then, on a thread."""
