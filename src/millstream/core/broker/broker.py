@@ -31,8 +31,8 @@ from millstream.core.broker.connections import Connections
 from millstream.core.broker.context import AllowAll, Authorizer
 from millstream.core.broker.control_plane import ControlPlane
 from millstream.core.broker.fetch_sessions import FetchSessions
-from millstream.core.broker.handlers.metadata import MetadataCache
 from millstream.core.broker.log_files import LogFiles
+from millstream.core.broker.metadata_cache import MetadataCache
 from millstream.core.broker.partitions import Partitions
 from millstream.core.broker.producer_ids import ProducerIds
 from millstream.core.broker.purgatory import Purgatory

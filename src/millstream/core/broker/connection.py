@@ -322,7 +322,7 @@ class Connection(FrameReceiver):
         else:
             work.parts = work.route.encode(response, context.api_version, context.correlation_id)
         work.delayed = None
-        work.route.observe(context.api_version, (_monotonic_ns() - work.started_ns) // 1000)
+        work.route.observe(context.api_version, (_monotonic_ns() - work.started_ns) // 1000, response)
         if context.throttle_time_ms:
             self._mute(context.throttle_time_ms)
 

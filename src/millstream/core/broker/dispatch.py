@@ -68,10 +68,19 @@ class Route:
         parts[0] = _LENGTH.pack(size) + parts[0]
         return parts
 
-    def observe(self, version: int, time_us: int) -> None:
+    def observe(self, version: int, time_us: int, response: Any) -> None:
         """Count one answered request."""
-        self.metrics.version(version).value += 1
-        self.metrics.total_time_us.observe(time_us)
+        metrics = self.metrics
+        metrics.version(version).value += 1
+        metrics.total_time_us.observe(time_us)
+        if self.key == ApiKey.PRODUCE:
+            codes = [p.error_code for t in response.responses for p in t.partition_responses] if response else []
+        elif self.key == ApiKey.FETCH:
+            codes = [p.error_code for t in response.responses for p in t.partitions] or [response.error_code]
+        else:
+            codes = [getattr(response, "error_code", 0)]
+        for code in codes:
+            metrics.error(code).value += 1
 
 
 class Routes:
@@ -117,5 +126,5 @@ def error_response(route: Route, context: RequestContext, error: BaseException) 
     response: Any = route.api.response()
     response.error_code = code
     if "error_message" in names:
-        response.error_message = str(error) if isinstance(error, KafkaError) else code.sentence
+        response.error_message = error.message if isinstance(error, KafkaError) else code.sentence
     return response

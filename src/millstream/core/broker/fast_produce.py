@@ -209,6 +209,7 @@ class FastProduce:
             return None
         if reservation is None:
             return None
+        partition.metrics.produce_requests += 1
         if acks == 0:
             return plan, 0, 0, None, 0, None
         response = plan.response(
@@ -219,4 +220,5 @@ class FastProduce:
     def count(self, requests_count: int, time_us: int) -> None:
         """Count requests that were accepted together, in this time."""
         self._metrics.version(self._version).value += requests_count
+        self._metrics.error(ErrorCode.NONE).value += requests_count
         self._metrics.total_time_us.observe(time_us)

@@ -107,6 +107,10 @@ class _Fetch:
             if work is None:
                 continue
             log, end_offset, size_max, at_least_one = work
+            if self._read_committed and log.has_aborted_transactions:
+                # Which ones lie in what is read stands in files.
+                self._read_on_thread(target, partition, log, end_offset, size_max, at_least_one)
+                return
             try:
                 read = log.read(
                     target.fetch_offset, size_max, end_offset=end_offset, at_least_one=at_least_one, wait=False
@@ -117,7 +121,7 @@ class _Fetch:
             except KafkaError as error:
                 self._answer_error(target, error, partition)
             else:
-                self._answer(target, partition, log, read)
+                self._answer(target, partition, log, read, [])
         self._end_pass()
 
     def _partition(self, target: FetchTarget) -> Partition | None:
@@ -174,17 +178,23 @@ class _Fetch:
     ) -> None:
         offset = target.fetch_offset
 
-        def read() -> LogRead:
-            return log.read(offset, size_max, end_offset=end_offset, at_least_one=at_least_one, wait=True)
+        def read() -> tuple[LogRead, list[AbortedTransaction]]:
+            found = log.read(offset, size_max, end_offset=end_offset, at_least_one=at_least_one, wait=True)
+            if not self._read_committed or not log.has_aborted_transactions:
+                return found, []
+            return found, [
+                AbortedTransaction(producer_id=aborted.producer_id, first_offset=aborted.first_offset)
+                for aborted in log.aborted_transactions(offset, found.next_offset)
+            ]
 
-        def finished(result: LogRead | None, error: BaseException | None) -> None:
+        def finished(result: tuple[LogRead, list[AbortedTransaction]] | None, error: BaseException | None) -> None:
             if self._delayed.is_cancelled:
                 self._release()
                 return
             if isinstance(error, KafkaError):
                 self._answer_error(target, error, partition)
             elif result is not None:
-                self._answer(target, partition, log, result)
+                self._answer(target, partition, log, *result)
             else:
                 assert error is not None, "a read ended without a result or an error"
                 self._release()
@@ -194,7 +204,14 @@ class _Fetch:
 
         self._broker.appends.run_on_thread(read, finished)
 
-    def _answer(self, target: FetchTarget, partition: Partition, log: Log, read: LogRead) -> None:
+    def _answer(
+        self,
+        target: FetchTarget,
+        partition: Partition,
+        log: Log,
+        read: LogRead,
+        aborted: list[AbortedTransaction],
+    ) -> None:
         data = self._data(target, partition, log)
         size = len(read.data)
         if size:
@@ -203,10 +220,7 @@ class _Fetch:
             self._served.append(target)
             partition.metrics.bytes_out += size
             if self._read_committed:
-                data.aborted_transactions = [
-                    AbortedTransaction(producer_id=aborted.producer_id, first_offset=aborted.first_offset)
-                    for aborted in log.aborted_transactions(target.fetch_offset, read.next_offset)
-                ]
+                data.aborted_transactions = aborted
         self._watchable[partition] = None
         self._answers.append((target, data))
 

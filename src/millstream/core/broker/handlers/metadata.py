@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
 
 INTERNAL_TOPICS: Final = frozenset({"__consumer_offsets", "__transaction_state"})
-# Answers kept, and the bytes of all of them.
-CACHED_COUNT_MAX: Final = 256
-CACHED_SIZE_BYTES_MAX: Final = 8 * 1024 * 1024
-
 _TOPIC_OPERATIONS: Final = (
     Operation.READ,
     Operation.WRITE,
@@ -52,34 +48,6 @@ _CLUSTER_OPERATIONS: Final = (
     Operation.ALTER_CONFIGS,
     Operation.IDEMPOTENT_WRITE,
 )
-
-CacheKey = tuple[int, str, tuple[str, ...] | None, bool, bool]
-
-
-class MetadataCache:
-    """Encoded answers of one image; all are dropped when the image or a partition's state changes."""
-
-    def __init__(self) -> None:
-        self._stamp: tuple[int, int] = (-1, -1)
-        self._bodies: dict[CacheKey, bytes] = {}
-        self._size_bytes = 0
-
-    def get(self, key: CacheKey, stamp: tuple[int, int]) -> bytes | None:
-        """Return the answer to a request like `key` at the version of everything that `stamp` says."""
-        if stamp != self._stamp:
-            self._bodies.clear()
-            self._size_bytes = 0
-            self._stamp = stamp
-        return self._bodies.get(key)
-
-    def put(self, key: CacheKey, body: bytes) -> None:
-        """Keep an answer, within the bounds."""
-        if len(self._bodies) >= CACHED_COUNT_MAX or self._size_bytes + len(body) > CACHED_SIZE_BYTES_MAX:
-            self._bodies.clear()
-            self._size_bytes = 0
-        if len(body) <= CACHED_SIZE_BYTES_MAX and key not in self._bodies:
-            self._bodies[key] = body
-            self._size_bytes += len(body)
 
 
 def metadata(

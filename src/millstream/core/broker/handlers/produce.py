@@ -154,7 +154,7 @@ class _Produce:
 
 def _set_error(response: PartitionProduceResponse, error: KafkaError) -> None:
     response.error_code = error.code
-    response.error_message = str(error)
+    response.error_message = error.message
     if isinstance(error, InvalidBatchError):
         response.record_errors = [
             BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=message)
