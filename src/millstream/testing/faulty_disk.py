@@ -283,12 +283,12 @@ def lose_unsynced(journal: str | os.PathLike[str]) -> dict[str, int]:
     for line in Path(journal).read_text().splitlines():
         kind, _, rest = line.partition(" ")
         if kind in ("W", "S", "T"):
-            size, _, path = rest.partition(" ")
+            digits, _, path = rest.partition(" ")
             if kind == "S":
-                sizes[path] = int(size)
+                sizes[path] = int(digits)
             else:
-                known = sizes.setdefault(path, int(size))
-                sizes[path] = known if kind == "W" else min(known, int(size))
+                known = sizes.setdefault(path, int(digits))
+                sizes[path] = known if kind == "W" else min(known, int(digits))
         elif kind == "R":
             old, _, new = rest.partition("\t")
             for path in [each for each in sizes if each == old or each.startswith(old + "/")]:

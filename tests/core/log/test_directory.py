@@ -172,7 +172,8 @@ def test_a_shortage_is_undone_and_passes(open_manager: OpenManager, error: int) 
 
 @pytest.mark.parametrize("operation", ["pwritev", "fdatasync", "preadv"])
 def test_an_io_error_takes_its_directory_offline_and_no_other(tmp_path: Path, operation: str) -> None:
-    disk, told = FaultyDisk(), []
+    disk = FaultyDisk()
+    told: list[LogDirectory] = []
     directories = [LogDirectory(tmp_path / name, disk, on_offline=told.append) for name in ("bad", "good")]
     manager = LogManager(directories)
     manager.load(CONFIG, cluster_id="a cluster")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as ClientPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from tests.core.log.conftest import OpenManager
 from tests.support.logs import NOW_MS, TOPIC_ID, append, read_all
 
@@ -192,7 +192,7 @@ def test_a_folder_of_ours_is_served_by_kafka(open_manager: OpenManager, tmp_path
             {"bootstrap.servers": kafka.bootstrap_servers, "group.id": "x", "enable.auto.commit": False}
         )
         consumer.assign([ClientPartition("flights", 0, 0)])
-        found: list[tuple[int, bytes]] = []
+        found: list[tuple[int | None, bytes | None]] = []
         deadline = time.monotonic() + 60
         while len(found) < len(expected) and time.monotonic() < deadline:
             message = consumer.poll(1)
@@ -202,7 +202,7 @@ def test_a_folder_of_ours_is_served_by_kafka(open_manager: OpenManager, tmp_path
         assert found == expected
 
         producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
-        where: list[int] = []
+        where: list[int | None] = []
         producer.produce(
             "flights", b"kafka's own", partition=0, on_delivery=lambda _, message: where.append(message.offset())
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.core.log.conftest import OpenManager
@@ -216,7 +217,7 @@ def test_truncate_drops_batches_from_the_offset_on(open_manager: OpenManager, of
     assert log.log_end_offset == log.reserved_end_offset == end
     assert read_all(log) == before[:end]
     assert log.leader_epochs.latest_epoch == ((end - 1) // 10 if end else -1)
-    following = {} if end == 0 else {"producer_id": 5, "producer_epoch": 0, "base_sequence": end}
+    following: dict[str, Any] = {} if end == 0 else {"producer_id": 5, "producer_epoch": 0, "base_sequence": end}
     assert append(log, b"n", b"m", **following).first_offset == end
     assert len(read_all(log)) == end + 2
 

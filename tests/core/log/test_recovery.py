@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.core.log.conftest import OpenManager
@@ -45,7 +46,7 @@ def stored(open_manager: OpenManager) -> list[Stored]:
     return [Stored(index, NOW_MS, b"value %d" % index) for index in range(COUNT)]
 
 
-def producer(sequence: int) -> dict[str, int]:
+def producer(sequence: int) -> dict[str, Any]:
     return {"producer_id": 7, "producer_epoch": 0, "base_sequence": sequence}
 
 
@@ -275,9 +276,9 @@ class Script:
             manager.close()
             self.flushed = self.written
             manager.load(CONFIG, cluster_id="a cluster")
-            log = manager.logs.get(TP)
-            if log is None:
+            if TP not in manager.logs:
                 raise manager.directories[0].offline_error()
+            log = manager.logs[TP]
             self.append(log, 9)
             log.flush()
             self.flushed = self.written

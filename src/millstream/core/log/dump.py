@@ -115,7 +115,7 @@ def index_mismatches(path: Path) -> list[str]:
             behind = [batch for batch in batches if batch.header.last_offset <= entry.offset]
             if max((batch.header.max_timestamp for batch in behind), default=-1) != entry.timestamp:
                 wrong.append(f"timestamp {entry.timestamp} is not the largest up to offset {entry.offset}")
-        if previous is not None and not previous < entry:
+        if previous is not None and not tuple(previous) < tuple(entry):
             wrong.append(f"{entry} does not follow {previous}")
         previous = entry
     return wrong

@@ -169,7 +169,7 @@ class Log:
         self._markers = 0
         self._last_now_ms = segments.active.created_ms
         # What the active segment can take; worked out by _limit.
-        self._inline_limits = RollLimits(segments.active, config, -1, -1, -1, False, -2)
+        self._inline_limits = self._nothing_inline()
         # Offset of the newest producer snapshot on disk.
         self.snapshot_offset = snapshot_offset
         # Sealed segments whose files are not synced yet, and whether names in the folder are not.
@@ -252,7 +252,7 @@ class Log:
         limits = self._inline_limits
         segment = limits.segment
         return (
-            segment.is_prepared
+            segment.opened is not None
             and limits.config is self.config
             and segment.size_bytes + self._reserved_bytes - self._written_bytes <= limits.size_bytes
             and self._reserved_timestamp <= limits.timestamp
@@ -274,6 +274,7 @@ class Log:
             self._reserved_epoch = self.leader_epochs.latest_epoch
             self._reserved_timestamp = -1
             self._markers = 0
+            self._inline_limits = self._nothing_inline()
             self.generation += 1
             self.failure = None
 
@@ -305,6 +306,10 @@ class Log:
                 return self.log_end_offset
             try:
                 segment = self.segments.active
+                if not segment.is_prepared:
+                    self.load_max_timestamp(segment)
+                    segment.prepare_append()
+                    self._limit()
                 size = sum([len(item.data) for item in items])
                 timestamp = max([item.timestamp for item in items])
                 if self._roll_due(segment.size_bytes + size, items[-1].last_offset + 1, timestamp):
@@ -551,6 +556,10 @@ class Log:
         self.lock.release()
         return True
 
+    def _nothing_inline(self) -> RollLimits:
+        # Limits that allow nothing: the next write works them out again, on a thread.
+        return RollLimits(self.segments.active, self.config, -1, -1, -1, False, -2)
+
     def _limit(self) -> RollLimits:
         limits = roll_limits(
             self.segments.active,
@@ -593,9 +602,6 @@ class Log:
         # One system call (for up to BUFFERS_MAX batches), then what is known of the segment moves.
         position = segment.size_bytes
         opened = segment.files()
-        if not segment.is_prepared:
-            self.load_max_timestamp(segment)
-            segment.prepare_append()
         buffers = [item.data for item in items]
         if len(buffers) > BUFFERS_MAX:
             buffers = [b"".join(buffers)]
@@ -692,6 +698,7 @@ class Log:
         """Make the indexes of a segment again from its batches: they were found to be wrong. Blocks."""
         with self.lock:
             segment_scan.rebuild_segment_indexes(self.cache.files, segment, self.config.index_interval_bytes)
+            self._inline_limits = self._nothing_inline()
             if not segment.is_active:
                 self.mark_unsynced([segment])
 

@@ -138,9 +138,9 @@ class Segment:
     def is_prepared(self) -> bool:
         """Whether appending needs no read first."""
         return (
-            self.opened is not None
-            and self.time_index is not None
+            self.time_index is not None
             and self.time_index.last_timestamp != UNKNOWN_TIMESTAMP
+            and self.max_timestamp != UNKNOWN_TIMESTAMP
         )
 
     def load_first_timestamp(self) -> None:
