@@ -60,7 +60,7 @@ class KafkaClient(Protocol):
         ...
 
 
-def by_assignment(bootstrap: str) -> confluent_kafka.Consumer:
+def by_assignment(bootstrap: str, **settings: object) -> confluent_kafka.Consumer:
     """A librdkafka consumer for `assign`: no group is joined, nothing committed, checksums are checked."""
     return confluent_kafka.Consumer(
         {
@@ -71,6 +71,7 @@ def by_assignment(bootstrap: str) -> confluent_kafka.Consumer:
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",
             "fetch.wait.max.ms": 10,
+            **settings,
         }
     )
 
