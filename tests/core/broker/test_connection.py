@@ -268,6 +268,24 @@ def test_memory_pressure_closes_the_slowest_unfinished_frame(small: BrokerThread
         assert 1 <= remaining < 5
 
 
+def test_few_requests_in_flight_and_small_socket_buffers(tmp_path: Path) -> None:
+    settings = {
+        "queued.max.requests": "2",
+        "socket.send.buffer.bytes": "20000",
+        "socket.receive.buffer.bytes": "20000",
+        "compression.type": "lz4",
+    }
+    with BrokerThread(tmp_path, settings) as served, RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic("narrow")
+        frames = [raw.encode(produce_request("narrow", 100_000 if n % 50 == 0 else 10)) for n in range(500)]
+        sender = threading.Thread(target=raw.send, args=(b"".join(frames),))
+        sender.start()
+        answers = [correlation_id(raw.receive()) for _ in frames]
+        sender.join(20)
+        assert answers == list(range(answers[0], answers[0] + 500))
+        assert raw.offset("narrow", 0) == 500
+
+
 def test_a_reader_that_never_reads_is_dropped_and_bounded(
     served: BrokerThread, raw: RawConnection, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

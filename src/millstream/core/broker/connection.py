@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 # Responses that the client has not read yet; above it no further request is handled.
 UNSENT_SIZE_BYTES_MAX: Final = 256 * 1024
-# Produce requests of one connection accepted but not yet answered, by count and by the bytes of their large frames.
-IN_FLIGHT_COUNT_MAX: Final = 10_000
+# Large frames of one connection accepted but not yet answered; of all requests there may be `queued.max.requests`.
 IN_FLIGHT_FRAMES_COUNT_MAX: Final = 8
 # A response up to this size is joined from its parts; larger ones are handed over as parts.
 JOINED_SIZE_BYTES_MAX: Final = 16 * 1024
@@ -121,6 +120,7 @@ class Connection(FrameReceiver):
         peer = transport.get_extra_info("peername")
         self.host = peer[0] if peer else ""
         self.last_active_ns = _monotonic_ns()
+        self._connections.tune(transport.get_extra_info("socket"))
         # Every write is tried at once, and `pause_writing` says when the socket did not take all of it.
         self._transport.set_write_buffer_limits(high=0)
         self._connections.add(self)
@@ -160,7 +160,11 @@ class Connection(FrameReceiver):
             if frame_end > end or size < _FRAME_SIZE_MIN:
                 break
             if self._is_blocked():
-                break
+                if len(in_flight) >= self._connections.in_flight_count_max:
+                    # Written and answered, they may leave room for the rest of the chunk.
+                    self._finish_pass()
+                if self._is_blocked():
+                    break
             if api_key == _PRODUCE:
                 if fast is not None:
                     entry = fast.accept(data, position, frame_end, api_version, correlation_id, now_ms)
@@ -237,7 +241,7 @@ class Connection(FrameReceiver):
             self._exclusive is not None
             or self._refused
             or self._muted_timer is not None
-            or len(self._in_flight) >= IN_FLIGHT_COUNT_MAX
+            or len(self._in_flight) >= self._connections.in_flight_count_max
             or self._frames_in_flight >= IN_FLIGHT_FRAMES_COUNT_MAX
             or (self._unsent and self._unsent_size() > UNSENT_SIZE_BYTES_MAX)
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -50,6 +51,16 @@ class Connections:
         self.pool = MemoryPool(config.queued_request_size_bytes_max, self._close_slowest_frame)
         self.read_memory = MemoryPool(READ_MEMORY_SIZE_BYTES, self._close_slowest_reader)
         self.routes = Routes(broker.metrics)
+        self.in_flight_count_max = config.integer("queued.max.requests")
+        # Set by the operator only: a size that is set takes from the system the right to choose a better one.
+        self._socket_options = [
+            (option, config.integer(name))
+            for name, option in (
+                ("socket.send.buffer.bytes", socket.SO_SNDBUF),
+                ("socket.receive.buffer.bytes", socket.SO_RCVBUF),
+            )
+            if name in config.texts and config.integer(name) > 0
+        ]
         self._count_max = config.integer("max.connections")
         self._count_per_ip_max = config.integer("max.connections.per.ip")
         self._counts_per_ip_max = config.max_connections_per_ip_overrides
@@ -106,6 +117,11 @@ class Connections:
         elif count > self._counts_per_ip_max.get(host, self._count_per_ip_max):
             self.report_refused(connection, f"max.connections.per.ip is {self._count_per_ip_max}")
             connection.close()
+
+    def tune(self, sock: socket.socket) -> None:
+        """Give a new connection's socket the configured buffers."""
+        for option, size_bytes in self._socket_options:
+            sock.setsockopt(socket.SOL_SOCKET, option, size_bytes)
 
     def remove(self, connection: Connection) -> None:
         """A connection has ended."""

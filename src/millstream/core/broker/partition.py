@@ -375,7 +375,11 @@ class Partition:
 
     def _wake_fetches(self, size_bytes: int) -> None:
         for waiter in tuple(self.fetch_waiters):
-            waiter.handle_progress(size_bytes)
+            try:
+                waiter.handle_progress(size_bytes)
+            except Exception:
+                # One consumer's trouble is not the producer's, in whose pass this runs.
+                logger.exception("%s-%d: a waiting fetch failed", self.topic, self.index)
 
 
 class _Opening:
