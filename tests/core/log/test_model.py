@@ -165,11 +165,12 @@ class LogModel(RuleBasedStateMachine):
             self.folder.cleanup()
 
 
+@pytest.mark.timeout(1200)
 def test_a_log_is_a_list(soak: bool) -> None:
     run: Any = LogModel.TestCase
     run.settings = settings(
-        max_examples=400 if soak else 60,
-        stateful_step_count=40,
+        max_examples=400 if soak else 20,
+        stateful_step_count=30,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )

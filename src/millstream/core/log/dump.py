@@ -1,31 +1,25 @@
-"""What is in a log's files, fact by fact, as Kafka's DumpLogSegments tells it: for `millstream dump-log`.
+"""What the files of a partition hold, entry by entry, for people: the counterpart of Kafka's DumpLogSegments.
 
-Nothing here changes a file or trusts one: damage is told and stepped over. The kind of a file follows from its suffix.
+`dump_file` reads one file by its suffix and yields a dict per entry, ready for JSON, in the file's order; `kind` comes
+first and says what it is. It trusts nothing: what cannot be read is yielded as a `problem` with its position, and
+reading goes on behind it where anything intact follows. Memory does not grow with the file. Blocks; changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import mmap
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, Final
 
-from millstream.core.log import offset_index, time_index, transaction_index
-from millstream.core.log.damage import announced_size
-from millstream.core.log.producer_rebuild import read_marker
-from millstream.core.log.producer_state import ProducerEntry, decode_snapshot
-from millstream.core.log.segment import (
-    INDEX_SUFFIX,
-    LOG_SUFFIX,
-    SNAPSHOT_SUFFIX,
-    TIME_INDEX_SUFFIX,
-    TRANSACTION_INDEX_SUFFIX,
-)
-from millstream.core.log.transaction_index import AbortedTransaction
+from millstream.core.log import offset_index, time_index
+from millstream.core.log.producer_state import CorruptSnapshotError, decode_snapshot
+from millstream.core.log.transaction_index import CorruptTransactionIndexError, read_entries
 from millstream.core.records import (
-    HEADER_SIZE,
     BatchHeader,
     CorruptRecordError,
-    Record,
+    StopReason,
     check_batches,
     find_batch,
     iter_records,
@@ -33,128 +27,162 @@ from millstream.core.records import (
     read_header,
 )
 
+Entry = dict[str, Any]
 
-class DumpedBatch(NamedTuple):
-    """One batch of a `.log` file. `records` is None where they cannot be read, `marker` is set for a control batch."""
-
-    position: int
-    size_bytes: int
-    header: BatchHeader
-    is_valid: bool  # its checksum matches
-    records: list[Record] | None
-    marker: tuple[bool, int] | None  # (commits, coordinator epoch)
-
-
-class DumpedDamage(NamedTuple):
-    """Bytes of a `.log` file that are no batch, up to the next valid one or the end."""
-
-    position: int
-    size_bytes: int
+_OFFSET_MAX: Final = 2**63 - 1
+_REASONS: Final = {
+    StopReason.TRUNCATED: "the batch is not whole",
+    StopReason.BAD_LENGTH: "no batch has such a length",
+    StopReason.BAD_MAGIC: "the batch is not of magic 2",
+    StopReason.BAD_CRC: "the batch's CRC does not agree with its bytes",
+    StopReason.BAD_OFFSET: "the batch's offset is not above the one before it",
+}
 
 
-class DumpedOffset(NamedTuple):
-    """One entry of a `.index` file."""
+def dump_file(path: Path, *, deep: bool = False) -> Iterator[Entry]:
+    """Yield the entries of a .log, .index, .timeindex, .txnindex or .snapshot file; `deep`: records below their batch.
 
-    offset: int
-    position: int
-
-
-class DumpedTimestamp(NamedTuple):
-    """One entry of a `.timeindex` file."""
-
-    timestamp: int
-    offset: int
-
-
-Dumped: TypeAlias = DumpedBatch | DumpedDamage | DumpedOffset | DumpedTimestamp | AbortedTransaction | ProducerEntry
-
-
-def dump_file(path: Path, *, with_records: bool = False) -> Iterator[Dumped]:
-    """Yield what is in one file of a partition's folder.
-
-    Raises ValueError for a file of another kind, CorruptSnapshotError and CorruptTransactionIndexError as they say.
+    Raises OSError, and ValueError for a name that is none of these.
     """
-    base_offset = _base_offset(path)
-    if path.suffix == LOG_SUFFIX:
-        yield from _dump_log(path, with_records=with_records)
-    elif path.suffix == INDEX_SUFFIX:
-        data = path.read_bytes()
-        for relative, position in offset_index.ENTRY.iter_unpack(
-            data[: len(data) - len(data) % offset_index.ENTRY_SIZE]
-        ):
-            yield DumpedOffset(base_offset + relative, position)
-    elif path.suffix == TIME_INDEX_SUFFIX:
-        data = path.read_bytes()
-        for timestamp, relative in time_index.ENTRY.iter_unpack(data[: len(data) - len(data) % time_index.ENTRY_SIZE]):
-            yield DumpedTimestamp(timestamp, base_offset + relative)
-    elif path.suffix == TRANSACTION_INDEX_SUFFIX:
-        yield from transaction_index.read_entries(path.read_bytes(), base_offset)
-    elif path.suffix == SNAPSHOT_SUFFIX:
-        yield from decode_snapshot(path.read_bytes(), 0)
-    else:
-        raise ValueError(f"{path} is none of .log, .index, .timeindex, .txnindex, .snapshot")
+    if path.suffix == ".log":
+        return _dump_log(path, deep)
+    reader = _INDEXES.get(path.suffix)
+    if reader is None:
+        raise ValueError(f"{path} is no file of a log: known are .log, {', '.join(_INDEXES)}")
+    return reader(path.read_bytes(), _base_offset(path))
 
 
-def index_mismatches(path: Path) -> list[str]:
-    """Hold a `.index` or `.timeindex` file against the `.log` beside it; return what does not fit, a sentence each."""
-    log = path.with_suffix(LOG_SUFFIX)
-    if not log.exists():
-        return [f"{log} is missing"]
-    batches = [batch for batch in _dump_log(log, with_records=False) if isinstance(batch, DumpedBatch)]
-    by_position = {batch.position: batch for batch in batches}
-    wrong = []
-    previous: Dumped | None = None
-    for entry in dump_file(path):
-        if isinstance(entry, DumpedOffset):
-            batch = by_position.get(entry.position)
-            if batch is None:
-                wrong.append(f"offset {entry.offset} points to byte {entry.position}, where no batch begins")
-            elif not batch.header.base_offset <= entry.offset:
-                wrong.append(f"offset {entry.offset} points to a batch that begins with {batch.header.base_offset}")
-        if isinstance(entry, DumpedTimestamp):
-            behind = [batch for batch in batches if batch.header.last_offset <= entry.offset]
-            if max((batch.header.max_timestamp for batch in behind), default=-1) != entry.timestamp:
-                wrong.append(f"timestamp {entry.timestamp} is not the largest up to offset {entry.offset}")
-        if previous is not None and not tuple(previous) < tuple(entry):
-            wrong.append(f"{entry} does not follow {previous}")
-        previous = entry
-    return wrong
-
-
-def _dump_log(path: Path, *, with_records: bool) -> Iterator[DumpedBatch | DumpedDamage]:
-    data = memoryview(path.read_bytes())
-    rows = new_rows(1)
-    position = 0
-    while position < len(data):
-        size = announced_size(data[position:])
-        whole = position + size <= len(data)
-        is_valid = whole and check_batches(data[: position + size], position, position + size, 0, rows, True)[0] == 1
-        if is_valid or (whole and data[position + 16] == 2 and size > HEADER_SIZE):
-            batch = data[position : position + size]
-            yield _dump_batch(batch, position, is_valid=is_valid, with_records=with_records)
-            position += size
-            continue
-        found = find_batch(data, position + 1, len(data), 0, 2**62)
-        end = len(data) if found < 0 else found
-        yield DumpedDamage(position, end - position)
-        position = end
-
-
-def _dump_batch(batch: memoryview, position: int, *, is_valid: bool, with_records: bool) -> DumpedBatch:
-    header = read_header(batch)
-    records = marker = None
-    if is_valid and header.is_control:
-        marker = read_marker(batch)
-    if is_valid and with_records:
+def _dump_log(path: Path, deep: bool) -> Iterator[Entry]:
+    size = path.stat().st_size
+    if not size:
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        view = memoryview(data)
         try:
-            records = list(iter_records(batch))
-        except CorruptRecordError:
-            records = None
-    return DumpedBatch(position, len(batch), header, is_valid, records, marker)
+            yield from _dump_batches(view, _base_offset(path), deep)
+        finally:
+            view.release()
+
+
+def _dump_batches(data: memoryview, next_offset: int, deep: bool) -> Iterator[Entry]:
+    rows = new_rows(1)
+    position, end = 0, len(data)
+    while position < end:
+        count, after, reason = check_batches(data, position, end, next_offset, rows)
+        if count:
+            header = read_header(data, position)
+            yield _batch(header, position)
+            if deep:
+                yield from _records(data[position:after], position)
+            position, next_offset = after, header.last_offset + 1
+            continue
+        yield {"kind": "problem", "position": position, "text": f"at byte {position}: {_reason(reason)}"}
+        found = find_batch(data, position + 1, end, next_offset, _OFFSET_MAX)
+        if found < 0:
+            return
+        position = found
+
+
+def _reason(reason: int) -> str:
+    return _REASONS.get(StopReason(reason), "nothing readable")
+
+
+def _batch(header: BatchHeader, position: int) -> Entry:
+    return {
+        "kind": "batch",
+        "base_offset": header.base_offset,
+        "last_offset": header.last_offset,
+        "count": header.count,
+        "position": position,
+        "size": header.size_bytes,
+        "compression": header.compression.name.lower(),
+        "timestamp_type": header.timestamp_type.name.lower(),
+        "base_timestamp": header.base_timestamp,
+        "max_timestamp": header.max_timestamp,
+        "leader_epoch": header.partition_leader_epoch,
+        "producer_id": header.producer_id,
+        "producer_epoch": header.producer_epoch,
+        "base_sequence": header.base_sequence,
+        "transactional": header.is_transactional,
+        "control": header.is_control,
+        "crc": header.crc,
+    }
+
+
+def _records(batch: memoryview, position: int) -> Iterator[Entry]:
+    try:
+        for record in iter_records(batch):
+            yield {
+                "kind": "record",
+                "offset": record.offset,
+                "timestamp": record.timestamp,
+                "key": _text(record.key),
+                "value": _text(record.value),
+                "headers": [[name, _text(value)] for name, value in record.headers],
+            }
+    except CorruptRecordError as error:
+        yield {"kind": "problem", "position": position, "text": f"in the batch at byte {position}: {error}"}
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else bytes(data).decode(errors="backslashreplace")
+
+
+def _dump_offset_index(data: bytes, base_offset: int) -> Iterator[Entry]:
+    for relative, position in _entries(data, offset_index.ENTRY, lambda entry: entry == (0, 0)):
+        yield {"kind": "index", "offset": base_offset + relative, "position": position}
+    yield from _remainder(data, offset_index.ENTRY)
+
+
+def _dump_time_index(data: bytes, base_offset: int) -> Iterator[Entry]:
+    for timestamp, relative in _entries(data, time_index.ENTRY, lambda entry: entry[0] == 0):
+        yield {"kind": "timeindex", "timestamp": timestamp, "offset": base_offset + relative}
+    yield from _remainder(data, time_index.ENTRY)
+
+
+def _entries(data: bytes, entry: struct.Struct, is_unused: Callable[[tuple[int, ...]], bool]) -> Iterator[Any]:
+    """Yield whole entries up to the zeros that a preallocated file ends in; nothing follows those."""
+    for values in entry.iter_unpack(data[: len(data) // entry.size * entry.size]):
+        if is_unused(values):
+            return
+        yield values
+
+
+def _remainder(data: bytes, entry: struct.Struct) -> Iterator[Entry]:
+    if rest := len(data) % entry.size:
+        position = len(data) - rest
+        yield {"kind": "problem", "position": position, "text": f"at byte {position}: {rest} bytes are no whole entry"}
+
+
+def _dump_transactions(data: bytes, base_offset: int) -> Iterator[Entry]:
+    try:
+        for entry in read_entries(data, base_offset):
+            yield {"kind": "transaction", **entry._asdict()}
+    except CorruptTransactionIndexError as error:
+        yield {"kind": "problem", "position": 0, "text": str(error)}
+
+
+def _dump_snapshot(data: bytes, _base_offset: int) -> Iterator[Entry]:
+    try:
+        entries = decode_snapshot(data, 0)
+    except CorruptSnapshotError as error:
+        yield {"kind": "problem", "position": 0, "text": str(error)}
+        return
+    for entry in entries:
+        fields = entry._asdict()
+        batches = fields.pop("batches")
+        del fields["used_ms"]  # when we read it, not what the file says
+        yield {"kind": "producer", **fields, "batches": [list(batch) for batch in batches]}
+
+
+_INDEXES: Final[dict[str, Callable[[bytes, int], Iterator[Entry]]]] = {
+    ".index": _dump_offset_index,
+    ".timeindex": _dump_time_index,
+    ".txnindex": _dump_transactions,
+    ".snapshot": _dump_snapshot,
+}
 
 
 def _base_offset(path: Path) -> int:
-    digits = path.name.split(".")[0]
-    if not (digits.isascii() and digits.isdigit()):
-        raise ValueError(f"{path} is not named by an offset")
-    return int(digits)
+    """Return the offset that a file's name stands for, or 0 for a copy with a name of its own."""
+    return int(path.stem) if path.stem.isdecimal() else 0

@@ -139,6 +139,14 @@ class FileSystem:
         if sync_directory:
             self.sync_directory(path.rpartition("/")[0])
 
+    def write_unsynced(self, path: str, data: Buffer) -> None:
+        """Write a small file that can be made again: a crash may leave it torn or empty."""
+        fd = self.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            self.write_all(fd, data, 0)
+        finally:
+            self.close(fd)
+
     def write_synced(self, path: str, data: Buffer) -> None:
         """Write a file that carries its own checksum, and sync it."""
         fd = self.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

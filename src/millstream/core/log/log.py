@@ -99,6 +99,7 @@ class Log:
         "_written_bytes",
         "cache",
         "config",
+        "created",
         "directory",
         "failure",
         "flushed_offset",
@@ -175,6 +176,8 @@ class Log:
         # Sealed segments whose files are not synced yet, and whether names in the folder are not.
         self.unsynced: tuple[Segment, ...] = ()
         self.folder_changed = False
+        # Whether the folder itself is new: its name and its topic id are made durable with the first flush.
+        self.created = False
         self.lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -340,8 +343,8 @@ class Log:
         with self.lock:
             end_offset = self.log_end_offset
             sealed = self.unsynced
-            folder_changed = self.folder_changed
-            if end_offset <= self.flushed_offset and not sealed and not folder_changed:
+            folder_changed, created = self.folder_changed, self.created
+            if end_offset <= self.flushed_offset and not sealed:
                 return self.flushed_offset
             active = self.segments.active
         files = self.cache.files
@@ -355,10 +358,17 @@ class Log:
                 files.fdatasync(active.files().log_fd)
             if folder_changed:
                 files.sync_directory(self.path)
+            if created:
+                if self.topic_id is not None:
+                    metadata = checkpoints.encode_partition_metadata(self.topic_id)
+                    files.write_atomically(f"{self.path}/{checkpoints.PARTITION_METADATA}", metadata)
+                files.sync_directory(self.directory.path)
         except OSError as error:
             raise self.directory.failed(error, f"syncing {self.path}", always_offline=True) from error
         with self.lock:
             self.unsynced = tuple(segment for segment in self.unsynced if segment not in sealed)
+            if created:
+                self.created = False
             if folder_changed and not self.unsynced:
                 self.folder_changed = False
             self.flushed_offset = max(self.flushed_offset, min(end_offset, self.log_end_offset))

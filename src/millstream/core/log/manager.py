@@ -44,6 +44,9 @@ RECOVERY_THREADS_PER_DIRECTORY: Final = 2
 # The config of a partition's log, given its name and topic id; None where the metadata doesn't know it (it is stray).
 ConfigOf = Callable[[TopicPartition, bytes | None], LogConfig | None]
 
+# Kafka's own metadata log, in a directory that is adopted: read by `cluster.adoption`, and left alone here.
+_CLUSTER_METADATA: Final = TopicPartition("__cluster_metadata", 0)
+
 _logger = logging.getLogger(__name__)
 
 
@@ -137,7 +140,7 @@ class LogManager:
             path = f"{directory.path}/{name}"
             if name.endswith(DELETE_SUFFIX):
                 self._doom(0, (path,))
-            elif (topic_partition := TopicPartition.from_folder(name)) is not None:
+            elif (topic_partition := TopicPartition.from_folder(name)) not in (None, _CLUSTER_METADATA):
                 folders.append((topic_partition, path))
         if not directory.was_clean and folders:
             _logger.warning(
@@ -262,14 +265,13 @@ class LogManager:
             try:
                 self._files.make_directory(path)
                 metadata = checkpoints.encode_partition_metadata(topic_id)
-                self._files.write_atomically(f"{path}/{checkpoints.PARTITION_METADATA}", metadata, sync_directory=False)
+                # Not synced: the metadata store knows the topic's id, and an empty log has nothing to lose. The first
+                # flush syncs the folder.
+                self._files.write_unsynced(f"{path}/{checkpoints.PARTITION_METADATA}", metadata)
                 segment = Segment(self.cache, path, 0, created_ms=self._now_ms())
                 segment.create()
-                self._files.write_atomically(
-                    f"{path}/{checkpoints.LEADER_EPOCH}", checkpoints.encode_leader_epochs([]), sync_directory=False
-                )
-                self._files.sync_directory(path)
-                self._files.sync_directory(directory.path)
+                epochs = checkpoints.encode_leader_epochs([])
+                self._files.write_unsynced(f"{path}/{checkpoints.LEADER_EPOCH}", epochs)
             except OSError as error:
                 raise directory.failed(error, f"creating {path}") from error
             log = Log(
@@ -287,6 +289,7 @@ class LogManager:
                 producers=ProducerState(count_max=self._producer_count_max),
                 snapshot_offset=0,
             )
+            log.folder_changed = log.created = True
             self.logs[topic_partition] = log
             return log
 
