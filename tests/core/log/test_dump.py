@@ -35,7 +35,7 @@ def test_every_kind_of_file(folder: Path) -> None:
     assert set(indexed) < set(starts)
     assert len(list(dump_file(folder / f"{0:020d}.timeindex"))) == 1
     (producer,) = dump_file(folder / f"{20:020d}.snapshot")
-    assert (producer["kind"], producer["base_sequence"]) == ("producer", 19)
+    assert (producer["kind"], producer["batches"][-1][1]) == ("producer", 19)
     with pytest.raises(ValueError, match="no file of a log"):
         list(dump_file(folder / "partition.metadata"))
 

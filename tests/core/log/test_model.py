@@ -41,7 +41,7 @@ class LogModel(RuleBasedStateMachine):
     log: Log
 
     @initialize(
-        segment_bytes=st.integers(300, 2000),
+        segment_bytes=st.integers(500, 2000),
         interval=st.integers(1, 600),
         index_bytes=st.sampled_from([60, 200, 10_000]),
     )
@@ -95,11 +95,10 @@ class LogModel(RuleBasedStateMachine):
         self.log.truncate_to(offset)
         if offset < end:
             base = max((each for each in self.starts if each <= offset), default=offset)
+            base = max(base, self.log_start)  # what lies before the start was deleted for good
             self.records = [record for record in self.records if record.offset < base]
             self.starts = [each for each in self.starts if each < base]
             self.empty_end = base
-            self.log_start = min(self.log_start, base)
-            self.records = [record for record in self.records if record.offset >= self.log_start]
 
     @rule(share=st.floats(0, 1))
     def move_start(self, share: float) -> None:

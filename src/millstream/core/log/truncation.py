@@ -43,6 +43,10 @@ def truncate_to(log: Log, offset: int) -> None:
             log, snapshots, holding.base_offset, now_ms=int(time.time() * 1000), buffers=ScanBuffers()
         )  # the clock only says when producers were last used
         log.segments.active.activate()
+        if log.log_end_offset < log.log_start_offset:
+            # The log starts inside of a batch that is gone, and what lies before its start was deleted for good.
+            truncate_fully_at(log, log.log_start_offset)
+            return
         _moved(log)
 
 
