@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
+from tests.support.broker_thread import BrokerThread
 
 from millstream.testing.raw import RawConnection
-from tests.support.broker_thread import BrokerThread
 
 
 @pytest.fixture(scope="module")

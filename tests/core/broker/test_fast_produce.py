@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.broker_thread import BrokerThread
 
 from millstream.core.broker import connection as connection_module
 from millstream.core.broker.fast_produce import FastProduce
@@ -13,7 +14,6 @@ from millstream.core.records import BatchBuilder, Compression
 from millstream.core.wire import APIS, ApiKey, encode_request
 from millstream.core.wire.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from millstream.testing.raw import RawConnection, frame_of
-from tests.support.broker_thread import BrokerThread
 
 TOPICS = ("a", "a-longer-name", "n" * 126, "n" * 130)
 CLIENT_IDS = ("c", "client-" * 10, "x" * 140, "y" * 300, None, "")
@@ -78,7 +78,9 @@ def _request(source: random.Random, version: int) -> bytes:
             for name in names
         ],
     )
-    return encode_request(request, version, source.randrange(2**31), source.choice(CLIENT_IDS) if source.random() < 0.3 else "c")
+    return encode_request(
+        request, version, source.randrange(2**31), source.choice(CLIENT_IDS) if source.random() < 0.3 else "c"
+    )
 
 
 def _with_unknown_tag(request: bytes) -> bytes:
