@@ -112,7 +112,7 @@ def test_warnings(tmp_path: Path, text: str, warning: str) -> None:
         ("listeners=CONTROLLER://:1\ncontroller.listener.names=CONTROLLER", "listeners names no listener"),
         ("process.roles=controller", "this is no broker's configuration"),
         ("authorizer.class.name=x.Y", "line 1: authorizer.class.name is set, and nothing here obeys it"),
-        ("max.connections.per.ip.overrides=h", "expected HOST:COUNT"),
+        ("max.connections.per.ip.overrides=h", "h is not ADDRESS:COUNT"),
         ("a=\\u1", "line 1: "),
     ],
 )

@@ -25,7 +25,7 @@ from millstream.core.config.effective import (
     effective_broker_config,
     effective_topic_config,
 )
-from millstream.core.config.listeners import Listener
+from millstream.core.config.listeners import Listener, parse_host_port
 from millstream.core.config.properties import PropertiesError, Property, read_properties
 from millstream.core.config.topic_configs import TOPIC_CONFIGS, validate_topic_configs
 
@@ -51,6 +51,7 @@ __all__ = [
     "UpdateMode",
     "effective_broker_config",
     "effective_topic_config",
+    "parse_host_port",
     "read_properties",
     "validate_topic_configs",
 ]

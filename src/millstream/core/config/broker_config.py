@@ -17,7 +17,13 @@ from typing import Final
 from millstream.core.config.accepted_configs import ACCEPTED, ACCEPTED_PREFIXES, PROTECTING, REMOVED
 from millstream.core.config.broker_configs import BROKER_CONFIGS, QUEUED_REQUEST_SIZE_BYTES_MAX
 from millstream.core.config.definition import ConfigError, ConfigValue, Synonym, invalid_value
-from millstream.core.config.listeners import SERVED_PROTOCOLS, Listener, parse_listeners, parse_protocol_map
+from millstream.core.config.listeners import (
+    SERVED_PROTOCOLS,
+    Listener,
+    parse_address_limits,
+    parse_listeners,
+    parse_protocol_map,
+)
 from millstream.core.config.properties import PropertiesError, read_properties
 
 _COMMAND_LINE: Final = "command line"
@@ -60,7 +66,9 @@ class BrokerConfig:
         self.delete_topic_enable: bool = self.boolean("delete.topic.enable")
         self.request_size_bytes_max: int = self.integer("socket.request.max.bytes")
         self.queued_request_size_bytes_max: int = self._queued_request_size_bytes_max()
-        self.max_connections_per_ip_overrides: Mapping[str, int] = self._per_ip_overrides()
+        self.max_connections_per_ip_overrides: Mapping[str, int] = parse_address_limits(
+            self.string("max.connections.per.ip.overrides")
+        )
 
     @classmethod
     def load(
@@ -222,16 +230,6 @@ class BrokerConfig:
     def _queued_request_size_bytes_max(self) -> int:
         size = self.integer("queued.max.request.bytes")
         return max(QUEUED_REQUEST_SIZE_BYTES_MAX if size < 0 else size, self.request_size_bytes_max)
-
-    def _per_ip_overrides(self) -> dict[str, int]:
-        name = "max.connections.per.ip.overrides"
-        limits: dict[str, int] = {}
-        for entry in filter(None, (part.strip() for part in self.string(name).split(","))):
-            host, colon, count = entry.rpartition(":")
-            if not colon or not count.isdecimal():
-                raise invalid_value(name, entry, "expected HOST:COUNT")
-            limits[host] = int(count)
-        return limits
 
 
 def scaled(value: ConfigValue, factor: int) -> ConfigValue:

@@ -19,11 +19,14 @@ from millstream.core.config.definition import (
     Synonym,
     UpdateMode,
     Validator,
+    accepted_by,
     at_least,
     between,
     list_of,
     one_of,
+    unlimited_or_at_least,
 )
+from millstream.core.config.listeners import parse_address_limits, parse_host_port
 from millstream.core.config.topic_configs import (
     CLEANUP_POLICIES,
     COMPRESSION_TYPES,
@@ -141,19 +144,6 @@ _IDENTITY_AND_LISTENERS: Final = [
         importance=Importance.LOW,
     ),
     _key(
-        "inter.broker.listener.name",
-        _STRING,
-        None,
-        "The listener that other brokers use. Accepted; there are no other brokers yet.",
-    ),
-    _key(
-        "security.inter.broker.protocol",
-        _STRING,
-        "PLAINTEXT",
-        "The security protocol between brokers. Accepted; there are no other brokers yet.",
-        validator=one_of("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
-    ),
-    _key(
         "controller.listener.names",
         _LIST,
         [],
@@ -211,7 +201,7 @@ _NETWORK: Final = [
         "max.connections",
         _INT,
         INT_MAX,
-        "How many connections this broker holds at most; the next ones wait in the system's queue.",
+        "How many connections this broker holds at most; the next ones are closed.",
         validator=at_least(0),
         dynamic=_DYNAMIC,
     ),
@@ -227,7 +217,8 @@ _NETWORK: Final = [
         "max.connections.per.ip.overrides",
         _STRING,
         "",
-        "Other limits for single addresses, as host:count,host:count.",
+        "Other limits for single addresses, as address:count,address:count. Names are not looked up.",
+        validator=accepted_by(parse_address_limits, "ADDRESS:COUNT,..."),
         dynamic=_DYNAMIC,
     ),
     _key(
@@ -359,19 +350,6 @@ _LOG_DIRECTORIES: Final = [
         validator=at_least(1),
         importance=Importance.LOW,
     ),
-    _key(
-        "log.cleaner.enable",
-        _BOOLEAN,
-        True,
-        "Whether compacted topics are cleaned. Accepted; the cleaner does not run yet.",
-    ),
-    _key(
-        "log.cleaner.threads",
-        _INT,
-        1,
-        "How many threads clean compacted topics. Accepted; the cleaner does not run yet.",
-        validator=at_least(0),
-    ),
 ]
 
 _TOPIC_DEFAULTS: Final = [
@@ -405,13 +383,19 @@ _TOPIC_DEFAULTS: Final = [
         importance=Importance.HIGH,
     ),
     _topic_default(
-        "log.flush.interval.ms", _LONG, None, "flush.ms", importance=Importance.HIGH, synonyms=_FLUSH_INTERVAL
+        "log.flush.interval.ms",
+        _LONG,
+        None,
+        "flush.ms",
+        validator=at_least(0),
+        importance=Importance.HIGH,
+        synonyms=_FLUSH_INTERVAL,
     ),
     _key(
         "log.flush.scheduler.interval.ms",
         _LONG,
         LONG_MAX,
-        "How often it is looked for logs that flush.ms wants synced; also the default of log.flush.interval.ms.",
+        "The default of log.flush.interval.ms, as in Kafka; whatever it is, logs are looked at four times a second.",
         importance=Importance.HIGH,
     ),
     _topic_default("log.index.interval.bytes", _INT, 4096, "index.interval.bytes", validator=at_least(0)),
@@ -451,13 +435,22 @@ _TOPIC_DEFAULTS: Final = [
     ),
     _topic_default("log.preallocate", _BOOLEAN, False, "preallocate"),
     _topic_default("log.retention.bytes", _LONG, -1, "retention.bytes", importance=Importance.HIGH),
-    _topic_default("log.retention.ms", _LONG, None, "retention.ms", importance=Importance.HIGH, synonyms=_RETENTION),
+    _topic_default(
+        "log.retention.ms",
+        _LONG,
+        None,
+        "retention.ms",
+        validator=unlimited_or_at_least(1),
+        importance=Importance.HIGH,
+        synonyms=_RETENTION,
+    ),
     _topic_default(
         "log.retention.minutes",
         _INT,
         None,
         "retention.ms",
         unit=", in minutes",
+        validator=unlimited_or_at_least(1),
         dynamic=UpdateMode.READ_ONLY,
         importance=Importance.HIGH,
     ),
@@ -467,6 +460,7 @@ _TOPIC_DEFAULTS: Final = [
         168,
         "retention.ms",
         unit=", in hours",
+        validator=unlimited_or_at_least(1),
         dynamic=UpdateMode.READ_ONLY,
         importance=Importance.HIGH,
     ),
@@ -480,7 +474,13 @@ _TOPIC_DEFAULTS: Final = [
     ),
     _topic_default("log.index.size.max.bytes", _INT, 10 * MIB, "segment.index.bytes", validator=at_least(4)),
     _topic_default(
-        "log.roll.jitter.ms", _LONG, None, "segment.jitter.ms", importance=Importance.HIGH, synonyms=_ROLL_JITTER
+        "log.roll.jitter.ms",
+        _LONG,
+        None,
+        "segment.jitter.ms",
+        validator=at_least(0),
+        importance=Importance.HIGH,
+        synonyms=_ROLL_JITTER,
     ),
     _topic_default(
         "log.roll.jitter.hours",
@@ -492,7 +492,15 @@ _TOPIC_DEFAULTS: Final = [
         dynamic=UpdateMode.READ_ONLY,
         importance=Importance.HIGH,
     ),
-    _topic_default("log.roll.ms", _LONG, None, "segment.ms", importance=Importance.HIGH, synonyms=_ROLL),
+    _topic_default(
+        "log.roll.ms",
+        _LONG,
+        None,
+        "segment.ms",
+        validator=at_least(1),
+        importance=Importance.HIGH,
+        synonyms=_ROLL,
+    ),
     _topic_default(
         "log.roll.hours",
         _INT,
@@ -518,6 +526,7 @@ _OPERATION: Final = [
         _STRING,
         "",
         "HOST:PORT for /metrics (Prometheus) and /healthz; empty serves neither.",
+        validator=accepted_by(lambda text: text and parse_host_port(text), "HOST:PORT"),
     ),
     _key(
         "millstream.disk.free.min.bytes",

@@ -130,6 +130,32 @@ def list_of(*names: str) -> Validator:
     return Validator(f"[{', '.join(names)}]", check)
 
 
+def unlimited_or_at_least(minimum: int) -> Validator:
+    """Accept numbers from `minimum` on, and any below 0 for no limit."""
+
+    def check(value: ConfigValue) -> tuple[object, str] | None:
+        assert isinstance(value, int), value
+        if value < 0 or value >= minimum:
+            return None
+        return value, f"Value must be unlimited (-1) or, equal or greater than {minimum}"
+
+    return Validator(f"-1 or [{minimum},...]", check)
+
+
+def accepted_by(parse: Callable[[str], object], form: str) -> Validator:
+    """Accept texts in which `parse` finds no fault; the ValueError that it raises says what is wrong with one."""
+
+    def check(value: ConfigValue) -> tuple[object, str] | None:
+        assert isinstance(value, str), value
+        try:
+            parse(value)
+        except ValueError as error:
+            return value, str(error)
+        return None
+
+    return Validator(form, check)
+
+
 def only(allowed: ConfigValue, reason: str) -> Validator:
     """Accept one value alone: the feature that another value would switch on does not exist here."""
 

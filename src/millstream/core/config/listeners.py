@@ -9,6 +9,7 @@ Every name has a security protocol, by `listener.security.protocol.map` or becau
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -100,3 +101,33 @@ def parse_listeners(
 
 def _other_family(one: str, other: str) -> bool:
     return bool(one) and bool(other) and (":" in one) != (":" in other)
+
+
+def parse_host_port(text: str) -> tuple[str, int]:
+    """Return the host, "" for every address, and the port of HOST:PORT, an IPv6 HOST in brackets; raises ValueError."""
+    match = _LISTENER.match(f"HTTP://{text}")
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError("expected HOST:PORT, an IPv6 HOST in brackets")
+    return match["v6"] if match["v6"] is not None else match["host"], int(match["port"])
+
+
+def parse_address_limits(text: str) -> dict[str, int]:
+    """Return the numbers of ADDRESS:COUNT,ADDRESS:COUNT by address; raises ValueError.
+
+    A host's name is refused: it would have to be looked up for each connection, and one that cannot be found would
+    silently have no limit.
+    """
+    limits: dict[str, int] = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        address, colon, count = entry.rpartition(":")
+        if not colon or not (count.isascii() and count.isdigit()):
+            raise ValueError(f"{entry} is not ADDRESS:COUNT")
+        address = address.strip().strip("[]")
+        # Without `ipaddress`, whose import costs every start two milliseconds.
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            packed = socket.inet_pton(family, address)
+        except OSError as error:
+            raise ValueError(f"{address} is no address; give the address in place of a name") from error
+        limits[socket.inet_ntop(family, packed)] = int(count)
+    return limits

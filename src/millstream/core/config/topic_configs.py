@@ -42,7 +42,11 @@ GZIP_LEVELS: Final = between_or(1, 9, -1)
 LZ4_LEVELS: Final = between(1, 17)
 ZSTD_LEVELS: Final = between(-131072, 22)
 
+# Said in the documentation of what is accepted and obeyed by nothing yet, so that no operator relies on it.
 _TIERED_STORAGE: Final = "Tiered storage does not exist here, so this has no effect"
+_NO_CLEANER: Final = "The cleaner does not run yet, so this has no effect."
+_NO_FOLLOWERS: Final = "There are no followers yet, so this has no effect."
+_NOT_PREALLOCATED: Final = "Segments grow as they are written here, so this has no effect."
 
 
 def _throttled_replicas(name: str) -> Validator:
@@ -136,7 +140,7 @@ TOPIC_CONFIGS: Final = ConfigDef(
             at_least(0),
             _like("log.cleaner.delete.retention.ms"),
             "How long a compacted topic keeps a deletion marker, so that a reader that starts at the beginning and "
-            "finishes within this time sees every deletion.",
+            f"finishes within this time sees every deletion. {_NO_CLEANER}",
         ),
         _key(
             "file.delete.delay.ms",
@@ -169,7 +173,8 @@ TOPIC_CONFIGS: Final = ConfigDef(
             [],
             _throttled_replicas("follower.replication.throttled.replicas"),
             (),
-            "Replicas (partition:broker, or * for all) whose fetching as followers is held to the throttle rate.",
+            "Replicas (partition:broker, or * for all) whose fetching as followers is held to the throttle rate."
+            f" {_NO_FOLLOWERS}",
         ),
         _key(
             "index.interval.bytes",
@@ -186,7 +191,8 @@ TOPIC_CONFIGS: Final = ConfigDef(
             [],
             _throttled_replicas("leader.replication.throttled.replicas"),
             (),
-            "Replicas (partition:broker, or * for all) that are served to followers at the throttle rate.",
+            "Replicas (partition:broker, or * for all) that are served to followers at the throttle rate."
+            f" {_NO_FOLLOWERS}",
         ),
         _key(
             "local.retention.bytes",
@@ -210,7 +216,7 @@ TOPIC_CONFIGS: Final = ConfigDef(
             LONG_MAX,
             at_least(1),
             _like("log.cleaner.max.compaction.lag.ms"),
-            "The longest a record of a compacted topic may wait before it is looked at by the cleaner.",
+            f"The longest a record of a compacted topic may wait before it is looked at by the cleaner. {_NO_CLEANER}",
         ),
         _key(
             "max.message.bytes",
@@ -260,7 +266,7 @@ TOPIC_CONFIGS: Final = ConfigDef(
             0.5,
             between(0, 1),
             _like("log.cleaner.min.cleanable.ratio"),
-            "The share of a compacted log that must be uncleaned before the cleaner takes it up.",
+            f"The share of a compacted log that must be uncleaned before the cleaner takes it up. {_NO_CLEANER}",
         ),
         _key(
             "min.compaction.lag.ms",
@@ -268,7 +274,7 @@ TOPIC_CONFIGS: Final = ConfigDef(
             0,
             at_least(0),
             _like("log.cleaner.min.compaction.lag.ms"),
-            "The shortest time a record of a compacted topic stays before a newer one may replace it.",
+            f"The shortest time a record of a compacted topic stays before a newer one may replace it. {_NO_CLEANER}",
         ),
         _key(
             "min.insync.replicas",
@@ -284,7 +290,7 @@ TOPIC_CONFIGS: Final = ConfigDef(
             False,
             None,
             _like("log.preallocate"),
-            "Reserve a segment's whole size on disk when it is made.",
+            f"Reserve a segment's whole size on disk when it is made. {_NOT_PREALLOCATED}",
         ),
         _key(
             "remote.log.copy.disable",
@@ -368,7 +374,8 @@ TOPIC_CONFIGS: Final = ConfigDef(
             False,
             None,
             _like("unclean.leader.election.enable"),
-            "Whether a replica that is not in sync may become leader when no other is left, which loses records.",
+            "Whether a replica that is not in sync may become leader when no other is left, which loses records."
+            f" {_NO_FOLLOWERS}",
         ),
     ]
 )
