@@ -176,7 +176,7 @@ def test_a_log_that_cannot_be_created_is_tried_again(
     assert raw.produce(name, 0, batch()).error_code == ErrorCode.KAFKA_STORAGE_ERROR
     assert "1 partitions are offline" in served.call(lambda broker: broker.control.health.problems())[0]
 
-    served.wait(lambda broker: broker.control.applier.retry_failed())
+    served.wait(lambda broker: broker.control.applier.retry())
 
     assert raw.produce(name, 0, batch()).error_code == 0
 

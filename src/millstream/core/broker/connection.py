@@ -118,7 +118,8 @@ class Connection(FrameReceiver):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        self.host = peer[0] if peer else ""
+        # An IPv4 client of a socket for both families comes as ::ffff:a.b.c.d; limits and rules name it a.b.c.d.
+        self.host = peer[0].removeprefix("::ffff:") if peer else ""
         self.last_active_ns = _monotonic_ns()
         self._connections.tune(transport.get_extra_info("socket"))
         # Every write is tried at once, and `pause_writing` says when the socket did not take all of it.

@@ -19,6 +19,7 @@ from millstream.core.broker.memory_pool import MemoryPool
 if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
     from millstream.core.broker.connection import Connection
+    from millstream.core.config import BrokerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +62,7 @@ class Connections:
             )
             if name in config.texts and config.integer(name) > 0
         ]
-        self._count_max = config.integer("max.connections")
-        self._count_per_ip_max = config.integer("max.connections.per.ip")
-        self._counts_per_ip_max = config.max_connections_per_ip_overrides
+        self.take_limits(config)
         self._idle_ns_max = config.integer("connections.max.idle.ms") * _NS_PER_MS
         self._connections: dict[Connection, None] = {}
         self._count_by_host: dict[str, int] = {}
@@ -81,6 +80,12 @@ class Connections:
 
     def __iter__(self) -> object:
         return iter(list(self._connections))
+
+    def take_limits(self, config: BrokerConfig) -> None:
+        """Obey these limits from now on; connections that are open stay."""
+        self._count_max = config.integer("max.connections")
+        self._count_per_ip_max = config.integer("max.connections.per.ip")
+        self._counts_per_ip_max = config.max_connections_per_ip_overrides
 
     def next_connection_id(self) -> int:
         self._last_id += 1
@@ -114,8 +119,8 @@ class Connections:
         elif len(self._connections) > self._count_max:
             self.report_refused(connection, f"max.connections is {self._count_max}")
             connection.close()
-        elif count > self._counts_per_ip_max.get(host, self._count_per_ip_max):
-            self.report_refused(connection, f"max.connections.per.ip is {self._count_per_ip_max}")
+        elif count > (count_max := self._counts_per_ip_max.get(host, self._count_per_ip_max)):
+            self.report_refused(connection, f"max.connections.per.ip is {count_max}")
             connection.close()
 
     def tune(self, sock: socket.socket) -> None:

@@ -24,7 +24,7 @@ from millstream.core.broker.log_tasks import FLUSH_INTERVAL_MS, UNLINK_INTERVAL_
 from millstream.core.broker.metadata_applier import MetadataApplier
 from millstream.core.broker.periodic import Periodic
 from millstream.core.broker.watchdog import Watchdog
-from millstream.core.config import ConfigError
+from millstream.core.config import parse_host_port
 from millstream.core.metrics import CONTENT_TYPE, render_pieces
 from millstream.core.wire import ErrorCode
 
@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 HTTP_LISTENER: Final = "millstream.http.listener"
 LAG_THRESHOLD: Final = "millstream.loop.lag.threshold.ms"
 DISK_FREE_MIN: Final = "millstream.disk.free.min.bytes"
+RETRY_INTERVAL_MS: Final = 10_000
 
 
 class ControlPlane:
@@ -78,7 +79,7 @@ class ControlPlane:
     async def start(self) -> None:
         """Serve the partitions of the current image and begin all background work.
 
-        Raises ConfigError where millstream.http.listener is no address, OSError where it cannot be bound.
+        Raises OSError where millstream.http.listener cannot be bound.
         """
         broker = self._broker
         register_gauges(broker, self.disks)
@@ -120,6 +121,7 @@ class ControlPlane:
 
     def _take_configs(self, image: ClusterImage) -> None:
         self.config = self._broker.config.with_dynamic(image.broker_configs)
+        self._broker.connections.take_limits(self.config)
 
     def _make_periodics(self) -> list[Periodic]:
         def configured(name: str) -> Callable[[], int]:
@@ -131,7 +133,8 @@ class ControlPlane:
             return lambda: tasks.run_on_thread(work)
 
         return [
-            Periodic("retention", configured("log.retention.check.interval.ms"), self._run_retention),
+            Periodic("retention", configured("log.retention.check.interval.ms"), tasks.run_retention),
+            Periodic("another try at what could not be applied", lambda: RETRY_INTERVAL_MS, self.applier.retry),
             Periodic("freeing of deleted files", lambda: UNLINK_INTERVAL_MS, tasks.run_unlinks),
             Periodic("flush", lambda: FLUSH_INTERVAL_MS, tasks.run_flushes),
             Periodic(
@@ -157,10 +160,6 @@ class ControlPlane:
             Periodic("disk space", lambda: CHECK_INTERVAL_MS, self.disks.check),
         ]
 
-    async def _run_retention(self) -> None:
-        await self.tasks.run_retention()
-        await self.applier.retry_failed()
-
     async def _checkpoint_high_watermarks(self) -> None:
         offsets = {
             partition.log.topic_partition: partition.high_watermark
@@ -173,11 +172,9 @@ class ControlPlane:
         listener = self.config.string(HTTP_LISTENER)
         if not listener:
             return
-        host, colon, port = listener.rpartition(":")
-        if not colon or not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
-            raise ConfigError(f"{HTTP_LISTENER} must be HOST:PORT, but it is: {listener}", name=HTTP_LISTENER)
+        host, port = parse_host_port(listener)
         self._http = HttpServer({"/metrics": self._metrics_answer, "/healthz": self.health.answer})
-        await self._http.start(host.strip("[]"), int(port))
+        await self._http.start(host, port)
         logger.info("metrics and health at http://%s:%d/metrics and /healthz", host, self._http.port)
 
     def _metrics_answer(self) -> Answer:

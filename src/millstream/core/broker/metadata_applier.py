@@ -4,8 +4,8 @@ Images come on the event loop (`ClusterMetadata.subscribe`). One task applies th
 one step: deletions first, so that a topic created again under its name finds it free; then new logs, on a worker
 thread; then configs. `Partitions.handle_applied` then tells handlers that wait for that version.
 
-A log that could not be created (its disk is full or has failed) leaves an offline partition; `retry_failed` tries it
-again. Owned by the event loop, but for `_create_logs` and `_delete_logs`.
+A log that could not be created (its disk is full or has failed) leaves an offline partition; `retry` tries it again.
+Owned by the event loop, but for `_create_logs` and `_delete_logs`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from millstream.core.wire import KafkaError
 if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
     from millstream.core.cluster import ClusterImage, PartitionState, TopicImage
+    from millstream.core.log import Log
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,10 @@ class MetadataApplier:
         # Configs by overrides, so that topics with equal ones share one object. All three follow the broker configs.
         self._log_configs: dict[tuple[tuple[str, str], ...], LogConfig] = {}
         self._take_broker_configs(broker.metadata.image)
-        # Partitions whose log could not be created, for `retry_failed`.
-        self._failed: dict[TopicPartition, _Wanted] = {}
+        # Partitions whose log could not be created, for `retry`. Invariant: they are of topics in `_applied`.
+        self._failed: dict[TopicPartition, bytes] = {}
+        # Held while partitions change, so that a retry never brings back one that is being deleted.
+        self._changing = asyncio.Lock()
         self._said_not_compacted = False
         # Why the newest image could not be applied; None once it was.
         self._failure: str | None = None
@@ -102,12 +105,14 @@ class MetadataApplier:
             return f"{len(self._failed)} partitions are offline: their logs could not be created; it is tried again"
         return None
 
-    async def retry_failed(self) -> None:
-        """Try again to create the logs that could not be."""
-        if self._failed:
-            wanted = [item for tp, item in self._failed.items() if self._is_current(item)]
-            self._failed.clear()
-            await self._add(wanted)
+    async def retry(self) -> None:
+        """Try again what could not be done: to apply the newest image, to create logs."""
+        if self._failure is not None:
+            self._changed.set()
+        async with self._changing:
+            if self._failed and self._applied is not None:
+                wanted = [item for tp, topic_id in self._failed.items() if (item := self._wanted(tp, topic_id))]
+                await self._add(wanted)
 
     def _handle_image(self, _old: ClusterImage, _new: ClusterImage) -> None:
         self._changed.set()
@@ -119,7 +124,8 @@ class MetadataApplier:
             image = self._broker.metadata.image
             if image is not self._applied:
                 try:
-                    await self._apply(image)
+                    async with self._changing:
+                        await self._apply(image)
                     self._failure = None
                 except Exception as error:
                     # The image stays unapplied and the next change tries again: a broker that stops following would
@@ -199,19 +205,37 @@ class MetadataApplier:
         create = not (is_start and any(directory.offline_reason for directory in broker.logs.directories))
         for start in range(0, len(wanted), LOGS_PER_STEP):
             step = wanted[start : start + LOGS_PER_STEP]
-            missing = [item for item in step if item.tp not in broker.logs.logs] if create else []
+            missing = [item for item in step if self._log(item) is None] if create else []
             if missing:
                 await broker.loop.run_in_executor(broker.executor, self._create_logs, missing)
             for item in step:
-                log = broker.logs.logs.get(item.tp)
-                if log is not None and log.topic_id != item.topic_id:
-                    log = None
+                log = self._log(item)
                 if log is not None:
+                    self._failed.pop(item.tp, None)
                     log.config = item.config
-                elif missing:
-                    self._failed[item.tp] = item
+                    if log.directory.offline_reason is not None:
+                        log = None  # it failed before it knew of this partition
+                elif create:
+                    self._failed[item.tp] = item.topic_id
                 broker.partitions.add(item.topic_id, item.tp, item.state, log)
             await asyncio.sleep(0)
+
+    def _log(self, item: _Wanted) -> Log | None:
+        """The partition's log; None where there is none, or one of an earlier topic of that name."""
+        log = self._broker.logs.logs.get(item.tp)
+        if log is None or log.topic_id == item.topic_id:
+            return log
+        if log.topic_id is None:  # its partition.metadata was lost
+            log.topic_id = item.topic_id
+            return log
+        return None
+
+    def _wanted(self, tp: TopicPartition, topic_id: bytes) -> _Wanted | None:
+        """The partition as the applied image has it now."""
+        topic = None if self._applied is None else self._applied.topics.get(tp.topic)
+        if topic is None or topic.topic_id != topic_id:
+            return None
+        return _Wanted(tp, topic_id, topic.partitions[tp.partition], self.log_config(topic.configs))
 
     def _configure(self, topic: TopicImage) -> None:
         config = self.log_config(topic.configs)
@@ -219,10 +243,6 @@ class MetadataApplier:
         for partition in self._broker.partitions.of_topic(topic.name):
             if partition.log is not None:
                 partition.configure(config)
-
-    def _is_current(self, item: _Wanted) -> bool:
-        topic = self._broker.metadata.image.topics.get(item.tp.topic)
-        return topic is not None and topic.topic_id == item.topic_id
 
     def _maybe_say_not_compacted(self, topic: str, config: LogConfig) -> None:
         if config.compacted and not self._said_not_compacted:
@@ -236,11 +256,20 @@ class MetadataApplier:
     # On a worker thread.
 
     def _create_logs(self, missing: Sequence[_Wanted]) -> None:
+        failures: list[tuple[TopicPartition, Exception]] = []
         for item in missing:
             try:
                 self._broker.logs.create_log(item.tp, item.topic_id, item.config)
             except (KafkaError, OSError) as error:
-                logger.warning("partition %s is offline: its log could not be created: %s", item.tp, error)
+                failures.append((item.tp, error))
+        if failures:
+            tp, first = failures[0]
+            logger.warning(
+                "%d partitions are offline, their logs could not be created; the first is %s: %s",
+                len(failures),
+                tp,
+                first,
+            )
 
     def _delete_logs(self, removed: Sequence[TopicPartition]) -> None:
         for tp in removed:

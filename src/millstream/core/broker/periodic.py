@@ -13,6 +13,7 @@ from typing import Final
 
 logger = logging.getLogger(__name__)
 
+INTERVAL_S_MIN: Final = 0.05  # 0 means "all the time" in Kafka's files; the loop has other work
 INTERVAL_S_MAX: Final = 86_400.0  # an interval of "never" (2**63 - 1 ms) is looked at again each day
 
 
@@ -46,7 +47,7 @@ class Periodic:
 
     async def _run(self) -> None:
         while True:
-            pause_s = min(self._interval_ms() / 1000, INTERVAL_S_MAX)
+            pause_s = min(max(self._interval_ms() / 1000, INTERVAL_S_MIN), INTERVAL_S_MAX)
             try:
                 async with asyncio.timeout(pause_s):
                     await self._stopping.wait()

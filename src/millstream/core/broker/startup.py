@@ -8,10 +8,11 @@ unknown.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -27,7 +28,7 @@ from millstream.core.cluster import (
     SetCluster,
     TopicImage,
 )
-from millstream.core.cluster.adoption import FOLDER_NAME, AdoptionError, read_kafka_metadata
+from millstream.core.cluster.adoption import FOLDER_NAME, AdoptedMetadata, AdoptionError, read_kafka_metadata
 from millstream.core.cluster.embedded_store import FILE_NAME
 from millstream.core.cluster.operations import Operation
 from millstream.core.config import ConfigError, TopicConfigDefaults
@@ -45,6 +46,12 @@ logger = logging.getLogger(__name__)
 # What a topic found without its metadata is given: nothing is deleted.
 UNKNOWN_TOPIC_CONFIGS: Final = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
 
+_BIND_HINTS: Final[dict[int | None, str]] = {
+    errno.EADDRINUSE: "stop the process that listens there, or choose another port",
+    errno.EADDRNOTAVAIL: "choose an address of this host, and put the one that clients use into advertised.listeners",
+    errno.EACCES: "ports below 1024 are for root alone; choose a higher one",
+}
+
 
 class Storage(NamedTuple):
     """What a broker stands on."""
@@ -56,18 +63,25 @@ class Storage(NamedTuple):
 def bind(listener: Listener) -> socket.socket:
     """Bind a listener's socket, without listening yet: port 0 is now a port, and a port in use is known."""
     host = listener.host
-    family = socket.AF_INET6 if ":" in host or not host else socket.AF_INET
-    if family == socket.AF_INET6 and not host and not socket.has_dualstack_ipv6():
-        family = socket.AF_INET
+    try:
+        if host:
+            family, *_, address = socket.getaddrinfo(host, listener.port, type=socket.SOCK_STREAM)[0]
+        else:
+            family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+            address = ("", listener.port)
+    except OSError as error:
+        raise OSError(error.errno, f"{listener} cannot be bound: {error.strerror}") from error
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and not host:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind((host, listener.port))
+        sock.bind(address)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"{listener} cannot be bound: {error.strerror}") from error
+        hint = "choose an address of this host" if isinstance(error, socket.gaierror) else _BIND_HINTS.get(error.errno)
+        reason = f"{error.strerror}; {hint}" if hint else error.strerror
+        raise OSError(error.errno, f"{listener} cannot be bound: {reason}") from error
     return sock
 
 
@@ -90,6 +104,7 @@ async def open_storage(broker: Broker, files: FileSystem | None) -> Storage:
         cluster_id = uuid_text(os.urandom(16))
     opened: list[LogDirectory] = []
     metadata: ClusterMetadata | None = None
+    logs: LogManager | None = None
     try:
         await broker.loop.run_in_executor(
             broker.executor, _open_directories, directories, cluster_id, config.node_id, opened
@@ -98,7 +113,12 @@ async def open_storage(broker: Broker, files: FileSystem | None) -> Storage:
         metadata = ClusterMetadata(EmbeddedStore(store_path), reopen=lambda: EmbeddedStore(store_path))
         image = await metadata.start()
         _check_cluster(store_path, image.cluster_id, cluster_id)
-        unknown = await _register(broker, metadata, cluster_id)
+        adopted = await _read_kafka_metadata(broker, store_directory) if image.version == 0 else None
+        # Nothing is written down before the partitions of an unknown owner were looked at: a crash in between would
+        # leave a store that knows none of them, and the next start would set them aside.
+        is_unknown = image.version == 0 and adopted is None
+        if not is_unknown:
+            await _register(broker, metadata, cluster_id, adopted.operations if adopted is not None else _nothing)
         logs = LogManager(
             directories,
             loop=broker.loop,
@@ -106,10 +126,14 @@ async def open_storage(broker: Broker, files: FileSystem | None) -> Storage:
             producer_expiration_ms=config.integer("producer.id.expiration.ms"),
             now_ms=broker.clock.now_ms,
         )
-        await _load_logs(broker, metadata, logs, adopt=unknown)
+        await _load_logs(broker, metadata, logs, adopt=is_unknown)
+        if is_unknown:
+            await _register(broker, metadata, cluster_id, _found_topics(broker, logs))
     except BaseException:
         if metadata is not None:
             await metadata.close()
+        if logs is not None:
+            await broker.loop.run_in_executor(broker.executor, logs.release)
         for directory in opened:
             await broker.loop.run_in_executor(broker.executor, directory.close)
         raise
@@ -164,27 +188,39 @@ def _open_directories(
         raise failure
 
 
-async def _register(broker: Broker, metadata: ClusterMetadata, cluster_id: str) -> bool:
-    """Write down the cluster and this broker's endpoints; adopt Kafka's metadata into an empty store.
+async def _read_kafka_metadata(broker: Broker, store_directory: Path) -> AdoptedMetadata | None:
+    """What the metadata of a Kafka node says that was the owner of these directories."""
+    config = broker.config
+    for path in dict.fromkeys((store_directory, *config.log_dirs)):
+        try:
+            adopted = await broker.loop.run_in_executor(broker.executor, read_kafka_metadata, path, config.node_id)
+        except AdoptionError as error:
+            raise ConfigError(f"{path / FOLDER_NAME} cannot be adopted: {error}") from error
+        if adopted is not None:
+            logger.info("adopting the metadata of Apache Kafka: %d topics", len(adopted.topics))
+            for note in adopted.notes:
+                logger.warning("adoption: %s", note)
+            return adopted
+    return None
 
-    Returns whether the store knows of no topics though partitions may lie there.
-    """
+
+def _nothing(_image: ClusterImage) -> Sequence[Operation]:
+    return ()
+
+
+async def _register(
+    broker: Broker,
+    metadata: ClusterMetadata,
+    cluster_id: str,
+    adopted: Callable[[ClusterImage], Sequence[Operation]],
+) -> None:
+    """Write down the cluster, this broker's endpoints and what is adopted, in one commit."""
     config = broker.config
     endpoints = tuple(
         Endpoint(listener.name, listener.security_protocol, *broker.addresses[listener.name])
         for listener in config.advertised_listeners
     )
     here = BrokerImage(config.node_id, endpoints, config.rack)
-    empty = metadata.image.version == 0
-    adopted = None
-    if empty:
-        for path in config.log_dirs:
-            try:
-                adopted = await broker.loop.run_in_executor(broker.executor, read_kafka_metadata, path, config.node_id)
-            except AdoptionError as error:
-                raise ConfigError(f"{path / FOLDER_NAME} cannot be adopted: {error}") from error
-            if adopted is not None:
-                break
 
     def plan(image: ClusterImage) -> Sequence[Operation]:
         operations: list[Operation] = []
@@ -192,16 +228,9 @@ async def _register(broker: Broker, metadata: ClusterMetadata, cluster_id: str) 
             operations.append(SetCluster(cluster_id, config.node_id))
         if image.brokers.get(config.node_id) != here:
             operations.append(RegisterBroker(here))
-        if adopted is not None:
-            operations += adopted.operations(image)
-        return operations
+        return [*operations, *adopted(image)]
 
-    image = await metadata.commit(plan)
-    if adopted is not None:
-        logger.info("adopted the metadata of Apache Kafka: %d topics", len(image.topics))
-        for note in adopted.notes:
-            logger.warning("adoption: %s", note)
-    return empty and adopted is None
+    await metadata.commit(plan)
 
 
 async def _load_logs(broker: Broker, metadata: ClusterMetadata, logs: LogManager, *, adopt: bool) -> None:
@@ -222,8 +251,6 @@ async def _load_logs(broker: Broker, metadata: ClusterMetadata, logs: LogManager
         return config
 
     await broker.loop.run_in_executor(broker.executor, logs.load, config_of)
-    if adopt and logs.logs:
-        await _adopt_folders(broker, metadata, logs)
 
 
 def _log_config(defaults: TopicConfigDefaults, overrides: dict[str, str] | object) -> LogConfig:
@@ -231,33 +258,37 @@ def _log_config(defaults: TopicConfigDefaults, overrides: dict[str, str] | objec
     return LogConfig.from_topic({name: entry.value for name, entry in effective.items()})
 
 
-async def _adopt_folders(broker: Broker, metadata: ClusterMetadata, logs: LogManager) -> None:
-    """Create the topics whose partitions were found without any metadata."""
+def _found_topics(broker: Broker, logs: LogManager) -> Callable[[ClusterImage], Sequence[Operation]]:
+    """What creates the topics whose partitions were found without any metadata."""
+    if not logs.logs:
+        return _nothing
+    for directory in logs.directories:
+        if directory.offline_reason is not None:
+            raise ConfigError(
+                f"{directory.path} is offline ({directory.offline_reason}) and there is no metadata: topics would be "
+                "taken over without their partitions there; bring it back, or take it out of log.dirs",
+                name="log.dirs",
+            )
     node_id = broker.config.node_id
-    counts: dict[tuple[str, bytes], int] = {}
+    indexes: dict[str, dict[bytes, list[int]]] = {}
     for tp, log in logs.logs.items():
         assert log.topic_id is not None, f"{tp} was loaded without a topic id"
-        key = (tp.topic, log.topic_id)
-        counts[key] = max(counts.get(key, 0), tp.partition + 1)
-    epochs = {tp: log.leader_epochs.latest_epoch for tp, log in logs.logs.items()}
-
-    def plan(image: ClusterImage) -> Sequence[Operation]:
-        operations: list[Operation] = []
-        for (name, topic_id), count in counts.items():
-            if name in image.topics:
-                continue
-            states = tuple(
-                PartitionState(
-                    node_id, max(epochs.get(TopicPartition(name, index), -1), -1) + 1, (node_id,), (node_id,), 0
-                )
-                for index in range(count)
-            )
-            operations.append(CreateTopic(TopicImage(name, topic_id, states, dict(UNKNOWN_TOPIC_CONFIGS))))
-        return operations
-
-    await metadata.commit(plan)
+        indexes.setdefault(tp.topic, {}).setdefault(log.topic_id, []).append(tp.partition)
+    operations: list[Operation] = []
+    for name, by_id in indexes.items():
+        # Two topics of one name, one after the other: that with more of its partitions here is the one that lives.
+        topic_id = max(by_id, key=lambda topic_id: len(by_id[topic_id]))
+        if len(by_id) > 1:
+            logger.error("partitions of %d topics named %s were found; the others are set aside", len(by_id), name)
+        epochs = {index: logs.logs[TopicPartition(name, index)].leader_epochs.latest_epoch for index in by_id[topic_id]}
+        states = tuple(
+            PartitionState(node_id, max(epochs.get(index, -1), -1) + 1, (node_id,), (node_id,), 0)
+            for index in range(max(by_id[topic_id]) + 1)
+        )
+        operations.append(CreateTopic(TopicImage(name, topic_id, states, dict(UNKNOWN_TOPIC_CONFIGS))))
     logger.warning(
         "%d topics were found without metadata and taken over from their folders; retention and cleaning are off for "
         "them until you set retention.ms, retention.bytes and cleanup.policy",
-        len(counts),
+        len(operations),
     )
+    return lambda _image: operations

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_MS: Final = 100
 RECENT_COUNT: Final = 100  # pings that `recent_lag_ms` looks back on: ten seconds at the usual interval
+THRESHOLD_MS_MAX: Final = 3_600_000  # a larger one never comes to be; a thread cannot wait for 2**63 - 1
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_US: Final = 1_000
 
@@ -85,12 +86,14 @@ class Watchdog:
     def _watch(self, loop: asyncio.AbstractEventLoop, loop_thread_id: int) -> None:
         while not self._stopping.wait(self._interval_s):
             self._answered.clear()
+            if self._stopping.is_set():  # `stop` waits on the loop: a ping would not be answered
+                return
             sent_ns = self._now_ns()
             try:
                 loop.call_soon_threadsafe(self._ping, sent_ns)
             except RuntimeError:  # the loop was closed without stopping us
                 return
-            if self._answered.wait(self._threshold_ms() / 1000) or self._stopping.is_set():
+            if self._answered.wait(min(self._threshold_ms(), THRESHOLD_MS_MAX) / 1000) or self._stopping.is_set():
                 continue
             stack = _stack_of(loop_thread_id)
             # The loop may have come back while the stack was taken; then it shows an innocent.
