@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.broker_thread import BrokerThread
 from tests.support.prometheus import parse
 
 from millstream.core.broker.disk_space import DiskSpace
-from millstream.core.log import LogManager, TopicPartition
+from millstream.core.config import BROKER_CONFIGS, TOPIC_CONFIGS
+from millstream.core.log import Log, LogManager, TopicPartition
 from millstream.core.records import BatchBuilder
 from millstream.core.wire import ErrorCode, KafkaError
 from millstream.core.wire.messages.create_topics import CreatableTopic, CreateTopicsRequest
@@ -23,7 +27,7 @@ from millstream.core.wire.messages.incremental_alter_configs import (
     IncrementalAlterConfigsRequest,
 )
 from millstream.testing.kafka import wait_until
-from millstream.testing.raw import EARLIEST, RawConnection
+from millstream.testing.raw import EARLIEST, ClosedError, RawConnection
 
 TOPIC, BROKER = 2, 4
 
@@ -35,8 +39,8 @@ def batch(size_bytes: int = 100, count: int = 1, timestamp: int = 1_700_000_000_
     return builder.build()
 
 
-def set_config(raw: RawConnection, kind: int, resource: str, name: str, value: str) -> None:
-    config = AlterableConfig(name=name, config_operation=0, value=value)
+def set_config(raw: RawConnection, kind: int, resource: str, name: str, value: str | None) -> None:
+    config = AlterableConfig(name=name, config_operation=0 if value is not None else 1, value=value)
     request = IncrementalAlterConfigsRequest(
         resources=[AlterConfigsResource(resource_type=kind, resource_name=resource, configs=[config])]
     )
@@ -47,6 +51,12 @@ def set_config(raw: RawConnection, kind: int, resource: str, name: str, value: s
 def delete_topic(raw: RawConnection, name: str) -> None:
     (answer,) = raw.call(DeleteTopicsRequest(topics=[DeleteTopicState(name=name)], timeout_ms=30_000)).responses
     assert answer.error_code == 0, answer.error_message
+
+
+def create(raw: RawConnection, name: str, timeout_ms: int = 30_000) -> int:
+    """Create a topic of one partition, whether or not it is served then; return the error."""
+    topic = CreatableTopic(name=name, num_partitions=1, replication_factor=1)
+    return int(raw.call(CreateTopicsRequest(topics=[topic], timeout_ms=timeout_ms)).topics[0].error_code)
 
 
 def test_a_topic_config_takes_effect_at_once(
@@ -61,6 +71,62 @@ def test_a_topic_config_takes_effect_at_once(
     assert raw.produce(name, 0, batch(2000)).error_code == ErrorCode.MESSAGE_TOO_LARGE
     set_config(raw, BROKER, "", "log.segment.bytes", "2097152")
     assert served.call(lambda broker: broker.logs.logs[TopicPartition(name, 0)].config.segment_bytes) == 2097152
+
+
+def test_every_default_of_topics_that_may_change_changes(tmp_path: Path) -> None:
+    """Each dynamic broker config that stands in for a topic config reaches the logs at once, and leaves them so."""
+    name = "takes-defaults"
+    with BrokerThread(tmp_path) as served, RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic(name)
+        tp = TopicPartition(name, 0)
+        before = served.call(lambda broker: broker.logs.logs[tp].config)
+        others = {"compression.type": "zstd", "message.timestamp.type": "LogAppendTime", "cleanup.policy": "compact"}
+        numbers = {"segment.bytes": "1234567", "min.insync.replicas": "2"}
+        changed = set()
+        for key in TOPIC_CONFIGS.values():
+            field = key.name.removeprefix("millstream.").replace(".", "_")
+            synonym = next((BROKER_CONFIGS[s.name] for s in key.synonyms if BROKER_CONFIGS[s.name].is_dynamic), None)
+            if synonym is None or not hasattr(before, field):
+                continue
+            value = (
+                others.get(key.name) or numbers.get(key.name) or ("true" if isinstance(key.default, bool) else "7654")
+            )
+            set_config(raw, BROKER, "", synonym.name, value)
+            after = served.call(lambda broker: broker.logs.logs[tp].config)
+            assert getattr(after, field) != getattr(before, field), synonym.name
+            set_config(raw, BROKER, "", synonym.name, None)
+            assert served.call(lambda broker: broker.logs.logs[tp].config) == before, synonym.name
+            changed.add(field)
+        assert len(changed) >= 18, changed
+
+
+def test_connection_limits_change_while_connections_come(tmp_path: Path) -> None:
+    with BrokerThread(tmp_path) as served, RawConnection(served.bootstrap_servers) as raw:
+
+        def comes_in() -> bool:
+            try:
+                with RawConnection(served.bootstrap_servers) as another:
+                    another.topics()
+            except (ClosedError, ConnectionError):
+                return False
+            return True
+
+        assert comes_in()
+        for name, tight, loose in (
+            ("max.connections", "1", "100"),
+            ("max.connections.per.ip", "1", "100"),
+            ("max.connections.per.ip.overrides", "127.0.0.1:1", "127.0.0.1:100"),
+        ):
+            set_config(raw, BROKER, "", name, tight)
+            assert not comes_in(), name
+            assert raw.topics() == {}, "a connection that is open stays"
+            set_config(raw, BROKER, "", name, loose)
+            assert comes_in(), name
+        config = AlterableConfig(name="max.connections.per.ip.overrides", config_operation=0, value="somewhere:1")
+        resource = AlterConfigsResource(resource_type=BROKER, resource_name="", configs=[config])
+        (answer,) = raw.call(IncrementalAlterConfigsRequest(resources=[resource])).responses
+        assert answer.error_code == ErrorCode.INVALID_REQUEST
+        assert "somewhere is no address" in (answer.error_message or "")
 
 
 def test_retention_and_deletion_free_the_disk(tmp_path: Path) -> None:
@@ -170,13 +236,88 @@ def test_a_log_that_cannot_be_created_is_tried_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(LogManager, "create_log", full)
-        topic = CreatableTopic(name=name, num_partitions=1, replication_factor=1)
-        (answer,) = raw.call(CreateTopicsRequest(topics=[topic], timeout_ms=30_000)).topics
-        assert answer.error_code == 0, "the topic exists, its partition is offline"
+        assert create(raw, name) == 0, "the topic exists, its partition is offline"
     assert raw.produce(name, 0, batch()).error_code == ErrorCode.KAFKA_STORAGE_ERROR
     assert "1 partitions are offline" in served.call(lambda broker: broker.control.health.problems())[0]
 
     served.wait(lambda broker: broker.control.applier.retry())
+
+    assert raw.produce(name, 0, batch()).error_code == 0
+
+
+def test_another_try_never_brings_a_deleted_topic_back(
+    served: BrokerThread, raw: RawConnection, new_name: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = new_name()
+    tp = TopicPartition(name, 0)
+    create_log = LogManager.create_log
+    entered, deleted = threading.Event(), threading.Event()
+
+    def full(*arguments: object) -> None:
+        raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, "no space left on device")
+
+    def slow(manager: LogManager, *arguments: Any) -> Log:
+        entered.set()
+        assert deleted.wait(30)
+        return create_log(manager, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogManager, "create_log", full)
+        assert create(raw, name) == 0
+        patch.setattr(LogManager, "create_log", slow)
+        with ThreadPoolExecutor(1) as pool:
+            retry = pool.submit(served.wait, lambda broker: broker.control.applier.retry())
+            assert entered.wait(30)
+            request = DeleteTopicsRequest(topics=[DeleteTopicState(name=name)], timeout_ms=0)
+            (answer,) = raw.call(request).responses
+            assert answer.error_code == ErrorCode.REQUEST_TIMED_OUT, "committed, not applied yet"
+            deleted.set()
+            retry.result(30)
+    version = served.call(lambda broker: broker.metadata.image.version)
+    served.wait(lambda broker: broker.partitions.applied(version))
+    assert served.call(lambda broker: broker.partitions.get(name, 0)) is None
+    assert served.call(lambda broker: tp in broker.logs.logs) is False
+    assert served.call(lambda broker: broker.control.applier.problem()) is None
+
+
+def test_a_partition_that_lands_on_a_failing_directory_is_not_led(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directories = [tmp_path / "one", tmp_path / "two"]
+    settings = {"log.dirs": ",".join(map(str, directories)), "metadata.log.dir": str(tmp_path / "metadata")}
+    with BrokerThread(tmp_path, settings) as served, RawConnection(served.bootstrap_servers) as raw:
+        create_log = LogManager.create_log
+
+        def create_and_fail(manager: LogManager, *arguments: Any) -> Log:
+            log = create_log(manager, *arguments)
+            log.directory.take_offline("the disk fell out")
+            return log
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LogManager, "create_log", create_and_fail)
+            assert create(raw, "unlucky") == 0
+        assert raw.produce("unlucky", 0, batch()).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+        assert served.call(lambda broker: [partition.is_leader for partition in broker.partitions]) == [False]
+        raw.create_topic("lucky")
+        assert raw.produce("lucky", 0, batch()).error_code == 0
+
+
+def test_an_image_that_could_not_be_applied_is_tried_again(
+    served: BrokerThread, raw: RawConnection, new_name: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = new_name()
+
+    def broken(*arguments: object) -> None:
+        raise ValueError("this is a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogManager, "create_log", broken)
+        assert create(raw, name, timeout_ms=200) == ErrorCode.REQUEST_TIMED_OUT
+    assert "this is a bug" in served.call(lambda broker: broker.control.health.problems())[0]
+
+    served.wait(lambda broker: broker.control.applier.retry())
+    version = served.call(lambda broker: broker.metadata.image.version)
+    served.wait(lambda broker: broker.partitions.applied(version))
 
     assert raw.produce(name, 0, batch()).error_code == 0
 

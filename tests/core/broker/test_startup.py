@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 from tests.support.broker_thread import BrokerThread
 
+from millstream.core.broker import startup
+from millstream.core.cluster.adoption import FOLDER_NAME
 from millstream.core.cluster.embedded_store import FILE_NAME
-from millstream.core.config import ConfigError
-from millstream.core.log import InconsistentDirectoryError, LogLockedError
+from millstream.core.config import BrokerConfig, ConfigError
+from millstream.core.log import InconsistentDirectoryError, LogLockedError, TopicPartition
 from millstream.core.records import BatchBuilder
 from millstream.core.wire import ErrorCode
+from millstream.core.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from millstream.core.wire.messages.describe_configs import DescribeConfigsRequest, DescribeConfigsResource
-from millstream.core.wire.messages.metadata import MetadataRequest
+from millstream.core.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
 from millstream.testing.raw import RawConnection
 
 
@@ -49,6 +52,137 @@ def test_partitions_without_metadata_are_taken_over_and_nothing_is_deleted(tmp_p
         for partition in range(3):
             assert raw.offset("kept", partition) == 1
             assert raw.produce("kept", partition, batch()).base_offset == 1
+
+
+def test_a_crash_while_partitions_are_taken_over_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with BrokerThread(tmp_path) as served, RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic("kept", 2)
+        raw.produce("kept", 1, batch())
+    remove_store(tmp_path)
+
+    def crash(*_arguments: object) -> None:
+        raise RuntimeError("the machine lost power")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(startup, "_found_topics", crash)
+        with pytest.raises(RuntimeError, match="lost power"):
+            BrokerThread(tmp_path).start()
+    with BrokerThread(tmp_path) as served, RawConnection(served.bootstrap_servers) as raw:
+        assert raw.offset("kept", 1) == 1
+    assert not list(tmp_path.glob("*-stray"))
+
+
+def test_partitions_are_not_taken_over_while_a_directory_is_away(tmp_path: Path) -> None:
+    directories = [tmp_path / "one", tmp_path / "two"]
+    settings = {"log.dirs": ",".join(map(str, directories)), "metadata.log.dir": str(tmp_path / "metadata")}
+    with BrokerThread(tmp_path, settings) as served, RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic("spread", 4)
+        for partition in range(4):
+            raw.produce("spread", partition, batch())
+    remove_store(tmp_path / "metadata")
+    directories[1].rename(tmp_path / "elsewhere")
+    directories[1].write_text("no folder")
+    with pytest.raises(ConfigError, match=r"two is offline .* bring it back, or take it out of log\.dirs"):
+        BrokerThread(tmp_path, settings).start()
+    directories[1].unlink()
+    (tmp_path / "elsewhere").rename(directories[1])
+    with BrokerThread(tmp_path, settings) as served, RawConnection(served.bootstrap_servers) as raw:
+        assert [raw.offset("spread", partition) for partition in range(4)] == [1, 1, 1, 1]
+
+
+def test_of_two_topics_of_one_name_the_larger_is_taken_over_and_the_other_kept(tmp_path: Path) -> None:
+    with BrokerThread(tmp_path) as served, RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic("twice", 3)
+        raw.create_topic("other")
+        for partition in range(3):
+            raw.produce("twice", partition, batch())
+        topic_id = served.call(lambda broker: broker.metadata.image.topics["twice"].topic_id)
+    remove_store(tmp_path)
+    shutil.copy(tmp_path / "other-0" / "partition.metadata", tmp_path / "twice-1" / "partition.metadata")
+    with BrokerThread(tmp_path) as served, RawConnection(served.bootstrap_servers) as raw:
+        assert served.call(lambda broker: broker.metadata.image.topics["twice"].topic_id) == topic_id
+        assert [raw.offset("twice", partition) for partition in range(3)] == [1, 0, 1]
+    (stray,) = tmp_path.glob("twice-1*-stray")
+    assert (stray / f"{0:020}.log").stat().st_size > 0
+
+
+def test_a_partition_whose_topic_id_was_lost_is_served(tmp_path: Path) -> None:
+    with BrokerThread(tmp_path) as served, RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic("known")
+        raw.produce("known", 0, batch())
+    (tmp_path / "known-0" / "partition.metadata").unlink()
+    with BrokerThread(tmp_path) as served, RawConnection(served.bootstrap_servers) as raw:
+        assert raw.offset("known", 0) == 1
+        assert raw.produce("known", 0, batch()).base_offset == 1
+
+
+def test_metadata_of_kafka_is_looked_for_where_its_own_directory_is(tmp_path: Path) -> None:
+    folder = tmp_path / "metadata" / FOLDER_NAME
+    folder.mkdir(parents=True)
+    (folder / f"{0:020}.log").write_bytes(b"no batch, and longer than the header of one would be" * 3)
+    settings = {"metadata.log.dir": str(tmp_path / "metadata")}
+    with pytest.raises(ConfigError, match=f"{folder} cannot be adopted"):
+        BrokerThread(tmp_path / "data", settings).start()
+
+
+def test_a_listener_may_be_a_name(tmp_path: Path) -> None:
+    settings = {"listeners": "PLAINTEXT://localhost:0"}
+    with BrokerThread(tmp_path, settings) as served, RawConnection(served.bootstrap_servers) as raw:
+        assert raw.topics() == {}
+    with pytest.raises(OSError, match=r"PLAINTEXT://no-such-host\.invalid:0 cannot be bound: "):
+        BrokerThread(tmp_path, {"listeners": "PLAINTEXT://no-such-host.invalid:0"}).start()
+
+
+# What an operator of Apache Kafka has: KRaft's own sample, with a few settings changed.
+SERVER_PROPERTIES = """
+process.roles=broker,controller
+node.id=7
+controller.quorum.bootstrap.servers=localhost:9093
+listeners=PLAINTEXT://127.0.0.1:0,CONTROLLER://:9093
+inter.broker.listener.name=PLAINTEXT
+advertised.listeners=PLAINTEXT://127.0.0.1:0,CONTROLLER://localhost:9093
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT
+num.network.threads=3
+num.io.threads=8
+socket.send.buffer.bytes=102400
+socket.receive.buffer.bytes=102400
+socket.request.max.bytes=104857600
+log.dirs={directory}/a,{directory}/b
+num.partitions=3
+num.recovery.threads.per.data.dir=2
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+log.retention.hours=72
+log.segment.bytes=1073741824
+log.retention.check.interval.ms=300000
+log.cleanup.policy=compact,delete
+delete.topic.enable=false
+auto.create.topics.enable=false
+"""
+
+
+def test_the_file_of_an_operator_of_kafka_is_obeyed(tmp_path: Path) -> None:
+    file = tmp_path / "server.properties"
+    file.write_text(SERVER_PROPERTIES.format(directory=tmp_path))
+    config = BrokerConfig.load(file)
+    assert not any("no config that is known" in warning for warning in config.warnings), config.warnings
+    with BrokerThread(tmp_path, config.texts) as served, RawConnection(served.bootstrap_servers) as raw:
+        unknown = MetadataRequest(topics=[MetadataRequestTopic(name="unheard-of")], allow_auto_topic_creation=True)
+        answer = raw.call(unknown)
+        assert answer.topics[0].error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        assert [member.node_id for member in answer.brokers] == [7]
+
+        raw.create_topic("events", -1)
+        assert raw.topics() == {"events": 3}
+        log_config = served.call(lambda broker: broker.logs.logs[TopicPartition("events", 0)].config)
+        assert (log_config.retention_ms, log_config.cleanup_policy) == (72 * 3_600_000, frozenset({"compact", "delete"}))
+        assert raw.produce("events", 0, batch()).error_code == ErrorCode.INVALID_RECORD, "compacted, and no key"
+
+        request = DeleteTopicsRequest(topics=[DeleteTopicState(name="events")], timeout_ms=1000)
+        assert raw.call(request).responses[0].error_code == ErrorCode.TOPIC_DELETION_DISABLED
+        assert raw.topics() == {"events": 3}
 
 
 def test_an_unknown_folder_is_set_aside_and_kept(tmp_path: Path) -> None:
