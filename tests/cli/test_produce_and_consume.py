@@ -50,6 +50,26 @@ def test_keys_choose_partitions_and_formats_show_them(
         assert [int(row[2][1:]) for row in of_key] == sorted(int(row[2][1:]) for row in of_key)
 
 
+def test_headers_and_nulls_are_written(millstream: CommandLine, topic_name: TopicName) -> None:
+    name = topic_name()
+    millstream("topics", "create", name, "-p", "1")
+    options = ("-K", ":", "--null", "<null>", "-H", "source=test=1", "-H", "source=")
+    millstream("produce", name, *options, stdin="<null>:value\nkey:<null>\n:\n")
+    records = [json.loads(line) for line in millstream("consume", name, "--json").out.splitlines()]
+    assert [(one["key"], one["value"]) for one in records] == [(None, "value"), ("key", None), ("", "")]
+    assert all(one["headers"] == [["source", "test=1"], ["source", ""]] for one in records)
+    assert millstream("consume", name, "-n", "1", "--format", "{headers}").out == "source=test=1,source=\n"
+    assert "write name=value" in millstream("produce", name, "-H", "nonsense", code=2).err
+
+
+def test_an_offset_past_the_end_is_said(millstream: CommandLine, topic_name: TopicName) -> None:
+    name = topic_name()
+    millstream("topics", "create", name, "-p", "2")
+    millstream("produce", name, "-p", "1", stdin="a\nb\n")
+    assert millstream("consume", name, "--offset", "2").out == ""
+    assert f"offset 3 is past the end of {name}" in millstream("consume", name, "--offset", "3", code=1).err
+
+
 def test_json_lines_hold_everything(millstream: CommandLine, topic_name: TopicName) -> None:
     name = topic_name()
     millstream("topics", "create", name, "-p", "1")

@@ -79,7 +79,7 @@ def test_what_keeps_it_from_starting_is_one_sentence(tmp_path: Path, offline: Co
         taken = offline("server", *free, "--data-dir", data, code=1)
         assert "is in use by another process" in taken.err
         bound = offline("server", "--listen", address, "--data-dir", str(tmp_path / "other"), code=1)
-        assert "Address already in use" in bound.err
+        assert "Address already in use; stop the process that listens there" in bound.err
     other_node = offline("server", *free, "--data-dir", data, "--set", "node.id=7", code=1)
     assert "node.id is 1, but this broker's is 7" in other_node.err
     file = tmp_path / "server.properties"
@@ -88,6 +88,31 @@ def test_what_keeps_it_from_starting_is_one_sentence(tmp_path: Path, offline: Co
     assert f"{file}, line 2: Invalid value many for configuration num.partitions" in bad.err
     for result in (taken, bound, other_node, bad):
         assert len(result.err.splitlines()) == 1, result.err
+
+
+def test_a_data_directory_that_cannot_be_used_is_one_sentence(tmp_path: Path, offline: CommandLine) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    zookeeper, unreadable = tmp_path / "zookeeper", tmp_path / "unreadable"
+    for directory, text in (
+        (zookeeper, "version=0\nbroker.id=0\ncluster.id=MkU3OEVBNTcwNTJENDM2Qg\n"),
+        (unreadable, "version=1\nnode.id=x\n"),
+    ):
+        directory.mkdir()
+        (directory / "meta.properties").write_text(text)
+    for directory, complaint in (
+        (file, "is a file"),
+        (file / "below", f"cannot be made: {file} is a file"),
+        (zookeeper, "migrate it to KRaft"),
+        (unreadable, "node.id is x"),
+    ):
+        result = offline("server", "--listen", "127.0.0.1:0", "--set", f"log.dirs={directory}", code=1)
+        assert complaint in result.err
+        assert len(result.err.splitlines()) == 1, result.err
+    assert "migrate it to KRaft" in offline("doctor", "-d", str(zookeeper), code=1).out
+    assert offline("doctor", "-d", str(unreadable), "--json").json["open_transactions"] == []
+    with serving("--listen", "127.0.0.1:0", "--set", f"log.dirs={tmp_path / 'good'},{file}") as (_, address):
+        assert CommandLine(address)("topics", "create", "t").out == "t: created\n"
 
 
 def test_an_unknown_name_is_said_with_the_nearest_one(tmp_path: Path) -> None:

@@ -43,6 +43,37 @@ def test_what_exists_or_is_missing_can_be_forgiven(millstream: CommandLine, topi
     assert millstream("topics", "delete", name, "--yes", "--if-exists").out == f"{name}: unchanged\n"
 
 
+def test_a_topic_that_is_missing_is_said_by_every_command(millstream: CommandLine, topic_name: TopicName) -> None:
+    name = topic_name()
+    for command in (
+        ("topics", "describe", name),
+        ("topics", "delete", name, "--yes"),
+        ("topics", "alter", name, "-p", "2"),
+        ("configs", "describe", "-t", name),
+        ("configs", "set", "-t", name, "retention.ms=1"),
+        ("offsets", name),
+        ("consume", name),
+    ):
+        assert f"there is no topic '{name}'" in millstream(*command, code=1).err, command
+
+
+def test_a_topic_is_tried_before_it_is_created(millstream: CommandLine, topic_name: TopicName) -> None:
+    name = topic_name()
+    assert millstream("topics", "create", name, "--dry-run").out == f"{name}: could be created\n"
+    assert not millstream("topics", "create", name, "--dry-run", "--json").json[0]["changed"]
+    assert "nonsense" in millstream("topics", "create", name, "-c", "nonsense=1", "--dry-run", code=1).err
+    assert name not in millstream("topics", "list").out
+
+
+def test_every_topic_is_described_or_only_partitions_in_trouble(millstream: CommandLine, topic_name: TopicName) -> None:
+    name, other = topic_name(), topic_name()
+    millstream("topics", "create", name, other)
+    assert {name, other} <= {one["name"] for one in millstream("topics", "describe", "--json").json}
+    for trouble in ("--under-replicated", "--unavailable"):
+        result = millstream("topics", "describe", trouble)
+        assert (result.out, result.err) == ("", "there is no such partition\n")
+
+
 def test_one_bad_topic_does_not_keep_the_others_from_being_made(millstream: CommandLine, topic_name: TopicName) -> None:
     good = topic_name()
     result = millstream("topics", "create", "no spaces", good, code=1)
@@ -85,6 +116,9 @@ def test_offsets_at_both_ends_and_by_time(millstream: CommandLine, topic_name: T
         {"topic": name, "partition": 0, "earliest": 0, "latest": 0},
         {"topic": name, "partition": 1, "earliest": 0, "latest": 3},
     ]
+    for kafkas, ours in (("-1", "latest"), ("-2", "earliest"), ("-3", "max-timestamp")):
+        assert millstream("offsets", name, "--time", kafkas).out == millstream("offsets", name, "--time", ours).out
+    assert [one["latest"] for one in millstream("offsets", name, "--read-committed", "--json").json] == [0, 3]
     (at,) = millstream("offsets", name, "-p", "1", "--time", "1970-01-02", "--json").json
     assert at["offset"] == 0
     assert at["timestamp"] > 1_600_000_000_000

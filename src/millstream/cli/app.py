@@ -83,13 +83,19 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _show_flags_plainly(command: Any) -> None:
-    """Have the help say `--json`, not `--json <bool>`: a flag takes no value."""
+    """Have the help say `--json`, not `--json <bool>`: a flag takes no value; and `TOPIC`, not `TOPIC <list[str]>`."""
     options = [*command.params, command.get_help_option(command.context_class(command, help_option_names=_HELP_NAMES))]
     for option in options:
         if getattr(option, "is_flag", False):
             option.metavar = ""
+        elif option.param_type_name == "argument":
+            option.display_type_rich = _no_type
     for child in getattr(command, "commands", {}).values():
         _show_flags_plainly(child)
+
+
+def _no_type(ctx: Any) -> None:  # noqa: ARG001  the name is typer's
+    return None
 
 
 def _failed(sentence: str) -> int:

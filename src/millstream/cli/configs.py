@@ -73,7 +73,7 @@ def describe(
 )
 def set_configs(
     settings: Annotated[
-        list[str], typer.Argument(metavar="NAME=VALUE...", help="NAME+=VALUE adds to a list, NAME-=VALUE takes away.")
+        list[str], typer.Argument(metavar="NAME=VALUE", help="NAME+=VALUE adds to a list, NAME-=VALUE takes away.")
     ],
     topic: _Topic = None,
     broker: _Broker = None,
@@ -93,7 +93,7 @@ _group.command("alter", hidden=True)(set_configs)
 
 @_group.command(epilog=examples("millstream configs delete --topic flights retention.ms"))
 def delete(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Config names.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Config names.")],
     topic: _Topic = None,
     broker: _Broker = None,
     broker_default: _Default = False,

@@ -23,7 +23,7 @@ from millstream.cli.options import (
     on_cluster,
     partitions_of,
 )
-from millstream.cli.output import note, rate_text
+from millstream.cli.output import fail, note, rate_text
 from millstream.core.client import EARLIEST, LATEST, Client, Fetcher, TopicPartition, list_offsets
 from millstream.core.records import Record
 
@@ -161,6 +161,8 @@ async def _range(
         first = {
             tp: found.offset for tp, found in (await list_offsets(client, dict.fromkeys(wanted, EARLIEST))).items()
         }
+        if offset > max(ends.values(), default=offset):
+            fail(f"offset {offset} is past the end of {wanted[0].topic}; `millstream offsets` shows what is there")
         return {tp: max(first[tp], offset if offset >= 0 else ends[tp] + offset) for tp in wanted}, ends
     if start_time == LATEST:
         return dict(ends), ends

@@ -99,13 +99,13 @@ def doctor(
 def _transactions(directories: Sequence[Path]) -> tuple[list[OpenTransaction], str | None]:
     """Return the open transactions, or why nobody can say: a broker runs on the directories."""
     from millstream.core.broker.doctor import open_transactions
-    from millstream.core.log.errors import LogLockedError
+    from millstream.core.log.errors import InconsistentDirectoryError, LogLockedError
 
     if not directories:
         return [], None
     try:
         return open_transactions(directories), None
-    except LogLockedError as error:
+    except (LogLockedError, InconsistentDirectoryError) as error:
         return [], str(error)
 
 

@@ -28,7 +28,7 @@ def dump_log(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", exists=True, dir_okay=False, help=".log .index .timeindex .txnindex .snapshot files."
+            metavar="FILE", exists=True, dir_okay=False, help=".log .index .timeindex .txnindex .snapshot files."
         ),
     ],
     records: Annotated[bool, typer.Option("--records", "-r", help="Also the records in each batch.")] = False,
@@ -69,4 +69,4 @@ def _words(entry: Mapping[str, object]) -> Iterator[str]:
     yield "  record" if entry["kind"] == "record" else str(entry["kind"])
     for name, value in entry.items():
         if name != "kind":
-            yield f"{name}={value}"
+            yield f"{name}={str(value).lower() if isinstance(value, bool) else value}"

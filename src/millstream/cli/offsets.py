@@ -28,7 +28,15 @@ from millstream.core.client import (
     list_offsets,
 )
 
-_NAMED: Final = {"earliest": EARLIEST, "latest": LATEST, "max-timestamp": MAX_TIMESTAMP}
+# The numbers are what Kafka's own GetOffsetShell takes.
+_NAMED: Final = {
+    "earliest": EARLIEST,
+    "latest": LATEST,
+    "max-timestamp": MAX_TIMESTAMP,
+    "-1": LATEST,
+    "-2": EARLIEST,
+    "-3": MAX_TIMESTAMP,
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -42,9 +50,7 @@ def register(app: typer.Typer) -> None:
 
 
 def offsets(
-    topics: Annotated[
-        list[str] | None, typer.Argument(metavar="[TOPIC...]", help="Topics; all of them otherwise.")
-    ] = None,
+    topics: Annotated[list[str] | None, typer.Argument(metavar="TOPIC", help="Topics; all of them otherwise.")] = None,
     time: Annotated[
         str | None,
         typer.Option(
@@ -57,6 +63,9 @@ def offsets(
     partition: Annotated[
         list[int] | None, typer.Option("--partition", "-p", metavar="N", help="Only this one; repeatable.")
     ] = None,
+    read_committed: Annotated[
+        bool, typer.Option("--read-committed", help="The end is where the first open transaction begins.")
+    ] = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT_S,
     as_json: Json = False,
@@ -70,7 +79,9 @@ def offsets(
             topic.name for topic in (await client.metadata()).topics.values() if not topic.is_internal
         )
         wanted = [tp for name in dict.fromkeys(names) for tp in await partitions_of(client, name, partition)]
-        answers = [await list_offsets(client, dict.fromkeys(wanted, one)) for one in asked]
+        answers = [
+            await list_offsets(client, dict.fromkeys(wanted, one), read_committed=read_committed) for one in asked
+        ]
         return [(tp, [answer[tp] for answer in answers]) for tp in wanted]
 
     found = on_cluster(bootstrap, timeout, work)

@@ -6,14 +6,23 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import typer
 
-from millstream.cli.options import BOOTSTRAP_DEFAULT, TIMEOUT_DEFAULT_S, Bootstrap, Json, Timeout, examples, on_cluster
+from millstream.cli.options import (
+    BOOTSTRAP_DEFAULT,
+    TIMEOUT_DEFAULT_S,
+    Bootstrap,
+    Json,
+    Timeout,
+    examples,
+    on_cluster,
+    parse_pairs,
+)
 from millstream.cli.output import note, print_json, progress, rate_text
 from millstream.core.client import Client, KeylessPartitioner, Producer, TopicPartition, partition_of_key
 from millstream.core.records import Compression
@@ -49,6 +58,7 @@ def register(app: typer.Typer) -> None:
             "echo hello | millstream produce greetings",
             "millstream produce users --key-separator : < users.txt",
             "millstream produce events --file events.jsonl --compression zstd --idempotent",
+            "echo 'u42:<null>' | millstream produce users -K : --null '<null>'  # a tombstone",
         )
     )(produce)
 
@@ -64,6 +74,14 @@ def produce(
     key_separator: Annotated[
         str | None,
         typer.Option("--key-separator", "-K", metavar="TEXT", help="What divides a line into key and value."),
+    ] = None,
+    null: Annotated[
+        str | None,
+        typer.Option("--null", metavar="TEXT", help="What stands for a null key or value (a tombstone)."),
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", "-H", metavar="NAME=VALUE", help="A header of every record; may be repeated."),
     ] = None,
     partition: Annotated[
         int | None, typer.Option("--partition", "-p", metavar="N", min=0, help="Only to this one; by key otherwise.")
@@ -86,6 +104,7 @@ def produce(
     """Write records, one per line. A line that was typed is sent at once; a file goes in large batches."""
     if idempotent and acks is not Acks.all:
         raise typer.BadParameter("--idempotent needs --acks all", param_hint="--acks")
+    headers = [(name, value.encode()) for name, value in _pairs(header or [])]
     source = os.open(file, os.O_RDONLY) if file is not None else sys.stdin.fileno()
     total = file.stat().st_size if file is not None and file.stat().st_size else None
     started = time.monotonic()
@@ -103,10 +122,9 @@ def produce(
             batch_bytes=batch_bytes,
             delivery_timeout_ms=int(timeout * 1000),
         ) as producer:
-            separator = key_separator.encode() if key_separator else None
-            return await _send_lines(
-                source, total, producer, _line_sender(producer, topic, count, partition, separator, batch_bytes)
-            )
+            lines = _Lines(key_separator.encode() if key_separator else None, None if null is None else null.encode())
+            send = _line_sender(producer, topic, count, partition, lines, headers, batch_bytes)
+            return await _send_lines(source, total, producer, send)
 
     try:
         records, size_bytes = on_cluster(bootstrap, timeout, work)
@@ -129,26 +147,51 @@ async def _partitions_once_created(client: Client, topic: str) -> int:
     return await client.retried(ask)
 
 
+class _Lines(NamedTuple):
+    """How a line is read: what divides key from value, and which text stands for null."""
+
+    separator: bytes | None
+    null: bytes | None
+
+    def split(self, line: bytes) -> tuple[bytes | None, bytes | None]:
+        """Return key and value."""
+        key, value = None, line
+        if self.separator is not None:
+            head, found, tail = line.partition(self.separator)
+            if found:
+                key, value = head, tail
+        if self.null is None:
+            return key, value
+        return None if key == self.null else key, None if value == self.null else value
+
+
+def _pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Read the headers, in their order; a name may come twice. Raises BadParameter."""
+    return [pair for text in texts for pair in parse_pairs([text], "--header").items()]
+
+
 def _line_sender(
-    producer: Producer, topic: str, count: int, partition: int | None, separator: bytes | None, batch_bytes: int
+    producer: Producer,
+    topic: str,
+    count: int,
+    partition: int | None,
+    lines: _Lines,
+    headers: Sequence[tuple[str, bytes]],
+    batch_bytes: int,
 ) -> Callable[[bytes], None]:
     """Return what turns one line into a record: the choice of partition is made once, not per line."""
     partitions = [TopicPartition(topic, index) for index in range(max(count, (partition or 0) + 1))]
     keyless = KeylessPartitioner(count, bytes_each=batch_bytes)
 
     def send(line: bytes) -> None:
-        key, value = None, line
-        if separator is not None:
-            head, found, tail = line.partition(separator)
-            if found:
-                key, value = head, tail
+        key, value = lines.split(line)
         if partition is not None:
             chosen = partition
         elif key is not None:
             chosen = partition_of_key(key, count)
         else:
-            chosen = keyless.partition(len(value))
-        producer.append(partitions[chosen], key, value)
+            chosen = keyless.partition(len(value or b""))
+        producer.append(partitions[chosen], key, value, headers=headers)
 
     return send
 

@@ -45,6 +45,28 @@ def load_config(
     return BrokerConfig.load(path, {**overrides, **settings})
 
 
+def check_directories(config: BrokerConfig) -> None:
+    """Raise ConfigError where no log directory can be used; one is enough, and the broker tells of the others."""
+    reasons = [reason for path in config.log_dirs if (reason := _unusable(path)) is not None]
+    if len(reasons) == len(config.log_dirs):
+        raise ConfigError(f"{'; '.join(reasons)}; name another with --data-dir, or log.dirs in the configuration")
+
+
+def _unusable(path: Path) -> str | None:
+    """Return why a log directory can be neither used nor made."""
+    if path.exists() and not path.is_dir():
+        return f"{path} is a file, and the data needs a directory"
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        return f"{path} cannot be made: {place} is a file"
+    if os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        return None
+    why = "on a read-only file system" if os.statvfs(place).f_flag & os.ST_RDONLY else "not writable by this user"
+    return f"{path} cannot be used: it is {why}" if place == path else f"{path} cannot be made: {place} is {why}"
+
+
 def parse_settings(texts: Sequence[str]) -> dict[str, str]:
     """Read `name=value` texts. Raises ValueError."""
     settings: dict[str, str] = {}
@@ -107,6 +129,7 @@ def main(arguments: Sequence[str]) -> int:
             data_dir=Path(data_dir) if data_dir else None,
             settings=parse_settings(given["--set"]),
         )
+        check_directories(config)
         return run(
             config,
             announce=lambda line: _announce(line, int(ready) if ready else None),

@@ -55,7 +55,7 @@ def server(
     It says `millstream VERSION serving on HOST:PORT` once every partition answers.
     Nothing is authenticated yet: it listens on the loopback unless told otherwise.
     """
-    from millstream.cli.serve import load_config, start_error
+    from millstream.cli.serve import check_directories, load_config, start_error
     from millstream.core.broker import run
     from millstream.core.config import BROKER_CONFIGS, ConfigError
 
@@ -69,6 +69,7 @@ def server(
         print_json({name: loaded[name] for name in sorted(BROKER_CONFIGS)})
         return
     try:
+        check_directories(loaded)
         code = run(loaded, service_manager=os.environ.get("NOTIFY_SOCKET"))
     except Exception as error:
         if (sentence := start_error(error)) is None:

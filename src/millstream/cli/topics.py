@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,7 +37,7 @@ from millstream.core.client import (
 from millstream.core.wire import ErrorCode, KafkaError, uuid_text
 
 _group = typer.Typer(no_args_is_help=True, help="List, describe, create, alter and delete topics.")
-_Names = Annotated[list[str], typer.Argument(metavar="TOPIC...", help="Topic names.", show_default=False)]
+_Names = Annotated[list[str], typer.Argument(metavar="TOPIC", help="Topic names.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
@@ -76,24 +76,37 @@ def list_topics(
 
 
 @_group.command(
-    epilog=examples("millstream topics describe flights", "millstream topics describe flights weather --json")
+    epilog=examples(
+        "millstream topics describe flights",
+        "millstream topics describe flights weather --json",
+        "millstream topics describe --under-replicated -b kafka1:9092",
+    )
 )
 def describe(
-    names: _Names,
+    names: Annotated[list[str] | None, typer.Argument(metavar="TOPIC", help="Topics; all of them otherwise.")] = None,
+    under_replicated: Annotated[
+        bool, typer.Option("--under-replicated", help="Only partitions with replicas that are not in sync.")
+    ] = False,
+    unavailable: Annotated[bool, typer.Option("--unavailable", help="Only partitions without a leader.")] = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT_S,
     as_json: Json = False,
 ) -> None:
     """Show leaders, replicas, offsets and changed configs of topics."""
 
-    async def work(client: Client) -> list[dict[str, object]]:
-        cluster = await client.metadata(names)
-        return [await _description(client, cluster.topic(name)) for name in dict.fromkeys(names)]
+    async def work(client: Client) -> list[dict[str, Any]]:
+        cluster = await client.metadata(names or None)
+        every = sorted(topic.name for topic in cluster.topics.values() if not topic.is_internal)
+        return [await _description(client, cluster.topic(name)) for name in dict.fromkeys(names or every)]
 
     described = on_cluster(bootstrap, timeout, work)
+    if under_replicated or unavailable:
+        described = _only(described, under_replicated, unavailable)
     if as_json:
         print_json(described)
         return
+    if not described:
+        note("there is no such partition" if under_replicated or unavailable else "there are no topics")
     for index, topic in enumerate(described):
         if index:
             out().print()
@@ -120,6 +133,7 @@ def create(
         list[str] | None, typer.Option("--config", "-c", metavar="NAME=VALUE", help="A topic config; may be repeated.")
     ] = None,
     if_not_exists: Annotated[bool, typer.Option("--if-not-exists", help="A topic that exists is no error.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Have the cluster check it, and create nothing.")] = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT_S,
     as_json: Json = False,
@@ -127,8 +141,9 @@ def create(
     """Create topics."""
     configs = parse_pairs(config or [], "--config")
     wanted = [NewTopic(name, partitions or -1, replication_factor or -1, configs) for name in dict.fromkeys(names)]
-    results = on_cluster(bootstrap, timeout, lambda client: create_topics(client, wanted))
-    _report(results, "created", ErrorCode.TOPIC_ALREADY_EXISTS if if_not_exists else None, as_json)
+    results = on_cluster(bootstrap, timeout, lambda client: create_topics(client, wanted, validate_only=dry_run))
+    forgiven = ErrorCode.TOPIC_ALREADY_EXISTS if if_not_exists else None
+    _report(results, "could be created" if dry_run else "created", forgiven, as_json, changes=not dry_run)
 
 
 @_group.command(epilog=examples("millstream topics alter flights --partitions 24"))
@@ -165,7 +180,14 @@ def delete(
     _report(results, "deleted", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if if_exists else None, as_json)
 
 
-def _report(results: dict[str, KafkaError | None], verb: str, forgiven: ErrorCode | None, as_json: bool) -> None:
+def _report(
+    results: dict[str, KafkaError | None],
+    verb: str,
+    forgiven: ErrorCode | None,
+    as_json: bool,
+    *,
+    changes: bool = True,
+) -> None:
     """Print what became of each topic; one that failed makes the command fail."""
     failed = {name: error for name, error in results.items() if error is not None and error.code is not forgiven}
     if as_json:
@@ -173,7 +195,7 @@ def _report(results: dict[str, KafkaError | None], verb: str, forgiven: ErrorCod
             [
                 {
                     "topic": name,
-                    "changed": error is None,
+                    "changed": error is None and changes,
                     "error": None if error is None else error.code.name,
                     "message": None if error is None else error.message,
                 }
@@ -190,7 +212,7 @@ def _report(results: dict[str, KafkaError | None], verb: str, forgiven: ErrorCod
         fail("; ".join(error.message for error in failed.values()))
 
 
-def _summary(topic: TopicInfo) -> dict[str, object]:
+def _summary(topic: TopicInfo) -> dict[str, Any]:
     return {
         "name": topic.name,
         "id": uuid_text(topic.topic_id),
@@ -204,13 +226,14 @@ def _replication(topic: TopicInfo) -> int:
     return max((len(partition.replicas) for partition in topic.partitions), default=0)
 
 
-async def _description(client: Client, topic: TopicInfo) -> dict[str, object]:
+async def _description(client: Client, topic: TopicInfo) -> dict[str, Any]:
     partitions = [TopicPartition(topic.name, info.partition) for info in topic.partitions if info.leader >= 0]
     starts = await list_offsets(client, dict.fromkeys(partitions, EARLIEST))
     ends = await list_offsets(client, dict.fromkeys(partitions, LATEST))
     configs = await describe_configs(client, ConfigResource(ConfigResourceType.TOPIC, topic.name))
     return {
         **_summary(topic),
+        "partition_count": len(topic.partitions),
         "configs": {one.name: one.value for one in configs if one.source is ConfigSource.DYNAMIC_TOPIC_CONFIG},
         "partitions": [
             {
@@ -230,13 +253,25 @@ async def _description(client: Client, topic: TopicInfo) -> dict[str, object]:
     }
 
 
-def _print_description(topic: dict[str, object]) -> None:
-    partitions = topic["partitions"]
-    configs = topic["configs"]
-    assert isinstance(partitions, list)
-    assert isinstance(configs, dict)
-    done(f"{topic['name']}  {len(partitions)} partitions, {topic['replication_factor']} replicas, id {topic['id']}")
-    for name, value in configs.items():
+def _only(described: list[dict[str, Any]], under_replicated: bool, unavailable: bool) -> list[dict[str, Any]]:
+    """Return the topics that have such partitions, with those alone."""
+    for topic in described:
+        topic["partitions"] = [
+            one
+            for one in topic["partitions"]
+            if (under_replicated and len(one["in_sync"]) < len(one["replicas"]))
+            or (unavailable and one["leader"] is None)
+        ]
+    return [topic for topic in described if topic["partitions"]]
+
+
+def _print_description(topic: dict[str, Any]) -> None:
+    count, copies = topic["partition_count"], topic["replication_factor"]
+    done(
+        f"{topic['name']}  {count} {'partition' if count == 1 else 'partitions'}, "
+        f"{copies} {'replica' if copies == 1 else 'replicas'}, id {topic['id']}"
+    )
+    for name, value in topic["configs"].items():
         done(f"  {name} = {value}")
     columns = ("PARTITION", "LEADER", "REPLICAS", "IN SYNC", "START", "END", "RECORDS")
     rows = [
@@ -249,6 +284,6 @@ def _print_description(topic: dict[str, object]) -> None:
             one["end_offset"],
             None if one["end_offset"] is None else one["end_offset"] - one["start_offset"],
         )
-        for one in partitions
+        for one in topic["partitions"]
     ]
     print_table(columns, rows, numbers=("PARTITION", "LEADER", "START", "END", "RECORDS"))

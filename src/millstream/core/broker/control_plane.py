@@ -11,6 +11,8 @@ Owned by the event loop.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -174,7 +176,13 @@ class ControlPlane:
             return
         host, port = parse_host_port(listener)
         self._http = HttpServer({"/metrics": self._metrics_answer, "/healthz": self.health.answer})
-        await self._http.start(host, port)
+        try:
+            await self._http.start(host, port)
+        except OSError as error:
+            told = isinstance(error, socket.gaierror) or error.errno is None
+            reason = error.strerror if told else os.strerror(error.errno)
+            sentence = f"{HTTP_LISTENER} {listener} cannot be bound: {reason}; choose another address"
+            raise OSError(error.errno, sentence) from error
         logger.info("metrics and health at http://%s:%d/metrics and /healthz", host, self._http.port)
 
     def _metrics_answer(self) -> Answer:

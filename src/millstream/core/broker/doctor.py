@@ -89,6 +89,8 @@ def open_transactions(data_dirs: Sequence[Path]) -> list[OpenTransaction]:
 
     Raises LogLockedError while a broker runs on one of the directories.
     """
+    if not any("cluster.id" in read_meta_properties(str(path)) for path in data_dirs):
+        return []
     with _loaded(data_dirs) as logs:
         return _transactions(logs)
 
@@ -219,6 +221,9 @@ def _directory(path: Path, free_bytes_min: int, node_id: int | None) -> Iterator
     properties = read_meta_properties(str(path))
     if not properties:
         yield Finding("note", subject, "holds no meta.properties: no broker has used it")
+        return
+    if properties.get("version") == "0":
+        yield Finding("problem", subject, "is of Apache Kafka with ZooKeeper; migrate it to KRaft with Kafka 3.9 first")
         return
     owner = f"cluster {properties.get('cluster.id', '?')}, node {properties.get('node.id', '?')}"
     if node_id is not None and properties.get("node.id", str(node_id)) != str(node_id):

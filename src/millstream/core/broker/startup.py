@@ -70,7 +70,8 @@ def bind(listener: Listener) -> socket.socket:
             family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
             address = ("", listener.port)
     except OSError as error:
-        raise OSError(error.errno, f"{listener} cannot be bound: {error.strerror}") from error
+        reason = f"{error.strerror}; name an address of this host"
+        raise OSError(error.errno, f"{listener} cannot be bound: {reason}") from error
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -79,7 +80,7 @@ def bind(listener: Listener) -> socket.socket:
         sock.bind(address)
     except OSError as error:
         sock.close()
-        hint = "choose an address of this host" if isinstance(error, socket.gaierror) else _BIND_HINTS.get(error.errno)
+        hint = _BIND_HINTS.get(error.errno)
         reason = f"{error.strerror}; {hint}" if hint else error.strerror
         raise OSError(error.errno, f"{listener} cannot be bound: {reason}") from error
     return sock

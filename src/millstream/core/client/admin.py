@@ -200,9 +200,10 @@ async def describe_configs(
         include_documentation=documentation,
     )
     node = await _node_of(client, resource, timeout_ms)
+    topic = resource.name if resource.type is ConfigResourceType.TOPIC else None
     response: DescribeConfigsResponse = await client.request(request, node=node, timeout_ms=timeout_ms)
     for result in response.results:
-        if error := _error(result.error_code, result.error_message, f"configs of {resource}"):
+        if error := _error(result.error_code, result.error_message, f"configs of {resource}", topic):
             raise error
         return sorted(map(_config_value, result.configs), key=lambda config: config.name)
     raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, f"the broker described no configs of {resource}")
@@ -231,9 +232,10 @@ async def alter_configs(
         validate_only=validate_only,
     )
     node = await _node_of(client, resource, timeout_ms)
+    topic = resource.name if resource.type is ConfigResourceType.TOPIC else None
     response: IncrementalAlterConfigsResponse = await client.request(request, node=node, timeout_ms=timeout_ms)
     for result in response.responses:
-        if error := _error(result.error_code, result.error_message, f"configs of {resource} were not altered"):
+        if error := _error(result.error_code, result.error_message, f"configs of {resource} were not altered", topic):
             raise error
 
 
@@ -267,6 +269,8 @@ def _error(code: int, message: str | None, what: str, name: str | None = None) -
     if code == ErrorCode.NONE:
         return None
     known = error_code(code)
+    if name and known is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+        return KafkaError(known, f"there is no topic {name!r}; `millstream topics list` shows those there are")
     if message and name and name in message:
         return KafkaError(known, message.rstrip("."))
     return KafkaError(known, f"{what}: {(message or known.sentence).rstrip('.')}")

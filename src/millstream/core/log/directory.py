@@ -255,7 +255,11 @@ class LogDirectory:
             return
         values = _properties(self.files.read_bytes(path).decode("latin-1"))
         if values.get("version") != "1":
-            raise InconsistentDirectoryError(f"{path}: version {values.get('version')!r} where 1 is expected")
+            raise InconsistentDirectoryError(
+                f"{path}: version {values.get('version')!r} where 1 is expected; version 0 is of Apache Kafka with "
+                "ZooKeeper, whose topics are not in the directory: migrate it to KRaft with Kafka 3.9 first, or name "
+                "another directory"
+            )
         for name, expected in (("cluster.id", cluster_id), ("node.id", str(node_id))):
             if values.get(name, expected) != expected:
                 raise InconsistentDirectoryError(
