@@ -179,8 +179,9 @@ class ControlPlane:
         try:
             await self._http.start(host, port)
         except OSError as error:
-            told = isinstance(error, socket.gaierror) or error.errno is None
-            reason = error.strerror if told else os.strerror(error.errno)
+            # asyncio's own text for a port in use names the address a second time.
+            told = isinstance(error, socket.gaierror)
+            reason = error.strerror if told or error.errno is None else os.strerror(error.errno)
             sentence = f"{HTTP_LISTENER} {listener} cannot be bound: {reason}; choose another address"
             raise OSError(error.errno, sentence) from error
         logger.info("metrics and health at http://%s:%d/metrics and /healthz", host, self._http.port)

@@ -70,8 +70,8 @@ def bind(listener: Listener) -> socket.socket:
             family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
             address = ("", listener.port)
     except OSError as error:
-        reason = f"{error.strerror}; name an address of this host"
-        raise OSError(error.errno, f"{listener} cannot be bound: {reason}") from error
+        sentence = f"{listener} cannot be bound: {error.strerror}; name an address of this host"
+        raise OSError(error.errno, sentence) from error
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
