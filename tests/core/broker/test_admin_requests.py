@@ -10,6 +10,9 @@ import pytest
 from tests.support.broker_thread import BrokerThread
 
 from millstream.core.broker.context import AllowAll, Operation, ResourceType
+from millstream.core.broker.producer_ids import ProducerIds
+from millstream.core.cluster import EmbeddedStore
+from millstream.core.cluster.store import StoreWriteError
 from millstream.core.wire import ErrorCode
 from millstream.core.wire.messages import (
     alter_configs,
@@ -22,6 +25,7 @@ from millstream.core.wire.messages import (
     describe_log_dirs,
     describe_producers,
     incremental_alter_configs,
+    init_producer_id,
 )
 from millstream.testing.raw import RawConnection
 
@@ -134,6 +138,47 @@ def test_who_may_do_nothing_does_nothing(
         cluster = other.call(describe_cluster.DescribeClusterRequest(include_cluster_authorized_operations=True))
         assert cluster.cluster_authorized_operations == 0
     assert served.call(lambda broker: broker.metadata.image.version) == before
+
+
+def test_a_metadata_store_that_takes_nothing_is_answered_and_keeps_the_connection(
+    served: BrokerThread, raw: RawConnection, new_name: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system that is full: each request has its error, and the next one on the connection is served."""
+    name = new_name()
+    raw.create_topic(name, 2)
+
+    async def full(*_arguments: object, **_options: object) -> None:
+        raise StoreWriteError("database or disk is full")
+
+    monkeypatch.setattr(EmbeddedStore, "commit", full)
+    change = incremental_alter_configs.AlterableConfig(name="retention.ms", config_operation=SET, value="1")
+    other = incremental_alter_configs.AlterableConfig(name="no.such", config_operation=SET, value="1")
+    edits = incremental_alter_configs.IncrementalAlterConfigsRequest(
+        resources=[
+            incremental_alter_configs.AlterConfigsResource(resource_type=TOPIC, resource_name=name, configs=[change]),
+            incremental_alter_configs.AlterConfigsResource(resource_type=TOPIC, resource_name="n", configs=[other]),
+        ]
+    )
+    for what in ("create", "delete", "grow"):
+        message, codes_of = requests(name, bytes(15) + b"x")[what]
+        answer = raw.call(message)
+        assert codes_of(answer)[-1] == ErrorCode.KAFKA_STORAGE_ERROR, what
+    codes = [answer.error_code for answer in raw.call(edits).responses]
+    assert codes == [ErrorCode.KAFKA_STORAGE_ERROR, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION]
+    served.call(lambda broker: setattr(broker, "producer_ids", ProducerIds(broker.metadata)))
+    answer = raw.call(init_producer_id.InitProducerIdRequest(transactional_id=None))
+    assert answer.error_code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    monkeypatch.undo()
+    assert raw.call(edits).responses[0].error_code == 0
+    assert raw.new_producer_id() >= 0
+
+
+@pytest.mark.parametrize(("kind", "shown"), [(16, "CLIENT_METRICS"), (32, "GROUP"), (99, "Unknown resource type 99")])
+def test_resources_that_do_not_exist_here_say_so(raw: RawConnection, kind: int, shown: str) -> None:
+    resource = describe_configs.DescribeConfigsResource(resource_type=kind, resource_name="g")
+    (answer,) = raw.call(describe_configs.DescribeConfigsRequest(resources=[resource])).results
+    assert answer.error_code == ErrorCode.INVALID_REQUEST
+    assert shown in (answer.error_message or "")
 
 
 def edit_logger(raw: RawConnection, name: str, operation: int, level: str | None) -> tuple[int, str | None]:

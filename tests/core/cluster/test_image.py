@@ -54,3 +54,12 @@ def test_the_dynamic_configs_of_a_broker_and_of_all() -> None:
     image = ClusterImage().apply(1, STORY[5])
     assert image.dynamic_configs(1) == ({"max.connections": "9"}, {"log.retention.ms": "1"})
     assert image.dynamic_configs(2) == ({}, {"log.retention.ms": "1"})
+
+
+def test_two_adopted_topics_of_one_metric_name_can_both_be_deleted() -> None:
+    both = ClusterImage.of([topic("a.b"), topic("a_b"), topic("c")])
+    for first, second in (("a.b", "a_b"), ("a_b", "a.b")):
+        image = both.apply(1, [DeleteTopic(both.topics[first].topic_id)])
+        assert image.topic_like("a.b") == second
+        image = image.apply(2, [DeleteTopic(both.topics[second].topic_id)])
+        assert (image.topic_like("a.b"), image.topic_like("c"), list(image.topics)) == (None, "c", ["c"])

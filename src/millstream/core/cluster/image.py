@@ -86,7 +86,7 @@ class ClusterImage:
     broker_configs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     next_producer_id: int = 0
     # The name of each topic by its id, and by its name with '.' as '_' (two such names would be one metric).
-    # Invariant: both hold exactly the topics of `topics`.
+    # Invariant: the first holds exactly the topics of `topics`, the second one topic of each metric name in it.
     _names_by_id: Mapping[bytes, str] = field(default_factory=dict, repr=False, compare=False)
     _names_by_metric: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
@@ -180,7 +180,14 @@ class _Draft:
             case DeleteTopic(topic_id):
                 name = self._by_id().pop(topic_id)
                 del self.topics()[name]
-                del self._by_metric()[metric_name(name)]
+                metric = metric_name(name)
+                if self._by_metric()[metric] == name:
+                    del self._by_metric()[metric]
+                    if len(self.topics()) > len(self._by_metric()):
+                        # An adopted cluster may hold two topics that share one: the other has it for itself now.
+                        shared = next((each for each in self.topics() if metric_name(each) == metric), None)
+                        if shared is not None:
+                            self._by_metric()[metric] = shared
             case AddPartitions(topic_id, first_index, partitions):
                 topic = self._topic(topic_id)
                 assert first_index == len(topic.partitions), f"{topic.name} has {len(topic.partitions)} partitions"

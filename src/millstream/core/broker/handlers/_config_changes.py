@@ -69,7 +69,13 @@ async def alter_resources(
     if validate_only:
         plan(broker.metadata.image)
         return faults
-    committed = await broker.metadata.commit(plan)
+    try:
+        committed = await broker.metadata.commit(plan)
+    except KafkaError as error:
+        for index in accepted:
+            if faults[index] is NO_FAULT:
+                faults[index] = Fault.of(error)
+        return faults
     await wait_applied(broker, committed.version, APPLY_TIMEOUT_MS)
     for index in accepted:
         if resources[index].resource_type == ResourceType.BROKER_LOGGER and faults[index] is NO_FAULT:

@@ -2,7 +2,8 @@
 
 Versions  0 all of it   1 throttle time   2 flexible   3 controller quota
 
-An answer without an error means that every new partition's log exists and takes records.
+An answer without an error means that every new partition is served: its log exists and takes records, or, where the
+disk refused that, it is offline and tried again.
 """
 
 from __future__ import annotations
@@ -79,9 +80,13 @@ async def _create_partitions(
     if request.validate_only:
         plan(broker.metadata.image)
     elif accepted:
-        committed = await broker.metadata.commit(plan)
-        if grown and not await wait_applied(broker, committed.version, request.timeout_ms):
-            faults |= {name: Fault(ErrorCode.REQUEST_TIMED_OUT, TIMED_OUT) for name in grown}
+        try:
+            committed = await broker.metadata.commit(plan)
+        except KafkaError as error:
+            faults |= {topic.name: Fault.of(error) for topic in accepted if topic.name not in faults}
+        else:
+            if grown and not await wait_applied(broker, committed.version, request.timeout_ms):
+                faults |= {name: Fault(ErrorCode.REQUEST_TIMED_OUT, TIMED_OUT) for name in grown}
     return CreatePartitionsResponse(
         results=[
             CreatePartitionsTopicResult(

@@ -3,7 +3,8 @@
 Versions  2 per-topic messages   4 default partitions and replication (KIP-464)   5 configs in the answer (KIP-525),
           flexible   7 topic ids
 
-An answer without an error means that every partition's log exists and takes records.
+An answer without an error means that every partition is served: its log exists and takes records, or, where the disk
+refused that, it is offline and tried again.
 """
 
 from __future__ import annotations
@@ -81,9 +82,13 @@ async def _create_topics(broker: Broker, request: CreateTopicsRequest, context: 
     if request.validate_only:
         plan(broker.metadata.image)
     elif accepted:
-        committed = await broker.metadata.commit(plan)
-        if created and not await wait_applied(broker, committed.version, request.timeout_ms):
-            faults |= {name: Fault(ErrorCode.REQUEST_TIMED_OUT, TIMED_OUT) for name in created}
+        try:
+            committed = await broker.metadata.commit(plan)
+        except KafkaError as error:
+            faults |= {topic.name: Fault.of(error) for topic in accepted if topic.name not in faults}
+        else:
+            if created and not await wait_applied(broker, committed.version, request.timeout_ms):
+                faults |= {name: Fault(ErrorCode.REQUEST_TIMED_OUT, TIMED_OUT) for name in created}
     response = CreateTopicsResponse()
     for name in dict.fromkeys(topic.name for topic in request.topics):
         fault = faults.get(name)

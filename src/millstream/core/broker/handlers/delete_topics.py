@@ -25,7 +25,7 @@ from millstream.core.broker.handlers._admin import (
     wait_applied,
 )
 from millstream.core.cluster import ClusterImage, DeleteTopic
-from millstream.core.wire import ZERO_UUID, ErrorCode
+from millstream.core.wire import ZERO_UUID, ErrorCode, KafkaError
 from millstream.core.wire.messages.delete_topics import (
     DeletableTopicResult,
     DeleteTopicsRequest,
@@ -80,10 +80,14 @@ async def _delete_topics(broker: Broker, request: DeleteTopicsRequest, context: 
         return [DeleteTopic(topic_id) for topic_id in accepted if topic_id not in gone]
 
     if accepted:
-        committed = await broker.metadata.commit(plan)
-        in_time = await wait_applied(broker, committed.version, request.timeout_ms)
+        failure: Fault | None = None
+        try:
+            committed = await broker.metadata.commit(plan)
+        except KafkaError as error:
+            failure = Fault.of(error)
+        in_time = failure is not None or await wait_applied(broker, committed.version, request.timeout_ms)
         for topic_id, state in accepted.items():
-            fault = None
+            fault = failure
             if topic_id in gone:
                 fault = Fault(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC)
             elif not in_time:

@@ -75,6 +75,10 @@ def _configs(
         return _broker_configs(broker, name)
     if resource.resource_type == ResourceType.BROKER_LOGGER:
         return _logger_configs(broker, name)
+    if resource.resource_type in (ResourceType.CLIENT_METRICS, ResourceType.GROUP):
+        # Kafka answers defaults here; ours would be of configs that nothing obeys.
+        kind = ResourceType(resource.resource_type).name
+        raise KafkaError(ErrorCode.INVALID_REQUEST, f"Configs of {kind} resources do not exist here yet.")
     raise KafkaError(ErrorCode.INVALID_REQUEST, f"Unknown resource type {resource.resource_type}")
 
 

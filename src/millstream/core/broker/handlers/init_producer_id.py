@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from millstream.core.broker.context import Operation, RequestContext, ResourceType
 from millstream.core.broker.delayed import Delayed
-from millstream.core.wire import ErrorCode
+from millstream.core.wire import ErrorCode, KafkaError
 from millstream.core.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 
 if TYPE_CHECKING:
@@ -37,7 +37,12 @@ def init_producer_id(
 
 
 async def _take(broker: Broker) -> InitProducerIdResponse:
-    return InitProducerIdResponse(producer_id=await broker.producer_ids.take(), producer_epoch=0)
+    try:
+        producer_id = await broker.producer_ids.take()
+    except KafkaError:
+        # The metadata gives no block now; clients ask again after this error, as they do of Kafka.
+        return _refusal(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
+    return InitProducerIdResponse(producer_id=producer_id, producer_epoch=0)
 
 
 _ANY_TOPIC: Final = "*"
