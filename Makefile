@@ -9,7 +9,7 @@ KERNEL_SOURCES := $(shell find src -path '*/_kernels/*' \( -name '*.py' -o -name
 export MILLSTREAM_KAFKA_JARS := $(KAFKA_JARS)
 export MILLSTREAM_REQUIRE_KERNELS ?= 1
 
-.PHONY: setup lint test unit bench soak demo docs clean jars lock
+.PHONY: setup lint test test-newer unit bench soak demo docs clean jars lock
 
 setup: $(VENV)/.installed  ## create the environment with every extra but kerberos, and compile the kernels
 
@@ -37,6 +37,10 @@ lint: setup
 
 test: lint jars  ## lint, then every test; long matrices by a seeded sample
 	$(BIN)/pytest -n 2 --dist loadfile tests
+	$(BIN)/python tools/test_newer.py --short
+
+test-newer: setup  ## the unit tests under python3.12, python3.13, python3.14, those that are there
+	$(BIN)/python tools/test_newer.py
 
 unit: setup
 	$(BIN)/pytest -n 2 --dist loadfile tests -m "not java and not slow"
