@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 UNSENT_SIZE_BYTES_MAX: Final = 256 * 1024
 # Large frames of one connection accepted but not yet answered; of all requests there may be `queued.max.requests`.
 IN_FLIGHT_FRAMES_COUNT_MAX: Final = 8
+# Records in an answer; behind one so large the loop serves other connections first.
+TURN_SIZE_BYTES: Final = 128 * 1024
 # A response up to this size is joined from its parts; larger ones are handed over as parts.
 JOINED_SIZE_BYTES_MAX: Final = 16 * 1024
 
@@ -77,6 +79,7 @@ class Connection(FrameReceiver):
         "_read_memory_bytes",
         "_refused",
         "_unsent",
+        "_yields",
         "client_id",
         "connection_id",
         "host",
@@ -104,6 +107,8 @@ class Connection(FrameReceiver):
         # A request in work that is no Produce: nothing is handled beside it.
         self._exclusive: _Request | None = None
         self._muted_timer: asyncio.TimerHandle | None = None
+        # The last answer was large: other connections are served before the next request.
+        self._yields = False
         self._out: list[bytes | memoryview] = []
         # The transport holds bytes that the socket did not take.
         self._unsent = False
@@ -185,6 +190,9 @@ class Connection(FrameReceiver):
             if api_key != _PRODUCE:
                 # Sent before the next one is looked at: large answers are held one at a time.
                 self._drain()
+                if self._read_memory_bytes >= TURN_SIZE_BYTES:
+                    self._yields = True
+                    self._connections.loop.call_soon(self._take_turn)
                 self._flush()
         if not self.closed:
             self._finish_pass()
@@ -241,6 +249,7 @@ class Connection(FrameReceiver):
         return (
             self._exclusive is not None
             or self._refused
+            or self._yields
             or self._muted_timer is not None
             or len(self._in_flight) >= self._connections.in_flight_count_max
             or self._frames_in_flight >= IN_FLIGHT_FRAMES_COUNT_MAX
@@ -425,6 +434,10 @@ class Connection(FrameReceiver):
 
     def _unmute(self) -> None:
         self._muted_timer = None
+        self._continue()
+
+    def _take_turn(self) -> None:
+        self._yields = False
         self._continue()
 
     def _continue(self) -> None:

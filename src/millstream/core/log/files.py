@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,6 +47,10 @@ class FileSystem:
             if error.errno not in {errno.EOPNOTSUPP, errno.ENOSYS}:  # tmpfs before Linux 6.11, overlays
                 raise
             return os.preadv(fd, buffers, position)
+
+    def blocks_read(self) -> int:
+        """Blocks that disks were asked for on behalf of this thread, reading ahead included; only grows."""
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_inblock
 
     def pread(self, fd: int, size: int, position: int) -> bytes:
         return os.pread(fd, size, position)

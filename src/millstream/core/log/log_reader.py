@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 
 _POSITIONS_MAX: Final = 16
 _CHUNK_BYTES: Final = 4 << 20
+# A log that a thread had to read from its disk is tried without waiting again once this much was found in memory:
+# several times what a kernel reads ahead.
+_WARM_AFTER_BYTES: Final = 64 << 20
+# What lies so near the log's end was written lately and is tried without waiting all the same.
+_TAIL_BYTES: Final = 8 << 20
 
 _logger = logging.getLogger(__name__)
 
@@ -56,6 +61,7 @@ class LogReader:
 
     __slots__ = (
         "_cache",
+        "_cold_bytes",
         "_end_offset",
         "_lock",
         "_name",
@@ -86,6 +92,9 @@ class LogReader:
         self._positions: dict[int, tuple[Segment, int]] = {}
         # Size of the last batch that was larger than its reader asked for, 0 when the last read found none.
         self._size_hint = 0
+        # How much threads must find in memory until reads far from the end are tried without waiting: RWF_NOWAIT
+        # returns without the page, but queues the reading ahead first, which takes milliseconds on a busy disk.
+        self._cold_bytes = 0
         self._lock = threading.Lock()
 
     def forget_positions(self) -> None:
@@ -208,21 +217,28 @@ class LogReader:
         self, segment: Segment, position: int, size: int, *, wait: bool, buffer: bytearray | memoryview | None
     ) -> memoryview:
         opened = segment.opened
-        if opened is None and not wait:
+        if not wait and (opened is None or (self._cold_bytes and not self._is_tail(segment, position))):
             raise BlockingIOError(segment.stem)
         fd = segment.files().log_fd
+        files = self._cache.files
         target = memoryview(bytearray(size)) if buffer is None else memoryview(buffer)[:size]
-        done = self._cache.files.preadv(fd, [target], position, wait=wait)
-        while wait and 0 < done < len(target):
-            more = self._cache.files.preadv(fd, [target[done:]], position + done, wait=True)
-            if not more:
-                break
-            done += more
+        if wait:
+            blocks = files.blocks_read()
+            done = more = files.preadv(fd, [target], position)
+            while more and done < len(target):
+                more = files.preadv(fd, [target[done:]], position + done)
+                done += more
+            self._cold_bytes = _WARM_AFTER_BYTES if files.blocks_read() != blocks else max(0, self._cold_bytes - done)
+        else:
+            done = files.preadv(fd, [target], position, wait=False)
         if not done:
             raise OSError(
                 errno.EIO, f"{segment.stem}{LOG_SUFFIX} ends before byte {position}, where it had {size} more"
             )
         return target[:done]
+
+    def _is_tail(self, segment: Segment, position: int) -> bool:
+        return segment.size_bytes - position <= _TAIL_BYTES and self._segments.after(segment) is None
 
     def _skip_damage(self, segment: Segment, position: int, offset: int) -> int:
         for each in self.corrupt_ranges:
