@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from typing import Any
 
 import typer
@@ -14,7 +15,9 @@ from millstream.cli.app import app
 from millstream.core.broker.handlers import HANDLERS
 from millstream.core.config import BROKER_CONFIGS, TOPIC_CONFIGS, ConfigDef, ConfigKey
 from millstream.core.wire import APIS
+from millstream.testing.kafka import KAFKA_VERSION
 
+_CLIENTS = ("confluent-kafka", "kafka-python", "aiokafka")
 _MARKUP = re.compile(r"\[/?[a-z ]*\]")
 
 
@@ -37,6 +40,7 @@ def configuration_page() -> Iterator[str]:
     """Every config, from the tables the broker reads."""
     yield "# Configuration\n"
     yield "Names, types and value syntax are Kafka's; names that start with `millstream.` are ours.\n"
+    yield "Kafka's other broker configs are accepted, so that an existing file works, and have no effect.\n"
     yield from _configs("Broker", BROKER_CONFIGS)
     yield from _configs("Topics", TOPIC_CONFIGS)
 
@@ -44,14 +48,20 @@ def configuration_page() -> Iterator[str]:
 def compatibility_page() -> Iterator[str]:
     """The APIs a broker of this version serves, from its table of handlers."""
     yield "# APIs and clients\n"
-    yield "confluent-kafka (librdkafka), kafka-python, aiokafka and Kafka's Java tools run against it in the tests.\n"
+    yield "The tests of this version run these clients against it, with every codec, idempotent and not:\n"
+    yield from _table(("client", "version"), ((name, version(name)) for name in _CLIENTS))
+    yield f"| Kafka's Java client and tools | {KAFKA_VERSION} |\n"
     yield "A broker of this version serves these APIs. Versions below the first of a range are refused.\n"
     yield from _table(
         ("key", "API", "versions"),
-        ((int(key), APIS[key].name, f"{APIS[key].version_min}-{APIS[key].version_max}") for key in sorted(HANDLERS)),
+        ((int(key), APIS[key].name, _range(APIS[key].version_min, APIS[key].version_max)) for key in sorted(HANDLERS)),
     )
     declared = ", ".join(api.name for key, api in sorted(APIS.items()) if key not in HANDLERS)
     yield f"\nKnown to the codecs and not served yet: {declared}."
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first} to {last}"
 
 
 def _command(command: Any, path: str, level: int) -> Iterator[str]:
@@ -60,7 +70,10 @@ def _command(command: Any, path: str, level: int) -> Iterator[str]:
         yield _plain(command.help) + "\n"
     options = [param for param in command.params if not getattr(param, "hidden", False) and param.name != "help"]
     if options:
-        yield from _table(("option", "", "default"), (_option(param) for param in options))
+        rows = [_option(param) for param in options]
+        columns = ("option", "what it does", "default")
+        shown = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
+        yield from _table(columns[:shown], (row[:shown] for row in rows))
         yield ""
     if command.epilog:
         examples = [line.strip() for line in _plain(command.epilog).split("\n\n")[1:]]

@@ -120,5 +120,6 @@ def _print_error(sentence: str) -> None:
         if console.is_terminal
         else f"millstream: {one_line}",
         markup=console.is_terminal,
-        soft_wrap=True,
+        # A terminal gets lines broken between words, whatever else reads it one line.
+        soft_wrap=not console.is_terminal,
     )

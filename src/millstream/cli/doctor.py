@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
 from millstream.cli.options import Json, examples
 from millstream.cli.output import done, fail, out, print_json, progress
@@ -127,11 +128,15 @@ def _name(transaction: OpenTransaction) -> str:
 def _print(
     findings: Sequence[Finding], transactions: Sequence[OpenTransaction], aborted: Sequence[OpenTransaction]
 ) -> None:
-    console = out()
+    # Long findings go on below themselves, so that the levels stand alone on the left.
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for finding in findings:
         style = _STYLES[finding.level]
-        level = f"[{style}]{finding.level:<7}[/{style}]"
-        console.print(f"{level}  [bold]{escape(finding.subject)}[/bold]: {escape(finding.text)}", soft_wrap=True)
+        text = f"[bold]{escape(finding.subject)}[/bold]: {escape(finding.text)}"
+        table.add_row(f"[{style}]{finding.level:<7}[/{style}]", text)
+    out().print(table)
     for transaction in transactions:
         state = "aborted" if transaction in aborted else f"open since offset {transaction.first_offset}"
         done(f"transaction {_name(transaction)}: {state}")

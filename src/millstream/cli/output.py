@@ -60,7 +60,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, num
 
 def note(sentence: str) -> None:
     """Say something besides the result, on standard error."""
-    err().print(f"[dim]{escape(sentence)}[/dim]", highlight=False, soft_wrap=True)
+    console = err()
+    console.print(f"[dim]{escape(sentence)}[/dim]", highlight=False, soft_wrap=not console.is_terminal)
 
 
 def done(sentence: str) -> None:

@@ -12,6 +12,7 @@ project overrides in its conftest.py or by `@pytest.mark.millstream(config={...}
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,7 +45,8 @@ def millstream_broker(request: pytest.FixtureRequest, millstream_config: Mapping
     settings = dict(millstream_config)
     for mark in reversed(list(request.node.iter_markers("millstream"))):
         settings.update(mark.kwargs.get("config", {}))
-    with broker(settings) as started:
+    with ExitStack() as stack:
+        started = _started(stack, broker(settings))
         request.node.stash[_BROKER] = started
         yield started
 
@@ -54,8 +56,19 @@ def millstream_broker_session(millstream_config: Mapping[str, object]) -> Iterat
     """One Kafka-compatible broker for the whole run; let each test use topic names of its own."""
     from millstream.testing.brokers import broker
 
-    with broker(millstream_config) as started:
-        yield started
+    with ExitStack() as stack:
+        yield _started(stack, broker(millstream_config))
+
+
+def _started(stack: ExitStack, made: TestBroker) -> TestBroker:
+    """Start a broker for as long as `stack` lives; one that does not start fails the test by its own words alone."""
+    from millstream.testing.brokers import BrokerStartError
+
+    try:
+        return stack.enter_context(made)
+    except BrokerStartError as error:
+        reason = str(error)
+    pytest.fail(f"millstream_broker: {reason}", pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
