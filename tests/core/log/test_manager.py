@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from millstream.core.log.checkpoints import (
     encode_offsets,
     encode_partition_metadata,
 )
-from millstream.core.log.errors import CorruptCheckpointError
+from millstream.core.log.errors import CorruptCheckpointError, LogDirectoryError
+from millstream.core.records import BatchBuilder, read_header
 
 TP = TopicPartition("flights-to-rome", 12)
 CONFIG = LogConfig(segment_bytes=300)
@@ -96,6 +98,39 @@ def test_a_deleted_partition_is_gone_at_once_and_its_disk_later(open_manager: Op
     manager = open_manager()  # what was left goes with the next start
     manager.unlink_doomed()
     assert list((tmp_path / "data").glob("*-delete")) == []
+
+
+def test_who_still_works_on_a_deleted_partition_does_not_cost_the_directory(
+    open_manager: OpenManager, tmp_path: Path
+) -> None:
+    """Requests, flushes and retention may hold a log that is deleted, and its folder may be gone already."""
+    manager = open_manager()
+    log = manager.create_log(TP, TOPIC_ID, LogConfig(segment_bytes=300, file_delete_delay_ms=0))
+    for index in range(10):
+        append(log, b"%04d" % index)
+    builder = BatchBuilder()
+    builder.append(NOW_MS, None, b"late")
+    batch = builder.build()
+    log.reserve(batch, read_header(batch), leader_epoch=0, now_ms=NOW_MS)
+    manager.delete_log(TP)
+    manager.unlink_doomed(2**62)
+    assert list((tmp_path / "data").glob(f"{TP.topic[:10]}*")) == []
+    works: list[Callable[[], object]] = [
+        log.write,
+        log.flush,
+        lambda: log.read(0, 1000, end_offset=10, wait=True),
+        lambda: log.move_log_start(5),
+        lambda: log.delete_old_segments(NOW_MS, 10),
+        lambda: log.offset_for_timestamp(NOW_MS),
+    ]
+    for work in works:
+        with pytest.raises(LogDirectoryError, match="the partition is deleted"):
+            work()
+    log.store_index_tails()
+    assert manager.directories[0].offline_reason is None
+    again = manager.create_log(TP, TOPIC_ID[::-1], CONFIG)
+    append(again, b"first")
+    assert again.log_end_offset == 1
 
 
 def test_a_folder_that_no_metadata_knows_is_set_aside(tmp_path: Path) -> None:

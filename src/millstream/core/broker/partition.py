@@ -192,7 +192,8 @@ class Partition:
         assert self.log is not None, f"{self} has no log"
         self.log.config = config
         self.rules = config.rules()
-        self.min_insync_replicas = config.min_insync_replicas
+        # More than there are replicas can never be in sync, so Kafka asks for no more than all of them (KIP-966).
+        self.min_insync_replicas = min(config.min_insync_replicas, len(self.replicas))
 
     def check_leader(self, current_leader_epoch: int = -1) -> Log:
         """Return the log if this replica leads in the epoch the client knows (-1: it knows none); KafkaError
@@ -243,9 +244,9 @@ class Partition:
         rules = self.rules
         header = validate_batch(batch, rules, now_ms)
         if header.attributes & _TRANSACTIONAL:
-            # Kafka answers the same where no AddPartitionsToTxn announced the batch (KIP-890).
+            # Kafka's answer to a transactional batch without a transactional id; clients take it for final.
             raise InvalidBatchError(
-                ErrorCode.INVALID_TXN_STATE,
+                ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
                 f"{self.topic}-{self.index} has no open transaction of producer {header.producer_id}",
             )
         if self._opening or needs_opening(header, rules):
@@ -263,7 +264,8 @@ class Partition:
     def handle_written(self, _log_end_offset: int | None, error: BaseException | None) -> None:
         """What was reserved is in the log (`log_end_offset` has moved), or `error` undid all of it."""
         if error is not None:
-            logger.error("%s-%d: a write failed: %s", self.topic, self.index, error)
+            if self.state is ReplicaState.LEADER:  # else it was deleted or went offline, and that is said already
+                logger.error("%s-%d: a write failed: %s", self.topic, self.index, error)
             self._fail_appends(error)
             return
         assert self.log is not None, f"{self} has no log"
@@ -291,6 +293,18 @@ class Partition:
         self._maybe_flush()
         self.handle_written(self.log.log_end_offset, None)
         self.maybe_advance_high_watermark()
+
+    def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
+        """Return (the greatest leader epoch up to `epoch`, the offset behind it); (-1, -1) where none is known.
+
+        The log knows an epoch by its first batch; the partition's own began without one, at the log's end.
+        """
+        assert self.log is not None, f"{self} has no log"
+        log = self.log
+        latest = log.leader_epochs.latest_epoch
+        if latest < epoch <= self.leader_epoch:
+            return epoch if epoch == self.leader_epoch or latest < 0 else latest, log.log_end_offset
+        return log.end_offset_for_epoch(epoch)
 
     def maybe_advance_high_watermark(self) -> None:
         """Move the high watermark to what every in-sync replica has, and call who waits for that."""

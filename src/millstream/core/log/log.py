@@ -105,6 +105,7 @@ class Log:
         "flushed_offset",
         "folder_changed",
         "generation",
+        "is_deleted",
         "leader_epochs",
         "lock",
         "log_end_offset",
@@ -178,6 +179,8 @@ class Log:
         self.folder_changed = False
         # Whether the folder itself is new: its name and its topic id are made durable with the first flush.
         self.created = False
+        # The partition is deleted: its folder is going, and what fails on it says nothing about the disk.
+        self.is_deleted = False
         self.lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -297,6 +300,8 @@ class Log:
     def write_reserved(self, generation: int) -> int:
         """Write everything reserved, for reservations of `generation`; on failure the loop forgets."""
         with self.lock:
+            if self.is_deleted:
+                raise LogDirectoryError(f"{self.path}: the partition is deleted", shortage=True)
             if self.failure is not None:
                 raise self.failure
             if generation != self.generation:
@@ -320,7 +325,7 @@ class Log:
                 else:
                     self._append(segment, items, size)
             except OSError as error:
-                self.failure = self.directory.failed(error, f"appending to {self.path}")
+                self.failure = self._failed(error, f"appending to {self.path}")
                 raise self.failure from error
             if self.leader_epochs.changed:
                 self._write_leader_epochs_if_possible()
@@ -332,7 +337,7 @@ class Log:
             try:
                 self._roll(self.log_end_offset)
             except OSError as error:
-                raise self.directory.failed(error, f"rolling {self.path}") from error
+                raise self._failed(error, f"rolling {self.path}") from error
 
     def flush(self) -> int:
         """Make everything written durable; return the new flushed_offset. Blocks, but not those who append.
@@ -350,10 +355,15 @@ class Log:
         files = self.cache.files
         try:
             for segment in sealed:
-                opened = segment.files()
-                files.fsync(opened.log_fd)
-                files.fsync(opened.index_fd())
-                files.fsync(opened.time_index_fd())
+                try:
+                    opened = segment.files()
+                    files.fsync(opened.log_fd)
+                    files.fsync(opened.index_fd())
+                    files.fsync(opened.time_index_fd())
+                except FileNotFoundError:
+                    if segment in tuple(self.segments):
+                        raise
+                    # Retention let go of it meanwhile.
             if active.size_bytes and end_offset > active.base_offset:
                 files.fdatasync(active.files().log_fd)
             if folder_changed:
@@ -364,7 +374,7 @@ class Log:
                     files.write_atomically(f"{self.path}/{checkpoints.PARTITION_METADATA}", metadata)
                 files.sync_directory(self.directory.path)
         except OSError as error:
-            raise self.directory.failed(error, f"syncing {self.path}", always_offline=True) from error
+            raise self._failed(error, f"syncing {self.path}", always_offline=True) from error
         with self.lock:
             self.unsynced = tuple(segment for segment in self.unsynced if segment not in sealed)
             if created:
@@ -410,7 +420,7 @@ class Log:
         except OSError as error:
             if offset < self.log_start_offset:  # the segment was deleted while we read
                 raise OffsetOutOfRangeError(offset, self.log_start_offset, log_end_offset) from error
-            raise self.directory.failed(error, f"reading {self.path}") from error
+            raise self._failed(error, f"reading {self.path}") from error
 
     def end_offset_for_epoch(self, epoch: int) -> tuple[int, int]:
         """Return (epoch, end offset) as OffsetForLeaderEpoch answers them; (-1, -1) where nothing is known."""
@@ -535,18 +545,32 @@ class Log:
     def store_index_tails(self) -> None:
         """Write index entries that wait in memory, so that an idle log holds none. Blocks for small writes."""
         with self.lock, self.storage_errors("writing the indexes of"):
-            self.segments.active.store_tails()
+            if not self.is_deleted:
+                self.segments.active.store_tails()
 
-    def rename(self, path: str) -> None:
-        """Move the log's folder to `path` (in the same log directory). Blocks."""
-        with self.lock, self.storage_errors("renaming"):
-            self.cache.files.rename(self.path, path)
-            self.cache.files.sync_directory(self.directory.path)
+    def rename(self, path: str, *, deleted: bool = False) -> None:
+        """Move the log's folder to `path` (in the same log directory). Blocks.
+
+        With `deleted` the folder may go at any time: nothing is written any more, and whoever still works on the log
+        is answered an error that leaves the directory online.
+        """
+        with self.lock:
+            self.is_deleted = deleted
+            try:
+                self.cache.files.rename(self.path, path)
+                self.cache.files.sync_directory(self.directory.path)
+            except OSError as error:
+                raise self.directory.failed(error, f"renaming {self.path}") from error
             self.path = path
             for segment in self.segments:
                 segment.move(path)
 
     # What the parts above share.
+
+    def _failed(self, error: OSError, doing: str, *, always_offline: bool = False) -> LogDirectoryError:
+        if self.is_deleted:
+            return LogDirectoryError(f"{doing} failed: the partition is deleted", shortage=True)
+        return self.directory.failed(error, doing, always_offline=always_offline)
 
     @contextmanager
     def storage_errors(self, doing: str) -> Iterator[None]:
@@ -554,7 +578,7 @@ class Log:
         try:
             yield
         except OSError as error:
-            raise self.directory.failed(error, f"{doing} {self.path}") from error
+            raise self._failed(error, f"{doing} {self.path}") from error
 
     def mark_unsynced(self, segments: Iterable[Segment]) -> None:
         """Their files are to be synced by the next flush."""
@@ -665,7 +689,7 @@ class Log:
         try:
             self.cache.files.truncate(fd, size)
         except OSError as error:
-            self.directory.failed(error, f"taking back a failed write to {self.path}")
+            self._failed(error, f"taking back a failed write to {self.path}")
 
     def _roll(self, base_offset: int) -> None:
         old = self.segments.active
@@ -692,7 +716,7 @@ class Log:
         try:
             self.write_leader_epochs()
         except OSError as error:
-            failure = self.directory.failed(error, f"writing the leader epochs of {self.path}")
+            failure = self._failed(error, f"writing the leader epochs of {self.path}")
             if not failure.shortage:
                 self.failure = failure
                 raise failure from error

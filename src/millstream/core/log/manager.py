@@ -14,6 +14,7 @@ the event loop at any time.
 from __future__ import annotations
 
 import asyncio
+import errno
 import heapq
 import logging
 import threading
@@ -40,6 +41,7 @@ from millstream.core.log.topic_partition import DELETE_SUFFIX, FUTURE_SUFFIX, ST
 from millstream.core.wire import ErrorCode, KafkaError
 
 RECOVERY_THREADS_PER_DIRECTORY: Final = 2
+UNLINK_AGAIN_MS: Final = 1000
 
 # The config of a partition's log, given its name and topic id; None where the metadata doesn't know it (it is stray).
 ConfigOf = Callable[[TopicPartition, bytes | None], LogConfig | None]
@@ -300,7 +302,7 @@ class LogManager:
         if log is not None:
             path = f"{log.directory.path}/{topic_partition.folder_with_suffix(DELETE_SUFFIX)}"
             log.release()
-            log.rename(path)
+            log.rename(path, deleted=True)
             self._doom(self._now_ms() + log.config.file_delete_delay_ms, (path,))
 
     def delete_old_segments(self, now_ms: int, high_watermarks: Mapping[TopicPartition, int]) -> int:
@@ -338,7 +340,10 @@ class LogManager:
                 except FileNotFoundError:
                     continue  # its folder went first
                 except OSError as error:
-                    self._directory_of(path).failed(error, f"deleting {path}")
+                    if error.errno == errno.ENOTEMPTY:  # somebody ended a file in it just now
+                        self._doom(now_ms + UNLINK_AGAIN_MS, (path,))
+                    else:
+                        self._directory_of(path).failed(error, f"deleting {path}")
 
     def expire_producers(self, now_ms: int) -> int:
         """Forget producers that have not written for producer.id.expiration.ms; return how many."""
