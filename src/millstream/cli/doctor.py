@@ -128,15 +128,19 @@ def _name(transaction: OpenTransaction) -> str:
 def _print(
     findings: Sequence[Finding], transactions: Sequence[OpenTransaction], aborted: Sequence[OpenTransaction]
 ) -> None:
-    # Long findings go on below themselves, so that the levels stand alone on the left.
+    console = out()
+    # On a terminal long findings go on below themselves, so that the levels stand alone on the left.
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
     for finding in findings:
         style = _STYLES[finding.level]
+        level = f"[{style}]{finding.level:<7}[/{style}]"
         text = f"[bold]{escape(finding.subject)}[/bold]: {escape(finding.text)}"
-        table.add_row(f"[{style}]{finding.level:<7}[/{style}]", text)
-    out().print(table)
+        if console.is_terminal:
+            table.add_row(level, text)
+        else:
+            console.print(f"{level}  {text}", soft_wrap=True)
+    if console.is_terminal:
+        console.print(table)
     for transaction in transactions:
         state = "aborted" if transaction in aborted else f"open since offset {transaction.first_offset}"
         done(f"transaction {_name(transaction)}: {state}")
