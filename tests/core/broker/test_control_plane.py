@@ -20,6 +20,11 @@ from millstream.core.log import Log, LogManager, TopicPartition
 from millstream.core.records import BatchBuilder
 from millstream.core.wire import ErrorCode, KafkaError
 from millstream.core.wire.messages.create_topics import CreatableTopic, CreateTopicsRequest
+from millstream.core.wire.messages.delete_records import (
+    DeleteRecordsPartition,
+    DeleteRecordsRequest,
+    DeleteRecordsTopic,
+)
 from millstream.core.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from millstream.core.wire.messages.incremental_alter_configs import (
     AlterableConfig,
@@ -278,6 +283,53 @@ def test_another_try_never_brings_a_deleted_topic_back(
     assert served.call(lambda broker: broker.partitions.get(name, 0)) is None
     assert served.call(lambda broker: tp in broker.logs.logs) is False
     assert served.call(lambda broker: broker.control.applier.problem()) is None
+
+
+def test_topics_come_and_go_under_load(tmp_path: Path) -> None:
+    """Deleted at once, made again under the same name, while others write, read, trim and retain: all stays online."""
+    settings = {"log.segment.delete.delay.ms": "0", "log.retention.check.interval.ms": "50", "log.retention.bytes": "9"}
+    rounds, stop = 12, threading.Event()
+    expected = {
+        ErrorCode.NONE,
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode.OFFSET_OUT_OF_RANGE,
+        ErrorCode.KAFKA_STORAGE_ERROR,  # a write that was under way when the partition went
+    }
+    with BrokerThread(tmp_path, settings) as served, RawConnection(served.bootstrap_servers) as raw:
+
+        def load(ask: Callable[[RawConnection], int]) -> set[int]:
+            codes = set()
+            with RawConnection(served.bootstrap_servers) as own:
+                while not stop.is_set():
+                    codes.add(ask(own))
+            return codes
+
+        record = batch(50_000)
+        partition = DeleteRecordsPartition(partition_index=0, offset=-1)
+        trim = DeleteRecordsRequest(topics=[DeleteRecordsTopic(name="t", partitions=[partition])], timeout_ms=1000)
+        asks: list[Callable[[RawConnection], int]] = [
+            lambda own: own.produce("t", 0, record, acks=1).error_code,
+            lambda own: own.produce("t", 1, record).error_code,
+            lambda own: int(own.fetch("t", 0, 0).error_code),
+            lambda own: int(own.call(trim).topics[0].partitions[0].error_code),
+        ]
+        with ThreadPoolExecutor(len(asks)) as pool:
+            loads = [pool.submit(load, ask) for ask in asks]
+            try:
+                for _ in range(rounds):
+                    raw.create_topic("t", 2)
+                    wait_until(lambda: raw.offset("t", 1) > 3, 30, "records arrive")
+                    delete_topic(raw, "t")
+            finally:
+                stop.set()
+            for each in loads:
+                codes = each.result(30)
+                assert ErrorCode.NONE in codes
+                assert codes <= expected
+        assert served.call(lambda broker: [d.offline_reason for d in broker.logs.directories]) == [None]
+        assert served.call(lambda broker: broker.control.applier.problem()) is None
+        assert served.call(lambda broker: len(broker.partitions)) == 0
+        assert served.call(lambda broker: broker.purgatory.waiters_count) == 0
 
 
 def test_a_partition_that_lands_on_a_failing_directory_is_not_led(
