@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.broker_thread import BrokerThread
 
+from millstream.core.broker import Broker
 from millstream.core.records import BatchBuilder, Compression, iter_batches, iter_records
 from millstream.core.wire import ErrorCode
 from millstream.core.wire.messages.produce import (
@@ -136,7 +137,7 @@ def _wrong_count() -> bytes:
         (lambda: batch() + batch(), ErrorCode.INVALID_RECORD),
         (lambda: batch(value=b"x" * 2_000_000), ErrorCode.MESSAGE_TOO_LARGE),
         (lambda: batch(control=True, producer=(1, 0, 0)), ErrorCode.INVALID_RECORD),
-        (lambda: batch(transactional=True, producer=(1, 0, 0)), ErrorCode.INVALID_TXN_STATE),
+        (lambda: batch(transactional=True, producer=(1, 0, 0)), ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
         (lambda: batch(timestamp=now_ms() + 7_200_000), ErrorCode.INVALID_TIMESTAMP),
     ],
     ids=["truncated", "magic", "count", "empty", "two", "large", "control", "transactional", "future"],
@@ -192,9 +193,18 @@ def test_a_failed_acks_0_ends_the_connection(served: BrokerThread, new_name: Cal
             connection.receive()
 
 
-def test_min_insync_replicas_is_held_for_acks_all_only(raw: RawConnection, new_name: Callable[[], str]) -> None:
+def test_min_insync_replicas_is_held_for_acks_all_only(
+    served: BrokerThread, raw: RawConnection, new_name: Callable[[], str]
+) -> None:
     topic = new_name()
     raw.create_topic(topic, min_insync_replicas=2)
+    # One of one replica is all there can be (KIP-966).
+    assert raw.produce(topic, 0, batch(), acks=-1).error_code == ErrorCode.NONE
+
+    def set_isr(broker: Broker, isr: tuple[int, ...]) -> None:
+        broker.partitions.leader(topic, 0).isr = isr
+
+    served.call(lambda broker: set_isr(broker, ()))
     assert raw.produce(topic, 0, batch(), acks=-1).error_code == ErrorCode.NOT_ENOUGH_REPLICAS
     assert raw.produce(topic, 0, batch(), acks=1).error_code == ErrorCode.NONE
 

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from millstream.core.log import Log
 
 READ_COMMITTED: Final = 1
+# Errors that Kafka answers with an empty list of aborted transactions, where others have none at all.
+_WITHOUT_PARTITION: Final = frozenset(
+    {ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID, ErrorCode.TOPIC_AUTHORIZATION_FAILED}
+)
 # Read memory that a fetch takes before it reads: what it finds beyond that is limited by what is free.
 RESERVED_SIZE_BYTES: Final = 64 * 1024
 # When read memory is taken by clients that do not read, look again after this.
@@ -138,10 +142,16 @@ class _Fetch:
             self._answer_error(target, KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"no read on {topic}"), None)
             return None
         try:
-            return broker.partitions.leader(topic, target.index, target.current_leader_epoch)
+            partition = broker.partitions.leader(topic, target.index, target.current_leader_epoch)
         except KafkaError as error:
             self._answer_error(target, error, None)
             return None
+        if self._by_topic_id and partition.topic_id != target.topic_id:
+            # The topic was made anew under its name, and the old one's partitions are still here.
+            anew = KafkaError(ErrorCode.UNKNOWN_TOPIC_ID, f"{topic} is being made anew")
+            self._answer_error(target, anew, None)
+            return None
+        return partition
 
     def _prepare(self, target: FetchTarget, partition: Partition) -> tuple[Log, int, int, bool] | None:
         """Return what to read; None where there is nothing and the target is answered."""
@@ -150,7 +160,12 @@ class _Fetch:
         offset = target.fetch_offset
         end_offset = partition.last_stable_offset if self._read_committed else partition.high_watermark
         if target.last_fetched_epoch >= 0:
-            epoch, epoch_end_offset = log.end_offset_for_epoch(target.last_fetched_epoch)
+            epoch, epoch_end_offset = partition.end_offset_for_epoch(target.last_fetched_epoch)
+            if epoch < 0 or epoch_end_offset < 0:
+                # No epoch to go back to: the client has to start anew.
+                error = OffsetOutOfRangeError(offset, log.log_start_offset, partition.high_watermark)
+                self._answer_error(target, error, partition)
+                return None
             if epoch < target.last_fetched_epoch or epoch_end_offset < offset:
                 data = self._data(target, partition, log)
                 data.diverging_epoch = EpochEndOffset(epoch=epoch, end_offset=epoch_end_offset)
@@ -232,7 +247,7 @@ class _Fetch:
             partition_index=target.index,
             error_code=error.code,
             high_watermark=-1,
-            aborted_transactions=None,
+            aborted_transactions=[] if error.code in _WITHOUT_PARTITION else None,
             records=b"",
         )
         self._answers.append((target, data))

@@ -29,6 +29,8 @@ def init_producer_id(
         Operation.WRITE, ResourceType.TOPIC, _ANY_TOPIC
     ):
         return _refusal(ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
+    if (request.producer_id == _NONE) != (request.producer_epoch == _NONE):
+        return _refusal(ErrorCode.INVALID_REQUEST)
     # Without a transactional id Kafka ignores the id and the epoch that a client sends, and so do we.
     producer_id = broker.producer_ids.take_now()
     if producer_id is not None:
@@ -46,6 +48,7 @@ async def _take(broker: Broker) -> InitProducerIdResponse:
 
 
 _ANY_TOPIC: Final = "*"
+_NONE: Final = -1
 
 
 def _refusal(code: ErrorCode) -> InitProducerIdResponse:

@@ -6,6 +6,7 @@ Special timestamps:  -1 latest   -2 earliest   -3 the record with the greatest t
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from millstream.core.broker.context import Operation, RequestContext, ResourceType
@@ -42,8 +43,17 @@ def list_offsets(
     searches: list[tuple[ListOffsetsPartitionResponse, Partition, int, int]] = []
     topics = []
     for topic in request.topics:
-        responses = []
+        responses: list[ListOffsetsPartitionResponse] = []
+        counts = Counter(asked.partition_index for asked in topic.partitions)
         for asked in topic.partitions:
+            if counts[asked.partition_index] != 1:
+                if counts[asked.partition_index]:
+                    counts[asked.partition_index] = 0
+                    code = ErrorCode.INVALID_REQUEST
+                    responses.append(
+                        ListOffsetsPartitionResponse(partition_index=asked.partition_index, error_code=code)
+                    )
+                continue
             response = ListOffsetsPartitionResponse(partition_index=asked.partition_index)
             responses.append(response)
             try:
@@ -102,6 +112,8 @@ def _answer_end(
         log = partition.log
         assert log is not None, f"{partition} leads without a log"
         response.leader_epoch = log.leader_epochs.epoch_for_offset(partition.log_start_offset)
+        if response.leader_epoch < 0 and partition.log_start_offset == partition.log_end_offset:
+            response.leader_epoch = partition.leader_epoch
     else:
         return False
     return True

@@ -28,6 +28,8 @@ from millstream.core.wire.messages.metadata import (
 if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
 
+# Topics may be asked for by their id (KIP-516).
+BY_ID_FROM_VERSION: Final = 12
 INTERNAL_TOPICS: Final = frozenset({"__consumer_offsets", "__transaction_state"})
 _TOPIC_OPERATIONS: Final = (
     Operation.READ,
@@ -58,6 +60,10 @@ def metadata(
     asked = request.topics
     if asked is not None and version == 0 and not asked:
         asked = None  # version 0 has no other way to ask for all topics
+    if asked is not None and any(_is_invalid(topic, version) for topic in asked):
+        # The request as a whole: no broker is named either.
+        answers = [_error(ErrorCode.INVALID_REQUEST, topic.name or "", topic.topic_id) for topic in asked]
+        return MetadataResponse(topics=answers, cluster_id=broker.metadata.image.cluster_id, controller_id=-1)
     missing = _to_create(broker, request, asked, context)
     if missing:
         return Delayed.from_coroutine(broker.loop, _create_and_answer(broker, request, asked, context, missing))
@@ -78,6 +84,11 @@ def metadata(
         body = encode(_response(broker, request, asked, context, {}), version)
         cache.put(key, body)
     return Encoded(body)
+
+
+def _is_invalid(topic: MetadataRequestTopic, version: int) -> bool:
+    """Whether a topic is asked for in a way that its version knows not."""
+    return version < BY_ID_FROM_VERSION and (topic.name is None or topic.topic_id != ZERO_UUID)
 
 
 def _names(asked: Sequence[MetadataRequestTopic] | None) -> tuple[str, ...] | None:
@@ -171,7 +182,8 @@ def _response(
             if context.permits(Operation.DESCRIBE, ResourceType.TOPIC, topic.name)
         ]
     else:
-        response.topics = [_asked(broker, image, topic, request, context, errors) for topic in asked]
+        once = {(topic.name, topic.topic_id): topic for topic in asked}.values()
+        response.topics = [_asked(broker, image, topic, request, context, errors) for topic in once]
     if request.include_cluster_authorized_operations:
         response.cluster_authorized_operations = sum(
             1 << operation for operation in _CLUSTER_OPERATIONS if context.permits_cluster(operation)
@@ -199,9 +211,9 @@ def _asked(
     if topic is not None:
         return _topic(broker, topic, request, context)
     if by_id:
-        return _error(ErrorCode.UNKNOWN_TOPIC_ID, None if context.api_version >= 12 else "", asked.topic_id)
+        return _error(ErrorCode.UNKNOWN_TOPIC_ID, None, asked.topic_id)
     if asked.name is None:
-        return _error(ErrorCode.INVALID_REQUEST, None if context.api_version >= 12 else "")
+        return _error(ErrorCode.INVALID_REQUEST, None)
     code = errors.get(asked.name)
     if code is None or code is ErrorCode.TOPIC_ALREADY_EXISTS:
         try:
@@ -209,11 +221,14 @@ def _asked(
             code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         except KafkaError as error:
             code = error.code
-    return _error(code, asked.name)
+    answer = _error(code, asked.name)
+    if request.include_topic_authorized_operations:
+        answer.topic_authorized_operations = _topic_operations(asked.name, context)
+    return answer
 
 
 def _error(code: ErrorCode, name: str | None, topic_id: bytes = ZERO_UUID) -> MetadataResponseTopic:
-    return MetadataResponseTopic(error_code=code, name=name, topic_id=topic_id)
+    return MetadataResponseTopic(error_code=code, name=name, topic_id=topic_id, is_internal=name in INTERNAL_TOPICS)
 
 
 def _topic(
@@ -245,9 +260,12 @@ def _topic(
         name=topic.name, topic_id=topic.topic_id, is_internal=topic.name in INTERNAL_TOPICS, partitions=partitions
     )
     if request.include_topic_authorized_operations:
-        response.topic_authorized_operations = sum(
-            1 << operation
-            for operation in _TOPIC_OPERATIONS
-            if context.permits(operation, ResourceType.TOPIC, topic.name)
-        )
+        response.topic_authorized_operations = _topic_operations(topic.name, context)
     return response
+
+
+def _topic_operations(name: str, context: RequestContext) -> int:
+    """What the one who asks may do to a topic, as bits."""
+    return sum(
+        1 << operation for operation in _TOPIC_OPERATIONS if context.permits(operation, ResourceType.TOPIC, name)
+    )

@@ -41,7 +41,5 @@ def offset_for_leader_epoch(
 
 def _end_offset(broker: Broker, topic: str, asked: OffsetForLeaderPartition) -> EpochEndOffset:
     partition = broker.partitions.leader(topic, asked.partition, asked.current_leader_epoch)
-    log = partition.log
-    assert log is not None, f"{partition} leads without a log"
-    epoch, end_offset = log.end_offset_for_epoch(asked.leader_epoch)
+    epoch, end_offset = partition.end_offset_for_epoch(asked.leader_epoch)
     return EpochEndOffset(partition=asked.partition, leader_epoch=epoch, end_offset=end_offset)

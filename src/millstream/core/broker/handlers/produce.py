@@ -61,19 +61,19 @@ class _Produce:
     def start(self) -> None:
         """Accept the batches of all partitions."""
         request, context = self._request, self._context
-        refusal = self._refusal()
+        refused_acks, refused_transaction = self._refusals()
         for topic in request.topic_data:
             allowed = context.permits(Operation.WRITE, ResourceType.TOPIC, topic.name)
             responses = []
             for data in topic.partition_data:
                 response = PartitionProduceResponse(index=data.index, base_offset=-1)
                 responses.append(response)
-                if refusal is not None:
-                    _set_error(response, refusal)
+                if refused_transaction is not None:
+                    _set_error(response, refused_transaction)
                 elif not allowed:
                     _set_error(response, KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"no write on {topic.name}"))
                 else:
-                    self._append(topic.name, data, response)
+                    self._append(topic.name, data, response, refused_acks)
             self._topics.append(TopicProduceResponse(name=topic.name, partition_responses=responses))
         self._started = True
         self._maybe_complete()
@@ -86,21 +86,34 @@ class _Produce:
                     return f"{topic.name}-{response.index}: {response.error_message}"
         return None
 
-    def _refusal(self) -> KafkaError | None:
+    def _refusals(self) -> tuple[KafkaError | None, KafkaError | None]:
+        """Return what stands against the request's acks (of partitions that are there), and against all of it."""
         request = self._request
+        acks = transaction = None
         if request.acks not in ACKS:
-            return KafkaError(ErrorCode.INVALID_REQUIRED_ACKS, f"acks is {request.acks}; use 0, 1 or -1")
+            acks = KafkaError(ErrorCode.INVALID_REQUIRED_ACKS, f"acks is {request.acks}; use 0, 1 or -1")
         if request.transactional_id is not None:
             # Clients take this code for final; others they would ask again, for ever.
-            return KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "this broker serves no transactions")
-        return None
+            transaction = KafkaError(
+                ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "this broker serves no transactions"
+            )
+        return acks, transaction
 
-    def _append(self, topic: str, data: PartitionProduceData, response: PartitionProduceResponse) -> None:
+    def _append(
+        self,
+        topic: str,
+        data: PartitionProduceData,
+        response: PartitionProduceResponse,
+        refused_acks: KafkaError | None,
+    ) -> None:
         try:
             partition = self._broker.partitions.leader(topic, data.index)
             partition.metrics.produce_requests += 1
         except KafkaError as error:
             _set_error(response, error)
+            return
+        if refused_acks is not None:
+            _set_error(response, refused_acks)
             return
         records = b"" if data.records is None else data.records
         copy = self._acks == 0 or not self._context.holds_frame
@@ -109,7 +122,7 @@ class _Produce:
         except KafkaError as error:
             partition.metrics.failed_produce_requests += 1
             partition.metrics.bytes_rejected += len(records)
-            _set_error(response, error)
+            _set_append_error(response, error, partition)
             return
         if isinstance(result, Delayed):
             self._opening_count += 1
@@ -124,7 +137,7 @@ class _Produce:
             self._accept(response, partition, delayed.result())
         except KafkaError as error:
             partition.metrics.failed_produce_requests += 1
-            _set_error(response, error)
+            _set_append_error(response, error, partition)
         self._maybe_complete()
 
     def _accept(self, response: PartitionProduceResponse, partition: Partition, reservation: Reservation) -> None:
@@ -150,6 +163,26 @@ class _Produce:
             waiting[0][1].when_acked(self._maybe_complete)
         elif not self._opening_count:
             self.delayed.complete(ProduceResponse(responses=self._topics))
+
+
+# Errors that say nothing of the log's start.
+_WITHOUT_LOG_START: Final = frozenset(
+    {
+        ErrorCode.MESSAGE_TOO_LARGE,
+        ErrorCode.RECORD_LIST_TOO_LARGE,
+        ErrorCode.CORRUPT_MESSAGE,
+        ErrorCode.KAFKA_STORAGE_ERROR,
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
+
+
+def _set_append_error(response: PartitionProduceResponse, error: KafkaError, partition: Partition) -> None:
+    _set_error(response, error)
+    if error.code not in _WITHOUT_LOG_START:
+        response.log_start_offset = partition.log_start_offset
 
 
 def _set_error(response: PartitionProduceResponse, error: KafkaError) -> None:
