@@ -21,6 +21,7 @@ COMMANDS = [
     ("topics", "create"),
     ("topics", "alter"),
     ("topics", "delete"),
+    ("topics", "trim"),
     ("configs", "describe"),
     ("configs", "set"),
     ("configs", "delete"),
@@ -109,7 +110,7 @@ def test_a_group_without_a_command_shows_its_help(offline: CommandLine) -> None:
         [sys.executable, "-m", "millstream", "topics"], capture_output=True, text=True, env=offline.environment
     )
     assert done.returncode == 2
-    assert done.stdout.count("List, describe, create, alter and delete topics.") == 1
+    assert done.stdout.count("List, describe, create, alter, trim and delete topics.") == 1
     assert done.stderr == ""
 
 

@@ -74,6 +74,25 @@ def test_every_topic_is_described_or_only_partitions_in_trouble(millstream: Comm
         assert (result.out, result.err) == ("", "there is no such partition\n")
 
 
+def test_records_are_trimmed_by_offset_and_by_time(millstream: CommandLine, topic_name: TopicName) -> None:
+    name = topic_name()
+    millstream("topics", "create", name, "-p", "2")
+    millstream("produce", name, "-p", "0", stdin="a\nb\nc\n")
+    assert "--yes" in millstream("topics", "trim", name, "--offset", "1", code=1).err
+    trimmed = millstream("topics", "trim", name, "-p", "0", "--offset", "1", "--yes")
+    assert trimmed.out == f"{name}-0: starts at offset 1\n"
+    assert millstream("consume", name).out == "b\nc\n"
+    assert "offset 9 is past its end" in millstream("topics", "trim", name, "--offset", "9", "-y", code=1).err
+    assert millstream("topics", "trim", name, "--time", "1970-01-02", "-y", "--json").json == [
+        {"topic": name, "partition": 0, "earliest": 1},
+        {"topic": name, "partition": 1, "earliest": 0},
+    ]
+    millstream("topics", "trim", name, "--time", "latest", "--yes")
+    assert [one["earliest"] for one in millstream("offsets", name, "--json").json] == [3, 0]
+    for wrong in ((), ("--offset", "1", "--time", "latest")):
+        assert "give one of" in millstream("topics", "trim", name, "-y", *wrong, code=2).err
+
+
 def test_one_bad_topic_does_not_keep_the_others_from_being_made(millstream: CommandLine, topic_name: TopicName) -> None:
     good = topic_name()
     result = millstream("topics", "create", "no spaces", good, code=1)

@@ -1,4 +1,4 @@
-"""`millstream topics`: list, describe, create, alter, delete."""
+"""`millstream topics`: list, describe, create, alter, delete, trim."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from millstream.cli.offsets import parse_time
 from millstream.cli.options import (
     BOOTSTRAP_DEFAULT,
     TIMEOUT_DEFAULT_S,
@@ -16,6 +17,7 @@ from millstream.cli.options import (
     examples,
     on_cluster,
     parse_pairs,
+    partitions_of,
 )
 from millstream.cli.output import done, fail, note, out, print_json, print_table
 from millstream.core.client import (
@@ -30,13 +32,14 @@ from millstream.core.client import (
     TopicPartition,
     create_partitions,
     create_topics,
+    delete_records,
     delete_topics,
     describe_configs,
     list_offsets,
 )
 from millstream.core.wire import ErrorCode, KafkaError, uuid_text
 
-_group = typer.Typer(no_args_is_help=True, help="List, describe, create, alter and delete topics.")
+_group = typer.Typer(no_args_is_help=True, help="List, describe, create, alter, trim and delete topics.")
 _Names = Annotated[list[str], typer.Argument(metavar="TOPIC", help="Topic names.", show_default=False)]
 
 
@@ -173,11 +176,63 @@ def delete(
 ) -> None:
     """Delete topics with all their records."""
     if not yes:
-        if not sys.stdin.isatty():
-            fail("deleting a topic cannot be undone: say --yes where nobody can be asked")
-        typer.confirm(f"Delete {', '.join(names)} with all records?", abort=True, err=True)
+        _ask("deleting a topic", f"Delete {', '.join(names)} with all records?")
     results = on_cluster(bootstrap, timeout, lambda client: delete_topics(client, dict.fromkeys(names)))
     _report(results, "deleted", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if if_exists else None, as_json)
+
+
+@_group.command(
+    epilog=examples(
+        "millstream topics trim flights --partition 0 --offset 1000",
+        "millstream topics trim flights --time 2026-03-01T00:00:00Z --yes",
+        "millstream topics trim flights --time latest  # every record",
+    )
+)
+def trim(
+    name: Annotated[str, typer.Argument(metavar="TOPIC", help="Whose records.")],
+    offset: Annotated[
+        int | None, typer.Option("--offset", "-o", metavar="N", min=0, help="Delete what is before this offset.")
+    ] = None,
+    when: Annotated[
+        str | None, typer.Option("--time", metavar="WHEN", help="Delete what is before this time, as for `offsets`.")
+    ] = None,
+    partition: Annotated[
+        list[int] | None, typer.Option("--partition", "-p", metavar="N", help="Only this one; repeatable.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT_S,
+    as_json: Json = False,
+) -> None:
+    """Delete the records before an offset or a time: the partitions start there from now on."""
+    if (offset is None) == (when is None):
+        raise typer.BadParameter("give one of --offset, --time")
+    timestamp = None if when is None else parse_time(when)
+    if not yes:
+        _ask("deleting records", f"Delete the records of {name} before {when or f'offset {offset}'}?")
+
+    async def work(client: Client) -> dict[TopicPartition, int]:
+        wanted = await partitions_of(client, name, partition)
+        if timestamp is None:
+            assert offset is not None
+            return await delete_records(client, dict.fromkeys(wanted, offset))
+        found = await list_offsets(client, dict.fromkeys(wanted, timestamp))
+        # No record that young: all of them are older.
+        return await delete_records(client, {tp: at.offset if at.offset >= 0 else LATEST for tp, at in found.items()})
+
+    starts = sorted(on_cluster(bootstrap, timeout, work).items())
+    if as_json:
+        print_json([{"topic": tp.topic, "partition": tp.partition, "earliest": start} for tp, start in starts])
+    else:
+        for tp, start in starts:
+            done(f"{tp}: starts at offset {start}")
+
+
+def _ask(deed: str, question: str) -> None:
+    """Have a person confirm; where there is none, fail."""
+    if not sys.stdin.isatty():
+        fail(f"{deed} cannot be undone: say --yes where nobody can be asked")
+    typer.confirm(question, abort=True, err=True)
 
 
 def _report(

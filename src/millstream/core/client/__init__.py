@@ -24,7 +24,7 @@ from millstream.core.client.admin import (
 from millstream.core.client.client import Client
 from millstream.core.client.cluster import BrokerNode, Cluster, PartitionInfo, TopicInfo, TopicPartition
 from millstream.core.client.fetcher import Fetched, Fetcher
-from millstream.core.client.offsets import EARLIEST, LATEST, MAX_TIMESTAMP, LogOffset, list_offsets
+from millstream.core.client.offsets import EARLIEST, LATEST, MAX_TIMESTAMP, LogOffset, delete_records, list_offsets
 from millstream.core.client.partitioner import KeylessPartitioner, partition_of_key
 from millstream.core.client.producer import Producer, init_producer_id
 
@@ -52,6 +52,7 @@ __all__ = [
     "alter_configs",
     "create_partitions",
     "create_topics",
+    "delete_records",
     "delete_topics",
     "describe_configs",
     "init_producer_id",

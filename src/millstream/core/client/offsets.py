@@ -1,4 +1,4 @@
-"""Offsets in logs: either end, by timestamp, at the largest timestamp (ListOffsets, KIP-79, KIP-734)."""
+"""Offsets in logs: either end, by timestamp (KIP-79, KIP-734); and moving the start of a log (KIP-107)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import Final, NamedTuple
 from millstream.core.client.client import Client
 from millstream.core.client.cluster import TopicPartition
 from millstream.core.wire import ErrorCode, KafkaError, error_code
+from millstream.core.wire.messages.delete_records import (
+    DeleteRecordsPartition,
+    DeleteRecordsRequest,
+    DeleteRecordsResponse,
+    DeleteRecordsTopic,
+)
 from millstream.core.wire.messages.list_offsets import (
     ListOffsetsPartition,
     ListOffsetsRequest,
@@ -77,5 +83,54 @@ async def _ask(
             else:
                 client.forget([tp.topic])
                 failed = failed or KafkaError(code, f"offsets of {tp}: {code.sentence}")
+    if failed is not None:
+        raise failed
+
+
+async def delete_records(
+    client: Client, offsets: Mapping[TopicPartition, int], *, timeout_ms: int | None = None
+) -> dict[TopicPartition, int]:
+    """Drop, per partition, every record before an offset (LATEST: every record); return where each log starts now.
+
+    Raises KafkaError for the first partition that has an error; others may have been changed.
+    """
+    starts: dict[TopicPartition, int] = {}
+
+    async def ask_the_rest() -> dict[TopicPartition, int]:
+        rest = [tp for tp in offsets if tp not in starts]
+        for node, partitions in (await client.leaders(rest, timeout_ms=timeout_ms)).items():
+            await _delete(client, node, {tp: offsets[tp] for tp in partitions}, starts, timeout_ms)
+        return starts
+
+    return await client.retried(ask_the_rest, timeout_ms=timeout_ms)
+
+
+async def _delete(
+    client: Client,
+    node: int,
+    offsets: Mapping[TopicPartition, int],
+    starts: dict[TopicPartition, int],
+    timeout_ms: int | None,
+) -> None:
+    topics: dict[str, DeleteRecordsTopic] = {}
+    for tp, offset in offsets.items():
+        topic = topics.setdefault(tp.topic, DeleteRecordsTopic(name=tp.topic))
+        topic.partitions.append(DeleteRecordsPartition(partition_index=tp.partition, offset=offset))
+    wait_ms = client.request_timeout_ms if timeout_ms is None else timeout_ms
+    request = DeleteRecordsRequest(topics=list(topics.values()), timeout_ms=wait_ms)
+    response: DeleteRecordsResponse = await client.request(request, node=node, timeout_ms=timeout_ms)
+    failed: KafkaError | None = None
+    for answered in response.topics:
+        for partition in answered.partitions:
+            tp = TopicPartition(answered.name, partition.partition_index)
+            code = error_code(partition.error_code)
+            if code is ErrorCode.NONE:
+                starts[tp] = partition.low_watermark
+                continue
+            client.forget([tp.topic])
+            sentence = code.sentence
+            if code is ErrorCode.OFFSET_OUT_OF_RANGE:
+                sentence = f"offset {offsets[tp]} is past its end; `millstream offsets` shows what is there"
+            failed = failed or KafkaError(code, f"records of {tp} were not deleted: {sentence}")
     if failed is not None:
         raise failed
