@@ -203,7 +203,8 @@ def fetched(
         topic_id = (id_of(side) if id_of is not None else side.id_of(topic)) if version >= 13 else ZERO_UUID
         asked = []
         for index, offset, *rest in partitions:
-            limit, leader_epoch, fetched_epoch = [*rest, *[1 << 20, -1, -1][len(rest) :]]
+            limits = [*rest, *(1 << 20, -1, -1)[len(rest) :]]
+            limit, leader_epoch, fetched_epoch = limits
             asked.append(
                 fetch.FetchPartition(
                     partition=index,
