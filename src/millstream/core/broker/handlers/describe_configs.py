@@ -103,6 +103,22 @@ def _broker_configs(broker: Broker, name: str) -> Iterable[DescribeConfigsResour
         )
     for entry in broker.control.applier.broker_config().values():
         yield _shown(entry, read_only=entry.key.dynamic is UpdateMode.READ_ONLY)
+    yield from _unknown_broker_configs(broker)
+
+
+def _unknown_broker_configs(broker: Broker) -> Iterable[DescribeConfigsResourceResult]:
+    """Stored configs that no table here knows: whether they are secrets is not known either, so none is shown."""
+    own, every = broker.metadata.image.dynamic_configs(broker.config.node_id)
+    for name in sorted({*own, *every} - set(BROKER_CONFIGS)):
+        source = ConfigSource.DYNAMIC_BROKER_CONFIG if name in own else ConfigSource.DYNAMIC_DEFAULT_BROKER_CONFIG
+        yield DescribeConfigsResourceResult(
+            name=name,
+            value=None,
+            read_only=True,
+            config_source=source,
+            is_sensitive=True,
+            synonyms=[DescribeConfigsSynonym(name=name, value=None, source=source)],
+        )
 
 
 def _default_broker_configs(broker: Broker) -> Iterable[DescribeConfigsResourceResult]:
