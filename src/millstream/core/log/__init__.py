@@ -12,7 +12,8 @@ from millstream.core.log.errors import (
     OffsetOutOfRangeError,
 )
 from millstream.core.log.files import FileSystem
-from millstream.core.log.log import Log, Reservation
+from millstream.core.log.log import Log
+from millstream.core.log.log_appends import Reservation
 from millstream.core.log.log_reader import LogRead
 from millstream.core.log.manager import LogManager
 from millstream.core.log.producer_state import ProducerEntry

@@ -204,6 +204,13 @@ class LogDirectory:
         """Return what to raise for an operation on an offline directory."""
         return LogDirectoryError(f"log directory {self.path} is offline: {self.offline_reason}")
 
+    def _broke(self, error: Exception, doing: str) -> LogDirectoryError:
+        # A mistake of ours, not the disk's. What the log says of itself may be wrong now, so nothing is added to it,
+        # and whoever waits is told.
+        _logger.error("%s: unexpected failure", doing, exc_info=error)
+        self.take_offline(f"{doing} failed unexpectedly: {error!r}")
+        return self.offline_error()
+
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         if self.loop is None:
             function(*arguments)
@@ -222,6 +229,8 @@ class LogDirectory:
             offset = log.write_reserved(generation)
         except LogDirectoryError as error:
             failure = error
+        except Exception as error:  # noqa: BLE001
+            failure = log.failure = self._broke(error, f"writing {log.path}")
         self._call(self._written, log, time.perf_counter_ns() - started, offset, failure, on_written)
 
     def _written(
@@ -244,6 +253,8 @@ class LogDirectory:
             offset = log.flush()
         except LogDirectoryError as error:
             failure = error
+        except Exception as error:  # noqa: BLE001
+            failure = self._broke(error, f"syncing {log.path}")
         for on_flushed in waiters:
             self._call(on_flushed, offset, failure)
 

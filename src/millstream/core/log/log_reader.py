@@ -133,13 +133,15 @@ class LogReader:
         buffer: bytearray | memoryview | None = None,
     ) -> LogRead:
         """Read batches that hold offsets from `offset` on and end before `end_offset`; see `Log.read`."""
-        remembered = self._positions.get(offset)
+        positions = self._positions
+        remembered = positions.get(offset)
         if remembered is not None:
             segment, position = remembered
             slack, by_index = 0, False
         else:
             found = self._segments.holding(offset)
-            assert found is not None, f"{self._name}: {offset} lies before the first segment"
+            if found is None:  # it went while we were on our way
+                raise OSError(errno.ENOENT, f"{self._name}: {offset} lies before the first segment")
             segment = found
             position = self._skip_damage(segment, segment.position_before(offset, wait=wait), offset)
             slack = 4096 + HEADER_SIZE
@@ -170,7 +172,7 @@ class LogReader:
                     position = self._distrust_index(segment, offset, wait=wait)
                     continue
             if end > start:
-                self._remember(next_offset, segment, position + end)
+                self._remember(positions, next_offset, segment, position + end)
                 if end - start <= size_bytes_max:
                     self._size_hint = 0
                 return LogRead(data[start:end], first_offset, next_offset)
@@ -204,8 +206,9 @@ class LogReader:
         first_offset = self._walk_to(segment, position)[0]
         following = self._segments.after(segment)
         next_base = self._end_offset() if following is None else following.base_offset
+        opened = segment.files()
         found = find_valid_batch(
-            self._cache.files, segment.files().log_fd, position, segment.size_bytes, first_offset, next_base - 1
+            self._cache.files, opened.log_fd, position, segment.size_bytes, first_offset, next_base - 1
         )
         if found is not None:
             return CorruptRange(segment.base_offset, position, found[0], first_offset, found[1])
@@ -219,7 +222,10 @@ class LogReader:
         opened = segment.opened
         if not wait and (opened is None or (self._cold_bytes and not self._is_tail(segment, position))):
             raise BlockingIOError(segment.stem)
-        fd = segment.files().log_fd
+        if opened is None:
+            opened = segment.files()
+        opened.used = True
+        fd = opened.log_fd
         files = self._cache.files
         target = memoryview(bytearray(size)) if buffer is None else memoryview(buffer)[:size]
         if wait:
@@ -306,8 +312,10 @@ class LogReader:
         data = self._read_at(segment, position, size, wait=True, buffer=None)
         return check_batches(data, 0, len(data), 0, new_rows(1), True)[0] == 1
 
-    def _remember(self, offset: int, segment: Segment, position: int) -> None:
-        positions = self._positions
+    def _remember(
+        self, positions: dict[int, tuple[Segment, int]], offset: int, segment: Segment, position: int
+    ) -> None:
+        # `positions` are those of the read's beginning: what it found in a log that was truncated since goes with them.
         positions[offset] = (segment, position)
         if len(positions) > _POSITIONS_MAX:
             with self._lock:

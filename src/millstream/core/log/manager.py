@@ -302,7 +302,7 @@ class LogManager:
         if log is not None:
             path = f"{log.directory.path}/{topic_partition.folder_with_suffix(DELETE_SUFFIX)}"
             log.release()
-            log.rename(path, deleted=True)
+            log.rename(path, "the partition is deleted")
             self._doom(self._now_ms() + log.config.file_delete_delay_ms, (path,))
 
     def delete_old_segments(self, now_ms: int, high_watermarks: Mapping[TopicPartition, int]) -> int:
@@ -487,7 +487,7 @@ class LogManager:
         path = f"{log.directory.path}/{log.topic_partition.folder_with_suffix(STRAY_SUFFIX)}"
         _logger.error("%s belongs to an earlier topic of that name; it is kept as %s", log.path, path)
         log.release()
-        log.rename(path)
+        log.rename(path, "it belongs to an earlier topic")
 
     @staticmethod
     def _files_of(directories: Sequence[LogDirectory]) -> FileSystem:

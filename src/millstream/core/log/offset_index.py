@@ -34,36 +34,37 @@ assert ENTRY_SIZE == 8, ENTRY_SIZE
 class OffsetIndex:
     """The entries of one segment: `stored_count` in the file, the newest ones in memory."""
 
-    __slots__ = ("_offsets", "_positions", "base_offset", "stored_count")
+    __slots__ = ("_tail", "base_offset", "stored_count")
 
     def __init__(self, base_offset: int, stored_count: int) -> None:
         self.base_offset = base_offset
         # Entries in the file. Grows when the tail is stored; a sealed segment has no tail.
         self.stored_count = stored_count
-        # The tail: relative offsets and positions. Replaced, never shortened, so that a reader's view stays whole.
-        self._offsets = array("I")
-        self._positions = array("I")
+        # The tail: relative offsets and positions. Replaced as a pair, never shortened, so that a reader's view stays
+        # whole.
+        self._tail = (array("I"), array("I"))
 
     def __len__(self) -> int:
-        return self.stored_count + len(self._offsets)
+        return self.stored_count + len(self._tail[0])
 
     @property
     def tail_count(self) -> int:
         """Entries that are not in the file yet."""
-        return len(self._offsets)
+        return len(self._tail[0])
 
     def append(self, last_offset: int, position: int) -> None:
         """Add the entry of the batch at `position` that ends with `last_offset`."""
         relative = last_offset - self.base_offset
         assert 0 <= relative <= RELATIVE_OFFSET_MAX, f"{last_offset} lies outside the segment at {self.base_offset}"
         assert position > 0, "the segment's start needs no entry"
-        self._positions.append(position)
-        self._offsets.append(relative)
+        offsets, positions = self._tail
+        positions.append(position)
+        offsets.append(relative)
 
     def lookup(self, offset: int, read: Read) -> int:
         """Return the position of the last indexed batch that ends at or before `offset`; 0 where there is none."""
         relative = offset - self.base_offset
-        offsets, positions = self._offsets, self._positions
+        offsets, positions = self._tail
         if offsets and relative >= offsets[0]:
             return positions[bisect_right(offsets, relative) - 1]
         found = last_at_or_before(read, ENTRY, self.stored_count, relative)
@@ -71,12 +72,13 @@ class OffsetIndex:
 
     def tail_bytes(self) -> bytes:
         """Return the tail in the file's form."""
-        numbers = [0] * (2 * len(self._offsets))
-        numbers[::2] = self._offsets
-        numbers[1::2] = self._positions
+        offsets, positions = self._tail
+        numbers = [0] * (2 * len(offsets))
+        numbers[::2] = offsets
+        numbers[1::2] = positions
         return struct.pack(f">{len(numbers)}I", *numbers)
 
     def tail_stored(self) -> None:
         """The tail has been written behind the stored entries."""
-        self.stored_count += len(self._offsets)
-        self._offsets, self._positions = array("I"), array("I")
+        self.stored_count += self.tail_count
+        self._tail = (array("I"), array("I"))

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 SEGMENTS_MAX: Final = 2048
 DESCRIPTORS_PER_SEGMENT: Final = 3
 
+# Two readers that open the same index would otherwise lose one of two descriptors. Reentrant, since opening may have to
+# release other segments first.
+_opening: Final = threading.RLock()
+
 
 class OpenSegment:
     """The descriptors of one segment. Its indexes are opened when first wanted."""
@@ -38,13 +42,17 @@ class OpenSegment:
     def index_fd(self) -> int:
         """Return the descriptor of `<stem>.index`."""
         if self._index_fd < 0:
-            self._index_fd = self._files.open(self._stem + ".index", os.O_RDWR)
+            with _opening:
+                if self._index_fd < 0:
+                    self._index_fd = self._files.open(self._stem + ".index", os.O_RDWR)
         return self._index_fd
 
     def time_index_fd(self) -> int:
         """Return the descriptor of `<stem>.timeindex`."""
         if self._time_index_fd < 0:
-            self._time_index_fd = self._files.open(self._stem + ".timeindex", os.O_RDWR)
+            with _opening:
+                if self._time_index_fd < 0:
+                    self._time_index_fd = self._files.open(self._stem + ".timeindex", os.O_RDWR)
         return self._time_index_fd
 
     @property

@@ -23,6 +23,7 @@ On disk (`<offset>.snapshot`, Kafka's ProducerSnapshot version 1; the state befo
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -82,15 +83,17 @@ class CorruptSnapshotError(Exception):
 class ProducerState:
     """All producers of one log; see the module's text for who owns what."""
 
-    __slots__ = ("_count_max", "_reserved", "_transactions", "_written")
+    __slots__ = ("_changing", "_count_max", "_reserved", "_transactions", "_written")
 
     def __init__(self, *, count_max: int = PRODUCER_COUNT_MAX) -> None:
         self._count_max = count_max
         # State before log_end_offset, least recently used first. Invariant: len(_written) <= _count_max, but for
         # producers with an open transaction, which are never dropped.
         self._written: dict[int, ProducerEntry] = {}
-        # Newer state of producers that have a batch pending.
+        # Newer state of producers that have a batch pending. The loop adds while the writer takes away what it has
+        # applied: under `_changing`, or it could take away what was reserved a moment later.
         self._reserved: dict[int, ProducerEntry] = {}
+        self._changing = threading.Lock()
         # Producer id to the first offset of its open transaction, written side.
         self._transactions: dict[int, int] = {}
 
@@ -108,7 +111,7 @@ class ProducerState:
     @property
     def first_unstable_offset(self) -> int | None:
         """The first offset of the oldest open transaction, None without one."""
-        return min(self._transactions.values()) if self._transactions else None
+        return min(self._transactions.values(), default=None)
 
     def open_transactions(self) -> list[ProducerEntry]:
         """Return the producers with an open transaction."""
@@ -125,8 +128,10 @@ class ProducerState:
                 return batch
         return None
 
-    def reserve(self, header: BatchHeader, first_offset: int, now_ms: int) -> ProducerEntry:
-        """Check a client's batch and make it the newest state.
+    def reserve(
+        self, header: BatchHeader, first_offset: int, now_ms: int, *, timestamp: int | None = None
+    ) -> ProducerEntry:
+        """Check a client's batch and make it the newest state. `timestamp` is what the log stamps it with, if it does.
 
         Raises KafkaError INVALID_PRODUCER_EPOCH, OUT_OF_ORDER_SEQUENCE_NUMBER or INVALID_TXN_STATE.
         """
@@ -134,17 +139,22 @@ class ProducerState:
         entry = self._reserved.get(producer_id) or self._written.get(producer_id)
         if entry is not None:
             _check(entry, header)
-        entry = _with_batch(entry, header, first_offset, now_ms)
-        self._reserved[producer_id] = entry
+        if timestamp is None:
+            timestamp = header.max_timestamp
+        entry = _with_batch(entry, header, first_offset, timestamp, now_ms)
+        with self._changing:
+            self._reserved[producer_id] = entry
         return entry
 
     def reserve_entry(self, entry: ProducerEntry) -> None:
         """Make `entry` the newest state: a control batch of ours is pending."""
-        self._reserved[entry.producer_id] = entry
+        with self._changing:
+            self._reserved[entry.producer_id] = entry
 
     def forget_reserved(self) -> None:
         """Drop the state of batches that will not be written."""
-        self._reserved.clear()
+        with self._changing:
+            self._reserved.clear()
 
     def apply(self, entry: ProducerEntry) -> None:
         """Make `entry` the written state: its newest batch is in the log."""
@@ -156,14 +166,17 @@ class ProducerState:
             self._transactions[producer_id] = entry.transaction_first_offset
         elif self._transactions:
             self._transactions.pop(producer_id, None)
-        if self._reserved.get(producer_id) is entry:
-            self._reserved.pop(producer_id, None)
+        if self._reserved:
+            with self._changing:
+                if self._reserved.get(producer_id) is entry:
+                    del self._reserved[producer_id]
         if len(written) > self._count_max:
             self._drop_oldest()
 
     def apply_batch(self, header: BatchHeader, now_ms: int) -> None:
         """Apply a data batch that stands in the log already: recovery does not doubt sequences."""
-        self.apply(_with_batch(self._written.get(header.producer_id), header, header.base_offset, now_ms))
+        entry = self._written.get(header.producer_id)
+        self.apply(_with_batch(entry, header, header.base_offset, header.max_timestamp, now_ms))
 
     def end_transaction(
         self, header: BatchHeader, coordinator_epoch: int, now_ms: int, *, committed: bool
@@ -255,11 +268,13 @@ def _check(entry: ProducerEntry, header: BatchHeader) -> None:
         )
 
 
-def _with_batch(entry: ProducerEntry | None, header: BatchHeader, first_offset: int, now_ms: int) -> ProducerEntry:
+def _with_batch(
+    entry: ProducerEntry | None, header: BatchHeader, first_offset: int, timestamp: int, now_ms: int
+) -> ProducerEntry:
     delta = header.last_offset_delta
     first_sequence = header.base_sequence
     last_sequence = sequence_after(first_sequence, delta)
-    batch = ProducerBatch(first_sequence, last_sequence, first_offset, first_offset + delta, header.max_timestamp)
+    batch = ProducerBatch(first_sequence, last_sequence, first_offset, first_offset + delta, timestamp)
     transaction = -1
     batches: tuple[ProducerBatch, ...] = (batch,)
     coordinator_epoch = -1
@@ -270,7 +285,7 @@ def _with_batch(entry: ProducerEntry | None, header: BatchHeader, first_offset: 
     if transaction < 0 and header.attributes & 0x10:
         transaction = first_offset
     return ProducerEntry(
-        header.producer_id, header.producer_epoch, coordinator_epoch, header.max_timestamp, transaction, batches, now_ms
+        header.producer_id, header.producer_epoch, coordinator_epoch, timestamp, transaction, batches, now_ms
     )
 
 

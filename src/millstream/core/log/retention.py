@@ -47,10 +47,10 @@ def count_to_delete(log: Log, now_ms: int, high_watermark: int) -> int:
 
 def delete_old_segments(log: Log, now_ms: int, high_watermark: int) -> list[DeletedSegment]:
     """Take the segments that are due out of the log and rename their files; return them for unlinking."""
-    count = count_to_delete(log, now_ms, high_watermark)
-    if not count:
-        return []
-    with log.lock:
+    with log.lock:  # from the first look on: what is appended meanwhile must not go with a segment that was old
+        count = count_to_delete(log, now_ms, high_watermark)
+        if not count:
+            return []
         if count == len(log.segments):
             log.roll()
         segments = list(log.segments)

@@ -70,5 +70,5 @@ def roll_limits(segment: Segment, config: LogConfig, partition: int, leader_epoc
 
 def _jitter_ms(segment: Segment, config: LogConfig, partition: int) -> int:
     # Spread over partitions and segments, so that logs created together do not roll together.
-    jitter_ms = config.segment_jitter_ms
+    jitter_ms = min(config.segment_jitter_ms, config.segment_ms)
     return hash((partition, segment.base_offset)) % jitter_ms if jitter_ms > 0 else 0

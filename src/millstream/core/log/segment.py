@@ -100,7 +100,11 @@ class Segment:
         self._folder = folder
 
     def files(self) -> OpenSegment:
-        """Return the open files, opening them where they are closed (that blocks)."""
+        """Return the open files, opening them where they are closed (that blocks).
+
+        Keep the result in a variable while a descriptor of it is in use: with the last reference they are closed, and
+        the number may then be another file's.
+        """
         opened = self.opened
         if opened is None:
             opened = self._cache.open(self)
@@ -146,9 +150,8 @@ class Segment:
     def load_first_timestamp(self) -> None:
         """Learn the first batch's timestamp. Blocks for one small read, once."""
         if self.first_timestamp == UNKNOWN_TIMESTAMP and self.size_bytes >= HEADER_SIZE:
-            self.first_timestamp = read_header(
-                self._cache.files.pread(self.files().log_fd, HEADER_SIZE, 0)
-            ).max_timestamp
+            opened = self.files()
+            self.first_timestamp = read_header(self._cache.files.pread(opened.log_fd, HEADER_SIZE, 0)).max_timestamp
 
     def load_max_timestamp(self, end_offset: int) -> bool:
         """Learn the largest timestamp from the last entry of the time index; False where that entry cannot be right.
@@ -173,16 +176,19 @@ class Segment:
         if offset_index is None or time_index is None:
             return
         files = self._cache.files
+        if not offset_index.tail_count and not time_index.tail_count:
+            return
+        opened = self.files()
         if offset_index.tail_count:
             data = offset_index.tail_bytes()
             position = offset_index.stored_count * OFFSET_ENTRY_SIZE
-            files.write_all(self.files().index_fd(), data, position)
+            files.write_all(opened.index_fd(), data, position)
             offset_index.tail_stored()
             self.index_bytes = position + len(data)
         if time_index.tail_count:
             data = time_index.tail_bytes()
             position = time_index.stored_count * TIME_ENTRY_SIZE
-            files.write_all(self.files().time_index_fd(), data, position)
+            files.write_all(opened.time_index_fd(), data, position)
             time_index.tail_stored()
             self.time_index_bytes = position + len(data)
 
@@ -212,23 +218,24 @@ class Segment:
             if not wait and (opened is None or not opened.has_index):
                 raise BlockingIOError(self.stem)
             buffer = bytearray(size)
-            fd = self.files().index_fd()
-            return bytes(buffer[: cache_files.preadv(fd, [buffer], position, wait=wait)])
+            opened = self.files()
+            return bytes(buffer[: cache_files.preadv(opened.index_fd(), [buffer], position, wait=wait)])
 
         return index.lookup(offset, read)
 
     def offset_before_timestamp(self, timestamp: int) -> int:
         """Return an offset behind which the first record at or after `timestamp` lies. Blocks."""
         index = self.time_index or TimeIndex(self.base_offset, self.time_index_bytes // TIME_ENTRY_SIZE, NO_TIMESTAMP)
-        files, fd = self._cache.files, self.files().time_index_fd()
-        return index.lookup(timestamp - 1, lambda size, position: files.pread(fd, size, position))
+        files, opened = self._cache.files, self.files()
+        return index.lookup(timestamp - 1, lambda size, position: files.pread(opened.time_index_fd(), size, position))
 
     def _last_time_entry(self) -> tuple[int, int] | None:
         count = self.time_index_bytes // TIME_ENTRY_SIZE
         if not count:
             return None
-        files = self._cache.files
-        data = files.pread(self.files().time_index_fd(), TIME_ENTRY_SIZE, (count - 1) * TIME_ENTRY_SIZE)
+        opened = self.files()
+        position = (count - 1) * TIME_ENTRY_SIZE
+        data = self._cache.files.pread(opened.time_index_fd(), TIME_ENTRY_SIZE, position)
         if len(data) < TIME_ENTRY_SIZE:
             return None
         timestamp, relative_offset = TIME_ENTRY.unpack(data)

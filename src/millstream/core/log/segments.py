@@ -27,6 +27,11 @@ class Segments:
         return len(self._view[1])
 
     @property
+    def items(self) -> tuple[Segment, ...]:
+        """All of them; another object after each change."""
+        return self._view[1]
+
+    @property
     def active(self) -> Segment:
         return self._view[1][-1]
 

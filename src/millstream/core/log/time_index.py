@@ -28,34 +28,34 @@ assert ENTRY_SIZE == 12, ENTRY_SIZE
 class TimeIndex:
     """The entries of one segment: `stored_count` in the file, the newest ones in memory."""
 
-    __slots__ = ("_offsets", "_timestamps", "base_offset", "last_timestamp", "stored_count")
+    __slots__ = ("_tail", "base_offset", "last_timestamp", "stored_count")
 
     def __init__(self, base_offset: int, stored_count: int, last_timestamp: int) -> None:
         self.base_offset = base_offset
         self.stored_count = stored_count
         # Timestamp of the last entry, -1 without one. An entry is only added above it.
         self.last_timestamp = last_timestamp
-        self._timestamps = array("q")
-        self._offsets = array("I")
+        self._tail = (array("q"), array("I"))
 
     def __len__(self) -> int:
-        return self.stored_count + len(self._offsets)
+        return self.stored_count + len(self._tail[0])
 
     @property
     def tail_count(self) -> int:
         """Entries that are not in the file yet."""
-        return len(self._offsets)
+        return len(self._tail[0])
 
     def maybe_append(self, timestamp: int, offset: int) -> None:
         """Add an entry where `timestamp` has grown since the last one."""
         if timestamp > self.last_timestamp:
-            self._offsets.append(offset - self.base_offset)
-            self._timestamps.append(timestamp)
+            timestamps, offsets = self._tail
+            offsets.append(offset - self.base_offset)
+            timestamps.append(timestamp)
             self.last_timestamp = timestamp
 
     def lookup(self, timestamp: int, read: Read) -> int:
         """Return the offset of the last entry at or before `timestamp`; the base offset where there is none."""
-        timestamps, offsets = self._timestamps, self._offsets
+        timestamps, offsets = self._tail
         if timestamps and timestamp >= timestamps[0]:
             return self.base_offset + offsets[bisect_right(timestamps, timestamp) - 1]
         found = last_at_or_before(read, ENTRY, self.stored_count, timestamp)
@@ -63,9 +63,9 @@ class TimeIndex:
 
     def tail_bytes(self) -> bytes:
         """Return the tail in the file's form."""
-        return b"".join(map(ENTRY.pack, self._timestamps, self._offsets))
+        return b"".join(map(ENTRY.pack, *self._tail))
 
     def tail_stored(self) -> None:
         """The tail has been written behind the stored entries."""
-        self.stored_count += len(self._offsets)
-        self._timestamps, self._offsets = array("q"), array("I")
+        self.stored_count += self.tail_count
+        self._tail = (array("q"), array("I"))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from millstream.core.log.files import FileSystem
 from millstream.core.log.producer_rebuild import abort_marker
 from millstream.core.log.producer_state import ProducerEntry, ended_entry
-from millstream.core.log.segment import TRANSACTION_INDEX_SUFFIX
-from millstream.core.log.transaction_index import AbortedTransaction, CorruptTransactionIndexError, read_entries
+from millstream.core.log.segment import TRANSACTION_INDEX_SUFFIX, Segment
+from millstream.core.log.transaction_index import (
+    ENTRY_SIZE,
+    AbortedTransaction,
+    CorruptTransactionIndexError,
+    read_entries,
+)
 from millstream.core.records import BatchBuilder, BatchHeader, read_header, set_log_fields
 from millstream.core.wire import ErrorCode, KafkaError
 
@@ -61,3 +68,14 @@ def abort_marker_batch(
     set_log_fields(batch, offset, leader_epoch)
     ended = ended_entry(entry, producer_id, producer_epoch, coordinator_epoch, now_ms, now_ms)
     return batch, read_header(batch), ended
+
+
+def append_to_index(files: FileSystem, segment: Segment, aborted: AbortedTransaction) -> None:
+    """Put the entry behind those of the segment's `.txnindex`, durably. OSError as the system says."""
+    fd = files.open(segment.stem + TRANSACTION_INDEX_SUFFIX, os.O_WRONLY | os.O_CREAT)
+    try:
+        files.write_all(fd, aborted.encode(), segment.transaction_bytes)
+        files.fsync(fd)
+    finally:
+        files.close(fd)
+    segment.transaction_bytes += ENTRY_SIZE

@@ -77,6 +77,7 @@ def snapshot_offsets(log: Log) -> list[int]:
 def _moved(log: Log) -> None:
     log.folder_changed = True
     log.reader.forget_positions()
+    log.unsynced = tuple(segment for segment in log.unsynced if segment in log.segments.items)
     log.leader_epochs.truncate_from_end(log.log_end_offset)
     log.flushed_offset = min(log.flushed_offset, log.log_end_offset)
     log.log_start_offset = min(log.log_start_offset, log.log_end_offset)
@@ -90,7 +91,8 @@ def _position_of(log: Log, segment: Segment, offset: int) -> int:
     # Where the first batch that holds an offset at or behind `offset` begins.
     position = segment.position_before(offset, wait=True)
     rows = new_rows(1024)
-    fd, files = segment.files().log_fd, log.cache.files
+    opened, files = segment.files(), log.cache.files
+    fd = opened.log_fd
     while position < segment.size_bytes:
         data = files.pread(fd, min(4 << 20, segment.size_bytes - position), position)
         count, stopped, _ = check_batches(data, 0, len(data), segment.base_offset, rows, False)
