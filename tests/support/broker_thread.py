@@ -15,6 +15,7 @@ from typing import Any, Final, Self, TypeVar
 
 from millstream.core.broker import Broker
 from millstream.core.config import BrokerConfig
+from millstream.core.log import FileSystem
 
 T = TypeVar("T")
 
@@ -24,8 +25,11 @@ TIMEOUT_S: Final = 60.0
 class BrokerThread:
     """States: STOPPED -> RUNNING (start, or `with`) -> STOPPED (stop); data and settings stay for another start."""
 
-    def __init__(self, data_directory: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, data_directory: Path, settings: Mapping[str, str] | None = None, files: FileSystem | None = None
+    ) -> None:
         self.data_directory = data_directory
+        self.files = files
         self.settings = {
             "listeners": "PLAINTEXT://127.0.0.1:0",
             "log.dirs": str(data_directory),
@@ -53,7 +57,7 @@ class BrokerThread:
         self._thread = threading.Thread(target=loop.run_forever, name="broker-under-test", daemon=True)
         self._thread.start()
         try:
-            self._broker = self._wait(Broker.start(BrokerConfig(self.settings)))
+            self._broker = self._wait(Broker.start(BrokerConfig(self.settings), files=self.files))
         except BaseException:
             self._end_loop()
             raise
