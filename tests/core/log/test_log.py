@@ -280,3 +280,31 @@ def test_after_a_clean_stop_nothing_of_a_log_file_is_read(open_manager: OpenMana
     log = open_manager(files=disk).logs[TP]
     assert (log.log_end_offset, len(log.producers)) == (1, 1)
     assert all(segment.opened is None for segment in log.segments)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_the_newest_timestamp_survives_stops_whatever_is_open(open_manager: OpenManager, clean: bool) -> None:
+    config = LogConfig(index_interval_bytes=200)
+    manager = open_manager(config)
+    log = manager.create_log(TP, TOPIC_ID, config)
+    for index in range(50):
+        append(log, b"x", timestamp=NOW_MS + index)
+    if clean:
+        while manager.cache.close_half():  # others needed their place
+            continue
+        manager.close()
+    else:
+        manager.release()
+        open_manager(config).close()
+    log = open_manager(config).logs[TP]
+    newest = log.max_timestamp_offset()
+    assert newest is not None
+    assert newest[:2] == (NOW_MS + 49, 49)
+    assert log.offset_for_timestamp(NOW_MS + 49) == newest
+
+
+def test_a_jitter_never_exceeds_the_segments_time(open_manager: OpenManager) -> None:
+    log = new_log(open_manager(), segment_ms=1000, segment_jitter_ms=10**9)
+    for _ in range(10):
+        append(log, b"x", timestamp=NOW_MS)
+    assert len(log.segments) == 1

@@ -216,3 +216,31 @@ def test_checkpoint_texts_are_kafkas() -> None:
     for data in (b"", b"version: 1\ntopic_id: x", b"version: 0", b"\xff"):
         with pytest.raises(CorruptCheckpointError):
             decode_partition_metadata(data)
+
+
+def test_a_topic_made_again_owes_nothing_to_the_one_before(open_manager: OpenManager) -> None:
+    manager = open_manager(CONFIG)
+    log = manager.create_log(TP, TOPIC_ID, CONFIG)
+    for _ in range(20):
+        append(log, b"old")
+    log.flush()
+    log.move_log_start(15)
+    manager.checkpoint()
+    manager.delete_log(TP)
+
+    append(manager.create_log(TP, bytes(16), CONFIG), b"new")
+    manager.release()  # as kill -9 would
+
+    log = open_manager(CONFIG).logs[TP]
+    assert [stored.value for stored in read_all(log, 0)] == [b"new"]
+
+
+def test_snapshots_of_earlier_stops_do_not_pile_up(open_manager: OpenManager, tmp_path: Path) -> None:
+    for start in range(5):
+        manager = open_manager(LogConfig())
+        log = manager.logs.get(TP) or manager.create_log(TP, TOPIC_ID, LogConfig())
+        assert len(log.producers) == min(start, 1)
+        append(log, b"x", producer_id=7, producer_epoch=0, base_sequence=start)
+        manager.close()
+    open_manager(LogConfig())
+    assert [path.name for path in (tmp_path / "data" / str(TP)).glob("*.snapshot")] == [f"{5:020d}.snapshot"]

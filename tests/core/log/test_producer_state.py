@@ -148,3 +148,18 @@ def test_snapshots_come_back_and_damage_is_seen(written: list[ProducerEntry], da
         decode_snapshot(bytes(damaged), 77)
     with pytest.raises(CorruptSnapshotError):
         decode_snapshot(snapshot[: data.draw(st.integers(0, len(snapshot) - 1))], 77)
+
+
+@pytest.mark.parametrize("reopen", [True, False])
+def test_a_duplicate_is_answered_the_time_of_its_append(open_manager: OpenManager, reopen: bool) -> None:
+    config = LogConfig(message_timestamp_type="LogAppendTime")
+    manager = open_manager(config)
+    log = manager.create_log(TP, TOPIC_ID, config)
+    sequenced = {"producer_id": 1, "producer_epoch": 0, "base_sequence": 0, "timestamp": 5}
+    first = append(log, b"x", now_ms=NOW_MS + 100, **sequenced)
+    if reopen:
+        manager.close()
+        log = open_manager(config).logs[TP]
+    again = append(log, b"x", now_ms=NOW_MS + 900, **sequenced)
+    assert again.duplicate
+    assert again.log_append_time_ms == first.log_append_time_ms == NOW_MS + 100

@@ -23,12 +23,13 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from millstream.core.log.checkpoints import LOG_START_OFFSET, RECOVERY_POINT
 from millstream.core.log.errors import (
     SHORTAGE_ERRNOS,
     InconsistentDirectoryError,
@@ -80,6 +81,8 @@ class LogDirectory:
         self.high_watermarks: dict[TopicPartition, int] = {}
         # What each checkpoint file holds now, so that an unchanged one is not written again.
         self.written_checkpoints: dict[str, bytes] = {}
+        # Partitions for which a checkpoint on disk says more than 0, by the checkpoint's name.
+        self._checkpointed: dict[str, frozenset[TopicPartition]] = {}
         # Mean duration of recent writes; above INLINE_LATENCY_US they go to the writer thread until they are fast
         # again.
         self.write_latency_us = 0.0
@@ -94,6 +97,15 @@ class LogDirectory:
 
     def __repr__(self) -> str:
         return f"<LogDirectory {self.path} {'offline' if self.offline_reason else 'online'}>"
+
+    def has_checkpointed(self, topic_partition: TopicPartition) -> bool:
+        """Whether a recovery point or a start offset of that partition, there or not, is on disk and not simply 0."""
+        return any(topic_partition in each for each in self._checkpointed.values())
+
+    def note_checkpoint(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Note what the recovery-point or log-start checkpoint on disk says now."""
+        if name in (RECOVERY_POINT, LOG_START_OFFSET):
+            self._checkpointed[name] = frozenset(each for each, offset in offsets.items() if offset > 0)
 
     def open(self, cluster_id: str, node_id: int) -> None:
         """Make the directory where it is missing, lock it, and check or write its identity. Blocks.

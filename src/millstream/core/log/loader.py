@@ -24,7 +24,7 @@ from millstream.core.log.leader_epochs import LeaderEpochs
 from millstream.core.log.log import Log
 from millstream.core.log.offset_index import ENTRY_SIZE as OFFSET_ENTRY_SIZE
 from millstream.core.log.producer_state import ProducerState
-from millstream.core.log.rebuild import load_snapshot, rebuild
+from millstream.core.log.rebuild import delete_snapshots, load_snapshot, rebuild
 from millstream.core.log.recovery import first_offset_to_scan
 from millstream.core.log.segment import (
     CLEANED_SUFFIX,
@@ -113,6 +113,9 @@ class LogLoader:
         )
         if not created:
             self._load_segments(log, found, recovery_point or 0, clean=clean)
+            # Each clean stop leaves a snapshot where the log ended; only the newest of those can be of use.
+            stray = set(found.snapshot_offsets).difference(found.base_offsets, [log.log_end_offset])
+            delete_snapshots(log, stray)
         log.reserved_end_offset = log.log_end_offset
         if log.log_end_offset < start_offset:
             _logger.warning(

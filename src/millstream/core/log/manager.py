@@ -85,6 +85,8 @@ class LogManager:
         self._producer_expiration_ms = producer_expiration_ms
         self._now_ms = now_ms
         self._lock = threading.Lock()
+        # One writes checkpoints at a time, and writes what it looked at. Taken inside of _lock, never around it.
+        self._checkpoint_lock = threading.Lock()
         # Renamed files and folders that wait for their time, by when it comes.
         self._doomed: list[tuple[int, int, tuple[str, ...]]] = []
         self._doomed_count = 0
@@ -134,6 +136,8 @@ class LogManager:
             self._files.sync_directory(directory.path)
         recovery_points = self._read_offsets(directory, checkpoints.RECOVERY_POINT)
         log_start_offsets = self._read_offsets(directory, checkpoints.LOG_START_OFFSET)
+        directory.note_checkpoint(checkpoints.RECOVERY_POINT, recovery_points)
+        directory.note_checkpoint(checkpoints.LOG_START_OFFSET, log_start_offsets)
         directory.high_watermarks = self._read_offsets(directory, checkpoints.REPLICATION_OFFSET)
         folders = []
         for name, is_folder in self._files.list_names(directory.path):
@@ -263,6 +267,10 @@ class LogManager:
                     return existing
                 self._drop_leftover(existing)
             directory = directory or self._emptiest_directory()
+            if directory.has_checkpointed(topic_partition):
+                # What was checkpointed for an earlier topic of that name must not outlive it: after a crash the old log
+                # start would be taken for the new log's, and everything before it as deleted.
+                self.checkpoint()
             path = f"{directory.path}/{topic_partition}"
             try:
                 self._files.make_directory(path)
@@ -375,20 +383,22 @@ class LogManager:
         self._checkpoint(checkpoints.REPLICATION_OFFSET, lambda log: high_watermarks.get(log.topic_partition))
 
     def _checkpoint(self, name: str, offset_of: Callable[[Log], int | None]) -> None:
-        offsets: dict[LogDirectory, dict[TopicPartition, int]] = {each: {} for each in self.online_directories()}
-        for topic_partition, log in list(self.logs.items()):
-            offset = offset_of(log)
-            if offset is not None and log.directory in offsets:
-                offsets[log.directory][topic_partition] = offset
-        for directory, of_directory in offsets.items():
-            data = checkpoints.encode_offsets(of_directory)
-            if directory.written_checkpoints.get(name) == data:
-                continue
-            try:
-                self._files.write_atomically(f"{directory.path}/{name}", data)
-                directory.written_checkpoints[name] = data
-            except OSError as error:
-                directory.failed(error, f"writing {directory.path}/{name}")
+        with self._checkpoint_lock:
+            offsets: dict[LogDirectory, dict[TopicPartition, int]] = {each: {} for each in self.online_directories()}
+            for topic_partition, log in list(self.logs.items()):
+                offset = offset_of(log)
+                if offset is not None and log.directory in offsets:
+                    offsets[log.directory][topic_partition] = offset
+            for directory, of_directory in offsets.items():
+                data = checkpoints.encode_offsets(of_directory)
+                if directory.written_checkpoints.get(name) == data:
+                    continue
+                try:
+                    self._files.write_atomically(f"{directory.path}/{name}", data)
+                    directory.written_checkpoints[name] = data
+                    directory.note_checkpoint(name, of_directory)
+                except OSError as error:
+                    directory.failed(error, f"writing {directory.path}/{name}")
 
     # The stop.
 
