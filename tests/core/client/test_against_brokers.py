@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -16,6 +16,7 @@ from millstream.core.client import (
     ConfigResource,
     ConfigResourceType,
     ConfigSource,
+    ConfigValue,
     Fetcher,
     NewTopic,
     Producer,
@@ -42,10 +43,18 @@ async def client(bootstrap: str) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def topic(client: Client, topic_name: Callable[[], str]) -> str:
-    """A topic of three partitions."""
+    """A topic of three partitions that are served: Apache Kafka answers before its broker has heard of them."""
     name = topic_name()
     assert await create_topics(client, [NewTopic(name, 3)]) == {name: None}
+    await list_offsets(client, {TopicPartition(name, index): EARLIEST for index in range(3)})
     return name
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], deadline_s: float = 20) -> None:
+    """Wait for what an admin request changed: a broker of Apache Kafka hears of it later than the one who asked."""
+    async with asyncio.timeout(deadline_s):
+        while not await condition():  # noqa: ASYNC110  another process decides when
+            await asyncio.sleep(0.02)
 
 
 async def read(
@@ -198,13 +207,21 @@ async def test_topics_are_created_grown_and_deleted(client: Client, topic_name: 
     assert again.message == f"Topic '{name}' already exists"
 
     assert await create_partitions(client, {name: 5}) == {name: None}
-    assert len((await client.metadata([name])).topic(name).partitions) == 5
+
+    async def has_grown() -> bool:
+        return len((await client.metadata([name])).topic(name).partitions) == 5
+
+    await eventually(has_grown)
     fewer = (await create_partitions(client, {name: 1}))[name]
     assert fewer is not None
     assert fewer.code is ErrorCode.INVALID_PARTITIONS
 
     assert await delete_topics(client, [name]) == {name: None}
-    assert name not in (await client.metadata()).topics
+
+    async def is_gone() -> bool:
+        return name not in (await client.metadata()).topics
+
+    await eventually(is_gone)
     gone = (await delete_topics(client, [name]))[name]
     assert gone is not None
     assert gone.code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
@@ -217,16 +234,27 @@ async def test_configs_are_set_listed_and_taken_back(client: Client, topic: str)
         resource,
         [("retention.ms", ConfigOperation.SET, "60000"), ("cleanup.policy", ConfigOperation.APPEND, "compact")],
     )
-    configs = {config.name: config for config in await describe_configs(client, resource, documentation=True)}
-    assert configs["retention.ms"].value == "60000"
+
+    async def described() -> dict[str, ConfigValue]:
+        return {config.name: config for config in await describe_configs(client, resource, documentation=True)}
+
+    async def is_set() -> bool:
+        return (await described())["retention.ms"].value == "60000"
+
+    await eventually(is_set)
+    configs = await described()
     assert configs["retention.ms"].source is ConfigSource.DYNAMIC_TOPIC_CONFIG
     assert configs["retention.ms"].documentation
     assert set((configs["cleanup.policy"].value or "").split(",")) == {"delete", "compact"}
     assert configs["segment.bytes"].is_default
 
     await alter_configs(client, resource, [("retention.ms", ConfigOperation.DELETE, None)])
-    (only,) = await describe_configs(client, resource, ["retention.ms"])
-    assert only.source is not ConfigSource.DYNAMIC_TOPIC_CONFIG
+
+    async def is_default() -> bool:
+        (only,) = await describe_configs(client, resource, ["retention.ms"])
+        return only.source is not ConfigSource.DYNAMIC_TOPIC_CONFIG
+
+    await eventually(is_default)
 
     with pytest.raises(KafkaError) as raised:
         await alter_configs(client, resource, [("retention.ms", ConfigOperation.SET, "soon")])
