@@ -51,6 +51,7 @@ soak: setup jars  ## the long matrices whole
 bench: setup jars
 	$(BIN)/python bench/wire.py
 	$(BIN)/python bench/records.py
+	$(BIN)/python -m bench.log
 	$(BIN)/python bench/start.py
 	$(BIN)/python -m bench.broker --write-doc docs/performance.md
 

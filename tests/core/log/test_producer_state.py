@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -155,7 +157,7 @@ def test_a_duplicate_is_answered_the_time_of_its_append(open_manager: OpenManage
     config = LogConfig(message_timestamp_type="LogAppendTime")
     manager = open_manager(config)
     log = manager.create_log(TP, TOPIC_ID, config)
-    sequenced = {"producer_id": 1, "producer_epoch": 0, "base_sequence": 0, "timestamp": 5}
+    sequenced: dict[str, Any] = {"producer_id": 1, "producer_epoch": 0, "base_sequence": 0, "timestamp": 5}
     first = append(log, b"x", now_ms=NOW_MS + 100, **sequenced)
     if reopen:
         manager.close()
