@@ -69,7 +69,7 @@ class Broker:
         self.executor = ThreadPoolExecutor(WORKERS_COUNT, thread_name_prefix="millstream-worker")
         self.metrics = BrokerMetrics()
         self.authorizer: Authorizer = AllowAll()
-        self.appends = Appends(self.loop, self.executor)
+        self.appends = Appends(self.loop, self.executor, config.queued_request_size_bytes_max // 2)
         self.purgatory = Purgatory(self.loop)
         self.partitions = Partitions(self)
         self.fetch_sessions = FetchSessions(

@@ -79,6 +79,7 @@ class Connection(FrameReceiver):
         "_read_memory_bytes",
         "_refused",
         "_unsent",
+        "_waits_for_disk",
         "_yields",
         "client_id",
         "connection_id",
@@ -107,6 +108,8 @@ class Connection(FrameReceiver):
         # A request in work that is no Produce: nothing is handled beside it.
         self._exclusive: _Request | None = None
         self._muted_timer: asyncio.TimerHandle | None = None
+        # Its next Produce is not taken before some of what was accepted has been written.
+        self._waits_for_disk = False
         # The last answer was large: other connections are served before the next request.
         self._yields = False
         self._out: list[bytes | memoryview] = []
@@ -155,6 +158,7 @@ class Connection(FrameReceiver):
         position = 0
         fast = self._fast_produce
         in_flight = self._in_flight
+        appends = self._connections.appends
         size_max = self._connections.request_size_bytes_max
         self._busy = True
         now_ns = self.last_active_ns = _monotonic_ns()
@@ -172,6 +176,9 @@ class Connection(FrameReceiver):
                 if self._is_blocked():
                     break
             if api_key == _PRODUCE:
+                if appends.unwritten_bytes > appends.size_bytes_max:
+                    self._wait_for_disk()
+                    break
                 if fast is not None:
                     entry = fast.accept(data, position, frame_end, api_version, correlation_id, now_ms)
                     if entry is not None:
@@ -217,6 +224,11 @@ class Connection(FrameReceiver):
             self._pause_reading()
             return
         _, api_key, api_version, correlation_id = _FRAME_START.unpack_from(frame.view, 0)
+        if api_key == _PRODUCE and not self._connections.appends.has_room:
+            self._wait_for_disk()
+            self._held_frame = frame
+            self._pause_reading()
+            return
         self._bulk = True
         self._busy = True
         now_ns = self.last_active_ns = _monotonic_ns()
@@ -251,10 +263,16 @@ class Connection(FrameReceiver):
             or self._refused
             or self._yields
             or self._muted_timer is not None
+            or self._waits_for_disk
             or len(self._in_flight) >= self._connections.in_flight_count_max
-            or self._frames_in_flight >= IN_FLIGHT_FRAMES_COUNT_MAX
+            or (self._frames_in_flight and self._has_enough_frames())
             or (self._unsent and self._unsent_size() > UNSENT_SIZE_BYTES_MAX)
         )
+
+    def _has_enough_frames(self) -> bool:
+        # One at a time while memory is half taken: the rest is for receiving.
+        pool = self._connections.pool
+        return self._frames_in_flight >= IN_FLIGHT_FRAMES_COUNT_MAX or pool.used_bytes > pool.size_bytes_max // 2
 
     def _handle(self, frame: memoryview, buffer: FrameBuffer | None) -> None:
         """Decode one request and call its handler; a malformed one ends the connection."""
@@ -416,6 +434,15 @@ class Connection(FrameReceiver):
         if self._read_memory_bytes and not self._unsent:
             self._release_read_memory()
 
+    def _wait_for_disk(self) -> None:
+        self._waits_for_disk = True
+        self._connections.appends.when_room(self._handle_room)
+
+    def _handle_room(self) -> None:
+        """Some of what was accepted has been written."""
+        self._waits_for_disk = False
+        self._continue()
+
     def _unsent_size(self) -> int:
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
@@ -439,6 +466,11 @@ class Connection(FrameReceiver):
     def _take_turn(self) -> None:
         self._yields = False
         self._continue()
+
+    def _handle_kept(self) -> None:
+        if not self._in_flight:
+            # What blocked them may have ended in the very pass that kept them: nobody would call again.
+            self._continue()
 
     def _continue(self) -> None:
         """Go on with kept frames, then with reading, if nothing blocks that any more."""
@@ -533,6 +565,8 @@ class Connection(FrameReceiver):
         if self._muted_timer is not None:
             self._muted_timer.cancel()
             self._muted_timer = None
+        if self._waits_for_disk:
+            self._connections.appends.forget_waiter(self._handle_room)
         self._transport = None
 
     def _free(self, frame: FrameBuffer | None) -> None:

@@ -85,6 +85,10 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
         """Whether the next request must wait for something."""
 
     @abstractmethod
+    def _handle_kept(self) -> None:
+        """Whole frames were kept, and the socket is not read: go on with them if nothing blocks that any more."""
+
+    @abstractmethod
     def _continue(self) -> None:
         """Go on with kept frames, then with reading, if nothing blocks that any more."""
 
@@ -117,9 +121,7 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
                 self.unfinished_since_ns = 0
             return
         frame.filled += nbytes
-        if frame.filled > frame.charged and not self._connections.pool.try_charge_frame(frame):
-            if not self.closed:
-                self._drop("no memory is left for its requests")
+        if frame.filled > frame.charged and not self._charge(frame):
             return
         if frame.filled == frame.size and not self.closed:
             self._frame = None
@@ -140,10 +142,12 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
             if frame_size <= size:
                 self._set_kept(bytes(data[position:end]))
                 self._pause_reading()
+                self._handle_kept()
                 return
         elif size >= _LENGTH_SIZE and _LENGTH.unpack_from(data, position)[0] + _LENGTH_SIZE <= size:
             self._set_kept(bytes(data[position:end]))
             self._pause_reading()
+            self._handle_kept()
             return
         self._set_kept(bytes(data[position:end]))
         if not self.unfinished_since_ns:
@@ -156,8 +160,18 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
         self._frame = frame
         if not self.unfinished_since_ns:
             self.unfinished_since_ns = self.last_active_ns
-        if not self._connections.pool.try_charge_frame(frame) and not self.closed:
+        self._charge(frame)
+
+    def _charge(self, frame: FrameBuffer) -> bool:
+        """Charge what has arrived of a frame; false where the connection has ended over it."""
+        charged = self._connections.pool.try_charge_frame(frame)
+        if self.closed:
+            # It was this one that had to make room: the frame has been given back, and was charged again since.
+            self._connections.pool.free(frame, reusable=False)
+            return False
+        if not charged:
             self._drop("no memory is left for its requests")
+        return charged
 
     def _set_kept(self, kept: bytes) -> None:
         """Replace the kept bytes, and what they are charged."""

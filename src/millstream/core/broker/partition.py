@@ -40,8 +40,11 @@ logger = logging.getLogger(__name__)
 
 Buffer = bytes | bytearray | memoryview
 
-# Appends of one partition that wait to be opened on a worker thread: more are refused until some are through.
-OPENING_COUNT_MAX: Final = 1000
+# Appends of one partition that wait to be opened on a worker thread: more are refused until some are through. Before
+# that, `Appends.has_room` makes producers wait.
+OPENING_COUNT_MAX: Final = 10_000
+# What is counted for a batch that waits to be opened besides its bytes: it grows when it is.
+OPENING_SIZE_BYTES: Final = 8 * 1024
 
 _TRANSACTIONAL: Final = 0x10  # a bit of a batch's attributes
 
@@ -263,6 +266,8 @@ class Partition:
 
     def handle_written(self, _log_end_offset: int | None, error: BaseException | None) -> None:
         """What was reserved is in the log (`log_end_offset` has moved), or `error` undid all of it."""
+        if self._appends.unwritten_bytes and self.log is not None:
+            self._appends.handle_written(self, self.log.unwritten_bytes)
         if error is not None:
             if self.state is ReplicaState.LEADER:  # else it was deleted or went offline, and that is said already
                 logger.error("%s-%d: a write failed: %s", self.topic, self.index, error)
@@ -339,6 +344,7 @@ class Partition:
         header = read_header(batch)
         opening = _Opening(batch, now_ms)
         self._opening.append(opening)
+        self._appends.hold(opening.size_bytes)
         if needs_opening(header, self.rules):
             rules = self.rules
 
@@ -355,6 +361,7 @@ class Partition:
         """Append what is open, in the order it came."""
         while self._opening and self._opening[0].is_open:
             opening = self._opening.popleft()
+            self._appends.hold(-opening.size_bytes)
             try:
                 if opening.error is not None:
                     raise opening.error
@@ -378,13 +385,19 @@ class Partition:
     def _wake_appends(self) -> None:
         waiters, self._append_waiters = self._append_waiters, {}
         for callback in waiters:
-            callback()
+            try:
+                callback()
+            except Exception:
+                # One producer's trouble is not that of the others who wait.
+                logger.exception("%s-%d: a waiting append failed", self.topic, self.index)
 
     def _fail_appends(self, error: BaseException) -> None:
         self.generation += 1
         self.failure = error.code if isinstance(error, KafkaError) else ErrorCode.KAFKA_STORAGE_ERROR
         while self._opening:
-            self._opening.popleft().delayed.fail(error)
+            opening = self._opening.popleft()
+            self._appends.hold(-opening.size_bytes)
+            opening.delayed.fail(error)
         self._wake_appends()
 
     def _wake_fetches(self, size_bytes: int) -> None:
@@ -399,10 +412,11 @@ class Partition:
 class _Opening:
     """A batch on its way through a worker thread."""
 
-    __slots__ = ("batch", "delayed", "error", "is_open", "now_ms")
+    __slots__ = ("batch", "delayed", "error", "is_open", "now_ms", "size_bytes")
 
     def __init__(self, batch: bytes, now_ms: int) -> None:
         self.batch: Buffer | None = batch
+        self.size_bytes = len(batch) + OPENING_SIZE_BYTES
         self.now_ms = now_ms
         self.is_open = False
         self.error: BaseException | None = None

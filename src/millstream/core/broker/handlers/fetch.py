@@ -215,7 +215,12 @@ class _Fetch:
                 self._release()
                 self._delayed.fail(error)
                 return
-            self._go_on()
+            try:
+                self._go_on()
+            except Exception as error:  # noqa: BLE001  nobody else would answer
+                self._release()
+                if not self._delayed.is_done:
+                    self._delayed.fail(error)
 
         self._broker.appends.run_on_thread(read, finished)
 
