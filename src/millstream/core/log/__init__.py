@@ -1,12 +1,12 @@
 """One partition on disk, in Apache Kafka's own format: segments, indexes, producer state, recovery, retention.
 
-    many logs       manager, directory, topic_partition, config, checkpoints
-    one log         log = log_state + log_appends (rolling) + log_reader (damage); truncation, retention, timestamps,
-                    transactions are functions over it
-    its segments    segments, segment, open_segments, offset_index, time_index, sparse_index, transaction_index
-    what it knows   producer_state, leader_epochs
-    coming back     loader, recovery, rebuild, segment_scan, producer_rebuild
-    below           files, errors; beside: dump
+many logs       manager, directory, topic_partition, config, checkpoints
+one log         log = log_state + log_appends (rolling) + log_reader (damage); truncation, retention, timestamps,
+                transactions are functions over it
+its segments    segments, segment, open_segments, offset_index, time_index, sparse_index, transaction_index
+what it knows   producer_state, leader_epochs
+coming back     loader, recovery, rebuild, segment_scan, producer_rebuild
+below           files, errors; beside: dump
 """
 
 from millstream.core.log.config import LogConfig
