@@ -290,6 +290,8 @@ def starts(bench: Bench, name: str) -> None:
         topics = {f"many-{number:02d}": count // 20 for number in range(20)} if count else {}
         made: list[Served] = []
         for kind in (standing.name for standing in bench.brokers):
+            if kind == "kafka" and count > KAFKA_PARTITIONS_MAX:
+                continue
             broker: Served = KINDS[kind](bench.work / f"{row}-{kind}")
             made.append(broker)
             start(broker)
@@ -425,6 +427,8 @@ ROWS = {
     ),
 }
 START_TARGETS = {0: 0.7, 2000: 3.0, 20_000: 20.0}
+# With the heap it has here Apache Kafka does not come to lead all of 20,000 partitions, within the minute a topic gets.
+KAFKA_PARTITIONS_MAX = 2000
 # These rows start brokers of their own.
 ALONE = {"start", "recovery-10000", "recovery-1", "random-fetch"}
 
