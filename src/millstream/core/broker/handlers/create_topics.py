@@ -90,12 +90,14 @@ async def _create_topics(broker: Broker, request: CreateTopicsRequest, context: 
             if created and not await wait_applied(broker, committed.version, request.timeout_ms):
                 faults |= {name: Fault(ErrorCode.REQUEST_TIMED_OUT, TIMED_OUT) for name in created}
     response = CreateTopicsResponse()
+    # Told once for all topics with the same ones: thousands of lists of all configs would hold the loop.
+    told: dict[frozenset[tuple[str, str]], list[CreatableTopicConfigs]] = {}
     for name in dict.fromkeys(topic.name for topic in request.topics):
         fault = faults.get(name)
         if fault is not None:
             response.topics.append(CreatableTopicResult(name=name, error_code=fault.code, error_message=fault.message))
         else:
-            response.topics.append(_result(broker, created[name], context))
+            response.topics.append(_result(broker, created[name], context, told))
     return response
 
 
@@ -147,16 +149,27 @@ def _plan(image: ClusterImage, topic: CreatableTopic, names: dict[str, str], def
     return operation
 
 
-def _result(broker: Broker, topic: TopicImage, context: RequestContext) -> CreatableTopicResult:
+def _result(
+    broker: Broker,
+    topic: TopicImage,
+    context: RequestContext,
+    told: dict[frozenset[tuple[str, str]], list[CreatableTopicConfigs]],
+) -> CreatableTopicResult:
     result = CreatableTopicResult(name=topic.name, topic_id=topic.topic_id, error_message=None)
     if not may(context, Operation.DESCRIBE_CONFIGS, topic.name):
         result.topic_config_error_code = ErrorCode.TOPIC_AUTHORIZATION_FAILED
         return result
     result.num_partitions = len(topic.partitions)
     result.replication_factor = len(topic.partitions[0].replicas)
-    entries = broker.control.applier.topic_config(topic.configs)
-    result.configs = [
-        CreatableTopicConfigs(name=name, value=entry.text, config_source=entry.source, is_sensitive=entry.key.sensitive)
-        for name, entry in sorted(entries.items())
-    ]
+    key = frozenset(topic.configs.items())
+    configs = told.get(key)
+    if configs is None:
+        entries = broker.control.applier.topic_config(topic.configs)
+        configs = told[key] = [
+            CreatableTopicConfigs(
+                name=name, value=entry.text, config_source=entry.source, is_sensitive=entry.key.sensitive
+            )
+            for name, entry in sorted(entries.items())
+        ]
+    result.configs = configs
     return result

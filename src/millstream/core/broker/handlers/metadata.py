@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from millstream.core.broker.context import AllowAll, Operation, RequestContext, ResourceType
 from millstream.core.broker.delayed import Delayed
+from millstream.core.broker.handlers._admin import wait_applied
 from millstream.core.broker.handlers.encoded import Encoded
 from millstream.core.broker.partition import ReplicaState
 from millstream.core.cluster import ClusterImage, CreateTopic, TopicImage
@@ -28,6 +29,8 @@ from millstream.core.wire.messages.metadata import (
 if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
 
+# How long an answer waits for the topics it brought into being; clients ask again.
+CREATION_MS_MAX: Final = 15_000
 # Topics may be asked for by their id (KIP-516).
 BY_ID_FROM_VERSION: Final = 12
 INTERNAL_TOPICS: Final = frozenset({"__consumer_offsets", "__transaction_state"})
@@ -151,7 +154,7 @@ async def _create_and_answer(
 
     try:
         image = await broker.metadata.commit(plan)
-        await broker.partitions.applied(image.version)
+        await wait_applied(broker, image.version, CREATION_MS_MAX)
     except KafkaError as error:
         errors = dict.fromkeys(missing, error.code)
     return _response(broker, request, asked, context, errors)
