@@ -244,3 +244,21 @@ def test_snapshots_of_earlier_stops_do_not_pile_up(open_manager: OpenManager, tm
         manager.close()
     open_manager(LogConfig())
     assert [path.name for path in (tmp_path / "data" / str(TP)).glob("*.snapshot")] == [f"{5:020d}.snapshot"]
+
+
+def test_a_folder_that_no_topic_owns_is_kept_apart_from_the_new_one(open_manager: OpenManager, tmp_path: Path) -> None:
+    manager = open_manager()
+    log = manager.create_log(TP, TOPIC_ID, CONFIG)
+    for index in range(30):
+        append(log, b"%04d" % index)
+    folder = tmp_path / "data" / str(TP)
+    manager.delete_log(TP)
+    (deleted,) = folder.parent.glob("*-delete")
+    deleted.rename(folder)  # as when a full disk refused the new name
+
+    again = manager.create_log(TP, bytes(16), CONFIG)
+
+    assert (again.log_start_offset, again.log_end_offset) == (0, 0)
+    assert len(list(folder.glob("*.log"))) == 1
+    (stray,) = folder.parent.glob("*-stray")
+    assert len(list(stray.glob("*.log"))) > 1

@@ -273,6 +273,11 @@ class LogManager:
                 self.checkpoint()
             path = f"{directory.path}/{topic_partition}"
             try:
+                if self._files.exists(path):
+                    # Its topic was deleted, and a full disk or a crash kept the folder from being renamed.
+                    stray = f"{directory.path}/{topic_partition.folder_with_suffix(STRAY_SUFFIX)}"
+                    _logger.error("%s belongs to no topic; it is kept as %s", path, stray)
+                    self._files.rename(path, stray)
                 self._files.make_directory(path)
                 metadata = checkpoints.encode_partition_metadata(topic_id)
                 # Not synced: the metadata store knows the topic's id, and an empty log has nothing to lose. The first
