@@ -46,7 +46,7 @@ unit: setup
 	$(BIN)/pytest -n 2 --dist loadfile tests -m "not java and not slow"
 
 soak: setup jars  ## the long matrices whole
-	MILLSTREAM_SOAK=1 $(BIN)/pytest --timeout 3600 tests
+	MILLSTREAM_SOAK=1 $(BIN)/pytest -n 2 --dist loadfile --timeout 3600 tests
 
 bench: setup jars
 	$(BIN)/python bench/wire.py
