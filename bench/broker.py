@@ -482,7 +482,10 @@ def main() -> int:
         for broker in bench.brokers:
             broker.kill()
         shutil.rmtree(work, ignore_errors=True)
-    commands = {broker.name: " ".join(broker.command).replace(str(work), "WORK") for broker in bench.brokers}
+    places = ((str(work), "WORK"), (f"{Path(sys.executable).parent}/", ""))
+    commands = {broker.name: " ".join(broker.command) for broker in bench.brokers}
+    for place, shown in places:
+        commands = {name: command.replace(place, shown) for name, command in commands.items()}
     page = report.Page(described(settings), bench.measured, commands, bench.commands, time.monotonic() - started)
     print(page.table())
     if given.write_doc:
