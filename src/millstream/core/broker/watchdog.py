@@ -21,6 +21,7 @@ from millstream.core.metrics import Registry
 logger = logging.getLogger(__name__)
 
 INTERVAL_MS: Final = 100
+CLOSED_CHECK_S: Final = 1.0  # how often a held-up loop is asked whether it was closed
 RECENT_COUNT: Final = 100  # pings that `recent_lag_ms` looks back on: ten seconds at the usual interval
 THRESHOLD_MS_MAX: Final = 3_600_000  # a larger one never comes to be; a thread cannot wait for 2**63 - 1
 _NS_PER_MS: Final = 1_000_000
@@ -95,6 +96,8 @@ class Watchdog:
                 return
             if self._answered.wait(min(self._threshold_ms(), THRESHOLD_MS_MAX) / 1000) or self._stopping.is_set():
                 continue
+            if loop.is_closed():  # it took the ping with it
+                return
             stack = _stack_of(loop_thread_id)
             # The loop may have come back while the stack was taken; then it shows an innocent.
             if not self._answered.is_set():
@@ -103,7 +106,9 @@ class Watchdog:
                     (self._now_ns() - sent_ns) // _NS_PER_MS,
                     stack,
                 )
-            self._answered.wait()
+            while not self._answered.wait(CLOSED_CHECK_S):
+                if loop.is_closed():
+                    return
             if self._stopping.is_set():
                 return
             logger.warning("the event loop runs again after %d ms", (self._now_ns() - sent_ns) // _NS_PER_MS)
