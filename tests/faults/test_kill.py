@@ -96,6 +96,13 @@ class Load:
             assert time.monotonic() < deadline, f"{self.count} records acknowledged, {goal} wanted"
             time.sleep(0.002)
 
+    def wait_in_flight(self) -> bool:
+        """Wait until a request is unanswered, but not for long; return whether one is."""
+        deadline = time.monotonic() + 1
+        while not self.requests_in_flight and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        return self.requests_in_flight > 0
+
     def finish(self) -> None:
         """Send no more and wait until everything is acknowledged."""
         self._stop.set()
@@ -134,7 +141,7 @@ def kill_loop(bootstrap: str, restart: Restart, rounds: int, topic: str, **confi
     try:
         for _ in range(rounds):
             load.wait_acknowledged(draw.randrange(1, 3000))
-            in_flight += load.requests_in_flight > 0
+            in_flight += load.wait_in_flight()
             restart()
         load.wait_acknowledged(100)
     finally:
