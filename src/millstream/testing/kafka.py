@@ -192,7 +192,8 @@ class ApacheKafka:
     @property
     def server_command(self) -> list[str]:
         """The argv the broker is started with."""
-        options = [*self._heap_options, *SERVER_JVM_OPTIONS]
+        # A killed JVM leaves what it unpacked; here it goes with the folder.
+        options = [*self._heap_options, *SERVER_JVM_OPTIONS, f"-Djava.io.tmpdir={self.folder}"]
         return self.java.command("kafka.Kafka", str(self.folder / "server.properties"), options=options)
 
     def format(self) -> None:
