@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from tests.support.clients import AioKafka, ConfluentKafka, JavaClient, KafkaClient, KafkaPython
+
+from millstream.testing.raw import RawConnection
 
 BOTH = "millstream,kafka"
 BROKERS = os.environ.get(
@@ -49,13 +50,15 @@ def clients(java_client: JavaClient) -> Mapping[str, KafkaClient]:
 
 @pytest.fixture(scope="session")
 def make_topic(bootstrap: str) -> MakeTopic:
-    """make_topic(name, partitions=1, **configs with _ for .) creates a topic and returns its name."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    """make_topic(name, partitions=1, **configs with _ for .) creates a topic and returns its name.
+
+    Every partition has a leader that answers then: a producer without idempotence that has to try again writes out of
+    order, and says so.
+    """
 
     def make(name: str, partitions: int = 1, **configs: object) -> str:
-        settings = {key.replace("_", "."): str(value) for key, value in configs.items()}
-        topic = NewTopic(name, partitions, 1, config=settings)
-        admin.create_topics([topic])[name].result(30)
+        with RawConnection(bootstrap) as raw:
+            raw.create_topic(name, partitions, **configs)
         return name
 
     return make
