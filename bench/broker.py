@@ -427,7 +427,7 @@ ROWS = {
     ),
 }
 START_TARGETS = {0: 0.7, 2000: 3.0, 20_000: 20.0}
-# The one run that made 20,000 partitions on both ended at the last topic, whose partitions had no leader after a minute;
+# The one run that made 20,000 partitions on both ended at the last topic: its partitions had no leader after a minute.
 # Millstream alone made and started them all. Why Apache Kafka did not, if it was that, was not looked into.
 KAFKA_PARTITIONS_MAX = 2000
 # These rows start brokers of their own.
