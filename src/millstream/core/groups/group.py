@@ -1,0 +1,82 @@
+"""What the coordinator's shard needs of any group, of whichever protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from millstream.core.groups.effects import KeyedRecord
+
+
+class Caller(NamedTuple):
+    """Who sent a request."""
+
+    client_id: str
+    host: str
+    api_version: int
+
+
+class OffsetExpiry(NamedTuple):
+    """From when on a group's offsets count as unused (KIP-211)."""
+
+    # From a committed offset's timestamp to the moment its retention begins.
+    base_timestamp_ms: Callable[[int], int]
+
+
+class Group(Protocol):
+    """One group. Classic groups live in `classic/`, those of the consumer protocol in `consumer/`."""
+
+    group_id: str
+
+    @property
+    def protocol_type(self) -> str:
+        """What ListGroups says of it: `consumer`, `connect`, ...; empty for a group that only has offsets."""
+        ...
+
+    @property
+    def state_name(self) -> str:
+        """Kafka's name of its state: Empty, PreparingRebalance, Stable, Reconciling, ..."""
+        ...
+
+    @property
+    def group_type(self) -> str:
+        """`Classic` or `Consumer`."""
+        ...
+
+    def check_offset_commit(
+        self, member_id: str, instance_id: str | None, generation: int, *, api_version: int, transactional: bool
+    ) -> None:
+        """Raise KafkaError unless this member, in this generation or member epoch, may commit offsets."""
+        ...
+
+    def check_offset_fetch(self, member_id: str | None, member_epoch: int) -> None:
+        """Raise KafkaError unless this member, in this epoch, may read offsets; (None, -1) always may."""
+        ...
+
+    def check_offset_delete(self) -> None:
+        """Raise KafkaError unless committed offsets of the group may be deleted by topic."""
+        ...
+
+    def check_delete(self) -> None:
+        """Raise KafkaError unless the group may be deleted."""
+        ...
+
+    def is_subscribed(self, topic: str) -> bool:
+        """Whether a member reads this topic, as far as the coordinator knows."""
+        ...
+
+    def offset_expiry(self) -> OffsetExpiry | None:
+        """Return when its offsets begin to expire; None while they are in use."""
+        ...
+
+    def is_empty(self) -> bool:
+        """Whether it has no members, so that it goes with its last offset."""
+        ...
+
+    def tombstones(self) -> list[KeyedRecord]:
+        """Return the records that delete all that is in the log of it, but for offsets."""
+        ...
+
+    def close(self) -> None:
+        """Cancel its timers: the shard is closed, or the group was deleted or replaced."""
+        ...

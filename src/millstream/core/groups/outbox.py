@@ -1,0 +1,47 @@
+"""The way out of a shard: records in their order, and answers that wait for them.
+
+An answer shows state, and state that is not in the log yet may be taken back. So every answer, reads included, leaves
+once the high watermark covers the last record that was appended before it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from millstream.core.groups.effects import Append, Emit, KeyedRecord, Respond
+
+
+class Outbox:
+    """Numbers the appends of one shard and holds back answers. Owned by the shard."""
+
+    __slots__ = ("_emit", "_waiting", "appended", "committed")
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        # Numbers of the last append that was asked for, and of the last one that is committed.
+        # Invariant: committed <= appended.
+        self.appended = 0
+        self.committed = 0
+        # (number of the append it waits for, answer), in the order they were given.
+        self._waiting: deque[tuple[int, Respond]] = deque()
+
+    def append(self, records: list[KeyedRecord]) -> None:
+        """Write records as one batch; none at all is nothing to do."""
+        if records:
+            self.appended += 1
+            self._emit(Append(self.appended, records))
+
+    def respond(self, reply: object, response: object) -> None:
+        """Answer once everything appended up to now is committed."""
+        respond = Respond(reply, response)
+        if self.committed == self.appended:
+            self._emit(respond)
+        else:
+            self._waiting.append((self.appended, respond))
+
+    def handle_committed(self, number: int) -> None:
+        """Everything up to this append is committed: send the answers that waited for it."""
+        assert self.committed <= number <= self.appended, f"{number} is not in {self.committed}..{self.appended}"
+        self.committed = number
+        while self._waiting and self._waiting[0][0] <= number:
+            self._emit(self._waiting.popleft()[1])
