@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from millstream.core.groups.effects import KeyedRecord
+# A record as objects of `records.py`: its key, and its value or None to delete what the key stands for.
+Record = tuple[object, object | None]
+
+# Given (topic, partition): raises KafkaError where a member may commit, but not this partition; that fails the commit.
+PartitionCheck = Callable[[str, int], None]
 
 
 class Caller(NamedTuple):
@@ -26,7 +30,8 @@ class OffsetExpiry(NamedTuple):
 class Group(Protocol):
     """One group. Classic groups live in `classic/`, those of the consumer protocol in `consumer/`."""
 
-    group_id: str
+    @property
+    def group_id(self) -> str: ...
 
     @property
     def protocol_type(self) -> str:
@@ -45,8 +50,14 @@ class Group(Protocol):
 
     def check_offset_commit(
         self, member_id: str, instance_id: str | None, generation: int, *, api_version: int, transactional: bool
-    ) -> None:
-        """Raise KafkaError unless this member, in this generation or member epoch, may commit offsets."""
+    ) -> PartitionCheck | None:
+        """Raise KafkaError unless this member, in this generation or member epoch, may commit offsets; None where it
+        may commit those of any partition.
+        """
+        ...
+
+    def handle_offset_commit(self, member_id: str, now_ms: int) -> None:
+        """A commit was accepted: in the classic protocol that is a sign of life, as a heartbeat is."""
         ...
 
     def check_offset_fetch(self, member_id: str | None, member_epoch: int) -> None:
@@ -73,7 +84,7 @@ class Group(Protocol):
         """Whether it has no members, so that it goes with its last offset."""
         ...
 
-    def tombstones(self) -> list[KeyedRecord]:
+    def tombstones(self) -> list[Record]:
         """Return the records that delete all that is in the log of it, but for offsets."""
         ...
 

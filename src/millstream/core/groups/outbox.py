@@ -17,7 +17,7 @@ class Outbox:
     __slots__ = ("_emit", "_waiting", "appended", "committed")
 
     def __init__(self, emit: Emit) -> None:
-        self._emit = emit
+        self._emit: Emit | None = emit
         # Numbers of the last append that was asked for, and of the last one that is committed.
         # Invariant: committed <= appended.
         self.appended = 0
@@ -27,12 +27,14 @@ class Outbox:
 
     def append(self, records: list[KeyedRecord]) -> None:
         """Write records as one batch; none at all is nothing to do."""
-        if records:
+        if records and self._emit is not None:
             self.appended += 1
             self._emit(Append(self.appended, records))
 
     def respond(self, reply: object, response: object) -> None:
         """Answer once everything appended up to now is committed."""
+        if self._emit is None:
+            return
         respond = Respond(reply, response)
         if self.committed == self.appended:
             self._emit(respond)
@@ -43,5 +45,12 @@ class Outbox:
         """Everything up to this append is committed: send the answers that waited for it."""
         assert self.committed <= number <= self.appended, f"{number} is not in {self.committed}..{self.appended}"
         self.committed = number
+        if self._emit is None:
+            return
         while self._waiting and self._waiting[0][0] <= number:
             self._emit(self._waiting.popleft()[1])
+
+    def close(self) -> None:
+        """Emit nothing any more: what was appended may never be committed, and what waits is for others to refuse."""
+        self._emit = None
+        self._waiting.clear()

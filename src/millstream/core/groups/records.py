@@ -26,6 +26,7 @@ from typing import Any, Final, NamedTuple
 from millstream.core.wire import ZERO_UUID, WireError, decode, encode
 from millstream.core.wire.fields import field, int8, int32, int64, message, struct, uuid
 
+_EXPIRING_OFFSET_VERSION: Final = 1
 _NUMBER: Final = layouts.Struct(">h")
 
 
@@ -243,6 +244,9 @@ def encode_key(key: object) -> bytes:
 def encode_value(key: object, value: object) -> bytes:
     """Return the value that belongs to `key` as bytes, in the version that is written."""
     version = _FORMATS[_KINDS[type(key)]].version
+    if type(value) is OffsetCommitValue and value.expire_timestamp != -1:
+        # What a client of before KIP-211 asks for; later versions have no place for it.
+        version = _EXPIRING_OFFSET_VERSION
     return encode(value, version, _NUMBER.pack(version))
 
 
