@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # The version of DescribeGroups from which on a group that is not there is an error (KIP-1043).
 _NOT_FOUND_VERSION: Final = 6
+# That of LeaveGroup from which on it names several members (KIP-345).
+_BATCHED_LEAVE_VERSION: Final = 3
 
 _EMPTY = ClassicState.EMPTY
 _PREPARING = ClassicState.PREPARING_REBALANCE
@@ -198,12 +200,12 @@ class ClassicRequests:
     # LeaveGroup.
 
     def leave_group(self, request: LeaveGroupRequest, caller: Caller, reply: object, now_ms: int) -> None:
-        """Remove members, each with its own answer. Up to version 2 a request names one: it comes as a list."""
-        del caller
+        """Remove members, each with its own answer; up to version 2 a request names one and has one error."""
+        batched = caller.api_version >= _BATCHED_LEAVE_VERSION
         group = self._find(request.group_id)
         answers = []
         left = []
-        for identity in request.members:
+        for identity in request.members if batched else [MemberIdentity(member_id=request.member_id)]:
             error = ErrorCode.UNKNOWN_MEMBER_ID if group is None else self._leave(group, identity)
             if not error:
                 left.append(identity)
@@ -214,7 +216,8 @@ class ClassicRequests:
             )
         if group is not None and left:
             self._after_leave(group, left, now_ms)
-        self._shard.outbox.respond(reply, LeaveGroupResponse(members=answers))
+        response = LeaveGroupResponse(members=answers) if batched else LeaveGroupResponse(error_code=error)
+        self._shard.outbox.respond(reply, response)
 
     def _leave(self, group: ClassicGroup, identity: MemberIdentity) -> ErrorCode:
         instance_id = identity.group_instance_id
