@@ -30,6 +30,7 @@ from millstream.core.broker.connection import Connection
 from millstream.core.broker.connections import Connections
 from millstream.core.broker.context import AllowAll, Authorizer
 from millstream.core.broker.control_plane import ControlPlane
+from millstream.core.broker.coordinators import Coordinators
 from millstream.core.broker.fetch_sessions import FetchSessions
 from millstream.core.broker.log_files import LogFiles
 from millstream.core.broker.metadata_cache import MetadataCache
@@ -77,6 +78,7 @@ class Broker:
         )
         self.fetch_size_bytes_max = config.integer("fetch.max.bytes")
         self.metadata_cache = MetadataCache()
+        self.coordinators = Coordinators(self)
         self.connections = Connections(self)
         # (host, port) that clients can reach, by listener name; the ports are those really bound.
         self.addresses: dict[str, tuple[str, int]] = {}
@@ -119,6 +121,7 @@ class Broker:
             self.producer_ids = ProducerIds(self.metadata)
             self.control = ControlPlane(self)
             await self.control.start()
+            self.coordinators.start()
             self.connections.start()
             for sock, listener in zip(sockets, config.listeners, strict=True):
                 self._servers.append(await self._listen(sock, listener))
@@ -143,6 +146,7 @@ class Broker:
             async with asyncio.timeout(DRAIN_S_MAX):
                 await self.connections.emptied.wait()
         self.connections.abort()
+        await self.coordinators.stop()
         if hasattr(self, "control"):
             await self.control.stop()
         if hasattr(self, "logs"):

@@ -159,6 +159,11 @@ class ControlPlane:
                 configured("replica.high.watermark.checkpoint.interval.ms"),
                 self._checkpoint_high_watermarks,
             ),
+            Periodic(
+                "offset expiry",
+                configured("offsets.retention.check.interval.ms"),
+                self._broker.coordinators.expire_offsets,
+            ),
             Periodic("disk space", lambda: CHECK_INTERVAL_MS, self.disks.check),
         ]
 

@@ -7,7 +7,7 @@ The control plane keeps them in step with the metadata image: it creates and del
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from millstream.core.broker.partition import Partition
@@ -30,6 +30,12 @@ class Partitions:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         # Moves whenever a partition comes or goes: whoever keeps Partition objects by name drops them then.
         self.version = 0
+        # Who is told of each partition of a topic that came, changed or went.
+        self._watchers: dict[str, Callable[[Partition], None]] = {}
+
+    def watch(self, topic: str, callback: Callable[[Partition], None]) -> None:
+        """Call `callback` with each partition of `topic` that comes, takes over a new state, or goes (OFFLINE)."""
+        self._watchers[topic] = callback
 
     def __iter__(self) -> Iterator[Partition]:
         for partitions in list(self._by_topic.values()):
@@ -84,6 +90,7 @@ class Partitions:
                 replicas=tuple(state.replicas),
                 isr=tuple(state.isr),
             )
+        self._tell(partition)
         return partition
 
     def remove(self, tp: TopicPartition) -> None:
@@ -96,6 +103,12 @@ class Partitions:
         if not partitions:
             del self._by_topic[tp.topic]
         partition.become_offline(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        self._tell(partition)
+
+    def _tell(self, partition: Partition) -> None:
+        watcher = self._watchers.get(partition.topic)
+        if watcher is not None:
+            watcher(partition)
 
     def handle_applied(self, version: int) -> None:
         """Everything up to the image of this version is served."""

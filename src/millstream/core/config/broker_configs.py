@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from millstream.core.config.coordinator_configs import COORDINATOR_CONFIGS
 from millstream.core.config.definition import (
     INT_MAX,
     LONG_MAX,
@@ -577,5 +578,13 @@ _OPERATION: Final = [
 ]
 
 BROKER_CONFIGS: Final = ConfigDef(
-    [*_IDENTITY_AND_LISTENERS, *_NETWORK, *_TOPICS, *_LOG_DIRECTORIES, *_TOPIC_DEFAULTS, *_OPERATION]
+    [
+        *_IDENTITY_AND_LISTENERS,
+        *_NETWORK,
+        *_TOPICS,
+        *_LOG_DIRECTORIES,
+        *_TOPIC_DEFAULTS,
+        *COORDINATOR_CONFIGS,
+        *_OPERATION,
+    ]
 )

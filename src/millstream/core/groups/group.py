@@ -56,10 +56,6 @@ class Group(Protocol):
         """
         ...
 
-    def handle_offset_commit(self, member_id: str, now_ms: int) -> None:
-        """A commit was accepted: in the classic protocol that is a sign of life, as a heartbeat is."""
-        ...
-
     def check_offset_fetch(self, member_id: str | None, member_epoch: int) -> None:
         """Raise KafkaError unless this member, in this epoch, may read offsets; (None, -1) always may."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from millstream.core.groups.offsets import NO_EXPIRY, CommittedOffset
@@ -86,7 +87,7 @@ class OffsetRequests:
     def _ensure_group(self, group_id: str) -> None:
         # Who commits and never joins has a group without members all the same.
         if group_id not in self._shard.groups:
-            self._shard.classic.create_group(group_id)
+            self._shard.classic.get_or_create(group_id)
 
     # Commit
 
@@ -105,7 +106,7 @@ class OffsetRequests:
                 api_version=caller.api_version,
                 transactional=False,
             )
-            group.handle_offset_commit(request.member_id, now_ms)
+            self._shard.classic.extend_session(group, request.member_id, now_ms)
         elif generation >= 0:
             if caller.api_version >= GROUP_ID_NOT_FOUND_FROM_VERSION:
                 raise _unknown_group(group_id)
@@ -215,15 +216,16 @@ class OffsetRequests:
         }
         self._append(list(records.values()))
 
-    def expire(self, now_ms: int) -> None:
+    def expire(self, now_ms: int) -> Iterator[None]:
         """Delete what has been unused for the retention time; see GroupShard.expire_offsets."""
-        records: list[Record] = []
-        for group_id, group in list(self._shard.groups.items()):
-            all_expired, expired = self._expired(group_id, group, now_ms)
-            records += expired
-            if all_expired and group.is_empty():
-                records += group.tombstones()
-        self._append(records)
+        groups = self._shard.groups
+        for group_id, group in list(groups.items()):
+            if groups.get(group_id) is group:
+                all_expired, records = self._expired(group_id, group, now_ms)
+                if all_expired and group.is_empty():
+                    records += group.tombstones()
+                self._append(records)
+            yield
 
     def _expired(self, group_id: str, group: Group, now_ms: int) -> tuple[bool, list[Record]]:
         """Return whether the group has no offsets left, and the records that delete those that have expired."""

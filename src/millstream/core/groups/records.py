@@ -202,7 +202,7 @@ class ConsumerGroupRegularExpressionValue:
 
 class _Format(NamedTuple):
     key: type[Any]
-    # None where the value is not read.
+    # None where the value is not read: it stays bytes.
     value: type[Any] | None
     # The version that is written; older and newer ones are read.
     version: int
@@ -267,8 +267,10 @@ def decode_record(key: bytes | memoryview, value: bytes | memoryview | None) -> 
     if form is None:
         return None
     decoded, _ = decode(form.key, 0, key, _NUMBER.size)
-    if value is None or form.value is None:
+    if value is None:
         return decoded, None
+    if form.value is None:
+        return decoded, bytes(value)
     if len(value) < _NUMBER.size:
         raise WireError(f"a value of {len(value)} bytes; it begins with an int16 that says its version")
     (version,) = _NUMBER.unpack_from(value)

@@ -15,7 +15,7 @@ Owned by the event loop.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,7 +42,7 @@ from millstream.core.wire import ErrorCode, KafkaError
 if TYPE_CHECKING:
     from millstream.core.cluster import ClusterImage
     from millstream.core.groups.configs import GroupConfigs
-    from millstream.core.groups.effects import Emit
+    from millstream.core.groups.effects import Emit, KeyedRecord
     from millstream.core.groups.group import Caller, Group, Record
     from millstream.core.groups.timer_wheel import TimerWheel
     from millstream.core.wire.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
@@ -168,12 +168,10 @@ class GroupShard:
         Raises KafkaError before anything is changed where they are too large for one batch.
         """
         encoded = [encode_record(key, value) for key, value in records]
-        size_bytes = BATCH_OVERHEAD_BYTES
-        for key_bytes, value_bytes in encoded:
-            size_bytes += RECORD_OVERHEAD_BYTES_MAX + len(key_bytes) + len(value_bytes or b"")
+        size_bytes = BATCH_OVERHEAD_BYTES + self.size_bytes_of(encoded)
         if size_bytes > self.append_size_bytes_max:
             raise KafkaError(
-                ErrorCode.RECORD_LIST_TOO_LARGE,
+                ErrorCode.UNKNOWN_SERVER_ERROR,  # Kafka's answer
                 f"{size_bytes} bytes of records are more than the {self.append_size_bytes_max} that a batch of "
                 f"__consumer_offsets-{self.index} may have",
             )
@@ -181,6 +179,16 @@ class GroupShard:
         replays = self._replays
         for key, value in records:
             replays[type(key)](key, value)
+
+    @staticmethod
+    def size_bytes_of(records: list[KeyedRecord]) -> int:
+        """Return what records take in a batch, at most."""
+        size_bytes = RECORD_OVERHEAD_BYTES_MAX * len(records)
+        for key, value in records:
+            size_bytes += len(key)
+            if value is not None:
+                size_bytes += len(value)
+        return size_bytes
 
     def handle_committed(self, number: int) -> None:
         """Every append up to this one is committed."""
@@ -197,9 +205,12 @@ class GroupShard:
         """What the operator set has changed."""
         self.configs = configs
 
-    def expire_offsets(self, now_ms: int) -> None:
-        """Delete offsets that nobody has used for the retention time, and the groups that have nothing else."""
-        self.offset_requests.expire(now_ms)
+    def expire_offsets(self, now_ms: int) -> Iterator[None]:
+        """Delete offsets that nobody has used for the retention time, and groups that have nothing else.
+
+        Yields after each group: with thousands of them it is no work for one pass of the loop.
+        """
+        return self.offset_requests.expire(now_ms)
 
     # Requests: what a group is says who serves it
 

@@ -69,8 +69,17 @@ class TimerWheel:
     def advance(self, now_ms: int) -> None:
         """Fire what is due, in the order of ticks and, within one, in the order it was set.
 
-        What a callback sets for now or earlier fires in the same call.
+        What a callback sets for now or earlier fires in the same call. A callback that raises ends the call; the timers
+        behind it are left for the next.
         """
         while self._ticks and self._ticks[0] * TICK_MS <= now_ms:
-            for timer in self._slots.pop(heapq.heappop(self._ticks)):
-                timer.fire(now_ms)
+            tick = self._ticks[0]
+            slot = self._slots[tick]
+            due, slot[:] = slot[::-1], []
+            try:
+                while due:
+                    due.pop().fire(now_ms)
+            finally:
+                slot[:0] = due[::-1]
+            if not slot and self._ticks[0] == tick:
+                del self._slots[heapq.heappop(self._ticks)]

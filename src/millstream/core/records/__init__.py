@@ -69,7 +69,15 @@ from millstream.core.records.header import (
     TimestampType,
     read_header,
 )
-from millstream.core.records.reader import DECOMPRESSED_BYTES_MAX, Record, iter_batches, iter_records, read_varint
+from millstream.core.records.reader import (
+    DECOMPRESSED_BYTES_MAX,
+    Record,
+    iter_batches,
+    iter_payload,
+    iter_records,
+    read_payload,
+    read_varint,
+)
 from millstream.core.records.scan import (
     ROW_ATTRIBUTES,
     ROW_BASE_OFFSET,
@@ -168,12 +176,14 @@ __all__ = [
     "index_batches",
     "inspect_batch",
     "iter_batches",
+    "iter_payload",
     "iter_records",
     "needs_opening",
     "new_index_state",
     "new_rows",
     "open_batch",
     "read_header",
+    "read_payload",
     "read_varint",
     "seal",
     "set_log_fields",

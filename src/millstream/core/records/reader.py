@@ -55,14 +55,26 @@ def iter_records(batch: Buffer, *, decompressed_bytes_max: int = DECOMPRESSED_BY
 
     Raises CorruptRecordError, and its kind DecompressedTooLargeError for a batch that holds too much.
     """
+    payload = read_payload(batch, decompressed_bytes_max=decompressed_bytes_max)
+    yield from iter_payload(read_header(batch), payload)
+
+
+def read_payload(batch: Buffer, *, decompressed_bytes_max: int = DECOMPRESSED_BYTES_MAX) -> Buffer:
+    """Return what stands behind the header of one whole batch, decompressed; raises as `iter_records`."""
     header = read_header(batch)
     payload = memoryview(batch)[HEADER_SIZE : header.size_bytes]
     try:
         codec = header.compression
     except ValueError as error:
         raise CorruptRecordError(f"no codec has the number {header.attributes & 7}") from error
-    if codec is not Compression.NONE:
-        payload = decompress(codec, payload, size_bytes_max=decompressed_bytes_max)
+    if codec is Compression.NONE:
+        return payload
+    return decompress(codec, payload, size_bytes_max=decompressed_bytes_max)
+
+
+def iter_payload(header: BatchHeader, payload: Buffer) -> Iterator[Record]:
+    """Yield the records of a batch that `read_payload` has opened; raises CorruptRecordError."""
+    payload = memoryview(payload)
     position = 0
     for _ in range(header.count):
         length, start = read_varint(payload, position)
