@@ -25,6 +25,11 @@ class GroupConfigs:
     # The consumer protocol (KIP-848).
     consumer_session_timeout_ms: int
     consumer_heartbeat_interval_ms: int
+    consumer_assignment_interval_ms: int
+    # The least and the most that a group's own config may say.
+    session_timeout_range_ms: tuple[int, int]
+    heartbeat_range_ms: tuple[int, int]
+    assignment_interval_range_ms: tuple[int, int]
     consumer_members_max: int
     consumer_assignors: tuple[str, ...]
     # disabled, upgrade, downgrade, bidirectional
@@ -45,9 +50,17 @@ class GroupConfigs:
             classic_members_max=config.integer("group.max.size"),
             consumer_session_timeout_ms=config.integer("group.consumer.session.timeout.ms"),
             consumer_heartbeat_interval_ms=config.integer("group.consumer.heartbeat.interval.ms"),
+            consumer_assignment_interval_ms=config.integer("group.consumer.assignment.interval.ms"),
+            session_timeout_range_ms=_range(config, "session.timeout.ms"),
+            heartbeat_range_ms=_range(config, "heartbeat.interval.ms"),
+            assignment_interval_range_ms=_range(config, "assignment.interval.ms"),
             consumer_members_max=config.integer("group.consumer.max.size"),
             consumer_assignors=tuple(config.strings("group.consumer.assignors")),
             consumer_migration_policy=config.string("group.consumer.migration.policy").lower(),
             consumer_regex_refresh_interval_ms=config.integer("group.consumer.regex.refresh.interval.ms"),
             rebalance_protocols=frozenset(config.strings("group.coordinator.rebalance.protocols")),
         )
+
+
+def _range(config: BrokerConfig, what: str) -> tuple[int, int]:
+    return config.integer(f"group.consumer.min.{what}"), config.integer(f"group.consumer.max.{what}")

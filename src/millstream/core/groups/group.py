@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple, Protocol
 
 # A record as objects of `records.py`: its key, and its value or None to delete what the key stands for.
@@ -18,6 +18,8 @@ class Caller(NamedTuple):
     client_id: str
     host: str
     api_version: int
+    # Of these topics, those that the one who asks may describe; None for all.
+    visible_topics: Callable[[Iterable[str]], Collection[str]] | None = None
 
 
 class OffsetExpiry(NamedTuple):

@@ -24,8 +24,11 @@ _NONE_OWNED: Final[dict[int, int]] = {}
 class TopicPartitions(Protocol):
     """Partitions of one topic as a request names them."""
 
-    topic_id: bytes
-    partitions: list[int]
+    @property
+    def topic_id(self) -> bytes: ...
+
+    @property
+    def partitions(self) -> list[int]: ...
 
 
 def reconcile(
@@ -131,12 +134,9 @@ def _next(
             for partition in sorted(wanted):
                 if partition in kept:
                     continue
-                owner = owner_of(topic_id, partition)
                 # One that it was giving up itself is free for it: nobody else can have it meanwhile.
-                if owner is None or (
-                    owner == member.member_id
-                    and partition in member.pending_revocation.get(topic_id, _NONE_OWNED)
-                ):
+                was_giving_up = partition in member.pending_revocation.get(topic_id, _NONE_OWNED)
+                if was_giving_up or owner_of(topic_id, partition) is None:
                     free.setdefault(topic_id, []).append(partition)
                 else:
                     is_waiting = True

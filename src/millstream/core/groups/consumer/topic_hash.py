@@ -1,0 +1,36 @@
+"""One number for all that a group's assignment depends on of its topics: where it moves, the group gets a new epoch.
+
+It is kept with the group's epoch, so a coordinator that takes a group over sees whether topics came, went or grew while
+nobody served it. The sum over topics is free of any order, so it needs no sorting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from millstream.core.cluster import ClusterImage
+
+_TOPICS_REMEMBERED_MAX: Final = 4096
+_BITS: Final = 64
+
+
+@lru_cache(_TOPICS_REMEMBERED_MAX)
+def _topic_hash(name: str, topic_id: bytes, partition_count: int) -> int:
+    content = b"%s %d %s" % (topic_id, partition_count, name.encode())
+    return int.from_bytes(hashlib.blake2b(content, digest_size=_BITS // 8).digest(), "big")
+
+
+def topics_hash(names: Iterable[str], image: ClusterImage) -> int:
+    """Return the hash of these topics as the image has them, as an int64; topics that do not exist count nothing."""
+    total = 0
+    topics = image.topics
+    for name in names:
+        topic = topics.get(name)
+        if topic is not None:
+            total += _topic_hash(name, topic.topic_id, len(topic.partitions))
+    total &= (1 << _BITS) - 1
+    return total - (1 << _BITS) if total >> (_BITS - 1) else total
