@@ -141,6 +141,8 @@ def _operation_json(operation: ops.Operation) -> dict[str, Any]:
             fields = {"id": topic_id.hex(), "changes": changes}
         case ops.AlterBrokerConfigs(broker, changes):
             fields = {"broker": broker, "changes": changes}
+        case ops.AlterGroupConfigs(group_id, changes):
+            fields = {"group": group_id, "changes": changes}
         case ops.AdvanceProducerIds(next_producer_id):
             fields = {"next": next_producer_id}
         case ops.RegisterBroker(image):
@@ -165,6 +167,7 @@ _READERS: Final[Mapping[str, Callable[[Any], ops.Operation]]] = {
     ),
     "AlterTopicConfigs": lambda value: ops.AlterTopicConfigs(_id(value), value["changes"]),
     "AlterBrokerConfigs": lambda value: ops.AlterBrokerConfigs(value["broker"], value["changes"]),
+    "AlterGroupConfigs": lambda value: ops.AlterGroupConfigs(value["group"], value["changes"]),
     "AdvanceProducerIds": lambda value: ops.AdvanceProducerIds(value["next"]),
     "RegisterBroker": lambda value: ops.RegisterBroker(_broker(value["broker"])),
     "UnregisterBroker": lambda value: ops.UnregisterBroker(value["node"]),

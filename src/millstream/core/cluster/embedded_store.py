@@ -4,6 +4,7 @@
     topic          id, name, partitions, configs     one row a topic; texts as codec.py says
     broker         id, description
     broker_config  broker, name, value
+    group_config   group_id, name, value
     change         version, token, operations        the last CHANGES_MAX commits
 
 A commit is one transaction of a few rows, however large the cluster is; nothing rewrites the whole state. The journal
@@ -43,6 +44,10 @@ _SCHEMA: Final = (
     (
         "CREATE TABLE IF NOT EXISTS broker_config"
         " (broker TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (broker, name)) WITHOUT ROWID"
+    ),
+    (
+        "CREATE TABLE IF NOT EXISTS group_config"
+        " (group_id TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (group_id, name)) WITHOUT ROWID"
     ),
     "CREATE TABLE IF NOT EXISTS change (version INTEGER PRIMARY KEY, token BLOB NOT NULL, operations TEXT)",
 )
@@ -139,6 +144,9 @@ class EmbeddedStore:
             broker_configs: dict[str, dict[str, str]] = {}
             for broker, name, value in connection.execute("SELECT broker, name, value FROM broker_config"):
                 broker_configs.setdefault(broker, {})[name] = value
+            group_configs: dict[str, dict[str, str]] = {}
+            for group_id, name, value in connection.execute("SELECT group_id, name, value FROM group_config"):
+                group_configs.setdefault(group_id, {})[name] = value
         except sqlite3.Error as error:
             raise codec.CorruptMetadataError(f"{self._path}: {error}") from error
         finally:
@@ -150,6 +158,7 @@ class EmbeddedStore:
             controller_id=int(meta.get("controller_id", "-1")),
             brokers={broker.node_id: broker for broker in brokers},
             broker_configs=broker_configs,
+            group_configs=group_configs,
             next_producer_id=int(meta.get("next_producer_id", "0")),
         )
 
@@ -248,6 +257,12 @@ def _apply(connection: sqlite3.Connection, operation: ops.Operation) -> None:
                     connection.execute("DELETE FROM broker_config WHERE broker = ? AND name = ?", (broker, name))
                 else:
                     connection.execute("INSERT OR REPLACE INTO broker_config VALUES (?, ?, ?)", (broker, name, value))
+        case ops.AlterGroupConfigs(group_id, changes):
+            for name, value in changes.items():
+                if value is None:
+                    connection.execute("DELETE FROM group_config WHERE group_id = ? AND name = ?", (group_id, name))
+                else:
+                    connection.execute("INSERT OR REPLACE INTO group_config VALUES (?, ?, ?)", (group_id, name, value))
         case ops.AdvanceProducerIds(next_producer_id):
             _set_meta(connection, "next_producer_id", next_producer_id)
         case ops.RegisterBroker(broker_image):

@@ -15,6 +15,7 @@ from millstream.core.cluster.operations import (
     AddPartitions,
     AdvanceProducerIds,
     AlterBrokerConfigs,
+    AlterGroupConfigs,
     AlterTopicConfigs,
     ChangePartitions,
     CreateTopic,
@@ -84,6 +85,8 @@ class ClusterImage:
     brokers: Mapping[int, BrokerImage] = field(default_factory=dict)
     topics: Mapping[str, TopicImage] = field(default_factory=dict)
     broker_configs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # Configs of consumer groups by group id; a group need not exist to have some.
+    group_configs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     next_producer_id: int = 0
     # The name of each topic by its id, and by its name with '.' as '_' (two such names would be one metric).
     # Invariant: the first holds exactly the topics of `topics`, the second one topic of each metric name in it.
@@ -100,6 +103,7 @@ class ClusterImage:
         controller_id: int = -1,
         brokers: Mapping[int, BrokerImage] | None = None,
         broker_configs: Mapping[str, Mapping[str, str]] | None = None,
+        group_configs: Mapping[str, Mapping[str, str]] | None = None,
         next_producer_id: int = 0,
     ) -> ClusterImage:
         """Return the image that holds these topics; the way a store builds it, all at once."""
@@ -111,6 +115,7 @@ class ClusterImage:
             brokers=brokers or {},
             topics=by_name,
             broker_configs=broker_configs or {},
+            group_configs=group_configs or {},
             next_producer_id=next_producer_id,
             _names_by_id={topic.topic_id: name for name, topic in by_name.items()},
             _names_by_metric={metric_name(name): name for name in by_name},
@@ -152,6 +157,7 @@ class _Draft:
         self._names_by_id: dict[bytes, str] | None = None
         self._names_by_metric: dict[str, str] | None = None
         self._broker_configs: dict[str, Mapping[str, str]] | None = None
+        self._group_configs: dict[str, Mapping[str, str]] | None = None
         self._cluster_id = base.cluster_id
         self._controller_id = base.controller_id
         self._next_producer_id = base.next_producer_id
@@ -165,6 +171,7 @@ class _Draft:
             brokers=base.brokers if self._brokers is None else self._brokers,
             topics=base.topics if self._topics is None else self._topics,
             broker_configs=base.broker_configs if self._broker_configs is None else self._broker_configs,
+            group_configs=base.group_configs if self._group_configs is None else self._group_configs,
             next_producer_id=self._next_producer_id,
             _names_by_id=base._names_by_id if self._names_by_id is None else self._names_by_id,
             _names_by_metric=base._names_by_metric if self._names_by_metric is None else self._names_by_metric,
@@ -204,11 +211,11 @@ class _Draft:
             case AlterBrokerConfigs(broker, changes):
                 if self._broker_configs is None:
                     self._broker_configs = dict(self._base.broker_configs)
-                configs = altered(self._broker_configs.get(broker, {}), changes)
-                if configs:
-                    self._broker_configs[broker] = configs
-                else:
-                    self._broker_configs.pop(broker, None)
+                _alter(self._broker_configs, broker, changes)
+            case AlterGroupConfigs(group_id, changes):
+                if self._group_configs is None:
+                    self._group_configs = dict(self._base.group_configs)
+                _alter(self._group_configs, group_id, changes)
             case AdvanceProducerIds(next_producer_id):
                 assert next_producer_id >= self._next_producer_id, (
                     f"producer ids go back from {self._next_producer_id} to {next_producer_id}"
@@ -245,6 +252,14 @@ class _Draft:
         names = self._base._names_by_id if self._names_by_id is None else self._names_by_id
         topics = self._base.topics if self._topics is None else self._topics
         return topics[names[topic_id]]
+
+
+def _alter(every: dict[str, Mapping[str, str]], name: str, changes: Mapping[str, str | None]) -> None:
+    configs = altered(every.get(name, {}), changes)
+    if configs:
+        every[name] = configs
+    else:
+        every.pop(name, None)
 
 
 def altered(configs: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:

@@ -55,6 +55,13 @@ class AlterBrokerConfigs(NamedTuple):
     changes: Mapping[str, str | None]
 
 
+class AlterGroupConfigs(NamedTuple):
+    """These configs of a group, which need not exist, have these values."""
+
+    group_id: str
+    changes: Mapping[str, str | None]
+
+
 class AdvanceProducerIds(NamedTuple):
     """Every producer id below `next_producer_id` is given away."""
 
@@ -87,6 +94,7 @@ Operation = (
     | ChangePartitions
     | AlterTopicConfigs
     | AlterBrokerConfigs
+    | AlterGroupConfigs
     | AdvanceProducerIds
     | RegisterBroker
     | UnregisterBroker

@@ -25,12 +25,14 @@ from millstream.core.config.effective import (
     effective_broker_config,
     effective_topic_config,
 )
+from millstream.core.config.group_configs import GROUP_CONFIGS, validate_group_configs
 from millstream.core.config.listeners import Listener, parse_host_port
 from millstream.core.config.properties import PropertiesError, Property, read_properties
 from millstream.core.config.topic_configs import TOPIC_CONFIGS, validate_topic_configs
 
 __all__ = [
     "BROKER_CONFIGS",
+    "GROUP_CONFIGS",
     "TOPIC_CONFIGS",
     "BrokerConfig",
     "ConfigDef",
@@ -53,5 +55,6 @@ __all__ = [
     "effective_topic_config",
     "parse_host_port",
     "read_properties",
+    "validate_group_configs",
     "validate_topic_configs",
 ]

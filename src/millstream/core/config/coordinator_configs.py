@@ -118,6 +118,29 @@ COORDINATOR_CONFIGS: Final = [
         validator=list_of("uniform", "range"),
     ),
     _group(
+        "group.consumer.assignment.interval.ms",
+        1_000,
+        "The shortest time between two assignments of a group of the consumer protocol: members that join meanwhile "
+        "are assigned together.",
+        validator=at_least(0),
+    ),
+    *(
+        _group(
+            f"group.consumer.{bound}.{what}",
+            default,
+            f"The {word} that consumer.{what} of a group may be set to.",
+            validator=at_least(0 if what == "assignment.interval.ms" else 1),
+        )
+        for bound, word, what, default in (
+            ("min", "least", "assignment.interval.ms", 0),
+            ("max", "most", "assignment.interval.ms", 15_000),
+            ("min", "least", "heartbeat.interval.ms", 5_000),
+            ("max", "most", "heartbeat.interval.ms", 15_000),
+            ("min", "least", "session.timeout.ms", 45_000),
+            ("max", "most", "session.timeout.ms", 60_000),
+        )
+    ),
+    _group(
         "group.consumer.heartbeat.interval.ms",
         5_000,
         "How often members of the consumer protocol are told to send heartbeats.",
