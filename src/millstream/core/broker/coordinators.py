@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from millstream.core.broker.context import AllowAll, Operation, ResourceType
 from millstream.core.broker.delayed import Delayed
 from millstream.core.groups import partitioning
 from millstream.core.groups.partitioning import GROUP_TOPIC
@@ -83,7 +84,7 @@ class Coordinators:
         for host in hosts:
             host.stop()
         self._hosts.clear()
-        tasks = [host.task for host in hosts]
+        tasks = [host.task for host in hosts if host.task is not None]
         if self._creation is not None:
             tasks.append(self._creation)
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -152,10 +153,17 @@ class Coordinators:
     ) -> Delayed[Any]:
         from millstream.core.groups.group import Caller
 
-        caller = Caller(context.client_id or "", f"/{context.host}", context.api_version)
+        caller = Caller(context.client_id or "", f"/{context.host}", context.api_version, self._visible_topics(context))
         delayed = host.request(name, request, caller, now_ms, refusal)
         self.turn_timers()
         return delayed
+
+    @staticmethod
+    def _visible_topics(context: RequestContext) -> Callable[[Iterable[str]], list[str]] | None:
+        """Return what picks the topics that the one who asks may describe; None where those are all."""
+        if type(context.authorizer) is AllowAll:
+            return None
+        return lambda names: context.authorize(Operation.DESCRIBE, ResourceType.TOPIC, names, str)[0]
 
     # The topic
 
@@ -248,7 +256,8 @@ class Coordinators:
         if host is not None:
             host.check()
         elif partition.is_leader:
-            self._hosts[partition.index] = ShardHost(self, partition)
+            host = self._hosts[partition.index] = ShardHost(self, partition)
+            host.start()
 
     def _handle_image(self, _old: ClusterImage, new: ClusterImage) -> None:
         now_ms = self.now_ms()

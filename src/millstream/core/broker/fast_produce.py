@@ -19,6 +19,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from millstream.core.broker.context import Operation, ResourceType
+from millstream.core.broker.partitions import INTERNAL_TOPICS
 from millstream.core.wire import ApiKey, ErrorCode, KafkaError, encode, encode_request, encode_response_header
 from millstream.core.wire.messages.produce import (
     PartitionProduceData,
@@ -121,7 +122,11 @@ class FastProduce:
         topic = request.topic_data[0]
         index = topic.partition_data[0].index
         partition = self._partitions.get(topic.name, index)
-        if partition is None or not context.permits(Operation.WRITE, ResourceType.TOPIC, topic.name):
+        if (
+            partition is None
+            or topic.name in INTERNAL_TOPICS
+            or not context.permits(Operation.WRITE, ResourceType.TOPIC, topic.name)
+        ):
             return
         version = context.api_version
         # The key as `accept` would find it, made from the message: bytes that say the same otherwise (unknown tags, a

@@ -7,8 +7,9 @@ The control plane keeps them in step with the metadata image: it creates and del
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from millstream.core.broker.partition import Partition
 from millstream.core.wire import ErrorCode, KafkaError
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
     from millstream.core.cluster import PartitionState
     from millstream.core.log import Log, TopicPartition
+
+logger = logging.getLogger(__name__)
+
+# What the broker keeps for itself, as clients are told; they may read it.
+INTERNAL_TOPICS: Final = frozenset({"__consumer_offsets", "__transaction_state"})
 
 
 class Partitions:
@@ -107,8 +113,13 @@ class Partitions:
 
     def _tell(self, partition: Partition) -> None:
         watcher = self._watchers.get(partition.topic)
-        if watcher is not None:
+        if watcher is None:
+            return
+        try:
             watcher(partition)
+        except Exception:
+            # Who serves on top of a partition must not keep others from being served.
+            logger.exception("%s: who watches it failed", partition)
 
     def handle_applied(self, version: int) -> None:
         """Everything up to the image of this version is served."""

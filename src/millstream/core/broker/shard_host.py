@@ -91,7 +91,18 @@ class ShardHost:
         self._backoff_s = BACKOFF_S_MIN
         # When a load has to let the loop go on.
         self._slice_end = 0.0
-        self.task: asyncio.Task[None] = self._broker.loop.create_task(self._load_until_active())
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Load the shard; one without records serves at once."""
+        log = self.partition.log
+        if log is not None and log.log_start_offset == self.partition.high_watermark:
+            self._activate(self._coordinators.make_shard(self.partition, self._emit))
+        else:
+            self._load()
+
+    def _load(self, *, pause: bool = False) -> None:
+        self.task = self._broker.loop.create_task(self._load_until_active(pause=pause))
 
     # Requests
 
@@ -217,7 +228,8 @@ class ShardHost:
         if self.state is HostState.STOPPED:
             return
         self.state = HostState.STOPPED
-        self.task.cancel()
+        if self.task is not None:
+            self.task.cancel()
         self._close_shard(KafkaError(ErrorCode.NOT_COORDINATOR))
 
     def check(self) -> None:
@@ -226,13 +238,13 @@ class ShardHost:
             self._handle_progress()
 
     def _fail(self, error: KafkaError) -> None:
+        if not self.partition.is_leader:
+            self._coordinators.forget(self)
+            return
         logger.error("group coordinator %d is ahead of its log and replays it: %s", self.partition.index, error)
         self.state = HostState.LOADING
         self._close_shard(KafkaError(ErrorCode.NOT_COORDINATOR))
-        if self.partition.is_leader:
-            self.task = self._broker.loop.create_task(self._load_until_active(pause=True))
-        else:
-            self._coordinators.forget(self)
+        self._load(pause=True)
 
     def _close_shard(self, error: KafkaError) -> None:
         shard, self.shard = self.shard, None
@@ -305,7 +317,8 @@ class ShardHost:
             for header, batch in iter_batches(read.data):
                 records += await self._replay_batch(shard, header, batch)
             offset = read.next_offset
-        logger.info(
+        logger.log(
+            logging.INFO if records else logging.DEBUG,
             "group coordinator %d is loaded: %d groups, %d offsets from %d records in %.3f s",
             self.partition.index,
             len(shard.groups),

@@ -279,7 +279,7 @@ class OffsetRequests:
                     group_id=group.group_id,
                     protocol_type=group.protocol_type,
                     group_state=group.state_name,
-                    group_type=group.group_type,
+                    group_type=group.group_type.lower(),
                 )
                 for group in self._shard.groups.values()
                 if (not states or group.state_name.lower() in states)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from millstream.core.broker.context import Operation, RequestContext, ResourceType
 from millstream.core.broker.delayed import Delayed
 from millstream.core.groups.partitioning import GROUP_TOPIC
-from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire import ErrorCode, KafkaError, error_code
 from millstream.core.wire.messages.find_coordinator import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _response(broker: Broker, request: FindCoordinatorRequest, context: RequestC
     answer = answers[0]
     return FindCoordinatorResponse(
         error_code=answer.error_code,
-        error_message=answer.error_message,
+        error_message=answer.error_message or error_code(answer.error_code).name,  # "NONE", as Kafka says it
         node_id=answer.node_id,
         host=answer.host,
         port=answer.port,
@@ -89,7 +89,7 @@ def _leader(broker: Broker, key: str, context: RequestContext) -> Coordinator:
         if endpoint is None:
             return _error(key, ErrorCode.COORDINATOR_NOT_AVAILABLE)
         host, port = endpoint.host, endpoint.port
-    return Coordinator(key=key, node_id=leader.node_id, host=host, port=port, error_message="")
+    return Coordinator(key=key, node_id=leader.node_id, host=host, port=port)
 
 
 def _error(key: str, code: ErrorCode, message: str | None = None) -> Coordinator:

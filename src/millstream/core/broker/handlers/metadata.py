@@ -14,8 +14,10 @@ from millstream.core.broker.delayed import Delayed
 from millstream.core.broker.handlers._admin import wait_applied
 from millstream.core.broker.handlers.encoded import Encoded
 from millstream.core.broker.partition import ReplicaState
+from millstream.core.broker.partitions import INTERNAL_TOPICS
 from millstream.core.cluster import ClusterImage, CreateTopic, TopicImage
 from millstream.core.cluster.topics import TopicDefaults, plan_create_topic, validate_topic_name
+from millstream.core.groups.partitioning import GROUP_TOPIC
 from millstream.core.wire import ZERO_UUID, ErrorCode, KafkaError, encode
 from millstream.core.wire.messages.metadata import (
     MetadataRequest,
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 CREATION_MS_MAX: Final = 15_000
 # Topics may be asked for by their id (KIP-516).
 BY_ID_FROM_VERSION: Final = 12
-INTERNAL_TOPICS: Final = frozenset({"__consumer_offsets", "__transaction_state"})
 _TOPIC_OPERATIONS: Final = (
     Operation.READ,
     Operation.WRITE,
@@ -153,6 +154,8 @@ async def _create_and_answer(
         return operations
 
     try:
+        if GROUP_TOPIC in missing:
+            await broker.coordinators.create_topic()  # not with the defaults of a topic of clients
         image = await broker.metadata.commit(plan)
         await wait_applied(broker, image.version, CREATION_MS_MAX)
     except KafkaError as error:

@@ -27,6 +27,9 @@ def offset_delete(
     """Answer once the deletions are on every in-sync replica."""
     if not permits_group(context, Operation.DELETE, request.group_id):
         return OffsetDeleteResponse(error_code=ErrorCode.GROUP_AUTHORIZATION_FAILED)
+    if not request.group_id:
+        # Unlike the other requests, for which older clients' empty name is one like any other.
+        return OffsetDeleteResponse(error_code=ErrorCode.INVALID_GROUP_ID)
     image = broker.metadata.image
     accepted: list[OffsetDeleteRequestTopic] = []
     refused: list[OffsetDeleteResponseTopic] = []
@@ -42,8 +45,6 @@ def offset_delete(
             refused.append(_refused(topic, missing, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
         if there:
             accepted.append(OffsetDeleteRequestTopic(name=topic.name, partitions=there))
-    if not accepted:
-        return OffsetDeleteResponse(topics=refused)
     request.topics = accepted
     answer = broker.coordinators.request(
         request.group_id,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from millstream.core.broker.context import Operation, RequestContext, ResourceType
 from millstream.core.broker.delayed import Delayed
+from millstream.core.broker.partitions import INTERNAL_TOPICS
 from millstream.core.log import Reservation
 from millstream.core.records import InvalidBatchError
 from millstream.core.wire import ErrorCode, KafkaError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from millstream.core.broker.partition import Partition
 
 ACKS: Final = frozenset({0, 1, -1})
+# Who may write to the broker's own topics all the same, as in Kafka: the name goes round among operators.
+INTERNAL_CLIENT_ID: Final = "__admin_client"
 
 
 def produce(broker: Broker, request: ProduceRequest, context: RequestContext) -> Delayed[ProduceResponse] | None:
@@ -64,6 +67,7 @@ class _Produce:
         refused_acks, refused_transaction = self._refusals()
         for topic in request.topic_data:
             allowed = context.permits(Operation.WRITE, ResourceType.TOPIC, topic.name)
+            is_closed = topic.name in INTERNAL_TOPICS and context.client_id != INTERNAL_CLIENT_ID
             responses = []
             for data in topic.partition_data:
                 response = PartitionProduceResponse(index=data.index, base_offset=-1)
@@ -72,6 +76,8 @@ class _Produce:
                     _set_error(response, refused_transaction)
                 elif not allowed:
                     _set_error(response, KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"no write on {topic.name}"))
+                elif is_closed:
+                    response.error_code = ErrorCode.INVALID_TOPIC_EXCEPTION
                 else:
                     self._append(topic.name, data, response, refused_acks)
             self._topics.append(TopicProduceResponse(name=topic.name, partition_responses=responses))
