@@ -9,6 +9,17 @@ import pytest
 from millstream.testing.kafka import ApacheKafka, KafkaUnavailableError, kafka_jars
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of this project's tests."""
+    parser.addoption("--rerecord", action="store_true", help="write golden transcripts anew; read the difference")
+
+
+@pytest.fixture
+def rerecord(request: pytest.FixtureRequest) -> bool:
+    """Whether golden transcripts are to be written anew."""
+    return bool(request.config.getoption("--rerecord"))
+
+
 @pytest.fixture(scope="session")
 def soak() -> bool:
     """Whether the long matrices run whole (MILLSTREAM_SOAK=1) or by a seeded sample."""
