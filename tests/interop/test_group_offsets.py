@@ -106,7 +106,7 @@ def fetch(
     epoch: int = -1,
     stable: bool = False,
 ) -> Any:
-    asked = (
+    asked: Any = (
         None
         if topics is None
         else [
@@ -116,7 +116,7 @@ def fetch(
     )
     return offset_fetch.OffsetFetchRequest(
         group_id=group,
-        topics=asked,  # type: ignore[arg-type]  the fields of both classes are the same
+        topics=asked,  # the fields of both versions' classes are the same
         groups=[
             offset_fetch.OffsetFetchRequestGroup(group_id=group, member_id=member, member_epoch=epoch, topics=asked)
         ],
