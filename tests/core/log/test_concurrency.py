@@ -153,9 +153,7 @@ def test_a_segment_that_goes_during_a_lookup_is_no_disk_error(open_manager: Open
     while log.cache.close_half():
         continue
     disk.before("open", ".timeindex", lambda: log.delete_old_segments(LATER_MS, 2**62))
-    with pytest.raises(LogDirectoryError, match="try again") as raised:
-        log.offset_for_timestamp(NOW_MS)
-    assert raised.value.shortage
+    assert log.offset_for_timestamp(NOW_MS) is None  # as if it had gone before
     assert log.directory.offline_reason is None
 
 

@@ -3,6 +3,7 @@
     crc32c            crc32c: the checksum of batches
     record_batches    headers of many batches a call: check_batches, index_batches, trim_batches, find_batch
     batch_validation  the produce path: inspect_batch, walk_records
+    compaction        the log's cleaner: note_keys, filter_batches
     record_columns    records of many batches a call: locate_records, locate_payload
 
 Each of these also runs interpreted, slower and with the same results. `native.h` and `native.pxd` hold the few lines
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-KERNELS = ("batch_validation", "crc32c", "record_batches", "record_columns")
+KERNELS = ("batch_validation", "compaction", "crc32c", "record_batches", "record_columns")
 
 
 def kernels_compiled() -> dict[str, bool]:

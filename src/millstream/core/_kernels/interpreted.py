@@ -111,3 +111,70 @@ def add_int64(left: int, right: int) -> int:
     """Return the sum, wrapped around to 64 bits as Java's are."""
     total = (left + right) & 0xFFFFFFFFFFFFFFFF
     return total - (1 << 64) if total >> 63 else total
+
+
+def hash_key(data: Any, position: int, size: int, secret0: int, secret1: int, hashed: list[int]) -> None:
+    """Put the 128 bits of SipHash-1-3 over `size` bytes into `hashed`, as two signed numbers."""
+    hashed[:] = sip_hash(bytes(data[position : position + size]), secret0, secret1, rounds=(1, 3))
+
+
+def sip_hash(data: bytes, secret0: int, secret1: int, *, rounds: tuple[int, int]) -> tuple[int, int]:
+    """Return the 128 bits of SipHash with so many rounds a word and at the end, as two signed numbers."""
+    mask = 0xFFFFFFFFFFFFFFFF
+    state = [
+        secret0 & mask ^ 0x736F6D6570736575,
+        secret1 & mask ^ 0x646F72616E646F6D ^ 0xEE,
+        secret0 & mask ^ 0x6C7967656E657261,
+        secret1 & mask ^ 0x7465646279746573,
+    ]
+    whole = len(data) & ~7
+    words = [int.from_bytes(data[at : at + 8], "little") for at in range(0, whole, 8)]
+    words.append(int.from_bytes(data[whole:], "little") | (len(data) & 0xFF) << 56)
+    for word in words:
+        state[3] ^= word
+        _sip_rounds(state, rounds[0])
+        state[0] ^= word
+    hashed = []
+    for index, tweak in ((2, 0xEE), (1, 0xDD)):
+        state[index] ^= tweak
+        _sip_rounds(state, rounds[1])
+        half = state[0] ^ state[1] ^ state[2] ^ state[3]
+        hashed.append(half - (1 << 64) if half >> 63 else half)
+    return hashed[0], hashed[1]
+
+
+def _sip_rounds(state: list[int], count: int) -> None:
+    mask = 0xFFFFFFFFFFFFFFFF
+
+    def rotated(value: int, bits: int) -> int:
+        return (value << bits | value >> (64 - bits)) & mask
+
+    v0, v1, v2, v3 = state
+    for _ in range(count):
+        v0 = (v0 + v1) & mask
+        v1 = rotated(v1, 13) ^ v0
+        v0 = rotated(v0, 32)
+        v2 = (v2 + v3) & mask
+        v3 = rotated(v3, 16) ^ v2
+        v0 = (v0 + v3) & mask
+        v3 = rotated(v3, 21) ^ v0
+        v2 = (v2 + v1) & mask
+        v1 = rotated(v1, 17) ^ v2
+        v2 = rotated(v2, 32)
+    state[:] = v0, v1, v2, v3
+
+
+def copy_bytes(target: Any, position: int, source: Any, start: int, end: int) -> None:
+    """Copy source[start:end] to target[position:]; the regions may overlap."""
+    target[position : position + end - start] = bytes(source[start:end])
+
+
+def store_varint(data: Any, position: int, number: int) -> int:
+    """Write `number` as a zigzag varint at `position`; return where it ends."""
+    raw = (number << 1 ^ number >> 63) & 0xFFFFFFFFFFFFFFFF
+    while raw > 0x7F:
+        data[position] = raw & 0x7F | 0x80
+        position += 1
+        raw >>= 7
+    data[position] = raw
+    return position + 1

@@ -351,4 +351,59 @@ static inline int64_t add_int64(int64_t left, int64_t right) {
     return (int64_t)((uint64_t)left + (uint64_t)right);
 }
 
+/* SipHash (J.-P. Aumasson and D. J. Bernstein, 2012) with one round a word and three at the end, 128 bits out: two
+ * different keys share a hash only by an accident of 2^-128, also where somebody would like them to, since the secret is
+ * made anew by each process.
+ */
+#define MS_ROTATE(value, bits) (((value) << (bits)) | ((value) >> (64 - (bits))))
+#define MS_SIP_ROUND(v0, v1, v2, v3)                                                                                   \
+    do {                                                                                                               \
+        v0 += v1; v1 = MS_ROTATE(v1, 13); v1 ^= v0; v0 = MS_ROTATE(v0, 32);                                            \
+        v2 += v3; v3 = MS_ROTATE(v3, 16); v3 ^= v2;                                                                    \
+        v0 += v3; v3 = MS_ROTATE(v3, 21); v3 ^= v0;                                                                    \
+        v2 += v1; v1 = MS_ROTATE(v1, 17); v1 ^= v2; v2 = MS_ROTATE(v2, 32);                                            \
+    } while (0)
+
+static inline void hash_key(const uint8_t *data, ptrdiff_t position, ptrdiff_t size, int64_t secret0, int64_t secret1,
+                            long long *hash) {
+    uint64_t v0 = (uint64_t)secret0 ^ 0x736f6d6570736575u, v1 = (uint64_t)secret1 ^ 0x646f72616e646f6du ^ 0xee;
+    uint64_t v2 = (uint64_t)secret0 ^ 0x6c7967656e657261u, v3 = (uint64_t)secret1 ^ 0x7465646279746573u;
+    const uint8_t *at = data + position, *words_end = at + (size & ~(ptrdiff_t)7);
+    for (; at < words_end; at += 8) {
+        uint64_t word = ms_load_little64(at);
+        v3 ^= word;
+        MS_SIP_ROUND(v0, v1, v2, v3);
+        v0 ^= word;
+    }
+    uint64_t last = (uint64_t)size << 56;
+    for (int byte = 0; byte < (size & 7); byte++)
+        last |= (uint64_t)at[byte] << (8 * byte);
+    v3 ^= last;
+    MS_SIP_ROUND(v0, v1, v2, v3);
+    v0 ^= last;
+    v2 ^= 0xee;
+    for (int round = 0; round < 3; round++)
+        MS_SIP_ROUND(v0, v1, v2, v3);
+    hash[0] = (long long)(v0 ^ v1 ^ v2 ^ v3);
+    v1 ^= 0xdd;
+    for (int round = 0; round < 3; round++)
+        MS_SIP_ROUND(v0, v1, v2, v3);
+    hash[1] = (long long)(v0 ^ v1 ^ v2 ^ v3);
+}
+
+/* The regions may overlap. */
+static inline void copy_bytes(uint8_t *target, ptrdiff_t position, const uint8_t *source, ptrdiff_t start,
+                              ptrdiff_t end) {
+    memmove(target + position, source + start, (size_t)(end - start));
+}
+
+/* A zigzag varint at `position`; where it ends. */
+static inline ptrdiff_t store_varint(uint8_t *data, ptrdiff_t position, int64_t number) {
+    uint64_t raw = ((uint64_t)number << 1) ^ (uint64_t)(number >> 63);
+    for (; raw > 0x7f; raw >>= 7)
+        data[position++] = (uint8_t)(raw | 0x80);
+    data[position++] = (uint8_t)raw;
+    return position;
+}
+
 #endif

@@ -14,3 +14,11 @@ cdef extern from "native.h" nogil:
         const unsigned char *data, long long *cursor, long long end, long long index, long long *fields
     )
     long long add_int64(long long left, long long right)
+    void hash_key(
+        const unsigned char *data, Py_ssize_t position, Py_ssize_t size, long long secret0, long long secret1,
+        long long *hash
+    )
+    void copy_bytes(
+        unsigned char *target, Py_ssize_t position, const unsigned char *source, Py_ssize_t start, Py_ssize_t end
+    )
+    Py_ssize_t store_varint(unsigned char *data, Py_ssize_t position, long long number)

@@ -38,6 +38,10 @@ class LogConfig:
     file_delete_delay_ms: int = 60_000
     max_message_bytes: int = 1_048_588
     cleanup_policy: frozenset[str] = field(default_factory=lambda: frozenset({DELETE}))
+    delete_retention_ms: int = 24 * 3600 * 1000
+    min_cleanable_dirty_ratio: float = 0.5
+    min_compaction_lag_ms: int = 0
+    max_compaction_lag_ms: int = UNLIMITED
     preallocate: bool = False
     compression_type: str = "producer"
     compression_level: int | None = None
@@ -51,6 +55,11 @@ class LogConfig:
     @property
     def compacted(self) -> bool:
         return COMPACT in self.cleanup_policy
+
+    @property
+    def roll_ms(self) -> int:
+        """How old a segment may become before it is rolled: the cleaner takes no active one."""
+        return min(self.segment_ms, self.max_compaction_lag_ms) if self.compacted else self.segment_ms
 
     @property
     def log_append_time(self) -> bool:
@@ -86,6 +95,7 @@ class LogConfig:
 
 
 _TEXTS: Final = frozenset({"compression_type", "message_timestamp_type"})
+_RATIOS: Final = frozenset({"min_cleanable_dirty_ratio"})
 _FLAGS: Final = frozenset({"preallocate", "unclean_leader_election_enable", "validate_compressed"})
 
 
@@ -95,4 +105,6 @@ def _typed(name: str, value: Any) -> Any:
         return frozenset(part.strip() for part in parts if part.strip())
     if name in _FLAGS:
         return value if isinstance(value, bool) else str(value).strip().lower() == "true"
+    if name in _RATIOS:
+        return float(value)
     return str(value) if name in _TEXTS else int(value)

@@ -29,7 +29,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from millstream.core.log.checkpoints import LOG_START_OFFSET, RECOVERY_POINT
+from millstream.core.log.checkpoints import CLEANER_OFFSET, LOG_START_OFFSET, RECOVERY_POINT
 from millstream.core.log.errors import (
     SHORTAGE_ERRNOS,
     InconsistentDirectoryError,
@@ -103,8 +103,8 @@ class LogDirectory:
         return any(topic_partition in each for each in self._checkpointed.values())
 
     def note_checkpoint(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Note what the recovery-point or log-start checkpoint on disk says now."""
-        if name in (RECOVERY_POINT, LOG_START_OFFSET):
+        """Note what the recovery-point, log-start or cleaner checkpoint on disk says now."""
+        if name in (RECOVERY_POINT, LOG_START_OFFSET, CLEANER_OFFSET):
             self._checkpointed[name] = frozenset(each for each, offset in offsets.items() if offset > 0)
 
     def open(self, cluster_id: str, node_id: int) -> None:

@@ -24,6 +24,13 @@ class LogDirectoryError(KafkaError):
         self.shortage = shortage
 
 
+class SegmentReplacedError(FileNotFoundError):
+    """A cleaned segment has taken the place of this one: look again in the log's segments."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.ENOENT, "a cleaned segment has taken its place", path)
+
+
 class OffsetOutOfRangeError(KafkaError):
     """The offset is before the log's start or behind the end that the reader may see."""
 

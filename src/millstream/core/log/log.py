@@ -20,7 +20,8 @@ any other error takes it offline (`LogDirectory`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from millstream.core.log import checkpoints, retention, timestamps, transactions, truncation
 from millstream.core.log.errors import OffsetOutOfRangeError
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from millstream.core.log.retention import DeletedSegment
     from millstream.core.log.timestamps import TimestampOffset
     from millstream.core.log.transaction_index import AbortedTransaction
+
+
+T = TypeVar("T")
 
 
 class Log(LogAppends):
@@ -149,13 +153,23 @@ class Log(LogAppends):
 
     def offset_for_timestamp(self, timestamp: int) -> TimestampOffset | None:
         """Return the first record at or after `timestamp`, None where there is none. Blocks."""
-        with self.storage_errors("looking up a timestamp in"):
-            return timestamps.offset_for_timestamp(self, timestamp)
+        return self._look("looking up a timestamp in", lambda: timestamps.offset_for_timestamp(self, timestamp))
 
     def max_timestamp_offset(self) -> TimestampOffset | None:
         """Return the first record with the largest timestamp, None in an empty log. Blocks."""
-        with self.storage_errors("looking up the largest timestamp of"):
-            return timestamps.max_timestamp_offset(self)
+        return self._look("looking up the largest timestamp of", lambda: timestamps.max_timestamp_offset(self))
+
+    def _look(self, doing: str, look: Callable[[], T]) -> T:
+        # Once more where segments went, or were cleaned, under the look.
+        while True:
+            segments = self.segments.items
+            try:
+                return look()
+            except OSError as error:
+                with self.lock:
+                    has_changed = self.segments.items is not segments and self.retired is None
+                if not has_changed or not isinstance(error, FileNotFoundError):
+                    raise self.failed(error, f"{doing} {self.path}") from error
 
     # Changing what is there. All of it blocks.
 
@@ -205,8 +219,10 @@ class Log(LogAppends):
 
     def aborted_transactions(self, start_offset: int, end_offset: int) -> list[AbortedTransaction]:
         """Return the aborted transactions that a reader of [start_offset, end_offset) has to leave out. Blocks."""
-        with self.storage_errors("reading the transaction indexes of"):
-            return transactions.aborted_transactions(self, start_offset, end_offset)
+        return self._look(
+            "reading the transaction indexes of",
+            lambda: transactions.aborted_transactions(self, start_offset, end_offset),
+        )
 
     @property
     def has_aborted_transactions(self) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from millstream.core.log import checkpoints, segment_scan
 from millstream.core.log.config import LogConfig
 from millstream.core.log.damage import CorruptRange
-from millstream.core.log.errors import LogDirectoryError
+from millstream.core.log.errors import LogDirectoryError, SegmentReplacedError
 from millstream.core.log.files import Buffer
 from millstream.core.log.log_reader import LogReader
 from millstream.core.log.producer_state import ProducerEntry, ProducerState, encode_snapshot
@@ -68,6 +68,7 @@ class LogState:
         "created",
         "directory",
         "failure",
+        "first_dirty_offset",
         "flushed_offset",
         "folder_changed",
         "generation",
@@ -120,6 +121,9 @@ class LogState:
         self.reserved_end_offset = log_end_offset
         # The recovery point: everything before it is on the disk itself.
         self.flushed_offset = flushed_offset
+        # Up to where the cleaner has cleaned, as its checkpoint says it; None where it never has. Moves up by the
+        # cleaner, down by truncation.
+        self.first_dirty_offset: int | None = None
         # Grows when reservations were dropped: a write that was submitted for an older one must fail.
         self.generation = 0
         # Why writing failed, until the loop has dropped the reservations (forget_reserved).
@@ -185,7 +189,9 @@ class LogState:
         """Return what to raise for `error`, having taken the directory offline where it is the disk's fault."""
         if self.retired is not None:
             return LogDirectoryError(f"{doing} failed: {self.retired.message}", shortage=True)
-        if isinstance(error, FileNotFoundError) and self._has_left(error.filename):
+        if isinstance(error, SegmentReplacedError) or (
+            isinstance(error, FileNotFoundError) and self._has_left(error.filename)
+        ):
             return LogDirectoryError(f"{doing} failed: a segment was deleted meanwhile, try again", shortage=True)
         return self.directory.failed(error, doing, always_offline=always_offline)
 
@@ -241,6 +247,8 @@ class LogState:
     def rebuild_index(self, segment: Segment) -> None:
         """Make the indexes of a segment again from its batches: they were found to be wrong. Blocks."""
         with self.lock:
+            if segment.replaced:
+                raise SegmentReplacedError(segment.stem)
             segment_scan.rebuild_segment_indexes(self.cache.files, segment, self.config.index_interval_bytes)
             self.forbid_inline()
             if not segment.is_active:

@@ -139,6 +139,8 @@ class LogManager:
         directory.note_checkpoint(checkpoints.RECOVERY_POINT, recovery_points)
         directory.note_checkpoint(checkpoints.LOG_START_OFFSET, log_start_offsets)
         directory.high_watermarks = self._read_offsets(directory, checkpoints.REPLICATION_OFFSET)
+        first_dirty_offsets = self._read_offsets(directory, checkpoints.CLEANER_OFFSET)
+        directory.note_checkpoint(checkpoints.CLEANER_OFFSET, first_dirty_offsets)
         folders = []
         for name, is_folder in self._files.list_names(directory.path):
             if not is_folder or name.endswith((STRAY_SUFFIX, FUTURE_SUFFIX)):
@@ -161,6 +163,7 @@ class LogManager:
                 clean=directory.was_clean,
                 recovery_points=recovery_points,
                 log_start_offsets=log_start_offsets,
+                first_dirty_offsets=first_dirty_offsets,
                 producer_count_max=self._producer_count_max,
             )
             for _ in range(max(self._threads, 1))
@@ -368,9 +371,10 @@ class LogManager:
         return count
 
     def checkpoint(self) -> None:
-        """Write recovery points and log start offsets of every directory. Blocks."""
+        """Write recovery points, log start offsets and first dirty offsets of every directory. Blocks."""
         self.checkpoint_recovery_points()
         self.checkpoint_log_start_offsets()
+        self.checkpoint_cleaner()
 
     def checkpoint_recovery_points(self) -> None:
         """Write `recovery-point-offset-checkpoint`: what is synced. Blocks."""
@@ -382,6 +386,10 @@ class LogManager:
             checkpoints.LOG_START_OFFSET,
             lambda log: log.log_start_offset if log.log_start_offset > log.segments.first.base_offset else None,
         )
+
+    def checkpoint_cleaner(self) -> None:
+        """Write `cleaner-offset-checkpoint`: up to where logs have been cleaned. Blocks."""
+        self._checkpoint(checkpoints.CLEANER_OFFSET, lambda log: log.first_dirty_offset)
 
     def checkpoint_high_watermarks(self, high_watermarks: Mapping[TopicPartition, int]) -> None:
         """Write `replication-offset-checkpoint`. Blocks."""

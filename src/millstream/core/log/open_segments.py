@@ -12,6 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
+from millstream.core.log.errors import SegmentReplacedError
 from millstream.core.log.files import FileSystem
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _opening: Final = threading.RLock()
 class OpenSegment:
     """The descriptors of one segment. Its indexes are opened when first wanted."""
 
-    __slots__ = ("_files", "_index_fd", "_stem", "_time_index_fd", "log_fd", "used")
+    __slots__ = ("_files", "_index_fd", "_stem", "_time_index_fd", "log_fd", "replaced", "used")
 
     def __init__(self, files: FileSystem, stem: str) -> None:
         """Open `<stem>.log`; OSError as the system says."""
@@ -37,6 +38,8 @@ class OpenSegment:
         self._index_fd = self._time_index_fd = self.log_fd = -1
         # Set by each use, cleared when the cache looks for one to close.
         self.used = True
+        # Whether the names are another segment's now: what is open can be read on, nothing more is opened.
+        self.replaced = False
         self.log_fd = files.open(stem + ".log", os.O_RDWR)
 
     def index_fd(self) -> int:
@@ -44,7 +47,7 @@ class OpenSegment:
         if self._index_fd < 0:
             with _opening:
                 if self._index_fd < 0:
-                    self._index_fd = self._files.open(self._stem + ".index", os.O_RDWR)
+                    self._index_fd = self._open(".index")
         return self._index_fd
 
     def time_index_fd(self) -> int:
@@ -52,8 +55,13 @@ class OpenSegment:
         if self._time_index_fd < 0:
             with _opening:
                 if self._time_index_fd < 0:
-                    self._time_index_fd = self._files.open(self._stem + ".timeindex", os.O_RDWR)
+                    self._time_index_fd = self._open(".timeindex")
         return self._time_index_fd
+
+    def _open(self, suffix: str) -> int:
+        if self.replaced:
+            raise SegmentReplacedError(self._stem + suffix)
+        return self._files.open(self._stem + suffix, os.O_RDWR)
 
     @property
     def has_index(self) -> bool:
@@ -87,6 +95,8 @@ class OpenSegments:
         with self._lock:
             if segment.opened is not None:
                 return segment.opened
+            if segment.replaced:
+                raise SegmentReplacedError(segment.stem + ".log")
             self._make_room(1)
             opened = OpenSegment(self.files, segment.stem)
             self._open[segment] = opened
@@ -97,6 +107,15 @@ class OpenSegments:
         """Forget the segment's descriptors: it is deleted or its log closes."""
         with self._lock:
             self._open.pop(segment, None)
+            segment.opened = None
+
+    def replace(self, segment: Segment) -> None:
+        """A cleaned segment takes its place: whoever has files of it open may read on, nobody opens any."""
+        with self._lock, _opening:
+            segment.replaced = True
+            opened = self._open.pop(segment, None)
+            if opened is not None:
+                opened.replaced = True
             segment.opened = None
 
     def close_half(self) -> bool:

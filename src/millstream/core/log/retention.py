@@ -7,9 +7,11 @@ all of it is due; a new one then takes its place.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from millstream.core.log.config import DELETE
+from millstream.core.log.files import FileSystem
 from millstream.core.log.segment import DELETED_SUFFIX, SEGMENT_SUFFIXES, SNAPSHOT_SUFFIX, Segment
 
 if TYPE_CHECKING:
@@ -65,19 +67,21 @@ def delete_old_segments(log: Log, now_ms: int, high_watermark: int) -> list[Dele
             log.write_leader_epochs()
         log.unsynced = tuple(segment for segment in log.unsynced if segment not in leaving)
         log.folder_changed = True
-        return [_rename(log, segment, now_ms) for segment in leaving]
+        due_ms = now_ms + log.config.file_delete_delay_ms
+        suffixes = (*SEGMENT_SUFFIXES, SNAPSHOT_SUFFIX)
+        return [rename_deleted(log.cache.files, segment, suffixes, due_ms) for segment in leaving]
 
 
-def _rename(log: Log, segment: Segment, now_ms: int) -> DeletedSegment:
-    files = log.cache.files
+def rename_deleted(files: FileSystem, segment: Segment, suffixes: Iterable[str], due_ms: int) -> DeletedSegment:
+    """Rename these files of a segment, where they exist, to `.deleted`; return them for unlinking at `due_ms`."""
     segment.close()
     renamed = []
-    for suffix in (*SEGMENT_SUFFIXES, SNAPSHOT_SUFFIX):
+    for suffix in suffixes:
         path = segment.stem + suffix
         if files.exists(path):
             files.rename(path, path + DELETED_SUFFIX)
             renamed.append(path + DELETED_SUFFIX)
-    return DeletedSegment(now_ms + log.config.file_delete_delay_ms, tuple(renamed), segment.size_bytes)
+    return DeletedSegment(due_ms, tuple(renamed), segment.size_bytes)
 
 
 def _is_old(log: Log, segment: Segment, retention_ms: int, now_ms: int) -> bool:

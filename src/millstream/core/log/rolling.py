@@ -59,7 +59,7 @@ def roll_limits(segment: Segment, config: LogConfig, partition: int, leader_epoc
     )
     # So many bytes cannot bring more entries than there are places; worked out again when they are used up.
     size_bytes = segment.size_bytes - segment.bytes_since_index + places * (config.index_interval_bytes + 1)
-    open_ms = config.segment_ms - _jitter_ms(segment, config, partition)
+    open_ms = config.roll_ms - _jitter_ms(segment, config, partition)
     if segment.first_timestamp >= 0:
         timestamp = segment.first_timestamp + open_ms
     else:
@@ -70,5 +70,5 @@ def roll_limits(segment: Segment, config: LogConfig, partition: int, leader_epoc
 
 def _jitter_ms(segment: Segment, config: LogConfig, partition: int) -> int:
     # Spread over partitions and segments, so that logs created together do not roll together.
-    jitter_ms = min(config.segment_jitter_ms, config.segment_ms)
+    jitter_ms = min(config.segment_jitter_ms, config.roll_ms)
     return hash((partition, segment.base_offset)) % jitter_ms if jitter_ms > 0 else 0

@@ -35,6 +35,15 @@ NO_TIMESTAMP: Final = -1
 UNKNOWN_TIMESTAMP: Final = -2
 
 
+_DIGITS: Final = 20
+
+
+def base_offset_of(name: str) -> int | None:
+    """Return the offset that a file in a partition's folder is named by, None where it is named otherwise."""
+    digits = name[:_DIGITS]
+    return int(digits) if len(digits) == _DIGITS and digits.isascii() and digits.isdigit() else None
+
+
 def file_stem(folder: str, offset: int) -> str:
     """Return the path, without suffix, of the files named by `offset`."""
     return f"{folder}/{offset:020d}"
@@ -56,6 +65,7 @@ class Segment:
         "modified_ms",
         "offset_index",
         "opened",
+        "replaced",
         "size_bytes",
         "time_index",
         "time_index_bytes",
@@ -83,6 +93,8 @@ class Segment:
         self.bytes_since_index = 0
         # The open files, None while closed. Set by OpenSegments only.
         self.opened: OpenSegment | None = None
+        # Whether a cleaned segment has taken its place: its names are another's now, and none is opened any more.
+        self.replaced = False
         # The indexes while the segment is active, None once sealed.
         self.offset_index: OffsetIndex | None = None
         self.time_index: TimeIndex | None = None

@@ -54,8 +54,9 @@ class StopReason(IntEnum):
     BAD_MAGIC = 4
     BAD_CRC = 5
     BAD_OFFSET = 6  # below the expected one, negative, or too far from the segment's base offset
-    COMPRESSED = 7  # locate_records only: the batch has to be decompressed, then locate_payload
-    BAD_RECORD = 8  # locate_records only: a record leaves its batch
+    COMPRESSED = 7  # locate_records and the cleaner's only: the batch has to be decompressed, then locate_payload
+    BAD_RECORD = 8  # locate_records and the cleaner's only: a record leaves its batch
+    TABLE_FULL = 9  # the cleaner's only: there is no place for another key
 
 
 def new_rows(batches: int) -> array[int]:

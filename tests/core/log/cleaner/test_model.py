@@ -1,0 +1,87 @@
+"""The cleaner against a dictionary: random keys, tombstones, transactions, segments, codecs and maps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.core.log.conftest import OpenManager
+from tests.support.dirty_logs import NOW_MS, TOPIC, Kept, Model, Sweep, compacted, read_committed, stored
+
+from millstream.core.log import Log
+
+SEEDS = range(300 if os.environ.get("MILLSTREAM_SOAK") == "1" else 40)
+
+
+def check_cleaned(model: Model, log: Log, *, tombstones_gone: bool = False) -> None:
+    """Below the clean point the newest of each key and nothing else; behind it everything; nothing changed."""
+    clean_to = log.first_dirty_offset
+    assert clean_to is not None
+    records, _ = stored(log)
+    originals = {each.offset: each for each in model.records}
+    assert all(originals[each.offset] == each for each in records), "a record has changed"
+    assert [each.offset for each in records] == sorted({each.offset for each in records})
+    newest = model.latest(clean_to)
+    wanted = {each.offset for each in newest.values() if each.value is not None or not tombstones_gone} | {
+        each.offset for each in model.records if each.offset >= clean_to
+    }
+    assert {each.offset for each in records} == wanted
+    committed = {each.key: each for each in read_committed(log)}
+    final = model.latest(model.end_offset)
+    for key, record in final.items():
+        found = committed.get(key)
+        if record.value is None and tombstones_gone and found is None:
+            continue
+        assert found == Kept(*record[:4]), key
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_cleaned_log_is_a_dictionary(open_manager: OpenManager, tmp_path: Path, seed: int) -> None:
+    model = Model(seed)
+    rng = model.random
+    keys, transactions, compress = rng.choice((3, 20, 200)), rng.random() < 0.6, rng.random() < 0.5
+    for _ in range(rng.choice((10, 60, 150))):
+        model.random_step(keys=keys, transactions=transactions, compress=compress)
+    if rng.random() < 0.8:
+        model.end_all()
+    model.roll()
+    model.batch([(b"active", b"value")])
+    model.write(tmp_path / "data" / str(TOPIC))
+    config = compacted(
+        segment_bytes=rng.choice((1000, 10_000, 1 << 20)),
+        index_interval_bytes=rng.choice((0, 300, 4096)),
+        delete_retention_ms=1000,
+    )
+    manager = open_manager(config)
+    log = manager.logs[TOPIC]
+    producers = {each.producer_id: (each.epoch, each.last_sequence) for each in log.active_producers()}
+    sweep = Sweep(
+        manager, map_bytes=rng.choice((10 * 24, 100 * 24, 1 << 16)), io_bytes=rng.choice((8192, 1 << 16)), now_ms=NOW_MS
+    )
+    sweep.run()
+    assert not sweep.cleaner.uncleanable
+    check_cleaned(model, log)
+    records, _ = stored(log)
+    # A second time, before the tombstones' time has come, changes nothing.
+    log.first_dirty_offset = None
+    sweep.now_ms += 999
+    sweep.run()
+    check_cleaned(model, log)
+    assert stored(log)[0] == records
+    # Then they go, and with them the markers of transactions that have no record left.
+    sweep.now_ms += 2
+    log.first_dirty_offset = None
+    sweep.run()
+    check_cleaned(model, log, tombstones_gone=True)
+    # And all of it is found again, whether the stop was clean or not.
+    before = stored(log)
+    if rng.random() < 0.5:
+        manager.close()
+    else:
+        manager.checkpoint_cleaner()
+        manager.release()
+    again = open_manager(config).logs[TOPIC]
+    assert stored(again) == before
+    assert again.first_dirty_offset is not None
+    assert {each.producer_id: (each.epoch, each.last_sequence) for each in again.active_producers()} == producers

@@ -1,0 +1,234 @@
+"""A crash, or a power cut, at every change the cleaner makes to the disk; and readers while it works."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from tests.core.log.cleaner.test_model import check_cleaned
+from tests.core.log.conftest import OpenManager
+from tests.support.dirty_logs import NOW_MS, TOPIC, Kept, Model, Sweep, compacted, read_committed, stored
+
+from millstream.core.log import Log, LogConfig
+from millstream.core.records import Compression
+from millstream.testing.faulty_disk import FaultyDisk, SimulatedCrashError
+
+SOAK = os.environ.get("MILLSTREAM_SOAK") == "1"
+
+
+def make_model(seed: int = 5) -> Model:
+    """Small segments of which several become one, with transactions, tombstones, and codecs."""
+    model = Model(seed)
+    for step in range(70):
+        model.random_step(keys=12, transactions=True, compress=False)
+        if step == 10:
+            model.batch([(b"gone", b"value")])
+            model.roll()
+            model.batch([(b"gone", None)])
+    model.batch([(b"packed", b"x" * 50)] * 5, compression=Compression.ZSTD)
+    model.end_all()
+    model.batch([(b"active", b"value")])
+    return model
+
+
+def config() -> LogConfig:
+    """Three or so groups."""
+    return compacted(segment_bytes=6000, delete_retention_ms=0, index_interval_bytes=100)
+
+
+def sweep_twice(sweep: Sweep, log: Log) -> None:
+    """The second time tombstones go, and markers get their horizons' due."""
+    sweep.run()
+    log.first_dirty_offset = None
+    sweep.now_ms += 1
+    sweep.run()
+
+
+def count_changes(open_manager: OpenManager, path: Path) -> int:
+    disk = FaultyDisk()
+    manager = open_manager(config(), disk, path)
+    before = disk.changes
+    sweep_twice(Sweep(manager), manager.logs[TOPIC])
+    return disk.changes - before
+
+
+def check_latest(model: Model, log: Log) -> None:
+    """Whatever happened, a consumer of committed records sees the newest of each key, and nothing that never was."""
+    originals = {each.offset: each for each in model.records}
+    records, _ = stored(log)
+    assert all(originals[each.offset] == each for each in records)
+    committed: dict[bytes | None, Kept] = {each.key: each for each in read_committed(log)}
+    for key, record in model.latest(model.end_offset).items():
+        found = committed.get(key)
+        assert found == Kept(*record[:4]) or (record.value is None and found is None), (key, record, found)
+
+
+@pytest.mark.parametrize("power_cut", [False, True], ids=["killed", "power cut"])
+def test_a_crash_at_any_change_loses_no_latest_value(
+    open_manager: OpenManager, tmp_path: Path, power_cut: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    model = make_model()
+    model.write(tmp_path / "dry" / str(TOPIC))
+    changes = count_changes(open_manager, tmp_path / "dry")
+    assert changes > 60
+    finished = 0
+    # Every change in the soak, else each fourth, the first of them by the case.
+    tried = range(1, changes + 1) if SOAK else range(1 + 2 * power_cut, changes + 1, 4)
+    for change in tried:
+        path = tmp_path / f"{power_cut}-{change}"
+        model.write(path / str(TOPIC))
+        disk = FaultyDisk()
+        manager = open_manager(config(), disk, path)
+        manager.logs[TOPIC].flush()
+        manager.checkpoint()
+        if power_cut:
+            disk.sync_directory(str(path))
+        disk.crash_at(disk.changes + change)
+        with pytest.raises(SimulatedCrashError):
+            sweep_twice(Sweep(manager), manager.logs[TOPIC])
+        manager.release()
+        disk.heal()
+        if power_cut:
+            disk.power_cut(change)
+        again = open_manager(config(), path=path)
+        log = again.logs[TOPIC]
+        check_latest(model, log)
+        names = {each.name for each in (path / str(TOPIC)).iterdir()}
+        assert not [name for name in names if name.endswith((".swap", ".cleaned", ".deleted"))], names
+        finished += log.size_bytes < sum(len(batch) for batches in model.segments for batch in batches)
+        log.first_dirty_offset = None
+        sweep = Sweep(again, now_ms=NOW_MS + 10)
+        sweep_twice(sweep, log)
+        check_cleaned(model, log, tombstones_gone=True)
+        again.release()
+    assert finished > len(tried) // 3
+
+
+@pytest.mark.parametrize("operation", ["rename", "fsync", "pwrite", "open", "unlink", "preadv"])
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_fails_costs_no_latest_value(
+    open_manager: OpenManager, tmp_path: Path, operation: str, error: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL + 1)
+    model = make_model()
+    for skip in range(0, 40, 1 if SOAK else 8):
+        path = tmp_path / f"{skip}"
+        model.write(path / str(TOPIC))
+        disk = FaultyDisk()
+        manager = open_manager(config(), disk, path)
+        log = manager.logs[TOPIC]
+        disk.fail(operation, error, skip=skip)
+        Sweep(manager).cleaner.clean_next(Sweep(manager).tools)
+        disk.heal()
+        if log.directory.offline_reason is None:
+            check_latest(model, log)
+            sweep_twice(Sweep(manager, now_ms=NOW_MS + 10), log)
+            check_cleaned(model, log, tombstones_gone=True)
+        manager.release()
+        again = open_manager(config(), path=path)
+        check_latest(model, again.logs[TOPIC])
+        again.release()
+
+
+def test_readers_and_lookups_go_on_while_segments_are_swapped(open_manager: OpenManager, tmp_path: Path) -> None:
+    model = make_model()
+    model.write(tmp_path / "data" / str(TOPIC))
+    manager = open_manager(config())
+    log = manager.logs[TOPIC]
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                log.cache.close_half()
+                check_latest(model, log)
+                log.max_timestamp_offset()
+                found = log.offset_for_timestamp(NOW_MS + model.end_offset // 2)
+                assert found is None or found.offset <= model.end_offset
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    sweep = Sweep(manager)
+    for _ in range(60):
+        sweep.now_ms += 1
+        log.first_dirty_offset = None
+        sweep.run()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[0]
+    assert log.directory.offline_reason is None
+
+
+def test_what_read_a_segment_before_it_was_replaced_goes_on_in_the_new_one(
+    open_manager: OpenManager, tmp_path: Path
+) -> None:
+    """A reader that holds the old segment reads its old file to the end; one that must open it looks again."""
+    model = make_model()
+    model.write(tmp_path / "data" / str(TOPIC))
+    manager = open_manager(config())
+    log = manager.logs[TOPIC]
+    old = log.segments.first
+    opened = old.files()
+    Sweep(manager).run()
+    assert old.replaced
+    assert log.cache.files.pread(opened.log_fd, 8, 0) == bytes(8)
+    with pytest.raises(FileNotFoundError):
+        opened.index_fd()
+    with pytest.raises(FileNotFoundError):
+        old.files()
+    with pytest.raises(FileNotFoundError):
+        log.rebuild_index(old)
+    assert log.directory.offline_reason is None
+
+
+@pytest.mark.parametrize("change", ["deleted", "truncated", "retained", "reconfigured", "moved"])
+def test_a_log_that_changes_under_the_cleaner_is_given_up(
+    open_manager: OpenManager, tmp_path: Path, change: str
+) -> None:
+    model = make_model()
+    model.write(tmp_path / "data" / str(TOPIC))
+    manager = open_manager(config())
+    log = manager.logs[TOPIC]
+    sweep = Sweep(manager)
+    throttle_take = sweep.cleaner._throttle.take
+    taken = []
+
+    def take(size_bytes: int) -> None:
+        throttle_take(size_bytes)
+        taken.append(size_bytes)
+        if len(taken) == 20:
+            if change == "deleted":
+                manager.delete_log(TOPIC)
+            elif change == "truncated":
+                log.truncate_to(model.bases[1])
+            elif change == "retained":
+                log.move_log_start(model.bases[3])
+                manager.doom(log.delete_old_segments(sweep.now_ms, 2**62))
+            elif change == "reconfigured":
+                log.config = LogConfig()
+            else:
+                log.rename(f"{log.path}.0-stray", "it moves")
+
+    sweep.cleaner._throttle.take = take  # type: ignore[method-assign]
+    sweep.cleaner.clean_next(sweep.tools)
+    assert len(taken) >= 20
+    assert log.directory.offline_reason is None
+    assert not sweep.cleaner.uncleanable
+    assert log.first_dirty_offset is None
+    left = [each.name for each in Path(log.path).iterdir() if each.name.endswith((".cleaned", ".swap"))]
+    assert not left or change in {"deleted", "moved"}, left
+    if change == "retained":
+        sweep.run()
+        assert log.first_dirty_offset == model.bases[-1]
+    elif change == "truncated":
+        assert log.log_end_offset <= model.bases[1]
