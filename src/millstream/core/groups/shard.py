@@ -37,7 +37,7 @@ from millstream.core.groups.records import (
     decode_record,
     encode_record,
 )
-from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire import ErrorCode, KafkaError, WireError
 
 if TYPE_CHECKING:
     from millstream.core.cluster import ClusterImage
@@ -165,9 +165,12 @@ class GroupShard:
     def append(self, records: list[Record]) -> None:
         """Write records as one batch, and apply each as a load would.
 
-        Raises KafkaError before anything is changed where they are too large for one batch.
+        Raises KafkaError before anything is changed where they are too large for one batch, or a text for a record.
         """
-        encoded = [encode_record(key, value) for key, value in records]
+        try:
+            encoded = [encode_record(key, value) for key, value in records]
+        except WireError as error:
+            raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, str(error)) from error
         size_bytes = BATCH_OVERHEAD_BYTES + self.size_bytes_of(encoded)
         if size_bytes > self.append_size_bytes_max:
             raise KafkaError(
