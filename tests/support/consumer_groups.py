@@ -129,6 +129,8 @@ class Consumer:
         self.assignor = assignor
         self.group_id = group_id
         self.epoch = 0
+        # Then it says all of itself with the next heartbeat.
+        self.has_lost_an_answer = False
         # What it was told to have, and what it has: it gives up what it is told to when `acknowledge` is called.
         self.assigned: dict[bytes, set[int]] = {}
         self.owned: dict[bytes, set[int]] = {}
@@ -136,6 +138,7 @@ class Consumer:
     def request(self, *, full: bool = False, owned: bool = False, **fields: Any) -> ConsumerGroupHeartbeatRequest:
         """A heartbeat as a client sends it: all of it where it joins, what changed otherwise."""
         joins = self.epoch == 0
+        full = full or self.has_lost_an_answer
         request = ConsumerGroupHeartbeatRequest(
             group_id=self.group_id, member_id=self.member_id, member_epoch=self.epoch, instance_id=self.instance_id
         )
@@ -164,6 +167,7 @@ class Consumer:
         """Take in an answer."""
         if isinstance(answer, ConsumerGroupHeartbeatResponse):
             self.epoch = answer.member_epoch
+            self.has_lost_an_answer = False
             if answer.assignment is not None:
                 self.assigned = {each.topic_id: set(each.partitions) for each in answer.assignment.topic_partitions}
         return answer

@@ -48,6 +48,8 @@ HANDLERS: Final[Mapping[ApiKey, str]] = {
     ApiKey.OFFSET_DELETE: "offset_delete:offset_delete",
     ApiKey.DESCRIBE_CLUSTER: "describe_cluster:describe_cluster",
     ApiKey.DESCRIBE_PRODUCERS: "describe_producers:describe_producers",
+    ApiKey.CONSUMER_GROUP_HEARTBEAT: "consumer_group_heartbeat:consumer_group_heartbeat",
+    ApiKey.CONSUMER_GROUP_DESCRIBE: "consumer_group_describe:consumer_group_describe",
 }
 
 _loaded: dict[int, Handler] = {}
