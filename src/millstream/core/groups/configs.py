@@ -51,16 +51,21 @@ class GroupConfigs:
             consumer_session_timeout_ms=config.integer("group.consumer.session.timeout.ms"),
             consumer_heartbeat_interval_ms=config.integer("group.consumer.heartbeat.interval.ms"),
             consumer_assignment_interval_ms=config.integer("group.consumer.assignment.interval.ms"),
-            session_timeout_range_ms=_range(config, "session.timeout.ms"),
-            heartbeat_range_ms=_range(config, "heartbeat.interval.ms"),
-            assignment_interval_range_ms=_range(config, "assignment.interval.ms"),
+            session_timeout_range_ms=(
+                config.integer("group.consumer.min.session.timeout.ms"),
+                config.integer("group.consumer.max.session.timeout.ms"),
+            ),
+            heartbeat_range_ms=(
+                config.integer("group.consumer.min.heartbeat.interval.ms"),
+                config.integer("group.consumer.max.heartbeat.interval.ms"),
+            ),
+            assignment_interval_range_ms=(
+                config.integer("group.consumer.min.assignment.interval.ms"),
+                config.integer("group.consumer.max.assignment.interval.ms"),
+            ),
             consumer_members_max=config.integer("group.consumer.max.size"),
             consumer_assignors=tuple(config.strings("group.consumer.assignors")),
             consumer_migration_policy=config.string("group.consumer.migration.policy").lower(),
             consumer_regex_refresh_interval_ms=config.integer("group.consumer.regex.refresh.interval.ms"),
             rebalance_protocols=frozenset(config.strings("group.coordinator.rebalance.protocols")),
         )
-
-
-def _range(config: BrokerConfig, what: str) -> tuple[int, int]:
-    return config.integer(f"group.consumer.min.{what}"), config.integer(f"group.consumer.max.{what}")
