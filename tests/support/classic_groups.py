@@ -26,6 +26,9 @@ from millstream.core.wire.messages.sync_group import SyncGroupRequest, SyncGroup
 
 GROUP: Final = "g"
 HOST: Final = "/10.0.0.1"
+# A consumer's metadata: it reads the topic `flights` (ConsumerProtocolSubscription, version 0). Apache Kafka never ends
+# the rebalance of consumers whose metadata it can't read.
+SUBSCRIPTION: Final = b"\0\0" + b"\0\0\0\1" + b"\0\7flights" + b"\xff\xff\xff\xff"
 # What a request gets that the shard did not answer before it was closed.
 REFUSED: Final = "NOT_COORDINATOR"
 
@@ -144,7 +147,7 @@ def join_request(
     member_id: str = "",
     *,
     instance_id: str | None = None,
-    protocols: Iterable[tuple[str, bytes]] = (("range", b"topics"),),
+    protocols: Iterable[tuple[str, bytes]] = (("range", SUBSCRIPTION),),
     protocol_type: str = "consumer",
     session_ms: int = 10_000,
     rebalance_ms: int = 60_000,

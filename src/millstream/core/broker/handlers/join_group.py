@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from millstream.core.broker.context import Operation, RequestContext, ResourceType
-from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire import ErrorCode
 from millstream.core.wire.messages.join_group import JoinGroupRequest, JoinGroupResponse
 
 if TYPE_CHECKING:
@@ -20,14 +20,16 @@ def join_group(
 ) -> JoinGroupResponse | Delayed[JoinGroupResponse]:
     """Hand it to the group's coordinator."""
     if not context.permits(Operation.READ, ResourceType.GROUP, request.group_id):
-        response = JoinGroupResponse(error_code=ErrorCode.GROUP_AUTHORIZATION_FAILED)
-        if context.api_version >= _NULL_PROTOCOL_FROM_VERSION:
-            response.protocol_name = None
-        return response
+        return _refusal(ErrorCode.GROUP_AUTHORIZATION_FAILED, "", context)
     if not request.group_id:
-        return JoinGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID, member_id=request.member_id)
-    return broker.coordinators.request(request.group_id, "join_group", request, context, refusal=_refusal)
+        return _refusal(ErrorCode.INVALID_GROUP_ID, request.member_id, context)
+    return broker.coordinators.request(
+        request.group_id, "join_group", request, context, refusal=lambda error: _refusal(error.code, "", context)
+    )
 
 
-def _refusal(error: KafkaError) -> JoinGroupResponse:
-    return JoinGroupResponse(error_code=error.code)
+def _refusal(code: ErrorCode, member_id: str, context: RequestContext) -> JoinGroupResponse:
+    response = JoinGroupResponse(error_code=code, member_id=member_id)
+    if context.api_version >= _NULL_PROTOCOL_FROM_VERSION:
+        response.protocol_name = None
+    return response

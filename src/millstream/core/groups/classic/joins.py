@@ -15,22 +15,22 @@ from millstream.core.groups.classic.member import ClassicMember, HeldJoin, Proto
 from millstream.core.groups.classic.rebalances import (
     NEW_MEMBER_JOIN_TIMEOUT_MS,
     Rebalances,
+    join_refusal,
     reason_given,
 )
 from millstream.core.groups.classic.session import Session
 from millstream.core.groups.records import GroupMetadataKey
 from millstream.core.wire import ErrorCode, KafkaError
-from millstream.core.wire.messages.join_group import JoinGroupRequest, JoinGroupResponse
+from millstream.core.wire.messages.join_group import JoinGroupRequest
 
 if TYPE_CHECKING:
     from millstream.core.groups.group import Caller
     from millstream.core.groups.shard import GroupShard
 
 # Versions of JoinGroup from which on: it has a rebalance timeout (KIP-62), a first join only gives out an id (KIP-394),
-# an answer may lack a protocol (KIP-559), a leader may be told not to assign (KIP-814).
+# a leader may be told not to assign (KIP-814).
 _REBALANCE_TIMEOUT_VERSION: Final = 1
 _MEMBER_ID_VERSION: Final = 4
-_NULL_PROTOCOL_VERSION: Final = 7
 _SKIP_ASSIGNMENT_VERSION: Final = 9
 
 # Ids given out by one group and not used yet. They cost nothing to ask for and live for a session timeout, so beyond
@@ -106,30 +106,31 @@ class Joins:
 
     def join_group(self, request: JoinGroupRequest, caller: Caller, reply: object, now_ms: int) -> None:
         """Take a member in, or back, for the next generation; or give it an id to come back with."""
+        held = HeldJoin(reply, caller.api_version)
         error = self.session_timeout_error(request)
         if error:
-            self._refuse(reply, error, request.member_id)
+            self._refuse(held, error, request.member_id)
             return
         protocols = _protocols_of(request)
         if protocols is None:
-            self._refuse(reply, ErrorCode.UNKNOWN_SERVER_ERROR, request.member_id)
+            self._refuse(held, ErrorCode.UNKNOWN_SERVER_ERROR, request.member_id)
             return
         group = self._shard.groups.get(request.group_id)
         if not isinstance(group, ClassicGroup):
             assert group is None, f"{request.group_id} is a group of the other protocol"
             if request.member_id:
-                self._refuse(reply, ErrorCode.UNKNOWN_MEMBER_ID, request.member_id)
+                self._refuse(held, ErrorCode.UNKNOWN_MEMBER_ID, request.member_id)
                 return
             if not request.protocol_type or not protocols:
                 # Such a group could have no members, so none is made.
-                self._refuse(reply, ErrorCode.INCONSISTENT_GROUP_PROTOCOL, "")
+                self._refuse(held, ErrorCode.INCONSISTENT_GROUP_PROTOCOL, "")
                 return
             group = self._create(request.group_id, now_ms)
         join = _Join(group, request, protocols, caller, reply, now_ms)
         if not self._has_room(group, request.member_id):
             self._refuse_size(join)
         elif not group.speaks(request.protocol_type, (name for name, _ in protocols)):
-            self._refuse(reply, ErrorCode.INCONSISTENT_GROUP_PROTOCOL, request.member_id)
+            self._refuse(held, ErrorCode.INCONSISTENT_GROUP_PROTOCOL, request.member_id)
         elif not request.member_id:
             self._join_new(join)
         elif request.member_id in group.pending:
@@ -149,14 +150,14 @@ class Joins:
                 self._join_in_place(join, known, member_id)
         elif join.caller.api_version >= _MEMBER_ID_VERSION:
             self._add_pending(group, member_id, request.session_timeout_ms, join.now_ms)
-            self._refuse(join.reply, ErrorCode.MEMBER_ID_REQUIRED, member_id)
+            self._refuse(join.held, ErrorCode.MEMBER_ID_REQUIRED, member_id)
         else:
             self._add(join, member_id)
 
     def _join_pending(self, join: _Join) -> None:
         if join.request.group_instance_id is not None:
             # Ids are given out to dynamic members only.
-            self._refuse(join.reply, ErrorCode.UNKNOWN_SERVER_ERROR, "")
+            self._refuse(join.held, ErrorCode.UNKNOWN_SERVER_ERROR, "")
             return
         join.group.pending.pop(join.request.member_id).cancel()
         self._add(join, join.request.member_id)
@@ -165,8 +166,7 @@ class Joins:
         group, request = join.group, join.request
         error = group.member_error(request.member_id, request.group_instance_id)
         if error:
-            null_protocol = join.caller.api_version >= _NULL_PROTOCOL_VERSION
-            self._refuse(join.reply, error, request.member_id, null_protocol=null_protocol)
+            self._refuse(join.held, error, request.member_id)
             return
         member = group.members[request.member_id]
         # The leader of a stable group asks for a rebalance by joining again: it may know of what no subscription shows,
@@ -215,7 +215,7 @@ class Joins:
             self._shard.append([(GroupMetadataKey(group=group.group_id), value)])
         except KafkaError:
             # Its new subscription makes the record too large for a batch; the former self stays, as in Kafka.
-            self._refuse(join.reply, ErrorCode.UNKNOWN_SERVER_ERROR, "")
+            self._refuse(join.held, ErrorCode.UNKNOWN_SERVER_ERROR, "")
             return
         member = group.members[member_id]
         group.set_protocols(member, join.protocols)
@@ -231,10 +231,6 @@ class Joins:
 
     def _fence(self, group: ClassicGroup, known: ClassicMember) -> None:
         """End the requests of a static member's former self."""
-        held = group.take_join(known)
-        if held is not None:
-            null_protocol = held.api_version >= _NULL_PROTOCOL_VERSION
-            self._refuse(held.reply, ErrorCode.FENCED_INSTANCE_ID, known.member_id, null_protocol=null_protocol)
         self._rebalances.refuse_waiting(group, known, ErrorCode.FENCED_INSTANCE_ID, known.member_id)
 
     def _add(self, join: _Join, member_id: str) -> None:
@@ -285,14 +281,11 @@ class Joins:
         member = group.members.get(member_id)
         if member is not None:
             self._rebalances.remove_member(group, member)
-        self._refuse(join.reply, ErrorCode.GROUP_MAX_SIZE_REACHED, "")
+        self._refuse(join.held, ErrorCode.GROUP_MAX_SIZE_REACHED, "")
         self._rebalances.maybe_complete_join(group, join.now_ms)
 
-    def _refuse(self, reply: object, error: ErrorCode, member_id: str, *, null_protocol: bool = False) -> None:
-        response = JoinGroupResponse(error_code=error, member_id=member_id)
-        if null_protocol:
-            response.protocol_name = None
-        self._shard.outbox.respond(reply, response)
+    def _refuse(self, join: HeldJoin, error: ErrorCode, member_id: str) -> None:
+        self._shard.outbox.respond(join.reply, join_refusal(error, member_id, join.api_version))
 
     def _new_member_id(self, prefix: str) -> str:
         number = uuid.UUID(int=self._shard.random.getrandbits(128), version=4)

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 # it is given up after this time; one that is still there joins again.
 NEW_MEMBER_JOIN_TIMEOUT_MS: Final = 300_000
 
+# The version of JoinGroup from which on an answer may lack a protocol (KIP-559).
+NULL_PROTOCOL_VERSION: Final = 7
 # Of the reason a client gives.
 _REASON_CHARS_MAX: Final = 255
 
@@ -230,7 +232,7 @@ class Rebalances:
         """Answer whatever a member waits for with an error."""
         join = group.take_join(member)
         if join is not None:
-            self._shard.outbox.respond(join.reply, JoinGroupResponse(error_code=error, member_id=member_id))
+            self._shard.outbox.respond(join.reply, join_refusal(error, member_id, join.api_version))
         if member.sync is not None:
             reply, member.sync = member.sync, None
             self._shard.outbox.respond(reply, SyncGroupResponse(error_code=error))
@@ -242,6 +244,14 @@ class Rebalances:
                 self.complete_join(group, now_ms)
         elif group.state is not _EMPTY:
             self.prepare(group, reason, now_ms)
+
+
+def join_refusal(error: ErrorCode, member_id: str, api_version: int) -> JoinGroupResponse:
+    """Return the answer to a JoinGroup that leads to no generation."""
+    response = JoinGroupResponse(error_code=error, member_id=member_id)
+    if api_version >= NULL_PROTOCOL_VERSION:
+        response.protocol_name = None
+    return response
 
 
 def reason_given(told: JoinGroupRequest | MemberIdentity) -> str:
