@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from millstream.core.broker import Broker
 from millstream.core.groups.partitioning import partition_for
 from millstream.core.groups.records import OffsetCommitKey, OffsetCommitValue, encode_record
 from millstream.core.records import BatchBuilder, Compression
-from millstream.core.wire import ErrorCode
+from millstream.core.wire import ErrorCode, error_code
 from millstream.core.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from millstream.core.wire.messages.find_coordinator import FindCoordinatorRequest
 from millstream.core.wire.messages.list_groups import ListGroupsRequest
@@ -52,7 +53,7 @@ def committed(raw: RawConnection, group: str) -> Any:
     request = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id=group, topics=None)])
     (answer,) = raw.call(request).groups
     if answer.error_code:
-        return ErrorCode(answer.error_code)
+        return error_code(answer.error_code)
     return {p.partition_index: p.committed_offset for topic in answer.topics for p in topic.partitions}
 
 
@@ -132,7 +133,7 @@ def test_a_restart_keeps_offsets(tmp_path: Path, clean: bool) -> None:
         (tmp_path / "data" / ".kafka_cleanshutdown").unlink()
     with BrokerThread(tmp_path / "data", SETTINGS) as broker, RawConnection(broker.bootstrap_servers) as raw:
         for group, offset in groups.items():
-            assert settled(lambda group=group: committed(raw, group)) == {0: offset}
+            assert settled(partial(committed, raw, group)) == {0: offset}
         listed = raw.call(ListGroupsRequest())
         assert (listed.error_code, {each.group_id for each in listed.groups}) == (ErrorCode.NONE, set(groups))
 
@@ -168,7 +169,7 @@ def test_a_coordinator_that_fails_again_and_again_comes_back(
     assert commit(raw, "g", 1) == ErrorCode.NONE
     for offset in range(2, 5):
         disk.fail("pwritev", errno.ENOSPC, path=OFFSETS)
-        assert settled(lambda offset=offset: commit(raw, "g", offset)) in {ErrorCode.NOT_COORDINATOR, ErrorCode.NONE}
+        assert settled(partial(commit, raw, "g", offset)) in {ErrorCode.NOT_COORDINATOR, ErrorCode.NONE}
     disk.heal()
     assert settled(lambda: commit(raw, "g", 9)) == ErrorCode.NONE
 
