@@ -22,6 +22,7 @@ from millstream.core.broker.broker_gauges import CollectorTimes, register_gauges
 from millstream.core.broker.disk_space import CHECK_INTERVAL_MS, DiskWatermark
 from millstream.core.broker.health import Health
 from millstream.core.broker.http import Answer, HttpServer
+from millstream.core.broker.log_cleaning import LogCleaning
 from millstream.core.broker.log_tasks import FLUSH_INTERVAL_MS, UNLINK_INTERVAL_MS, LogTasks
 from millstream.core.broker.metadata_applier import MetadataApplier
 from millstream.core.broker.periodic import Periodic
@@ -70,6 +71,7 @@ class ControlPlane:
             lag_threshold_ms=lambda: self.config.integer(LAG_THRESHOLD),
             metadata_problem=self.applier.problem,
         )
+        self.cleaning = LogCleaning(broker, lambda: self.config, broker.clock.now_ms)
         self._http: HttpServer | None = None
         self._periodics = self._make_periodics()
 
@@ -85,12 +87,14 @@ class ControlPlane:
         """
         broker = self._broker
         register_gauges(broker, self.disks)
+        self.cleaning.register_gauges(broker.metrics.registry)
         # Subscribed before the applier, so that a config is in force when its version counts as applied.
         broker.metadata.subscribe(self._handle_image)
         await self.applier.start()
         await self.disks.check()
         for periodic in self._periodics:
             periodic.start()
+        await self.cleaning.start()
         self.watchdog.start()
         self._collector_times.start()
         await self._start_http()
@@ -101,6 +105,7 @@ class ControlPlane:
             await self._http.stop()
         self._collector_times.stop()
         self.watchdog.stop()
+        await self.cleaning.stop()
         for periodic in self._periodics:
             await periodic.stop()
         await self.applier.stop()
@@ -120,6 +125,7 @@ class ControlPlane:
     def _handle_image(self, old: ClusterImage, new: ClusterImage) -> None:
         if old.broker_configs is not new.broker_configs:
             self._take_configs(new)
+            self.cleaning.reconfigure()
 
     def _take_configs(self, image: ClusterImage) -> None:
         self.config = self._broker.config.with_dynamic(image.broker_configs)

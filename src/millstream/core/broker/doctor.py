@@ -25,6 +25,7 @@ from millstream.core.broker.disk_space import AUTOMATIC, disk_space, watermark
 from millstream.core.cluster.adoption import FOLDER_NAME, AdoptionError, read_kafka_metadata
 from millstream.core.cluster.embedded_store import FILE_NAME
 from millstream.core.log import LogConfig, LogDirectory, LogManager, TopicPartition
+from millstream.core.log.cleaner import UNCLEANABLE, decode_uncleanable
 from millstream.core.log.directory import read_meta_properties
 from millstream.core.log.topic_partition import STRAY_SUFFIX
 
@@ -232,6 +233,7 @@ def _directory(path: Path, free_bytes_min: int, node_id: int | None) -> Iterator
         yield Finding("ok", subject, f"belongs to {owner}")
     yield from _metadata(path, properties)
     yield from _strays(path)
+    yield from _uncleanable(path)
 
 
 def _space(path: Path, free_bytes_min: int) -> Iterator[Finding]:
@@ -283,6 +285,25 @@ def _strays(path: Path) -> Iterator[Finding]:
             f"{len(strays)} folders of no known partition, {size // _MIB} MB, are kept as -stray and never deleted: "
             f"{', '.join(sorted(entry.name for entry in strays)[:5])}",
         )
+
+
+def _uncleanable(path: Path) -> Iterator[Finding]:
+    file = path / UNCLEANABLE
+    if not file.exists():
+        return
+    try:
+        found = decode_uncleanable(file.read_bytes())
+    except (ValueError, KeyError, TypeError) as error:
+        yield Finding("warning", str(file), f"cannot be read: {error!r}")
+        return
+    for each in found:
+        if (path / str(each.topic_partition)).is_dir():
+            yield Finding(
+                "problem",
+                str(path / str(each.topic_partition)),
+                f"is not cleaned any more and grows: {each.reason}. What else is in it is served; mend or remove that "
+                "segment with the broker stopped (another replica or a backup may have it whole), then start again",
+            )
 
 
 def _size(folder: Path) -> int:

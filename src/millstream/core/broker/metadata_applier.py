@@ -58,7 +58,6 @@ class MetadataApplier:
         self._failed: dict[TopicPartition, bytes] = {}
         # Held while partitions change, so that a retry never brings back one that is being deleted.
         self._changing = asyncio.Lock()
-        self._said_not_compacted = False
         # Why the newest image could not be applied; None once it was.
         self._failure: str | None = None
 
@@ -179,7 +178,6 @@ class MetadataApplier:
         node_id = self._broker.config.node_id
         states: Sequence[PartitionState] = old.partitions if old is not None and old.topic_id == topic.topic_id else ()
         config = self.log_config(topic.configs)
-        self._maybe_say_not_compacted(topic.name, config)
         return [
             _Wanted(TopicPartition(topic.name, index), topic.topic_id, state, config)
             for index, state in enumerate(topic.partitions)
@@ -239,19 +237,9 @@ class MetadataApplier:
 
     def _configure(self, topic: TopicImage) -> None:
         config = self.log_config(topic.configs)
-        self._maybe_say_not_compacted(topic.name, config)
         for partition in self._broker.partitions.of_topic(topic.name):
             if partition.log is not None:
                 partition.configure(config)
-
-    def _maybe_say_not_compacted(self, topic: str, config: LogConfig) -> None:
-        if config.compacted and not self._said_not_compacted:
-            self._said_not_compacted = True
-            logger.warning(
-                "topic %s has cleanup.policy=compact: keys are required, but this version does not clean logs yet, so "
-                "every record is kept (said once, for all such topics)",
-                topic,
-            )
 
     # On a worker thread.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from millstream.core.config.cleaner_configs import CLEANER_CONFIGS
 from millstream.core.config.coordinator_configs import COORDINATOR_CONFIGS
 from millstream.core.config.definition import (
     INT_MAX,
@@ -234,6 +235,13 @@ _NETWORK: Final = [
         55 * MIB,
         "The most bytes a fetch is answered with, whatever it asks for; the first batch is sent though it is larger.",
         validator=at_least(1024),
+    ),
+    _key(
+        "max.request.partition.size.limit",
+        _INT,
+        2000,
+        "How many partitions one answer to DescribeTopicPartitions has at most; a client asks for the next ones.",
+        validator=at_least(1),
     ),
     _key(
         "max.incremental.fetch.session.cache.slots",
@@ -584,6 +592,7 @@ BROKER_CONFIGS: Final = ConfigDef(
         *_TOPICS,
         *_LOG_DIRECTORIES,
         *_TOPIC_DEFAULTS,
+        *CLEANER_CONFIGS,
         *COORDINATOR_CONFIGS,
         *_OPERATION,
     ]

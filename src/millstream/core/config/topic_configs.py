@@ -44,7 +44,6 @@ ZSTD_LEVELS: Final = between(-131072, 22)
 
 # Said in the documentation of what is accepted and obeyed by nothing yet, so that no operator relies on it.
 _TIERED_STORAGE: Final = "Tiered storage does not exist here, so this has no effect"
-_NO_CLEANER: Final = "The cleaner does not run yet, so this has no effect."
 _NO_FOLLOWERS: Final = "There are no followers yet, so this has no effect."
 _NOT_PREALLOCATED: Final = "Segments grow as they are written here, so this has no effect."
 
@@ -98,7 +97,7 @@ TOPIC_CONFIGS: Final = ConfigDef(
             list_of(*CLEANUP_POLICIES),
             _like("log.cleanup.policy"),
             "What happens to old data: `delete` drops segments past retention.ms or retention.bytes, `compact` keeps "
-            "the newest value of each key. Both may be given. Compaction is accepted; its cleaner does not run yet.",
+            "the newest value of each key. Both may be given.",
         ),
         _key(
             "compression.gzip.level",
@@ -140,7 +139,7 @@ TOPIC_CONFIGS: Final = ConfigDef(
             at_least(0),
             _like("log.cleaner.delete.retention.ms"),
             "How long a compacted topic keeps a deletion marker, so that a reader that starts at the beginning and "
-            f"finishes within this time sees every deletion. {_NO_CLEANER}",
+            "finishes within this time sees every deletion.",
         ),
         _key(
             "file.delete.delay.ms",
@@ -216,7 +215,7 @@ TOPIC_CONFIGS: Final = ConfigDef(
             LONG_MAX,
             at_least(1),
             _like("log.cleaner.max.compaction.lag.ms"),
-            f"The longest a record of a compacted topic may wait before it is looked at by the cleaner. {_NO_CLEANER}",
+            "The longest a record of a compacted topic may wait before it is looked at by the cleaner.",
         ),
         _key(
             "max.message.bytes",
@@ -266,7 +265,7 @@ TOPIC_CONFIGS: Final = ConfigDef(
             0.5,
             between(0, 1),
             _like("log.cleaner.min.cleanable.ratio"),
-            f"The share of a compacted log that must be uncleaned before the cleaner takes it up. {_NO_CLEANER}",
+            "The share of a compacted log that must be uncleaned before the cleaner takes it up.",
         ),
         _key(
             "min.compaction.lag.ms",
@@ -274,7 +273,7 @@ TOPIC_CONFIGS: Final = ConfigDef(
             0,
             at_least(0),
             _like("log.cleaner.min.compaction.lag.ms"),
-            f"The shortest time a record of a compacted topic stays before a newer one may replace it. {_NO_CLEANER}",
+            "The shortest time a record of a compacted topic stays before a newer one may replace it.",
         ),
         _key(
             "min.insync.replicas",
