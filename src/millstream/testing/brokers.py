@@ -20,9 +20,10 @@ from millstream.cli.child import START_TIMEOUT_S, BrokerProcess, BrokerStartErro
 
 __all__ = ["BrokerStartError", "TestBroker", "broker"]
 
-# What a test wants and an operator would not: no disk reserved ahead, small indexes.
+# What a test wants and an operator would not: no disk reserved ahead, small indexes, no wait for more group members.
 _TEST_CONFIG: Final = {
     "log.index.size.max.bytes": str(1024 * 1024),
+    "group.initial.rebalance.delay.ms": "0",
 }
 
 _running: Final[weakref.WeakSet[TestBroker]] = weakref.WeakSet()

@@ -7,6 +7,7 @@
     api        the table of APIs, and which versions are implemented and advertised
     header     request and response headers
     errors     the table of error codes; KafkaError, WireError
+    embedded_protocol   what consumers tell each other inside JoinGroup and SyncGroup
 
 No I/O and no state: functions from bytes to messages and back.
 """

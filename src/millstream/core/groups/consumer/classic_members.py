@@ -15,15 +15,15 @@ from millstream.core.groups.consumer.group import ConsumerGroup
 from millstream.core.groups.consumer.member import ConsumerMember, MemberState
 from millstream.core.groups.consumer.member_update import MemberUpdate, check_static_member
 from millstream.core.groups.consumer.migration import Downgrade, embedded_assignment, may_downgrade_by
-from millstream.core.groups.embedded_protocol import (
+from millstream.core.groups.group import Record
+from millstream.core.groups.records import ClassicMemberMetadata, ClassicProtocol
+from millstream.core.wire import ErrorCode, KafkaError, WireError, uuid_text
+from millstream.core.wire.embedded_protocol import (
     CONSUMER_PROTOCOL_TYPE,
     OwnedTopic,
     decode_subscription,
     embedded_version,
 )
-from millstream.core.groups.group import Record
-from millstream.core.groups.records import ClassicMemberMetadata, ClassicProtocol
-from millstream.core.wire import ErrorCode, KafkaError, WireError, uuid_text
 from millstream.core.wire.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
 from millstream.core.wire.messages.join_group import JoinGroupRequest, JoinGroupResponse
 from millstream.core.wire.messages.leave_group import (
@@ -277,7 +277,7 @@ class ClassicMembers:
     # LeaveGroup
 
     def leave_group(self, request: LeaveGroupRequest, caller: Caller, reply: object, now_ms: int) -> None:
-        """Answer a LeaveGroupResponse with what became of each member."""
+        """Answer a LeaveGroupResponse with what became of each member; an admin removes those of either protocol."""
         group = self._group(request.group_id)
         identities = request.members or [MemberIdentity(member_id=request.member_id)]
         leaving: dict[str, ConsumerMember] = {}
@@ -301,11 +301,11 @@ class ClassicMembers:
     def _leaving(self, group: ConsumerGroup, identity: MemberIdentity) -> ConsumerMember:
         instance_id = identity.group_instance_id
         if instance_id is None:
-            return _classic(group.member(identity.member_id))
+            return group.member(identity.member_id)
         existing = group.static_member(instance_id)
         # An admin removes a static member by its instance id alone.
         member_id = identity.member_id or (existing.member_id if existing is not None else "")
-        return _classic(check_static_member(existing, member_id, instance_id))
+        return check_static_member(existing, member_id, instance_id)
 
 
 def _classic(member: ConsumerMember) -> ConsumerMember:

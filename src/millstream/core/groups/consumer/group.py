@@ -17,11 +17,13 @@ from typing import Any, Final, NamedTuple
 from millstream.core.groups import records
 from millstream.core.groups.classic.session import Session
 from millstream.core.groups.consumer.member import LEAVE_EPOCH, ConsumerMember, Owned, Target, target_of
-from millstream.core.groups.embedded_protocol import CONSUMER_PROTOCOL_TYPE
 from millstream.core.groups.group import OffsetExpiry, PartitionCheck, Record
 from millstream.core.groups.timer_wheel import Timer
 from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire.embedded_protocol import CONSUMER_PROTOCOL_TYPE
 
+# The epoch of a group that nobody has subscribed to anything in; 0 is for members that join.
+FIRST_EPOCH: Final = 1
 # OffsetCommit that carries a member epoch.
 OFFSET_COMMIT_WITH_EPOCH: Final = 9
 
@@ -70,9 +72,10 @@ class ConsumerGroup:
         self.group_id = group_id
         # The id that a topic's name has now.
         self._topic_id_of = topic_id_of
-        # Invariant: assignment_epoch <= group_epoch, once there is a target.
-        self.group_epoch = 0
-        self.assignment_epoch = 0
+        # Invariant: assignment_epoch <= group_epoch.
+        self.group_epoch = FIRST_EPOCH
+        self.assignment_epoch = FIRST_EPOCH
+        # When the target was made; 0 where none was.
         self.assignment_timestamp_ms = 0
         # Hash of the topics that the group reads, as of its epoch.
         self.metadata_hash = 0
@@ -325,7 +328,7 @@ class ConsumerGroup:
 
     def _apply_target_epoch(self, _: Any, value: records.ConsumerGroupTargetAssignmentMetadataValue | None) -> None:
         if value is None:
-            self.assignment_epoch = self.assignment_timestamp_ms = 0
+            self.assignment_epoch, self.assignment_timestamp_ms = FIRST_EPOCH, 0
         else:
             self.assignment_epoch, self.assignment_timestamp_ms = value.assignment_epoch, value.assignment_timestamp
 

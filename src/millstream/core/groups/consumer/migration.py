@@ -20,15 +20,6 @@ from millstream.core.groups.consumer.group import ConsumerGroup
 from millstream.core.groups.consumer.member import ConsumerMember, Target, target_value
 from millstream.core.groups.consumer.member_update import member_tombstones
 from millstream.core.groups.consumer.topic_hash import topics_hash
-from millstream.core.groups.embedded_protocol import (
-    CONSUMER_PROTOCOL_TYPE,
-    ConsumerAssignment,
-    OwnedTopic,
-    decode_assignment,
-    decode_subscription,
-    embedded_version,
-    encode_assignment,
-)
 from millstream.core.groups.group import Group, Record
 from millstream.core.groups.records import (
     ClassicMemberMetadata,
@@ -45,6 +36,15 @@ from millstream.core.groups.records import (
     MemberMetadata,
 )
 from millstream.core.wire import ErrorCode, KafkaError, WireError
+from millstream.core.wire.embedded_protocol import (
+    CONSUMER_PROTOCOL_TYPE,
+    ConsumerAssignment,
+    OwnedTopic,
+    decode_assignment,
+    decode_subscription,
+    embedded_version,
+    encode_assignment,
+)
 
 if TYPE_CHECKING:
     from millstream.core.cluster import ClusterImage

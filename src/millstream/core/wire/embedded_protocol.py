@@ -12,7 +12,8 @@ from __future__ import annotations
 import struct as layouts
 from typing import Final, TypeVar
 
-from millstream.core.wire import WireError, decode, encode
+from millstream.core.wire.codec import decode, encode
+from millstream.core.wire.errors import WireError
 from millstream.core.wire.fields import field, int32, message, struct
 
 CONSUMER_PROTOCOL_TYPE: Final = "consumer"
