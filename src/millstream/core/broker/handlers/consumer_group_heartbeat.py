@@ -1,4 +1,4 @@
-"""ConsumerGroupHeartbeat: join, stay in and leave a group of the consumer protocol, and learn what to read (KIP-848)."""
+"""ConsumerGroupHeartbeat: join, stay in and leave a group, and learn what to read, all in one (KIP-848)."""
 
 from __future__ import annotations
 

@@ -39,10 +39,18 @@ def _member(group: ConsumerGroup, member: ConsumerMember, image: ClusterImage) -
         client_host=member.client_host,
         subscribed_topic_names=sorted(member.subscribed_topic_names),
         subscribed_topic_regex=member.subscribed_topic_regex,
-        assignment=_assignment(member.assigned, image),
+        assignment=_assignment(_held(member), image),
         target_assignment=_assignment(group.target_of(member), image),
         member_type=CLASSIC_MEMBER if member.is_classic else CONSUMER_MEMBER,
     )
+
+
+def _held(member: ConsumerMember) -> dict[bytes, set[int]]:
+    """What it may still read: what it was told to give up counts until it has."""
+    held = {topic_id: set(partitions) for topic_id, partitions in member.assigned.items()}
+    for topic_id, partitions in member.pending_revocation.items():
+        held.setdefault(topic_id, set()).update(partitions)
+    return held
 
 
 def _assignment(partitions: Mapping[bytes, Iterable[int]], image: ClusterImage) -> Assignment:

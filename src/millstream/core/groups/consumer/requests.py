@@ -154,7 +154,7 @@ class ConsumerRequests:
             check_member_epoch(member, request)
         updated = as_requested(member, request, caller)
         changed = update.change_subscription(member, updated)
-        bump = changed.known or group.group_epoch == 0
+        bump = changed.known
         if bump or group.topics_seen != self._topics_changes:
             update.refresh_epoch(member, updated, bump=bump)
         configs = self.configs_of(request.group_id)
