@@ -6,6 +6,7 @@ import org.apache.kafka.clients.consumer.*;
 import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.common.*;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.quota.*;
 
 /** Makes Kafka's own clients say all they can, for tools/record_golden.py; each call is a story of its own. */
 public class GoldenClient {
@@ -82,8 +83,28 @@ public class GoldenClient {
             new AlterConfigOp(new ConfigEntry("cleanup.policy", "compact"), AlterConfigOp.OpType.APPEND),
             new AlterConfigOp(new ConfigEntry("segment.ms", ""), AlterConfigOp.OpType.DELETE)))).all().get());
         tell("config resources", () -> admin.listConfigResources().all().get());
+        quotas(admin, topic);
+        credentials(admin, topic);
         tell("client metrics resources", () -> admin.listConfigResources(
             Set.of(ConfigResource.Type.CLIENT_METRICS), new ListConfigResourcesOptions()).all().get());
+    }
+
+    static void quotas(Admin admin, String user) {
+        ClientQuotaEntity entity = new ClientQuotaEntity(Map.of(ClientQuotaEntity.USER, user));
+        for (Double value : Arrays.asList(1048576.5, null)) {
+            tell("change quotas", () -> admin.alterClientQuotas(List.of(new ClientQuotaAlteration(entity,
+                List.of(new ClientQuotaAlteration.Op("producer_byte_rate", value))))).all().get());
+            tell("quotas", () -> admin.describeClientQuotas(ClientQuotaFilter.containsOnly(List.of(
+                ClientQuotaFilterComponent.ofEntity(ClientQuotaEntity.USER, user)))).entities().get());
+        }
+    }
+
+    static void credentials(Admin admin, String user) {
+        tell("new credentials", () -> admin.alterUserScramCredentials(List.of(new UserScramCredentialUpsertion(user,
+            new ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096), "secret".getBytes(), new byte[16]))).all().get());
+        tell("credentials", () -> admin.describeUserScramCredentials(List.of(user, "nobody")).all().get());
+        tell("no credentials", () -> admin.alterUserScramCredentials(List.of(
+            new UserScramCredentialDeletion(user, ScramMechanism.SCRAM_SHA_256))).all().get());
     }
 
     static void produce(Map<String, Object> settings, String topic) throws Exception {

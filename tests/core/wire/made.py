@@ -74,6 +74,8 @@ def _scalars(field: Field) -> st.SearchStrategy[Any]:
         return texts
     if field.kind in ("bytes", "record_bytes"):
         return blobs
+    if field.kind == "float64":
+        return st.floats(allow_nan=False).filter(lambda value: value != default)
     if field.kind == "uuid":
         return st.binary(min_size=16, max_size=16).filter(any)
     if field.name.endswith("error_code"):
@@ -114,6 +116,8 @@ def _small_value(field: Field) -> Any:
         value = not field.default
     elif field.kind in RANGES:
         value = 7
+    elif field.kind == "float64":
+        value = 0.5
     else:
         value = {"str": "x", "bytes": b"y", "record_bytes": b"z", "uuid": bytes(range(16))}[field.kind]
     return [value] if field.is_array else value
