@@ -14,6 +14,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from tests.core.broker.admin_requests import (
+    credentials,
+    elect,
+    move,
+    page,
+    quotas,
+    reassign,
+    reassignments,
+    resources,
+    set_credentials,
+    set_quota,
+)
 from tests.support.broker_thread import BrokerThread
 
 from millstream.core.records import BatchBuilder
@@ -413,6 +425,86 @@ STORIES: dict[str, list[Step | Produce]] = {
         newest(create(topic("written", 2))),
         Produce("written", 1, 3),
         newest(producers(written=[0, 1, 99], never=[0])),
+    ],
+    "elections": [
+        newest(create(topic("elected", 3))),
+        all_versions(elect(0, [("elected", [0, 1])])),
+        all_versions(elect(0, [("never", [0]), ("elected", [9, -1]), ("", [0])])),
+        newest(elect(1, [("elected", [0, 0])])),
+        newest(elect(7, [("elected", [0])])),
+        newest(elect(0, [("elected", [])])),
+        newest(elect(0, [])),
+    ],
+    "reassignments": [
+        newest(create(topic("stays", 3))),
+        newest(reassign(("stays", [(0, [1]), (1, None), (2, [2])]))),
+        newest(reassign(("stays", [(9, [1]), (-1, [1]), (0, []), (1, [1, 1]), (2, [2, 2])]))),
+        newest(reassign(("stays", [(0, [1, 2]), (1, [-1])]), ("never", [(0, [1]), (1, None)]), ("", [(0, [1])]))),
+        newest(reassign(("stays", []))),
+        newest(reassignments(None)),
+        newest(reassignments([("stays", [0, 9]), ("never", [0])])),
+    ],
+    "pages of partitions": [
+        newest(create(topic("page-a", 3), topic("page-b", 2))),
+        newest(page("page-a")),
+        newest(page("page-b", "never", "page-a", "page-a", "a b")),
+        newest(page("page-a", "page-b", limit=2)),
+        newest(page("page-a", "page-b", limit=2, cursor=("page-a", 2))),
+        newest(page("page-a", "page-b", limit=3)),
+        newest(page("page-a", "page-b", cursor=("page-a", 9))),
+        newest(page("page-a", cursor=("page-b", 0))),
+        newest(page("page-a", "page-b", cursor=("never", 0))),
+        newest(page("page-a", "page-b", cursor=("page-a", -1))),
+        newest(page("page-a", limit=0)),
+        newest(page("page-a", limit=-1)),
+        newest(page("never", "page-b", limit=1)),
+        newest(page("page-a", "zzz", limit=3)),
+        newest(page("page-a", "zzz", limit=2, cursor=("zzz", 0))),
+    ],
+    "config resources": [
+        Step(resources(), (0,)),
+        *(newest(resources(*kinds)) for kinds in ((16,), (4,), (8,), (4, 8, 16), (4, 4), (0,), (1,), (99,), (99, 4))),
+    ],
+    "quotas": [
+        all_versions(quotas()),
+        *(
+            newest(quotas(*components))
+            for components in (
+                [("user", 0, "a")],
+                [("user", 1, None), ("client-id", 2, None)],
+                [("ip", 0, "127.0.0.1")],
+                [("nope", 0, "a")],
+                [("", 0, "a")],
+                [("user", 9, "a")],
+                [("user", 0, None)],
+                [("user", 1, "x")],
+                [("client-id", 2, "x")],
+                [("user", 0, "a"), ("ip", 2, None)],
+                [("user", 0, "a"), ("user", 0, "b")],
+                [("user", 0, None), ("", 0, "b")],
+            )
+        ),
+        all_versions(set_quota(("user", "a"), remove=True)),
+        newest(set_quota()),
+        newest(set_quota(("nope", "a"))),
+        newest(quotas()),
+    ],
+    "SCRAM credentials": [
+        newest(credentials(None)),
+        newest(credentials([])),
+        newest(credentials(["a", "a", "b", ""])),
+        newest(set_credentials()),
+        newest(set_credentials(deletions=[("a", 1), ("", 1), ("b", 9)])),
+        newest(set_credentials(upsertions=[("a", 9, 4096), ("b", 1, 1), ("", 1, 4096), ("c", 2, 20_000)])),
+        newest(credentials(None)),
+    ],
+    "moves that are refused": [
+        newest(create(topic("unmoved", 2))),
+        all_versions(move(("/nowhere", [("unmoved", [0, 1])]))),
+        all_versions(move(("relative", [("unmoved", [0])]), ("", [("unmoved", [1])]))),
+        all_versions(move()),
+        all_versions(move(("/nowhere", [("unmoved", [])]))),
+        all_versions(move(("/nowhere", [("never", [0]), ("unmoved", [9, -1])]))),
     ],
     "cluster": [
         all_versions(cluster()),

@@ -4,6 +4,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.core.broker.admin_requests import (
+    credentials,
+    elect,
+    page,
+    quotas,
+    reassign,
+    reassignments,
+    resources,
+    set_credentials,
+    set_quota,
+)
 from tests.support.broker_thread import BrokerThread
 
 from millstream.core.broker import HANDLERS
@@ -180,6 +191,15 @@ REQUESTS: dict[ApiKey, Any] = {
     ApiKey.CREATE_PARTITIONS: create_partitions.CreatePartitionsRequest(
         topics=[create_partitions.CreatePartitionsTopic(name=TOPIC, count=5, assignments=None)], timeout_ms=1000
     ),
+    ApiKey.ELECT_LEADERS: elect(0, [(TOPIC, [0])]),
+    ApiKey.ALTER_PARTITION_REASSIGNMENTS: reassign((TOPIC, [(0, [1])])),
+    ApiKey.LIST_PARTITION_REASSIGNMENTS: reassignments([(TOPIC, [0])]),
+    ApiKey.DESCRIBE_CLIENT_QUOTAS: quotas(),
+    ApiKey.ALTER_CLIENT_QUOTAS: set_quota(("user", "a"), remove=True),
+    ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: credentials(["a"]),
+    ApiKey.ALTER_USER_SCRAM_CREDENTIALS: set_credentials(deletions=[("a", 1)]),
+    ApiKey.LIST_CONFIG_RESOURCES: resources(),
+    ApiKey.DESCRIBE_TOPIC_PARTITIONS: page(TOPIC),
     ApiKey.DESCRIBE_CLUSTER: describe_cluster.DescribeClusterRequest(include_cluster_authorized_operations=True),
     ApiKey.DESCRIBE_PRODUCERS: describe_producers.DescribeProducersRequest(
         topics=[describe_producers.TopicRequest(name=TOPIC, partition_indexes=[0])]

@@ -170,7 +170,8 @@ def _assigned(
     return tuple(_assign(image, assignments[index], width) for index in range(len(assignments)))
 
 
-def _assign(image: ClusterImage, replicas: Sequence[int], width: int) -> PartitionState:
+def validate_replicas(image: ClusterImage, replicas: Sequence[int]) -> None:
+    """Raise KafkaError INVALID_REPLICA_ASSIGNMENT unless these are registered brokers, each once."""
     problem = None
     if not replicas:
         problem = "The manual partition assignment includes an empty replica list."
@@ -181,13 +182,18 @@ def _assign(image: ClusterImage, replicas: Sequence[int], width: int) -> Partiti
             problem = f"The manual partition assignment includes the broker {broker} more than once."
         if problem:
             break
-    if problem is None and len(replicas) != width:
-        problem = (
-            f"The manual partition assignment includes a partition with {len(replicas)} replica(s), but this is not "
-            f"consistent with previous partitions, which have {width} replica(s)."
-        )
     if problem is not None:
         raise KafkaError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, problem)
+
+
+def _assign(image: ClusterImage, replicas: Sequence[int], width: int) -> PartitionState:
+    validate_replicas(image, replicas)
+    if len(replicas) != width:
+        raise KafkaError(
+            ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+            f"The manual partition assignment includes a partition with {len(replicas)} replica(s), but this is not "
+            f"consistent with previous partitions, which have {width} replica(s).",
+        )
     return _new_partition(tuple(replicas))
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Kafka's own sentences, where clients and operators search for them.
 AUTHORIZATION_FAILED: Final = "Authorization failed."
+CLUSTER_AUTHORIZATION_FAILED: Final = "Cluster authorization failed."
 DUPLICATE_TOPIC: Final = "Duplicate topic name."
 UNKNOWN_TOPIC: Final = "This server does not host this topic-partition."
 UNKNOWN_TOPIC_ID: Final = "This server does not host this topic ID."
