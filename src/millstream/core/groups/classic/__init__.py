@@ -4,8 +4,8 @@ JoinGroup, SyncGroup, Heartbeat and LeaveGroup, for any protocol type: what memb
 
     group.py       ClassicGroup: the state of one group, its record, its answers to the offset store
     member.py      ClassicMember                    session.py       deadlines of silence
-    rebalances.py  the phases of a rebalance        requests.py      ClassicRequests: what clients ask for
-    subscription.py  the topics in a consumer's metadata
+    rebalances.py  the phases of a rebalance        joins.py         JoinGroup
+    requests.py    ClassicRequests: what the shard hands over
 """
 
 from __future__ import annotations

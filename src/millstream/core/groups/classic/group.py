@@ -16,18 +16,19 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from millstream.core.groups.classic.member import ClassicMember, HeldJoin, Protocols
-from millstream.core.groups.classic.subscription import subscribed_topics
 from millstream.core.groups.group import OffsetExpiry, Record
 from millstream.core.groups.records import GroupMetadataKey, GroupMetadataValue
-from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire import ErrorCode, KafkaError, WireError, decode
+from millstream.core.wire.embedded_protocol import CONSUMER_PROTOCOL_TYPE, Subscription, embedded_version
 from millstream.core.wire.messages.describe_groups import DescribedGroup, DescribedGroupMember
 
 if TYPE_CHECKING:
     from millstream.core.groups.classic.session import Session
     from millstream.core.groups.timer_wheel import Timer
 
-CONSUMER_PROTOCOL_TYPE: Final = "consumer"
 _UNKNOWN_TIMESTAMP: Final = -1
+# Of the int16 that a consumer's metadata begins with.
+_VERSION_SIZE: Final = 2
 
 
 class ClassicState(Enum):
@@ -425,9 +426,12 @@ class ClassicGroup:
         if not self.is_consumer:
             return None
         topics: set[str] = set()
-        for member in self.members.values():
-            of_member = subscribed_topics(member.metadata(self.protocol_name))
-            if of_member is None:
-                return None
-            topics.update(of_member)
+        try:
+            for member in self.members.values():
+                metadata = member.metadata(self.protocol_name)
+                embedded_version(metadata)
+                # Every version begins as version 0 does, and what follows is the clients' own business.
+                topics.update(decode(Subscription, 0, metadata, _VERSION_SIZE)[0].topics)
+        except WireError:
+            return None
         return frozenset(topics)
