@@ -24,10 +24,17 @@ from millstream.core.wire.messages.consumer_group_heartbeat import (
     ConsumerGroupHeartbeatRequest,
     TopicPartitions,
 )
+from millstream.core.wire.messages.describe_configs import DescribeConfigsRequest, DescribeConfigsResource
 from millstream.core.wire.messages.find_coordinator import FindCoordinatorRequest
 from millstream.core.wire.messages.heartbeat import HeartbeatRequest
+from millstream.core.wire.messages.incremental_alter_configs import (
+    AlterableConfig,
+    AlterConfigsResource,
+    IncrementalAlterConfigsRequest,
+)
 from millstream.core.wire.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol
 from millstream.core.wire.messages.leave_group import LeaveGroupRequest, MemberIdentity
+from millstream.core.wire.messages.list_config_resources import ListConfigResourcesRequest
 from millstream.core.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
 from millstream.core.wire.messages.offset_commit import (
     OffsetCommitRequest,
@@ -50,6 +57,7 @@ CONFIGS: Final = {
     "offsets.topic.num.partitions": "1",
     "offsets.topic.replication.factor": "1",
 }
+GROUP: Final = 32
 TOPICS: Final = {"a-topic": 4, "b-topic": 2}
 
 
@@ -367,9 +375,50 @@ def migration(talk: Conversation) -> Any:
     yield last.generation_id
 
 
+def group_configs(talk: Conversation) -> Any:
+    name = "consumer.session.timeout.ms"
+    known = [name, "consumer.heartbeat.interval.ms", "consumer.assignment.interval.ms"]
+
+    def shown(keys: list[str]) -> Any:
+        request = DescribeConfigsRequest(
+            resources=[DescribeConfigsResource(resource_type=GROUP, resource_name="c", configuration_keys=keys)],
+            include_synonyms=True,
+        )
+        result = talk.raw.call(request, version=4).results[0]
+        return result.error_code, sorted(
+            (
+                each.name, each.value, each.read_only, each.config_source, each.is_sensitive, each.config_type,
+                [(synonym.name, synonym.value, synonym.source) for synonym in each.synonyms],
+            )
+            for each in result.configs
+        )  # fmt: skip
+
+    def alter(group: str, config: str, operation: int, value: str | None) -> Any:
+        config_change = AlterableConfig(name=config, config_operation=operation, value=value)
+        resource = AlterConfigsResource(resource_type=GROUP, resource_name=group, configs=[config_change])
+        result = talk.raw.call(IncrementalAlterConfigsRequest(resources=[resource]), version=1).responses[0]
+        return result.error_code, result.error_message
+
+    yield shown(known)
+    yield alter("c", name, 0, "50000")
+    yield until(lambda: shown([name]), lambda answer: answer[1][0][1] == "50000")
+    for group, config, operation, value in (
+        ("c", name, 0, "10"), ("c", name, 0, "70000"), ("c", name, 0, "x"), ("c", name, 0, "0"), ("c", "nope", 0, "1"),
+        ("", name, 0, "50000"), ("c", name, 2, "1"), ("c", "consumer.heartbeat.interval.ms", 0, "1"),
+    ):  # fmt: skip
+        yield alter(group, config, operation, value)
+    yield alter("c", "consumer.heartbeat.interval.ms", 0, "6000")
+    until(lambda: shown(known[1:2]), lambda answer: answer[1][0][1] == "6000")
+    # What members are told follows it.
+    yield talk.join("c", "m")[:4]
+    yield talk.raw.call(ListConfigResourcesRequest(resource_types=[GROUP]), version=1)
+    yield alter("c", name, 1, None), alter("c", "consumer.heartbeat.interval.ms", 1, None)
+    until(lambda: shown([name]), lambda answer: answer[1][0][1] == "45000")
+
+
 STORIES: Final[dict[str, Callable[[Conversation], Iterator[Any]]]] = {
     story.__name__: story
-    for story in (validations, one_member, two_members, offsets, static_members, regexes, migration)
+    for story in (validations, one_member, two_members, offsets, static_members, regexes, migration, group_configs)
 }
 
 

@@ -295,20 +295,22 @@ def test_what_a_single_node_cannot_keep_is_said(tmp_path: Path) -> None:
         framed(UnregisterBrokerRecord(broker_id=3)),
         framed(partition(A, 1, [2, 3])),
         framed(PartitionChangeRecord(partition_id=0, topic_id=A, isr=[2], replicas=[1, 2], leader=2)),
-        framed(ConfigRecord(resource_type=32, resource_name="g", name="x", value="1")),
+        framed(ConfigRecord(resource_type=16, resource_name="subscription", name="interval.ms", value="1")),
+        framed(ConfigRecord(resource_type=32, resource_name="g", name="consumer.session.timeout.ms", value="50000")),
         framed(TopicRecord(), 0, kind=18),
     ]
     write(tmp_path, BASE + more)
     adopted = read_kafka_metadata(tmp_path, 1)
     assert adopted is not None
     assert [state.leader for state in adopted.topics[0].partitions] == [1, -1]
+    assert adopted.group_configs == {"g": {"consumer.session.timeout.ms": "50000"}}
     text = "\n".join(adopted.notes)
     for expected in (
         "access control entries",
         r"brokers [1, 2]",
         "1 partitions have no replica on broker 1",
         "1 partitions were not in sync",
-        "resource types [32]",
+        "resource types [16]",
     ):
         assert expected in text
     elsewhere = read_kafka_metadata(tmp_path, 9)

@@ -15,6 +15,7 @@ from millstream.core.cluster.configs import (
     plan_alter_configs,
     plan_incremental_alter_configs,
 )
+from millstream.core.config import BrokerConfig
 from millstream.core.wire import ErrorCode, KafkaError
 
 SET, DELETE, APPEND, SUBTRACT = AlterOperation
@@ -157,7 +158,7 @@ CONFIG = ErrorCode.INVALID_CONFIG
         ),
         (BROKER, "7", [(SET, "log.retention.ms", "5")], INVALID, "Unexpected broker id, expected 1, but received 7"),
         (BROKER, "x", [(SET, "log.retention.ms", "5")], INVALID, "Node id must be an integer, but it is: x"),
-        (ResourceType.GROUP, "g", [], INVALID, "Configs of GROUP resources do not exist here yet."),
+        (ResourceType.GROUP, "", [], INVALID, "Default group resources are not allowed."),
         (3, "x", [], INVALID, "Unknown resource type 3"),
     ],
 )
@@ -167,6 +168,53 @@ def test_what_is_refused(
     with pytest.raises(KafkaError) as raised:
         incremental(image, kind, name, *changes)
     assert (raised.value.code, raised.value.message) == (code, message)
+
+
+GROUP_LIMITS = BrokerConfig.load(None, {"group.consumer.max.heartbeat.interval.ms": "55000"})
+
+
+def group_plan(image: ClusterImage, *changes: Change) -> ClusterImage:
+    wanted = [ConfigChange(config, operation, value) for operation, config, value in changes]
+    plan = plan_incremental_alter_configs(image, ResourceType.GROUP, "g", wanted, node_id=1, broker_config=GROUP_LIMITS)
+    return image.apply(image.version + 1, plan)
+
+
+def test_a_groups_configs_come_and_go(image: ClusterImage) -> None:
+    after = group_plan(image, (SET, "consumer.session.timeout.ms", "50000"))
+    assert after.group_configs == {"g": {"consumer.session.timeout.ms": "50000"}}
+    assert group_plan(after, (DELETE, "consumer.session.timeout.ms", None)).group_configs == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([(SET, "nope", "1")], "Unknown group config name: nope"),
+        (
+            [(SET, "consumer.session.timeout.ms", "10")],
+            "consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms",
+        ),
+        (
+            [(SET, "consumer.session.timeout.ms", "60001")],
+            "consumer.session.timeout.ms must be less than or equal to group.consumer.max.session.timeout.ms",
+        ),
+        (
+            [(SET, "consumer.session.timeout.ms", "0")],
+            "Invalid value 0 for configuration consumer.session.timeout.ms: Value must be at least 1",
+        ),
+        (
+            [(SET, "consumer.heartbeat.interval.ms", "50000")],
+            "consumer.session.timeout.ms must be greater than consumer.heartbeat.interval.ms",
+        ),
+        (
+            [(APPEND, "consumer.session.timeout.ms", "50000")],
+            "Can't APPEND to key consumer.session.timeout.ms because its type is not LIST.",
+        ),
+    ],
+)
+def test_what_is_refused_of_a_group(image: ClusterImage, changes: list[Change], message: str) -> None:
+    with pytest.raises(KafkaError) as raised:
+        group_plan(image, *changes)
+    assert (raised.value.code, raised.value.message) == (ErrorCode.INVALID_CONFIG, message)
 
 
 @pytest.mark.parametrize(

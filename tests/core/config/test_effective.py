@@ -26,7 +26,7 @@ from millstream.core.config import (
 from millstream.core.config.accepted_configs import ACCEPTED, PROTECTING, REMOVED
 from millstream.testing.kafka import ApacheKafka
 
-TOPIC, BROKER, EVERY, STATIC, DEFAULT = list(ConfigSource)[1:]
+TOPIC, BROKER, EVERY, STATIC, DEFAULT = list(ConfigSource)[1:6]
 Places = Mapping[str, Mapping[str, str]]
 
 

@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from millstream.core.cluster.image import ClusterImage, TopicImage
-from millstream.core.cluster.operations import AdvanceProducerIds, AlterBrokerConfigs, CreateTopic, Operation
+from millstream.core.cluster.operations import (
+    AdvanceProducerIds,
+    AlterBrokerConfigs,
+    AlterGroupConfigs,
+    CreateTopic,
+    Operation,
+)
 from millstream.core.records import (
     HEADER_SIZE,
     BatchHeader,
@@ -49,6 +55,7 @@ class AdoptedMetadata(NamedTuple):
     end_offset: int
     topics: tuple[TopicImage, ...]
     broker_configs: Mapping[str, Mapping[str, str]]
+    group_configs: Mapping[str, Mapping[str, str]]
     next_producer_id: int
     notes: tuple[str, ...]
 
@@ -57,6 +64,7 @@ class AdoptedMetadata(NamedTuple):
         assert not image.topics, f"the image has {len(image.topics)} topics"
         operations: list[Operation] = [CreateTopic(topic) for topic in self.topics]
         operations += [AlterBrokerConfigs(broker, dict(configs)) for broker, configs in self.broker_configs.items()]
+        operations += [AlterGroupConfigs(group_id, dict(configs)) for group_id, configs in self.group_configs.items()]
         if self.next_producer_id > image.next_producer_id:
             operations.append(AdvanceProducerIds(self.next_producer_id))
         return operations

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from millstream.core.cluster.image import CLUSTER_DEFAULT, ClusterImage, TopicImage
-from millstream.core.cluster.operations import AlterBrokerConfigs, AlterTopicConfigs
+from millstream.core.cluster.operations import AlterBrokerConfigs, AlterGroupConfigs, AlterTopicConfigs
 from millstream.core.cluster.topics import validate_topic_name
 from millstream.core.config import (
     BROKER_CONFIGS,
+    GROUP_CONFIGS,
     TOPIC_CONFIGS,
+    BrokerConfig,
     ConfigDef,
     ConfigError,
     ConfigType,
     UpdateMode,
+    validate_group_configs,
     validate_topic_configs,
 )
 from millstream.core.wire import ErrorCode, KafkaError
 
-ConfigOperations = list[AlterTopicConfigs] | list[AlterBrokerConfigs]
+ConfigOperations = list[AlterTopicConfigs] | list[AlterBrokerConfigs] | list[AlterGroupConfigs]
 
 
 class ResourceType(IntEnum):
@@ -55,6 +58,9 @@ class ConfigChange(NamedTuple):
     value: str | None
 
 
+_DEFINITIONS: Final[Mapping[int, ConfigDef]] = {ResourceType.TOPIC: TOPIC_CONFIGS, ResourceType.GROUP: GROUP_CONFIGS}
+
+
 def plan_alter_configs(
     image: ClusterImage,
     resource_type: int,
@@ -62,8 +68,9 @@ def plan_alter_configs(
     configs: Iterable[tuple[str, str | None]],
     *,
     node_id: int,
+    broker_config: BrokerConfig | None = None,
 ) -> ConfigOperations:
-    """Plan that the resource has these configs and no others."""
+    """Plan that the resource has these configs and no others; `broker_config` bounds those of groups."""
     settings: dict[str, str] = {}
     pairs = list(configs)
     _refuse_duplicates([name for name, _ in pairs])
@@ -72,19 +79,28 @@ def plan_alter_configs(
         assert value is not None
         settings[name] = value
     current = _current(image, resource_type, resource_name, node_id)
-    return _plan(image, resource_type, resource_name, current, settings)
+    return _plan(image, resource_type, resource_name, current, settings, broker_config)
 
 
 def plan_incremental_alter_configs(
-    image: ClusterImage, resource_type: int, resource_name: str, changes: Sequence[ConfigChange], *, node_id: int
+    image: ClusterImage,
+    resource_type: int,
+    resource_name: str,
+    changes: Sequence[ConfigChange],
+    *,
+    node_id: int,
+    broker_config: BrokerConfig | None = None,
 ) -> ConfigOperations:
-    """Plan changes of single configs; APPEND and SUBTRACT work on lists, on the default where nothing is set."""
+    """Plan changes of single configs; APPEND and SUBTRACT work on lists, on the default where nothing is set.
+
+    `broker_config` bounds the configs of groups.
+    """
     _refuse_duplicates([change.name for change in changes])
     _refuse_nulls(
         [change.name for change in changes if change.value is None and change.operation != AlterOperation.DELETE]
     )
     current = _current(image, resource_type, resource_name, node_id)
-    definition = TOPIC_CONFIGS if resource_type == ResourceType.TOPIC else BROKER_CONFIGS
+    definition = _DEFINITIONS.get(resource_type, BROKER_CONFIGS)
     settings = dict(current)
     for name, operation, value in changes:
         match operation:
@@ -98,13 +114,28 @@ def plan_incremental_alter_configs(
                 settings[name] = _list_changed(definition, settings, name, AlterOperation(operation), value)
             case _:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, f"Unknown operations type {operation}")
-    return _plan(image, resource_type, resource_name, current, settings)
+    return _plan(image, resource_type, resource_name, current, settings, broker_config)
 
 
 def _plan(
-    image: ClusterImage, resource_type: int, resource_name: str, current: Mapping[str, str], settings: dict[str, str]
+    image: ClusterImage,
+    resource_type: int,
+    resource_name: str,
+    current: Mapping[str, str],
+    settings: dict[str, str],
+    broker_config: BrokerConfig | None,
 ) -> ConfigOperations:
     changes = changed(current, settings)
+    if resource_type == ResourceType.GROUP:
+        assert broker_config is not None, "configs of groups are bounded by those of the broker"
+        try:
+            validate_group_configs(
+                {name: text for name, text in settings.items() if name in GROUP_CONFIGS or name in changes},
+                broker_config,
+            )
+        except ConfigError as error:
+            raise KafkaError(ErrorCode.INVALID_CONFIG, str(error)) from error
+        return [AlterGroupConfigs(resource_name, changes)] if changes else []
     if resource_type == ResourceType.TOPIC:
         try:
             # What is stored and left alone was valid for the program that stored it, a newer one perhaps.
@@ -136,7 +167,11 @@ def _current(image: ClusterImage, resource_type: int, resource_name: str, node_i
         if resource_name == CLUSTER_DEFAULT:
             return image.broker_configs.get(CLUSTER_DEFAULT, {})
         return image.broker_configs.get(str(broker_id(resource_name, node_id)), {})
-    if resource_type in (ResourceType.BROKER_LOGGER, ResourceType.CLIENT_METRICS, ResourceType.GROUP):
+    if resource_type == ResourceType.GROUP:
+        if not resource_name:
+            raise KafkaError(ErrorCode.INVALID_REQUEST, "Default group resources are not allowed.")
+        return image.group_configs.get(resource_name, {})
+    if resource_type in (ResourceType.BROKER_LOGGER, ResourceType.CLIENT_METRICS):
         kind = ResourceType(resource_type).name
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"Configs of {kind} resources do not exist here yet.")
     raise KafkaError(ErrorCode.INVALID_REQUEST, f"Unknown resource type {resource_type}")

@@ -146,8 +146,17 @@ class Replay:
         broker_configs = {
             name: configs for (kind, name), configs in self._configs.items() if kind == ResourceType.BROKER and configs
         }
+        group_configs = {
+            name: configs for (kind, name), configs in self._configs.items() if kind == ResourceType.GROUP and configs
+        }
         return AdoptedMetadata(
-            node_id, end_offset, topics, broker_configs, self._next_producer_id, tuple(self._notes(topics, node_id))
+            node_id,
+            end_offset,
+            topics,
+            broker_configs,
+            group_configs,
+            self._next_producer_id,
+            tuple(self._notes(topics, node_id)),
         )
 
     def _taken_over(self, name: str, topic_id: bytes, node_id: int) -> tuple[PartitionState, ...]:
@@ -173,9 +182,9 @@ class Replay:
         )
         if behind:
             yield f"{behind} partitions were not in sync on broker {node_id}: acknowledged records may be missing"
-        kinds = {kind for kind, _ in self._configs} - {ResourceType.TOPIC, ResourceType.BROKER}
+        kinds = {kind for kind, _ in self._configs} - {ResourceType.TOPIC, ResourceType.BROKER, ResourceType.GROUP}
         if kinds:
-            yield f"configs of resource types {sorted(kinds)} are not taken over (16: client metrics, 32: groups)"
+            yield f"configs of resource types {sorted(kinds)} are not taken over (16: client metrics)"
         if self._transaction is not None:
             yield "the log ends within a transaction of the controller; its records never held and are left out"
 

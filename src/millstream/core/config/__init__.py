@@ -23,6 +23,7 @@ from millstream.core.config.effective import (
     EffectiveConfig,
     TopicConfigDefaults,
     effective_broker_config,
+    effective_group_config,
     effective_topic_config,
 )
 from millstream.core.config.group_configs import GROUP_CONFIGS, validate_group_configs
@@ -52,6 +53,7 @@ __all__ = [
     "TopicConfigDefaults",
     "UpdateMode",
     "effective_broker_config",
+    "effective_group_config",
     "effective_topic_config",
     "parse_host_port",
     "read_properties",

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from millstream.core.config.broker_config import BrokerConfig, scaled
 from millstream.core.config.broker_configs import BROKER_CONFIGS
 from millstream.core.config.definition import ConfigError, ConfigKey, ConfigType, ConfigValue, Synonym
+from millstream.core.config.group_configs import GROUP_CONFIGS
 from millstream.core.config.topic_configs import TOPIC_CONFIGS
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class ConfigSource(IntEnum):
     DYNAMIC_DEFAULT_BROKER_CONFIG = 3
     STATIC_BROKER_CONFIG = 4
     DEFAULT_CONFIG = 5
+    DYNAMIC_GROUP_CONFIG = 8
 
 
 class ConfigSynonym(NamedTuple):
@@ -81,22 +83,25 @@ class TopicConfigDefaults:
         """
         if not topic_configs:
             return self._entries
-        entries = dict(self._entries)
-        for name, text in topic_configs.items():
-            inherited = entries.get(name)
-            if inherited is None:
-                continue
-            try:
-                value = inherited.key.parse(text)
-            except ConfigError as error:
-                _log.warning("a topic's stored config is passed over: %s", error)
-                continue
-            shown = inherited.key.render(value)
-            synonym = ConfigSynonym(name, shown, ConfigSource.DYNAMIC_TOPIC_CONFIG)
-            entries[name] = ConfigEntry(
-                inherited.key, value, shown, ConfigSource.DYNAMIC_TOPIC_CONFIG, (synonym, *inherited.synonyms)
-            )
-        return entries
+        return _overridden(dict(self._entries), topic_configs, ConfigSource.DYNAMIC_TOPIC_CONFIG)
+
+
+def _overridden(
+    entries: dict[str, ConfigEntry], settings: Mapping[str, str], source: ConfigSource
+) -> Mapping[str, ConfigEntry]:
+    for name, text in settings.items():
+        inherited = entries.get(name)
+        if inherited is None:
+            continue
+        try:
+            value = inherited.key.parse(text)
+        except ConfigError as error:
+            _log.warning("a stored config of a topic or group is passed over: %s", error)
+            continue
+        shown = inherited.key.render(value)
+        synonym = ConfigSynonym(name, shown, source)
+        entries[name] = ConfigEntry(inherited.key, value, shown, source, (synonym, *inherited.synonyms))
+    return entries
 
 
 def effective_topic_config(
@@ -114,6 +119,13 @@ def effective_broker_config(
     """Return every broker config as it holds for this broker."""
     layers = _layers(broker_config, dynamic_broker_configs)
     return {key.name: _entry(key, key.synonyms or (Synonym(key.name),), layers, ()) for key in BROKER_CONFIGS.values()}
+
+
+def effective_group_config(group_configs: Mapping[str, str], broker_config: BrokerConfig) -> EffectiveConfig:
+    """Return every group config as it holds for a group with these of its own; the broker's say the others."""
+    layers = _layers(broker_config, {})
+    entries = {key.name: _entry(key, key.synonyms, layers, ()) for key in GROUP_CONFIGS.values()}
+    return _overridden(entries, group_configs, ConfigSource.DYNAMIC_GROUP_CONFIG)
 
 
 _Layers = tuple[tuple[ConfigSource, Mapping[str, str]], ...]
@@ -161,7 +173,7 @@ def _entry(
 
 assert all(
     synonym.name in BROKER_CONFIGS
-    for key in (*TOPIC_CONFIGS.values(), *BROKER_CONFIGS.values())
+    for key in (*TOPIC_CONFIGS.values(), *BROKER_CONFIGS.values(), *GROUP_CONFIGS.values())
     for synonym in key.synonyms
 ), "a synonym names no broker config"
 assert all(key.type is not ConfigType.PASSWORD for key in TOPIC_CONFIGS.values()), "topics hold no secrets"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from millstream.core.broker.context import Operation, RequestContext
 from millstream.core.broker.handlers._admin import NO_FAULT, Fault, may, wait_applied
+from millstream.core.broker.handlers._groups import permits_group
 from millstream.core.broker.log_levels import check_log_level, set_log_level
 from millstream.core.cluster import ClusterImage
 from millstream.core.cluster import Operation as MetadataOperation
@@ -88,6 +89,9 @@ def _refused(context: RequestContext, resource: ResourceChanges) -> Fault | None
     if resource.resource_type == ResourceType.TOPIC:
         if not may(context, Operation.ALTER_CONFIGS, resource.resource_name):
             return Fault(ErrorCode.TOPIC_AUTHORIZATION_FAILED, "Topic authorization failed.")
+    elif resource.resource_type == ResourceType.GROUP:
+        if not permits_group(context, Operation.ALTER_CONFIGS, resource.resource_name):
+            return Fault(ErrorCode.GROUP_AUTHORIZATION_FAILED, "Group authorization failed.")
     elif not context.permits_cluster(Operation.ALTER_CONFIGS):
         return Fault(ErrorCode.CLUSTER_AUTHORIZATION_FAILED, "Cluster authorization failed.")
     return None
@@ -100,11 +104,13 @@ def _plan(broker: Broker, image: ClusterImage, resource: ResourceChanges) -> Seq
         if kind == ResourceType.BROKER_LOGGER:  # its levels are edited one by one, never replaced as a whole
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"Unknown resource type {kind}")
         pairs = [(change.name, change.value) for change in resource.changes]
-        return plan_alter_configs(image, kind, name, pairs, node_id=node_id)
+        return plan_alter_configs(image, kind, name, pairs, node_id=node_id, broker_config=broker.config)
     if kind == ResourceType.BROKER_LOGGER:
         _check_loggers(name, resource.changes, node_id)
         return []
-    return plan_incremental_alter_configs(image, kind, name, resource.changes, node_id=node_id)
+    return plan_incremental_alter_configs(
+        image, kind, name, resource.changes, node_id=node_id, broker_config=broker.config
+    )
 
 
 def _check_loggers(name: str, changes: Sequence[ConfigChange], node_id: int) -> None:

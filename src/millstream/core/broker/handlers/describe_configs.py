@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Final
 
 from millstream.core.broker.context import Operation, RequestContext
 from millstream.core.broker.handlers._admin import Fault, may
+from millstream.core.broker.handlers._groups import permits_group
 from millstream.core.broker.log_levels import log_levels
 from millstream.core.cluster import CLUSTER_DEFAULT
 from millstream.core.cluster.configs import ResourceType
 from millstream.core.cluster.topics import validate_topic_name
-from millstream.core.config import BROKER_CONFIGS, ConfigEntry, ConfigError, ConfigSource, ConfigSynonym, UpdateMode
+from millstream.core.config import (
+    BROKER_CONFIGS,
+    ConfigEntry,
+    ConfigError,
+    ConfigSource,
+    ConfigSynonym,
+    UpdateMode,
+    effective_group_config,
+)
 from millstream.core.wire import ErrorCode, KafkaError
 from millstream.core.wire.messages.describe_configs import (
     DescribeConfigsRequest,
@@ -69,13 +78,17 @@ def _configs(
         if not may(context, Operation.DESCRIBE_CONFIGS, name):
             raise KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED, "Topic authorization failed.")
         return _topic_configs(broker, name)
+    if resource.resource_type == ResourceType.GROUP:
+        if not permits_group(context, Operation.DESCRIBE_CONFIGS, name):
+            raise KafkaError(ErrorCode.GROUP_AUTHORIZATION_FAILED, "Group authorization failed.")
+        return _group_configs(broker, name)
     if not context.permits_cluster(Operation.DESCRIBE_CONFIGS):
         raise KafkaError(ErrorCode.CLUSTER_AUTHORIZATION_FAILED, "Cluster authorization failed.")
     if resource.resource_type == ResourceType.BROKER:
         return _broker_configs(broker, name)
     if resource.resource_type == ResourceType.BROKER_LOGGER:
         return _logger_configs(broker, name)
-    if resource.resource_type in (ResourceType.CLIENT_METRICS, ResourceType.GROUP):
+    if resource.resource_type == ResourceType.CLIENT_METRICS:
         # Kafka answers defaults here; ours would be of configs that nothing obeys.
         kind = ResourceType(resource.resource_type).name
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"Configs of {kind} resources do not exist here yet.")
@@ -88,6 +101,15 @@ def _topic_configs(broker: Broker, name: str) -> Iterable[DescribeConfigsResourc
     if topic is None:
         raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"topic {name} does not exist")
     for entry in broker.control.applier.topic_config(topic.configs).values():
+        yield _shown(entry, read_only=False)
+
+
+def _group_configs(broker: Broker, group_id: str) -> Iterable[DescribeConfigsResourceResult]:
+    # A group need not exist to have configs.
+    if not group_id:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, "Group name must not be empty")
+    own = broker.metadata.image.group_configs.get(group_id, {})
+    for entry in effective_group_config(own, broker.config).values():
         yield _shown(entry, read_only=False)
 
 
