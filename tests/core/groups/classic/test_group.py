@@ -255,6 +255,16 @@ def test_what_a_member_brings_is_bounded() -> None:
     number = coordinator.call("join_group", join_request(protocols=[("range", large)]))
     assert coordinator.answers[number].error_code == ErrorCode.UNKNOWN_SERVER_ERROR
     assert coordinator.group is None
+    long = "é" * 40_000
+    for request in (
+        join_request(group_id=long),
+        join_request(instance_id=long),
+        join_request(protocol_type=long),
+        join_request(protocols=[(long, b"")]),
+    ):
+        number = coordinator.call("join_group", request)
+        assert coordinator.answers[number].error_code == ErrorCode.INVALID_REQUEST
+    assert not coordinator.shard.groups
     number = coordinator.call("join_group", join_request(), client_id="c" * 32_767)
     assert len(coordinator.answers[number].member_id) == joins.ID_PREFIX_CHARS_MAX + 37
 

@@ -39,6 +39,9 @@ PENDING_MEMBERS_MAX: Final = 10_000
 # All protocols of one JoinGroup with their metadata. One record holds the subscriptions of a whole group and has to
 # fit into a batch, so a member of this size could never become part of a generation anyway.
 PROTOCOLS_SIZE_BYTES_MAX: Final = 1 << 20
+# Group, instance and protocol names. Requests from version 6 on could carry longer strings than records can, where
+# 32,767 bytes is the most; at four bytes a character this is below it.
+NAME_CHARS_MAX: Final = 8_000
 # A member id begins with what the client calls itself, and is a string of at most 32,767 bytes in records.
 ID_PREFIX_CHARS_MAX: Final = 4096
 
@@ -110,6 +113,9 @@ class Joins:
         error = self.session_timeout_error(request)
         if error:
             self._refuse(held, error, request.member_id)
+            return
+        if _has_long_name(request):
+            self._refuse(held, ErrorCode.INVALID_REQUEST, "")
             return
         protocols = _protocols_of(request)
         if protocols is None:
@@ -297,6 +303,13 @@ class Joins:
         group = self._shard.groups[group_id]
         assert isinstance(group, ClassicGroup), group
         return group
+
+
+def _has_long_name(request: JoinGroupRequest) -> bool:
+    names = (request.group_id, request.protocol_type, request.group_instance_id or "")
+    return any(len(name) > NAME_CHARS_MAX for name in names) or any(
+        len(protocol.name) > NAME_CHARS_MAX for protocol in request.protocols
+    )
 
 
 def _protocols_of(request: JoinGroupRequest) -> Protocols | None:
