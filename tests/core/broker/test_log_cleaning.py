@@ -32,9 +32,9 @@ def batch(round_number: int, *, timestamp: int) -> bytes:
     return builder.build()
 
 
-def write(raw: RawConnection, rounds: int) -> None:
+def write(raw: RawConnection, rounds: int, first: int = 0) -> None:
     """Each batch gets a segment of its own."""
-    for number in range(rounds):
+    for number in range(first, first + rounds):
         assert raw.produce("keyed", 0, batch(number, timestamp=NOW_MS + 10 * number)).error_code == 0
 
 
@@ -88,7 +88,7 @@ def test_a_damaged_batch_stops_cleaning_of_its_partition_loudly(tmp_path: Path) 
 def begin_transaction(broker: Broker) -> None:
     """Put a batch into the log as a transaction would; the next produce moves the high watermark past it."""
     builder = BatchBuilder(producer_id=7, producer_epoch=0, base_sequence=0, transactional=True)
-    builder.append(NOW_MS, b"1", b"open")
+    builder.append(NOW_MS + 1000, b"1", b"open")
     data, log = builder.build(), broker.logs.logs[KEYED]
     log.reserve(data, read_header(data), leader_epoch=0, now_ms=NOW_MS)
     log.write()
@@ -99,7 +99,7 @@ def test_nothing_that_may_yet_change_is_cleaned(tmp_path: Path) -> None:
         raw.create_topic("keyed", cleanup_policy="compact", segment_ms="1")
         write(raw, 2)
         served.call(begin_transaction)
-        write(raw, 3)
+        write(raw, 3, 200)
         limit = served.call(lambda broker: broker.control.cleaning.last_stable_offset(broker.logs.logs[KEYED]))
         assert limit == 20
         wait_until(

@@ -105,6 +105,8 @@ class CleanedSegment:
         if not self.size_bytes:
             self.first_timestamp = read_header(data).max_timestamp
         self._files.write_all(self._fd, data, self.size_bytes)
+        # Else the sync at the end has everything to do at once, and appends to other logs of the disk wait for it.
+        self._files.start_writeback(self._fd, self.size_bytes, len(data))
         state, buffers = self._state, self._buffers
         state[STATE_FILE_POSITION], state[STATE_POSITION] = self.size_bytes, 0
         reason = StopReason.ROWS_FULL

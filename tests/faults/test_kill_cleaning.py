@@ -1,0 +1,137 @@
+"""kill -9 in the middle of cleaning: the latest acknowledged value of each key is always there.
+
+A thread writes a few keys again and again into a compacted topic of small segments, which the cleaner never stops
+cleaning; the broker is killed at random moments and started again. `make test` runs a few rounds, `make soak` fifty.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from millstream.core.records import BatchBuilder, iter_batches, iter_records
+from millstream.testing import broker
+from millstream.testing.kafka import free_ports, wait_until
+from millstream.testing.raw import ClosedError, RawConnection
+
+KEYS = 50
+SEED = 4
+TOPIC = "compacted"
+SETTINGS = {
+    "log.cleaner.backoff.ms": "0",
+    "log.cleaner.min.cleanable.ratio": "0.01",
+    "log.cleaner.dedupe.buffer.size": "100000",
+    "log.segment.delete.delay.ms": "0",
+}
+
+
+class Load:
+    """Writes number after number, each under the key `number % KEYS`; every segment holds a batch or two."""
+
+    def __init__(self, bootstrap: str, first: int) -> None:
+        self._bootstrap = bootstrap
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load")
+        self.number = first
+        # The newest acknowledged number of each key.
+        self.acknowledged: dict[int, int] = {}
+        self.errors: list[BaseException] = []
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wait_sent(self, more: int) -> None:
+        goal = self.number + more
+        wait_until(lambda: self.number >= goal, 60, "the load")
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(60)
+        assert not self.errors, self.errors[0]
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                try:
+                    with RawConnection(self._bootstrap) as raw:
+                        while not self._stop.is_set():
+                            self._send(raw)
+                except (OSError, ClosedError):
+                    time.sleep(0.01)  # it is being started again
+        except BaseException as error:
+            self.errors.append(error)
+
+    def _send(self, raw: RawConnection) -> None:
+        builder = BatchBuilder()
+        numbers = range(self.number, self.number + 10)
+        for number in numbers:
+            value = b"" if number % 7 == 0 else b"x" * 100
+            builder.append(1_700_000_000_000 + number, b"%d" % (number % KEYS), b"%d " % number + value)
+        self.number += 10
+        answer = raw.produce(TOPIC, 0, builder.build())
+        if answer.error_code == 0:
+            self.acknowledged.update({number % KEYS: number for number in numbers})
+
+
+def latest(bootstrap: str) -> dict[int, int]:
+    """The newest number of each key, read from the log's start to its end."""
+    found: dict[int, int] = {}
+    last = -1
+    with RawConnection(bootstrap) as raw:
+        at, end = 0, raw.offset(TOPIC, 0)
+        while at < end:
+            answer = raw.fetch(TOPIC, 0, at)
+            assert answer.error_code == 0, answer
+            for header, batch in iter_batches(answer.records):
+                at = header.last_offset + 1
+                for record in iter_records(batch):
+                    assert record.offset > last
+                    last = record.offset
+                    assert record.key is not None
+                    assert record.value is not None
+                    found[int(record.key)] = int(record.value.split(b" ")[0])
+    return found
+
+
+def is_unfinished(file: Path) -> bool:
+    """Whether a cleaning in progress made the file."""
+    return file.name.endswith((".cleaned", ".swap"))
+
+
+@pytest.fixture
+def rounds(soak: bool) -> int:
+    """How often the broker is killed."""
+    return 50 if soak else 5
+
+
+def test_kill_nine_while_cleaning_loses_no_latest_value(rounds: int) -> None:
+    draw = random.Random(SEED)
+    interrupted = 0
+    with broker(SETTINGS, port=free_ports(1)[0]) as running:
+        with RawConnection(running.bootstrap_servers) as raw:
+            raw.create_topic(TOPIC, 1, cleanup_policy="compact", segment_ms=1)
+        folder = Path(running.log_dir) / f"{TOPIC}-0"
+        number = 0
+        for _ in range(rounds):
+            load = Load(running.bootstrap_servers, number)
+            load.start()
+            try:
+                load.wait_sent(draw.randrange(1, 800))
+                wait_until(lambda: any(map(is_unfinished, folder.iterdir())), 30, "a cleaning")
+                running.kill()
+            finally:
+                load.stop()
+            number = load.number
+            interrupted += any(map(is_unfinished, folder.iterdir()))
+            running.start()
+            found = latest(running.bootstrap_servers)
+            for key, number in load.acknowledged.items():
+                assert found[key] >= number, f"key {key}: {number} was acknowledged, {found[key]} is there"
+        checkpoint_text = Path(running.log_dir, "cleaner-offset-checkpoint").read_text()
+        print(f"{rounds} kills, {interrupted} with a cleaning on the disk, seed {SEED}")
+    assert interrupted
+    assert int(checkpoint_text.split()[-1]) > 0
