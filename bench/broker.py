@@ -490,7 +490,7 @@ def main() -> int:
     page = report.Page(described(settings), bench.measured, commands, bench.commands, time.monotonic() - started)
     print(page.table())
     if given.write_doc:
-        given.write_doc.write_text(page.markdown())
+        report.write_page(given.write_doc, page.markdown())
     return 0
 
 

@@ -133,3 +133,33 @@ def machine() -> str:
         f"{cpu}, {os.cpu_count()} cores, {memory_gb:.0f} GB, Linux {platform.release()}, "
         f"Python {sys.version.split()[0]}, {java}"
     )
+
+
+def replace_section(path: Path, name: str, title: str, lines: Sequence[str]) -> None:
+    """Put a section of another benchmark's own into the page, at its place if it has one; the rest stays."""
+    begin, end = _marks(name)
+    section = "\n".join([begin, f"## {title}", "", *lines, end])
+    page = path.read_text() if path.exists() else "# Performance\n"
+    found = _sections(page)
+    path.write_text(page.replace(found[name], section) if name in found else f"{page.rstrip()}\n\n{section}\n")
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write the page anew; the sections that others put into the old one go behind it."""
+    sections = _sections(path.read_text()) if path.exists() else {}
+    path.write_text("\n".join([page.rstrip(), "", *(f"{each}\n" for each in sections.values())]))
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- section: {name} -->", f"<!-- end of section: {name} -->"
+
+
+def _sections(page: str) -> dict[str, str]:
+    found = {}
+    for line in page.splitlines():
+        if line.startswith("<!-- section: "):
+            name = line.removeprefix("<!-- section: ").removesuffix(" -->")
+            begin, end = _marks(name)
+            start = page.index(begin)
+            found[name] = page[start : page.index(end, start) + len(end)]
+    return found
