@@ -35,7 +35,18 @@ app = typer.Typer(
 )
 
 # Command groups and single commands: the module that registers itself on the app it is given.
-_MODULES: Final = ("server", "topics", "configs", "produce", "consume", "offsets", "dump_log", "doctor", "demo")
+_MODULES: Final = (
+    "server",
+    "topics",
+    "configs",
+    "produce",
+    "consume",
+    "offsets",
+    "groups",
+    "dump_log",
+    "doctor",
+    "demo",
+)
 for _module in _MODULES:
     import_module(f"millstream.cli.{_module}").register(app)
 

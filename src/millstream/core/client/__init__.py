@@ -23,7 +23,18 @@ from millstream.core.client.admin import (
 )
 from millstream.core.client.client import Client
 from millstream.core.client.cluster import BrokerNode, Cluster, PartitionInfo, TopicInfo, TopicPartition
+from millstream.core.client.coordinators import find_coordinators
 from millstream.core.client.fetcher import Fetched, Fetcher
+from millstream.core.client.group_offsets import CommittedOffset, commit_offsets, delete_offsets, fetch_offsets
+from millstream.core.client.groups import (
+    GroupDescription,
+    GroupListing,
+    GroupMember,
+    GroupType,
+    delete_groups,
+    describe_groups,
+    list_groups,
+)
 from millstream.core.client.offsets import EARLIEST, LATEST, MAX_TIMESTAMP, LogOffset, delete_records, list_offsets
 from millstream.core.client.partitioner import KeylessPartitioner, partition_of_key
 from millstream.core.client.producer import Producer, init_producer_id
@@ -35,6 +46,7 @@ __all__ = [
     "BrokerNode",
     "Client",
     "Cluster",
+    "CommittedOffset",
     "ConfigOperation",
     "ConfigResource",
     "ConfigResourceType",
@@ -42,6 +54,10 @@ __all__ = [
     "ConfigValue",
     "Fetched",
     "Fetcher",
+    "GroupDescription",
+    "GroupListing",
+    "GroupMember",
+    "GroupType",
     "KeylessPartitioner",
     "LogOffset",
     "NewTopic",
@@ -50,12 +66,19 @@ __all__ = [
     "TopicInfo",
     "TopicPartition",
     "alter_configs",
+    "commit_offsets",
     "create_partitions",
     "create_topics",
+    "delete_groups",
+    "delete_offsets",
     "delete_records",
     "delete_topics",
     "describe_configs",
+    "describe_groups",
+    "fetch_offsets",
+    "find_coordinators",
     "init_producer_id",
+    "list_groups",
     "list_offsets",
     "partition_of_key",
 ]

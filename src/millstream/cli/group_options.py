@@ -1,0 +1,38 @@
+"""What the commands on groups take: which groups, and which of their partitions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from millstream.cli.options import partitions_of
+from millstream.core.client import Client, TopicPartition, list_groups
+
+Groups = Annotated[list[str] | None, typer.Argument(metavar="GROUP", help="Names of groups.", show_default=False)]
+AllGroups = Annotated[bool, typer.Option("--all-groups", help="Every group of the cluster.")]
+Partitions = Annotated[
+    list[str],
+    typer.Option("--topic", "-t", metavar="TOPIC[:0,1]", help="All its partitions, or these; repeatable."),
+]
+
+
+async def groups_of(client: Client, names: list[str] | None, all_groups: bool) -> list[str]:
+    """Return the groups that were named, or all there are. Raises BadParameter where it is neither or both."""
+    if bool(names) == all_groups:
+        raise typer.BadParameter("name groups, or give --all-groups")
+    return list(names) if names else [one.group_id for one in await list_groups(client)]
+
+
+async def parse_partitions(client: Client, texts: list[str]) -> list[TopicPartition]:
+    """Read TOPIC and TOPIC:0,1 as partitions that exist. Raises KafkaError, BadParameter."""
+    found: list[TopicPartition] = []
+    for text in texts:
+        topic, colon, listed = text.partition(":")
+        indexes = [part.strip() for part in listed.split(",")] if colon else []
+        if not all(index.isascii() and index.isdigit() for index in indexes):
+            raise typer.BadParameter(
+                f"{text!r} names no partitions: write flights or flights:0,1", param_hint="--topic"
+            )
+        found += await partitions_of(client, topic, [int(index) for index in indexes] or None)
+    return list(dict.fromkeys(found))
