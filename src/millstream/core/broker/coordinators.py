@@ -41,6 +41,8 @@ PARTITIONS_KEPT_MAX: Final = 10_000
 # What expiry does in one pass of the loop.
 EXPIRY_SLICE_S: Final = 0.001
 
+NEVER_MS: Final = 2**63
+
 _partition_for = lru_cache(PARTITIONS_KEPT_MAX)(partitioning.partition_for)
 
 
@@ -60,7 +62,9 @@ class Coordinators:
         self._hosts: dict[int, ShardHost] = {}
         # Hosts whose shards appended in this pass of the loop.
         self._to_write: dict[ShardHost, None] = {}
+        # The wheel is turned next by this, at the time in ms.
         self._turning: asyncio.TimerHandle | None = None
+        self._turning_ms = NEVER_MS
         self._creation: asyncio.Task[None] | None = None
         # Shards count time from here: sessions must not end because somebody sets the clock.
         self._time_offset_ms = broker.clock.now_ms() - broker.clock.monotonic_ms()
@@ -283,17 +287,16 @@ class Coordinators:
     def turn_timers(self) -> None:
         """See to it that the wheel is turned when its next timer falls due."""
         deadline_ms = None if self._timers is None else self._timers.next_deadline_ms
-        if deadline_ms is None or not self._running:
+        if deadline_ms is None or deadline_ms >= self._turning_ms or not self._running:
             return
-        when = self.broker.loop.time() + max(deadline_ms - self.now_ms(), 0) / 1000
         if self._turning is not None:
-            if self._turning.when() <= when:
-                return
             self._turning.cancel()
-        self._turning = self.broker.loop.call_at(when, self._turn)
+        self._turning_ms = deadline_ms
+        pause_s = max(deadline_ms - self.now_ms(), 0) / 1000
+        self._turning = self.broker.loop.call_later(pause_s, self._turn)
 
     def _turn(self) -> None:
-        self._turning = None
+        self._turning, self._turning_ms = None, NEVER_MS
         try:
             self._timers.advance(self.now_ms())
         except Exception:
