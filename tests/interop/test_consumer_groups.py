@@ -5,6 +5,7 @@ Member and topic ids differ, so they are named by whom they belong to; so is wha
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,13 @@ from typing import Any, Final
 
 import pytest
 
+from millstream.core.cluster import ClusterImage, PartitionState, TopicImage
+from millstream.core.config import BrokerConfig
+from millstream.core.groups.configs import GroupConfigs
+from millstream.core.groups.group import Caller
+from millstream.core.groups.shard import GroupShard
+from millstream.core.groups.timer_wheel import TimerWheel
+from millstream.core.records import iter_batches, iter_records
 from millstream.core.wire import error_code
 from millstream.core.wire.embedded_protocol import (
     OwnedTopic,
@@ -58,6 +66,7 @@ CONFIGS: Final = {
     "offsets.topic.replication.factor": "1",
 }
 GROUP: Final = 32
+PARTITION: Final = PartitionState(leader=1, leader_epoch=0, replicas=(1,), isr=(1,), partition_epoch=0)
 TOPICS: Final = {"a-topic": 4, "b-topic": 2}
 
 
@@ -114,23 +123,7 @@ class Conversation:
         )
 
     def describe(self, group: str, *, version: int = 1) -> Any:
-        answer = self.raw.call(ConsumerGroupDescribeRequest(group_ids=[group]), version=version).groups[0]
-
-        def shown(assignment: Any) -> dict[str, list[int]]:
-            return {each.topic_name: sorted(each.partitions) for each in assignment.topic_partitions}
-
-        members = sorted(
-            (
-                each.member_id, each.instance_id, each.rack_id, each.member_epoch, each.client_id, each.client_host,
-                sorted(each.subscribed_topic_names), each.subscribed_topic_regex, shown(each.assignment),
-                shown(each.target_assignment), each.member_type,
-            )
-            for each in answer.members
-        )  # fmt: skip
-        return (
-            error_code(answer.error_code).name, answer.error_message, answer.group_state, answer.group_epoch,
-            answer.assignment_epoch, answer.assignor_name, members,
-        )  # fmt: skip
+        return shown_group(self.raw.call(ConsumerGroupDescribeRequest(group_ids=[group]), version=version).groups[0])
 
     def commit(self, group: str, member: str, epoch: int, topic: str, partition: int, *, version: int = 9) -> str:
         answer = self.raw.call(
@@ -155,6 +148,26 @@ class Conversation:
             version=9,
         )
         return error_code(answer.groups[0].error_code).name
+
+
+def shown_group(answer: Any) -> Any:
+    """A DescribedGroup as plain data."""
+
+    def shown(assignment: Any) -> dict[str, list[int]]:
+        return {each.topic_name: sorted(each.partitions) for each in assignment.topic_partitions}
+
+    members = sorted(
+        (
+            each.member_id, each.instance_id, each.rack_id, each.member_epoch, each.client_id, each.client_host,
+            sorted(each.subscribed_topic_names), each.subscribed_topic_regex, shown(each.assignment),
+            shown(each.target_assignment), each.member_type,
+        )
+        for each in answer.members
+    )  # fmt: skip
+    return (
+        error_code(answer.error_code).name, answer.error_message, answer.group_state, answer.group_epoch,
+        answer.assignment_epoch, answer.assignor_name, members,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -420,6 +433,39 @@ STORIES: Final[dict[str, Callable[[Conversation], Iterator[Any]]]] = {
     story.__name__: story
     for story in (validations, one_member, two_members, offsets, static_members, regexes, migration, group_configs)
 }
+
+
+def test_what_apache_kafka_wrote_is_read(brokers: tuple[Conversation, Conversation]) -> None:
+    """A shard that loads Apache Kafka's own __consumer_offsets describes its groups as Apache Kafka does."""
+    _, kafka = brokers
+    members: dict[str, dict[str, Any]] = {
+        "m1": {"instance_id": "i1", "rack_id": "r"},
+        "m2": {"subscribed_topic_names": ["b-topic", "a-topic"], "server_assignor": "range"},
+        "m3": {"subscribed_topic_names": None, "subscribed_topic_regex": "b.*"},
+    }
+    for name, fields in members.items():
+        assert kafka.join("kept", name, **fields)[0] == "NONE"
+    until(lambda: kafka.describe("kept")[3], lambda epoch: epoch == 4)
+    kafka.beat("kept", "m1", 2, instance_id="i1")
+    shard = GroupShard(
+        0,
+        configs=GroupConfigs.from_broker(BrokerConfig.load(None, {})),
+        image=ClusterImage.of(
+            TopicImage(name, topic_id, (PARTITION,) * TOPICS[name], {}) for topic_id, name in kafka.names.items()
+        ),
+        timers=TimerWheel(),
+        random_source=random.Random(0),
+        emit=lambda effect: None,
+    )
+    offset = 0
+    while offset < kafka.raw.offset("__consumer_offsets", 0):
+        records = kafka.raw.fetch("__consumer_offsets", 0, offset).records
+        for header, batch in iter_batches(bytes(records)):
+            for record in () if header.is_control else iter_records(batch):
+                shard.replay(record.key, record.value)
+            offset = header.last_offset + 1
+    shard.handle_loaded(0)
+    assert shown_group(shard.consumer.describe_group("kept", Caller("", "", 1))) == kafka.describe("kept")
 
 
 @pytest.mark.parametrize("name", STORIES)

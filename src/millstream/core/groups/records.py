@@ -133,7 +133,7 @@ class ConsumerGroupMemberMetadataValue:
     subscribed_topic_regex: str | None = ""
     rebalance_timeout_ms: int32 = -1
     server_assignor: str | None = ""
-    classic_member_metadata: ClassicMemberMetadata | None = field(versions="0+", tag=0, default=None)
+    classic_member_metadata: ClassicMemberMetadata | None = field(versions="0+", nullable="0+", tag=0, default=None)
 
 
 @message(key=6, versions="0", flexible="none")

@@ -151,18 +151,18 @@ class DecodeSource(Source):
         elif field.kind in SCALARS:
             self._read(SCALARS[field.kind][0], target, label)
         elif field.kind == "struct":
-            self._nested(field, target, label, nullable=nullable and field.tag is None)
+            self._nested(field, target, label, nullable=nullable and (field.tag is None or field.writes_null))
         else:
             self._variable(field.kind, target, label, nullable=nullable)
 
     def _nested(self, field: Field, target: str, label: str, *, nullable: bool) -> None:
-        """A struct that is no array's element; a nullable one has a byte before it, -1 for null."""
+        """A struct that is no array's element; a nullable one has a byte before it: -1 for null, 0 for a tagged one."""
         number = self.number()
         if nullable:
             self._read("b", f"m{number}", label)
         self._flush()
         if nullable:
-            self.add(f"if m{number} < 0: {target} = None", label)
+            self.add(f"if m{number} {'<=' if field.writes_null else '<'} 0: {target} = None", label)
             self.add("else:", label)
             self.depth += 1
         self._struct(field.struct_class(), f"o{number}", label)

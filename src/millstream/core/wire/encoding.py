@@ -114,7 +114,7 @@ class EncodeSource(Source):
             self.add(f"{total} += 1", label)
             self._out = f"b{self.number()}"
             self.add(f"{self._out} = []", label)
-            if field.kind == "struct" and not field.is_array:
+            if field.kind == "struct" and not field.is_array and not field.writes_null:
                 self._struct(field.struct_class(), value, label)
             else:
                 self._field(field, value, label)
@@ -130,6 +130,8 @@ class EncodeSource(Source):
     def _differs(field: Field, value: str) -> str:
         if field.factory is list:
             return value
+        if field.writes_null:
+            return "True"
         return f"{value} is not None" if field.default is None else f"{value} != {field.default!r}"
 
     def _field(self, field: Field, source: str, label: str) -> None:
@@ -152,14 +154,15 @@ class EncodeSource(Source):
         self._write(SCALARS[kind][0], source, label)
 
     def _nested(self, field: Field, source: str, label: str, *, nullable: bool) -> None:
-        """A struct that is no array's element; a nullable one has a byte before it, -1 for null."""
+        """A struct that is no array's element; a nullable one has a byte before it: -1 for null, 0 for a tagged one."""
         name = f"o{self.number()}"
         self.add(f"{name} = {source}", label)
         if not nullable:
             self._struct(field.struct_class(), name, label)
             return
         self._flush()
-        self.add(f"if {name} is None: {self._out}.append(b'\\xff')", label)
+        null = r"b'\x00'" if field.writes_null else r"b'\xff'"
+        self.add(f"if {name} is None: {self._out}.append({null})", label)
         self.add("else:", label)
         self.depth += 1
         self._write("b", "1", label)

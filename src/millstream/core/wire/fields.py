@@ -10,7 +10,7 @@ A declared class is slotted and mutable, takes its fields as keywords, compares 
 in `__wire__`; `codec` makes the byte code of each version from that. A field without `versions` is in all versions of
 its message. `| None` makes a field nullable, in the versions of `nullable` when that is given. A field with a `tag` is
 an optional tagged field (KIP-482): it is written only where it differs from its default, and a tagged struct that was
-not sent is None.
+not sent is None. A tagged struct with `nullable` of its own is always written, its null as well.
 """
 
 from __future__ import annotations
@@ -132,6 +132,8 @@ class Field:
     factory: Callable[[], Any] | None
     module: str
     type_name: str
+    # Of a tagged struct: its null is written too, as a byte before it says (Kafka gives such a field no null default).
+    writes_null: bool = False
 
     def struct_class(self) -> type[Message]:
         """The class of a struct field, or of an array's elements."""
@@ -239,6 +241,7 @@ def _field(cls: type, name: str, annotation: str) -> Field:
         factory=options.factory,
         module=cls.__module__,
         type_name=type_name,
+        writes_null=options.tag is not None and options.nullable is not None,
     )
 
 

@@ -1,6 +1,6 @@
 """Reconciliation as stories: what members say, what they are told, and what goes to the log.
 
-A story is a file in `stories/`, told as those of the classic protocol are (`pytest --rerecord` writes the effects anew):
+A story is a file in `stories/`, told as those of the classic protocol; `pytest --rerecord` writes the effects anew:
 
     > topics t=4 u=2     > pass MS     > fail     > describe     > migration disabled
     > NAME join [topics=t,u] [regex=R] [instance=I] [assignor=A]     > NAME beat [full]     > NAME ack
@@ -76,7 +76,7 @@ class Teller:
             change = {"consumer_migration_policy": plain[0]} if first == "migration" else {
                 "consumer_assignment_interval_ms": int(plain[0])
             }  # fmt: skip
-            self.coordinator.configs = replace(self.coordinator.configs, **change)  # type: ignore[arg-type]
+            self.coordinator.configs = replace(self.coordinator.configs, **change)
             self.coordinator.shard.reconfigure(self.coordinator.configs)
         elif plain[0] in ("classic-join", "sync", "heartbeat", "classic-leave"):
             self._classic(first, plain[0], options)
