@@ -56,3 +56,29 @@ def test_only_topics_that_the_member_may_see_are_matched() -> None:
     coordinator.call("consumer_group_heartbeat", member.request(), caller=caller)
     coordinator.pass_ms(1_000)
     assert coordinator.consumer_group.resolved_regexes["t-.*"].topics == {"t-open"}
+
+
+def test_more_matches_than_a_batch_holds_leave_the_group_as_it_was() -> None:
+    coordinator = ConsumerCoordinator({f"topic-{number}": 1 for number in range(50)})
+    coordinator.shard.append_size_bytes_max = 600
+    member = Consumer(coordinator, "m", None, regex="topic-.*")
+    assert member.beat().member_epoch == 1
+    coordinator.pass_ms(1_000)
+    group = coordinator.consumer_group
+    assert (group.resolved_regexes, group.is_resolving) == ({}, True)
+    coordinator.shard.append_size_bytes_max = 1 << 20
+    coordinator.pass_ms(10_000)
+    assert member.beat().member_epoch == 1
+    coordinator.pass_ms(1_000)
+    assert len(group.resolved_regexes["topic-.*"].topics) == 50
+
+
+def test_a_member_that_no_batch_can_take_out_is_tried_again() -> None:
+    coordinator = ConsumerCoordinator({"t": 1})
+    Consumer(coordinator, "m").beat()
+    coordinator.shard.append_size_bytes_max = 10
+    coordinator.pass_ms(46_000)
+    assert coordinator.consumer_group.members.keys() == {"m"}
+    coordinator.shard.append_size_bytes_max = 1 << 20
+    coordinator.pass_ms(46_000)
+    assert coordinator.consumer_group.is_empty()

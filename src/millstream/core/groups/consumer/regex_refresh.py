@@ -17,6 +17,7 @@ from millstream.core.groups.consumer.topic_hash import topics_hash
 from millstream.core.groups.group import Record
 from millstream.core.groups.records import ConsumerGroupRegularExpressionKey, ConsumerGroupRegularExpressionValue
 from millstream.core.groups.timer_wheel import TICK_MS
+from millstream.core.wire import KafkaError
 
 if TYPE_CHECKING:
     from millstream.core.groups.group import Caller
@@ -57,11 +58,20 @@ class RegexRefresh:
         def step(now_ms: int) -> None:
             if self._shard.groups.get(group.group_id) is not group:
                 return
-            if matching.step():
-                group.is_resolving = False
-                self._resolved(group, matching, image.version, caller, now_ms)
-            else:
+            if not matching.step():
                 self._shard.timers.set(now_ms + TICK_MS, step)
+                return
+            try:
+                self._resolved(group, matching, image.version, caller, now_ms)
+            except KafkaError as error:
+                # More topics than a batch can hold: heartbeats begin no other resolution for a while.
+                _log.error("group %s: regular expressions stay as they were: %s", group.group_id, error)
+                self._shard.timers.set(now_ms + REFRESH_INTERVAL_MS_MIN, done)
+            else:
+                done(now_ms)
+
+        def done(_now_ms: int) -> None:
+            group.is_resolving = False
 
         self._shard.timers.set(now_ms, step)
 

@@ -14,6 +14,7 @@ from millstream.core.groups.classic.session import Session
 from millstream.core.groups.consumer.configs import ConsumerGroupConfigs
 from millstream.core.groups.consumer.group import ConsumerGroup, MemberTimers
 from millstream.core.groups.consumer.member import ConsumerMember, MemberState
+from millstream.core.wire import KafkaError
 
 if TYPE_CHECKING:
     from millstream.core.groups.shard import GroupShard
@@ -133,4 +134,9 @@ class Sessions:
 
     def _expire(self, group: ConsumerGroup, member: ConsumerMember, now_ms: int, reason: str) -> None:
         _log.info("group %s: member %s is fenced because %s", group.group_id, member.member_id, reason)
-        self._fence(group, member, now_ms)
+        try:
+            self._fence(group, member, now_ms)
+        except KafkaError as error:
+            # Nothing was changed: it is tried again at the end of another session.
+            _log.error("group %s: member %s can't be taken out: %s", group.group_id, member.member_id, error)
+            self.extend(group, member, now_ms)
