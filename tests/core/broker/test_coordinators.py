@@ -15,6 +15,7 @@ from tests.support.broker_thread import BrokerThread
 from millstream.core.broker import Broker
 from millstream.core.groups.partitioning import partition_for
 from millstream.core.groups.records import OffsetCommitKey, OffsetCommitValue, encode_record
+from millstream.core.metrics import render_pieces
 from millstream.core.records import BatchBuilder, Compression
 from millstream.core.wire import ErrorCode, error_code
 from millstream.core.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
@@ -260,3 +261,13 @@ def test_expired_offsets_go_by_themselves(tmp_path: Path) -> None:
         while raw.call(ListGroupsRequest()).groups:
             assert time.monotonic() < deadline, "the offset does not expire"
             time.sleep(0.01)
+
+
+def test_groups_and_offsets_are_counted(served: BrokerThread, raw: RawConnection) -> None:
+    for group in ("g", "h"):
+        assert commit(raw, group, 1) == ErrorCode.NONE
+    registry = served.broker.metrics.registry
+    text = served.call(lambda _broker: "".join(render_pieces(registry, 0)))
+    assert 'kafka_server_group_coordinator_metrics_group_count{protocol="classic",state="Empty"} 2' in text
+    assert "kafka_coordinator_group_groupmetadatamanager_numoffsets 2" in text
+    assert f'kafka_server_group_coordinator_metrics_num_partitions{{state="active"}} {PARTITIONS}' in text

@@ -32,6 +32,7 @@ def register_gauges(broker: Broker, disks: DiskWatermark) -> None:
     _register_disks(broker, registry, disks)
     _register_cluster(broker, registry)
     _register_requests(broker, registry)
+    _register_groups(broker, registry)
     _register_process(registry)
 
 
@@ -58,6 +59,38 @@ def _register_requests(broker: Broker, registry: Registry) -> None:
         "gauge",
         ("pool",),
         lambda: ((("requests",), connections.pool.used_bytes), (("records",), connections.read_memory.used_bytes)),
+    )
+
+
+def _register_groups(broker: Broker, registry: Registry) -> None:
+    coordinators = broker.coordinators
+
+    def groups() -> _Labelled:
+        counts: dict[tuple[str, str], int] = {}
+        for shard in coordinators.shards():
+            for group in shard.groups.values():
+                key = (group.group_type.lower(), group.state_name)
+                counts[key] = counts.get(key, 0) + 1
+        yield from counts.items()
+
+    registry.computed(
+        "kafka_server_group_coordinator_metrics_group_count",
+        "Groups that this broker coordinates, by protocol and state.",
+        "gauge",
+        ("protocol", "state"),
+        groups,
+    )
+    registry.read_gauge(
+        "kafka_coordinator_group_groupmetadatamanager_numoffsets",
+        "Committed offsets of the groups that this broker coordinates.",
+        lambda: sum(shard.offsets.count for shard in coordinators.shards()),
+    )
+    registry.computed(
+        "kafka_server_group_coordinator_metrics_num_partitions",
+        "Partitions of __consumer_offsets whose groups this broker coordinates, by state.",
+        "gauge",
+        ("state",),
+        lambda: (((state,), count) for state, count in coordinators.counts().items()),
     )
 
 

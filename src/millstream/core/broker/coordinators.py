@@ -120,6 +120,15 @@ class Coordinators:
         assert shard is not None, "a host that answers has a shard"
         return shard
 
+    def shards(self) -> list[GroupShard]:
+        """Return the shards that serve."""
+        return [host.shard for host in self._hosts.values() if host.shard is not None]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many shards serve, and how many are being loaded."""
+        active = len(self.shards())
+        return {"active": active, "loading": len(self._hosts) - active}
+
     def request(
         self, group_id: str, name: str, request: Any, context: RequestContext, *, refusal: Refusal | None = None
     ) -> Delayed[Any]:
