@@ -117,17 +117,11 @@ def test_the_apis_with_a_handler_are_listed(raw: RawConnection, version: int) ->
     assert listed[ApiKey.PRODUCE][0] == 0
 
 
-@pytest.mark.parametrize("version", range(7))
-def test_nobody_coordinates_yet(raw: RawConnection, version: int) -> None:
-    for key_type, code in (
-        (0, ErrorCode.COORDINATOR_NOT_AVAILABLE),
-        (1, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
-    ):
-        if key_type and version == 0:
-            continue
-        response = raw.call(FindCoordinatorRequest(key="k", key_type=key_type, coordinator_keys=["k"]), version)
-        answer = response if version < 4 else response.coordinators[0]
-        assert (answer.error_code, answer.node_id) == (code, -1)
+@pytest.mark.parametrize("version", range(1, 7))
+def test_nobody_coordinates_transactions_yet(raw: RawConnection, version: int) -> None:
+    response = raw.call(FindCoordinatorRequest(key="k", key_type=1, coordinator_keys=["k"]), version)
+    answer = response if version < 4 else response.coordinators[0]
+    assert (answer.error_code, answer.node_id) == (ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, -1)
 
 
 @pytest.mark.parametrize("version", range(5))
