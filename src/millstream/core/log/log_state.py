@@ -72,6 +72,7 @@ class LogState:
         "flushed_offset",
         "folder_changed",
         "generation",
+        "is_moving",
         "leader_epochs",
         "lock",
         "log_end_offset",
@@ -124,6 +125,9 @@ class LogState:
         # Up to where the cleaner has cleaned, as its checkpoint says it; None where it never has. Moves up by the
         # cleaner, down by truncation.
         self.first_dirty_offset: int | None = None
+        # Whether it is being copied to another log directory: its sealed segments stay as they are meanwhile, so the
+        # cleaner leaves it alone.
+        self.is_moving = False
         # Grows when reservations were dropped: a write that was submitted for an older one must fail.
         self.generation = 0
         # Why writing failed, until the loop has dropped the reservations (forget_reserved).

@@ -191,7 +191,7 @@ def test_what_read_a_segment_before_it_was_replaced_goes_on_in_the_new_one(
     assert log.directory.offline_reason is None
 
 
-@pytest.mark.parametrize("change", ["deleted", "truncated", "retained", "reconfigured", "moved"])
+@pytest.mark.parametrize("change", ["deleted", "truncated", "retained", "reconfigured", "set aside", "moving"])
 def test_a_log_that_changes_under_the_cleaner_is_given_up(
     open_manager: OpenManager, tmp_path: Path, change: str
 ) -> None:
@@ -212,12 +212,14 @@ def test_a_log_that_changes_under_the_cleaner_is_given_up(
             elif change == "truncated":
                 log.truncate_to(model.bases[1])
             elif change == "retained":
-                log.move_log_start(model.bases[3])
+                log.move_log_start(model.bases[-1])
                 manager.doom(log.delete_old_segments(sweep.now_ms, 2**62))
             elif change == "reconfigured":
                 log.config = LogConfig()
+            elif change == "moving":
+                log.is_moving = True
             else:
-                log.rename(f"{log.path}.0-stray", "it moves")
+                log.rename(f"{log.path}.0-stray", "it is set aside")
 
     sweep.cleaner._throttle.take = take  # type: ignore[method-assign]
     sweep.cleaner.clean_next(sweep.tools)
@@ -226,9 +228,13 @@ def test_a_log_that_changes_under_the_cleaner_is_given_up(
     assert not sweep.cleaner.uncleanable
     assert log.first_dirty_offset is None
     left = [each.name for each in Path(log.path).iterdir() if each.name.endswith((".cleaned", ".swap"))]
-    assert not left or change in {"deleted", "moved"}, left
+    assert not left or change in {"deleted", "set aside"}, left
     if change == "retained":
-        sweep.run()
-        assert log.first_dirty_offset == model.bases[-1]
+        assert sweep.run() == 0
+        assert log.segments.first.base_offset == model.bases[-1]
     elif change == "truncated":
         assert log.log_end_offset <= model.bases[1]
+    elif change == "moving":
+        assert sweep.run() == 0
+        log.is_moving = False
+        assert sweep.run() > 0

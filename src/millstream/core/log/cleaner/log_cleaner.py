@@ -202,7 +202,7 @@ class LogCleaner:
         for log in list(self._manager.logs.values()):
             if not log.config.compacted or log.retired is not None or log.directory.offline_reason is not None:
                 continue
-            if log in self._uncleanable or log in self._cleaning:
+            if log.is_moving or log in self._uncleanable or log in self._cleaning:
                 continue
             try:
                 found.append(examine(log, self._last_stable_offset(log), now_ms))
@@ -227,8 +227,8 @@ class LogCleaner:
         def on_io(size_bytes: int) -> None:
             if self._stopping.is_set():
                 raise CleaningAbortedError("the cleaner stops")
-            if log.retired is not None or not log.config.compacted:
-                raise CleaningAbortedError(f"{log.path} is deleted, moved, or no longer compacted")
+            if log.retired is not None or log.is_moving or not log.config.compacted:
+                raise CleaningAbortedError(f"{log.path} is deleted, moves, or is no longer compacted")
             self._throttle.take(size_bytes)
 
         cleaning = LogCleaning(log, tools, now_ms=self._now_ms(), on_io=on_io, on_deleted=self._manager.doom)

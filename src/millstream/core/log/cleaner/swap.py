@@ -76,6 +76,8 @@ def check_unchanged(log: Log, old: Sequence[tuple[Segment, int]]) -> None:
     with log.lock:
         if log.retired is not None:
             raise CleaningAbortedError(log.retired.message)
+        if log.is_moving:
+            raise CleaningAbortedError(f"{log.path} moves to another log directory")
         items = log.segments.items
         for segment, size_bytes in old:
             if segment not in items or segment.is_active or segment.size_bytes != size_bytes:
