@@ -185,6 +185,8 @@ class Connection(FrameReceiver):
                         fast_count += 1
                         if entry[3] is not None:
                             in_flight.append(entry)
+                        else:
+                            entry[0].partition.unanswered[self] = entry[2]
                         position = frame_end
                         continue
             elif in_flight and not self._finish_produces():
@@ -378,7 +380,7 @@ class Connection(FrameReceiver):
         """Try to get all Produce requests answered, since another request stands behind them; whether none is left."""
         self._connections.appends.submit()
         self._drain()
-        return not self._in_flight
+        return not self._in_flight and not self._refused
 
     def _drain(self) -> None:
         """Move the answers that are ready from the front of `_in_flight` to the output."""
