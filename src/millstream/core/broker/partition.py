@@ -136,8 +136,8 @@ class Partition:
         self.fetch_waiters: dict[FetchWaiter, None] = {}
         # Called when offsets move: who waits to acknowledge appends.
         self._append_waiters: dict[Callable[[], None], None] = {}
-        # Who is told by the end of the connection if what it sent with acks=0 is not written, with the offset behind its
-        # newest batch here; gone once that is written.
+        # Whose connection ends if what it sent with acks=0 is not written, with the offset behind its newest batch
+        # here; gone once that is written.
         self.unanswered: dict[UnansweredProducer, int] = {}
         # Batches being opened on worker threads, and those behind them; appended in this order.
         self._opening: deque[_Opening] = deque()
@@ -375,14 +375,15 @@ class Partition:
         while self._opening and self._opening[0].is_open:
             opening = self._opening.popleft()
             self._appends.hold(-opening.size_bytes)
+            if opening.error is not None:
+                opening.delayed.fail(_as_kafka_error(opening.error, ErrorCode.UNKNOWN_SERVER_ERROR))
+                continue
+            assert opening.batch is not None, "opened into neither a batch nor an error"
             try:
-                if opening.error is not None:
-                    raise opening.error
                 log = self.check_leader()
-                assert opening.batch is not None, "opened into neither a batch nor an error"
                 header = read_header(opening.batch)
                 reservation = self._reserve(log, bytearray(opening.batch), header, opening.now_ms, False)
-            except Exception as error:  # noqa: BLE001  the producer gets it; the batches behind this one go on
+            except (KafkaError, MemoryError) as error:
                 opening.delayed.fail(_as_kafka_error(error, ErrorCode.UNKNOWN_SERVER_ERROR))
             else:
                 opening.delayed.complete(reservation)
