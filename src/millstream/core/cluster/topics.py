@@ -136,11 +136,10 @@ def plan_create_partitions(
 
 
 def _topic_configs(configs: Mapping[str, str | None]) -> dict[str, str]:
-    settings: dict[str, str] = {}
-    for name, text in configs.items():
-        if text is None:
-            raise KafkaError(ErrorCode.INVALID_CONFIG, f"Null value not supported for topic configs: {name}")
-        settings[name] = text
+    settings = {name: text for name, text in configs.items() if text is not None}
+    if len(settings) < len(configs):
+        nulls = ",".join(name for name in configs if name not in settings)
+        raise KafkaError(ErrorCode.INVALID_CONFIG, f"Null value not supported for topic configs: {nulls}")
     try:
         validate_topic_configs(settings)
     except ConfigError as error:
