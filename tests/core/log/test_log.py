@@ -10,6 +10,7 @@ from tests.core.log.conftest import OpenManager
 from tests.support.logs import NOW_MS, TOPIC_ID, append, batch, read_all
 
 from millstream.core.log import Log, LogConfig, LogManager, OffsetOutOfRangeError, TopicPartition
+from millstream.core.log.file_region import READ_BUFFER_SIZE_BYTES_MAX, ReadBuffer
 from millstream.core.records import iter_batches, read_header
 from millstream.core.wire import ErrorCode, KafkaError
 
@@ -103,11 +104,24 @@ def test_reading_into_the_callers_buffer(open_manager: OpenManager) -> None:
     log = new_log(open_manager())
     append(log, b"abc")
     append(log, b"d" * 4000)
-    buffer = bytearray(1000)
+    append(log, b"e" * 100_000)
+    append(log, b"f" * READ_BUFFER_SIZE_BYTES_MAX)
+    buffer = ReadBuffer()
     read = log.read(0, 1000, buffer=buffer)
     assert read.next_offset == 1
-    assert read.data.obj is buffer
-    assert log.read(1, 1000, buffer=buffer).next_offset == 2  # does not fit: given in memory of its own
+    assert read.region is None, "too little to be sent from the file"
+    assert read.data.obj is log.read(0, 1000, buffer=buffer).data.obj
+    assert log.read(1, 1000, buffer=buffer).next_offset == 2  # the buffer grows
+    read = log.read(2, 1000, buffer=buffer)
+    assert read.region is not None
+    assert len(read.region) == len(read.data)
+    assert read.region.read() == read.data
+    assert read.region.read(70_000) == read.data[70_000:]
+    kept = buffer.view(1).obj
+    read = log.read(3, 1000, buffer=buffer)  # too large to keep memory for
+    assert read.next_offset == 4
+    assert read.data.obj is not kept
+    assert buffer.view(1).obj is kept
 
 
 @pytest.mark.parametrize("offset", [-1, 4])

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from millstream.core.broker.context import ANONYMOUS, RequestContext
 from millstream.core.broker.delayed import Delayed
+from millstream.core.broker.direct_send import Part, in_memory, send_regions
 from millstream.core.broker.dispatch import Route, error_response
 from millstream.core.broker.fast_produce import FastProduce
 from millstream.core.broker.frame_receiver import FrameReceiver
-from millstream.core.wire import ApiKey, WireError, parse_request_header
+from millstream.core.log import REGION_SIZE_BYTES_MIN, FileRegion
+from millstream.core.wire import ApiKey, KafkaError, WireError, parse_request_header
 
 if TYPE_CHECKING:
     from millstream.core.broker.connections import Connections
@@ -34,6 +36,8 @@ IN_FLIGHT_FRAMES_COUNT_MAX: Final = 8
 TURN_SIZE_BYTES: Final = 128 * 1024
 # A response up to this size is joined from its parts; larger ones are handed over as parts.
 JOINED_SIZE_BYTES_MAX: Final = 16 * 1024
+# More parts than this are joined whatever their size: one system call takes only so many.
+PARTS_COUNT_MAX: Final = 64
 
 _FRAME_START: Final = struct.Struct(">ihhi")  # length, api_key, api_version, correlation_id
 _LENGTH: Final = struct.Struct(">i")
@@ -58,7 +62,7 @@ class _Request:
         self.started_ns = _monotonic_ns()
         self.delayed: Delayed[Any] | None = None
         # The encoded response with its frame length; empty for none, None until it is done.
-        self.parts: list[bytes | memoryview] | None = None
+        self.parts: list[Part] | None = None
 
 
 class Connection(FrameReceiver):
@@ -112,7 +116,7 @@ class Connection(FrameReceiver):
         self._waits_for_disk = False
         # The last answer was large: other connections are served before the next request.
         self._yields = False
-        self._out: list[bytes | memoryview] = []
+        self._out: list[Part] = []
         # The transport holds bytes that the socket did not take.
         self._unsent = False
         self.unsent_since_ns = 0
@@ -424,15 +428,27 @@ class Connection(FrameReceiver):
 
     def _flush(self) -> None:
         out = self._out
-        if not out or self._transport is None:
+        transport = self._transport
+        if not out or transport is None:
             return
-        if len(out) == 1:
-            self._transport.write(out[0])
-        elif sum(map(len, out)) <= JOINED_SIZE_BYTES_MAX or len(out) > 64:
-            self._transport.write(b"".join(out))
-        else:
-            self._transport.writelines(out)
         self._out = []
+        size = sum(map(len, out))
+        parts = cast("list[bytes | memoryview]", out)
+        if size > REGION_SIZE_BYTES_MIN and FileRegion in map(type, out):
+            try:
+                parts = in_memory(out) if self._unsent else send_regions(transport, out)
+            except KafkaError as error:
+                self._refused = True
+                self._connections.report_refused(self, f"an answer to it could not be read: {error}")
+                self.close(abort=True)
+                return
+            size = sum(map(len, parts))
+        if len(parts) == 1:
+            transport.write(parts[0])
+        elif size <= JOINED_SIZE_BYTES_MAX or len(parts) > PARTS_COUNT_MAX:
+            transport.write(b"".join(parts))
+        else:
+            transport.writelines(parts)
         if self._read_memory_bytes and not self._unsent:
             self._release_read_memory()
 
@@ -535,14 +551,14 @@ class Connection(FrameReceiver):
         self._connections.report_refused(self, reason)
         self.close()
 
-    def close(self) -> None:
-        """Drop the connection and whatever is unsent."""
+    def close(self, *, abort: bool = False) -> None:
+        """Drop the connection and whatever is unsent; with `abort` the client is not to take it for a proper end."""
         if self.closed:
             return
         if self._out:
             self._flush()
         transport = self._transport
-        abort = self._unsent
+        abort = abort or self._unsent
         self._end()
         if transport is not None:
             if abort:

@@ -9,6 +9,7 @@ import logging
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from millstream.core.broker.direct_send import Part
 from millstream.core.broker.handlers import HANDLERS, Handler, load_handler
 from millstream.core.broker.handlers.encoded import Encoded
 from millstream.core.wire import (
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from millstream.core.broker.context import RequestContext
 
 logger = logging.getLogger(__name__)
-
-Part = bytes | memoryview
 
 _LENGTH: Final = struct.Struct(">i")
 

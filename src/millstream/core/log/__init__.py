@@ -6,7 +6,7 @@ one log         log = log_state + log_appends (rolling) + log_reader (damage); t
 its segments    segments, segment, open_segments, offset_index, time_index, sparse_index, transaction_index
 what it knows   producer_state, leader_epochs
 coming back     loader, recovery, rebuild, segment_scan, producer_rebuild
-below           files, errors; beside: dump
+below           files, file_region, errors; beside: dump
 """
 
 from millstream.core.log.config import LogConfig
@@ -20,6 +20,7 @@ from millstream.core.log.errors import (
     LogLockedError,
     OffsetOutOfRangeError,
 )
+from millstream.core.log.file_region import REGION_SIZE_BYTES_MIN, FileRegion, ReadBuffer
 from millstream.core.log.files import FileSystem
 from millstream.core.log.log import Log
 from millstream.core.log.log_appends import Reservation
@@ -31,10 +32,12 @@ from millstream.core.log.topic_partition import TopicPartition
 from millstream.core.log.transaction_index import AbortedTransaction
 
 __all__ = [
+    "REGION_SIZE_BYTES_MIN",
     "AbortedTransaction",
     "CorruptBatchError",
     "CorruptCheckpointError",
     "CorruptRange",
+    "FileRegion",
     "FileSystem",
     "InconsistentDirectoryError",
     "Log",
@@ -46,6 +49,7 @@ __all__ = [
     "LogRead",
     "OffsetOutOfRangeError",
     "ProducerEntry",
+    "ReadBuffer",
     "Reservation",
     "TimestampOffset",
     "TopicPartition",

@@ -55,6 +55,10 @@ class FileSystem:
     def pread(self, fd: int, size: int, position: int) -> bytes:
         return os.pread(fd, size, position)
 
+    def sendfile(self, socket_fd: int, fd: int, position: int, size: int) -> int:
+        """Send from the file to a socket that does not block; return how much of it that took."""
+        return os.sendfile(socket_fd, fd, position, size)
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], position: int) -> int:
         return os.pwritev(fd, buffers, position)
 

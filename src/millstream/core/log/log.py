@@ -33,6 +33,7 @@ from millstream.core.log.segment import (
 )
 
 if TYPE_CHECKING:
+    from millstream.core.log.file_region import ReadBuffer
     from millstream.core.log.retention import DeletedSegment
     from millstream.core.log.timestamps import TimestampOffset
     from millstream.core.log.transaction_index import AbortedTransaction
@@ -108,15 +109,15 @@ class Log(LogAppends):
         end_offset: int | None = None,
         at_least_one: bool = True,
         wait: bool = True,
-        buffer: bytearray | memoryview | None = None,
+        buffer: ReadBuffer | None = None,
     ) -> LogRead:
         """Read whole, CRC-checked batches from the one that holds `offset` on, at most `size_bytes_max` bytes of them.
 
         Only batches that end before `end_offset` (default: what is written). With `at_least_one` the first batch is
-        given even where it alone is larger. With `buffer` the bytes are read into it, and the result is a view of it,
-        where the first batch fits. `wait` false never waits for the disk and raises BlockingIOError instead: come
-        again on a thread. Raises OffsetOutOfRangeError, CorruptBatchError (whose next_offset steps over),
-        LogDirectoryError.
+        given even where it alone is larger. With `buffer` the data is good until the next read into it; where it is
+        large the result has a `region`, which stays. `wait` false never waits for the disk and raises BlockingIOError
+        instead: come again on a thread. Raises OffsetOutOfRangeError, CorruptBatchError (whose next_offset steps
+        over), LogDirectoryError.
         """
         log_end_offset = self.log_end_offset
         if not self.log_start_offset <= offset <= log_end_offset:

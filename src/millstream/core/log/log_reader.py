@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from millstream.core.log.damage import CorruptRange, find_valid_batch
 from millstream.core.log.errors import CorruptBatchError
+from millstream.core.log.file_region import REGION_SIZE_BYTES_MIN, FileRegion
 from millstream.core.log.segment import LOG_SUFFIX, Segment
 from millstream.core.records import (
     HEADER_SIZE,
@@ -34,6 +35,8 @@ from millstream.core.records import (
 )
 
 if TYPE_CHECKING:
+    from millstream.core.log.errors import LogDirectoryError
+    from millstream.core.log.file_region import ReadBuffer
     from millstream.core.log.open_segments import OpenSegments
     from millstream.core.log.segments import Segments
 
@@ -54,6 +57,8 @@ class LogRead(NamedTuple):
     data: memoryview
     first_offset: int  # base offset of the first batch, or the asked offset where there is no data
     next_offset: int  # where to read on
+    # Where the same bytes lie, if they were read into a ReadBuffer and are worth sending from the file.
+    region: FileRegion | None = None
 
 
 class LogReader:
@@ -63,6 +68,7 @@ class LogReader:
         "_cache",
         "_cold_bytes",
         "_end_offset",
+        "_failed",
         "_lock",
         "_name",
         "_positions",
@@ -79,9 +85,13 @@ class LogReader:
         cache: OpenSegments,
         end_offset: Callable[[], int],
         rebuild_index: Callable[[Segment], None],
+        failed: Callable[[OSError, str], LogDirectoryError],
     ) -> None:
-        """Read `segments`; `end_offset` tells where the log ends now, `rebuild_index` makes a bad index again."""
+        """Read `segments`; `end_offset` tells where the log ends now, `rebuild_index` makes a bad index again, and
+        `failed` is what an error of the disk means.
+        """
         self._rebuild_index = rebuild_index
+        self._failed = failed
         self._name = name
         self._end_offset = end_offset
         self._segments = segments
@@ -130,7 +140,7 @@ class LogReader:
         *,
         at_least_one: bool,
         wait: bool,
-        buffer: bytearray | memoryview | None = None,
+        buffer: ReadBuffer | None = None,
     ) -> LogRead:
         """Read batches that hold offsets from `offset` on and end before `end_offset`; see `Log.read`."""
         positions = self._positions
@@ -160,6 +170,7 @@ class LogReader:
                 segment, position, slack = following, 0, 0
                 continue
             size = min(size_wanted + slack, available)
+            opened = segment.opened
             data = self._read_at(segment, position, size, wait=wait, buffer=buffer)
             start, end, first_offset, next_offset, corrupt, needed = trim_batches(
                 data, offset, end_offset, size_bytes_max, at_least_one
@@ -175,7 +186,10 @@ class LogReader:
                 self._remember(positions, next_offset, segment, position + end)
                 if end - start <= size_bytes_max:
                     self._size_hint = 0
-                return LogRead(data[start:end], first_offset, next_offset)
+                region = None
+                if buffer is not None and opened is not None and end - start >= REGION_SIZE_BYTES_MIN:
+                    region = FileRegion(self._cache.files, opened, position + start, end - start, self._failed)
+                return LogRead(data[start:end], first_offset, next_offset, region)
             slack = 0
             by_index = False
             if start == len(data) == size:
@@ -185,7 +199,7 @@ class LogReader:
                     return LogRead(_NOTHING, offset, offset)
                 if not wait and len(data) < size and start + needed <= size:
                     raise BlockingIOError(segment.stem)  # the first pages were in memory, the next are not
-                position, size_wanted, buffer = position + start, max(size_wanted, needed), None
+                position, size_wanted = position + start, max(size_wanted, needed)
                 self._size_hint = needed
             elif not wait:
                 raise BlockingIOError(segment.stem)
@@ -217,7 +231,7 @@ class LogReader:
         )
 
     def _read_at(
-        self, segment: Segment, position: int, size: int, *, wait: bool, buffer: bytearray | memoryview | None
+        self, segment: Segment, position: int, size: int, *, wait: bool, buffer: ReadBuffer | None
     ) -> memoryview:
         opened = segment.opened
         if not wait and (opened is None or (self._cold_bytes and not self._is_tail(segment, position))):
@@ -227,7 +241,7 @@ class LogReader:
         opened.used = True
         fd = opened.log_fd
         files = self._cache.files
-        target = memoryview(bytearray(size)) if buffer is None else memoryview(buffer)[:size]
+        target = memoryview(bytearray(size)) if buffer is None else buffer.view(size)
         if wait:
             blocks = files.blocks_read()
             done = more = files.preadv(fd, [target], position)

@@ -125,7 +125,9 @@ class LogState:
         # Why writing failed, until the loop has dropped the reservations (forget_reserved).
         self.failure: LogDirectoryError | None = None
         self.cache = cache
-        self._reader = LogReader(str(topic_partition), segments, cache, lambda: self.log_end_offset, self.rebuild_index)
+        self._reader = LogReader(
+            str(topic_partition), segments, cache, lambda: self.log_end_offset, self.rebuild_index, self.failed
+        )
         # Reserved and not yet written, in offset order. The loop appends, the writer pops.
         self._pending: deque[PendingBatch] = deque()
         # Bytes ever reserved (counted by the loop) and ever written or dropped (by the writer).
