@@ -131,10 +131,14 @@ class ClusterImage:
 
     def apply(self, version: int, operations: Iterable[Operation]) -> ClusterImage:
         """Return the image after `operations`, at `version`. They must have been planned on this image."""
-        draft = _Draft(self)
+        draft = self.draft()
         for operation in operations:
             draft.apply(operation)
         return draft.image(version)
+
+    def draft(self) -> ImageDraft:
+        """Return what gathers operations for the next image, one by one; nobody sees them in this one."""
+        return ImageDraft(self)
 
 
 def metric_name(name: str) -> str:
@@ -142,7 +146,7 @@ def metric_name(name: str) -> str:
     return name.replace(".", "_")
 
 
-class _Draft:
+class ImageDraft:
     """An image being changed: each dictionary is copied when it is first touched."""
 
     def __init__(self, base: ClusterImage) -> None:
@@ -157,6 +161,7 @@ class _Draft:
         self._next_producer_id = base.next_producer_id
 
     def image(self, version: int) -> ClusterImage:
+        """Return the image with all that was applied, at `version`; apply nothing after that."""
         base = self._base
         return ClusterImage(
             version=version,
@@ -171,6 +176,7 @@ class _Draft:
         )
 
     def apply(self, operation: Operation) -> None:
+        """Make one change; it must have been planned on the base."""
         match operation:
             case CreateTopic(topic):
                 assert topic.name not in self.topics(), f"{topic.name} exists"
