@@ -100,6 +100,19 @@ def test_a_first_batch_that_is_too_large_is_given_only_where_one_is_wanted(open_
     assert log.read(1, 100, at_least_one=False).next_offset == 2
 
 
+@pytest.mark.parametrize("wait", [False, True])
+def test_who_asks_for_no_bytes_gets_one_batch_or_none(open_manager: OpenManager, wait: bool) -> None:
+    """From where an earlier read ended nothing else had to be read, and nothing read was taken for a file cut short."""
+    log = new_log(open_manager())
+    append(log, b"first")
+    append(log, b"second")
+    assert log.read(0, 1).next_offset == 1
+
+    assert log.read(1, 0, wait=wait).next_offset == 2
+    assert log.read(1, 0, at_least_one=False, wait=wait).data.nbytes == 0
+    assert log.directory.offline_reason is None
+
+
 def test_reading_into_the_callers_buffer(open_manager: OpenManager) -> None:
     log = new_log(open_manager())
     append(log, b"abc")

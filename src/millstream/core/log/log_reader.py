@@ -157,7 +157,8 @@ class LogReader:
             slack = 4096 + HEADER_SIZE
             by_index = position > 0
         # Batches larger than what is asked for come in rows: the last one's size saves reading the next one twice.
-        size_wanted = max(size_bytes_max, self._size_hint) if at_least_one else size_bytes_max
+        # A header at least, however little is asked for: reading nothing would look like the file's end.
+        size_wanted = max(size_bytes_max, self._size_hint if at_least_one else 0, HEADER_SIZE)
         while True:
             available = segment.size_bytes - position
             if by_index and available <= 0:
