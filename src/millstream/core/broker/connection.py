@@ -366,7 +366,7 @@ class Connection(FrameReceiver):
 
     def _answer_error(self, work: _Request, error: BaseException) -> None:
         """Answer the error where the response has a place for one, else close: the client asks again."""
-        response = error_response(work.route, work.context, error)
+        response = error_response(work.route, work.request, work.context, error)
         if response is None:
             work.parts = []
             self.refuse(f"its {work.route.name} request failed: {error!r}")
