@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # its stubs miss them
 from tests.support.metadata_store_kit import topic
 
 from millstream.core.cluster import BrokerImage, ClusterImage, CreateTopic, PartitionState, RegisterBroker
@@ -225,7 +225,10 @@ def ask(admin: AdminClient, wanted: NewTopic, *, validate_only: bool = True) -> 
 
 def test_numbers_come_from_the_request_or_the_broker(image: ClusterImage) -> None:
     ids = count(1)
-    new_topic_id = lambda: next(ids).to_bytes(16, "big")  # noqa: E731
+
+    def new_topic_id() -> bytes:
+        return next(ids).to_bytes(16, "big")
+
     state = PartitionState(leader=1, leader_epoch=0, replicas=(1,), isr=(1,), partition_epoch=0)
 
     (created,) = plan_create_topic(image, "a", defaults=DEFAULTS, new_topic_id=new_topic_id)

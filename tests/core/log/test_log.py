@@ -17,8 +17,8 @@ from millstream.core.wire import ErrorCode, KafkaError
 TP = TopicPartition("flights", 3)
 
 
-def new_log(manager: LogManager, **config: object) -> Log:
-    return manager.create_log(TP, TOPIC_ID, LogConfig(**config))  # type: ignore[arg-type]
+def new_log(manager: LogManager, **config: Any) -> Log:
+    return manager.create_log(TP, TOPIC_ID, LogConfig(**config))
 
 
 def test_reserved_offsets_become_readable_when_written_and_durable_when_flushed(open_manager: OpenManager) -> None:

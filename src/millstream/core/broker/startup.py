@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -254,8 +254,8 @@ async def _load_logs(broker: Broker, metadata: ClusterMetadata, logs: LogManager
     await broker.loop.run_in_executor(broker.executor, logs.load, config_of)
 
 
-def _log_config(defaults: TopicConfigDefaults, overrides: dict[str, str] | object) -> LogConfig:
-    effective = defaults.effective(overrides)  # type: ignore[arg-type]
+def _log_config(defaults: TopicConfigDefaults, overrides: Mapping[str, str]) -> LogConfig:
+    effective = defaults.effective(overrides)
     return LogConfig.from_topic({name: entry.value for name, entry in effective.items()})
 
 
