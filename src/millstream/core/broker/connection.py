@@ -19,6 +19,7 @@ from millstream.core.broker.context import ANONYMOUS, RequestContext
 from millstream.core.broker.delayed import Delayed
 from millstream.core.broker.direct_send import Part, in_memory, send_regions
 from millstream.core.broker.dispatch import Route, error_response
+from millstream.core.broker.fast_fetch import FastFetch, WaitingFetch
 from millstream.core.broker.fast_produce import FastProduce
 from millstream.core.broker.frame_receiver import FrameReceiver
 from millstream.core.log import REGION_SIZE_BYTES_MIN, FileRegion
@@ -46,6 +47,7 @@ _LENGTH_SIZE: Final = _LENGTH.size
 _FRAME_SIZE_MIN: Final = _FRAME_START.size - _LENGTH_SIZE
 
 _PRODUCE: Final = int(ApiKey.PRODUCE)
+_FETCH: Final = int(ApiKey.FETCH)
 _monotonic_ns: Final = time.monotonic_ns
 
 
@@ -75,6 +77,7 @@ class Connection(FrameReceiver):
         "__weakref__",
         "_busy",
         "_exclusive",
+        "_fast_fetch",
         "_fast_produce",
         "_frames_in_flight",
         "_in_flight",
@@ -105,12 +108,12 @@ class Connection(FrameReceiver):
         self._refused = False
         # Inside `_process`: completions that happen there are sent by it, together.
         self._busy = False
-        # Requests in work in their order: _Request, or the tuple that FastProduce made. Only Produce is ever more
-        # than one.
+        # Requests in work in their order: _Request, WaitingFetch, or the tuple that FastProduce made. Only Produce is
+        # ever more than one.
         self._in_flight: deque[Any] = deque()
         self._frames_in_flight = 0
         # A request in work that is no Produce: nothing is handled beside it.
-        self._exclusive: _Request | None = None
+        self._exclusive: _Request | WaitingFetch | None = None
         self._muted_timer: asyncio.TimerHandle | None = None
         # Its next Produce is not taken before some of what was accepted has been written.
         self._waits_for_disk = False
@@ -124,6 +127,7 @@ class Connection(FrameReceiver):
         # Of the fetch memory, held by responses that are not sent yet.
         self._read_memory_bytes = 0
         self._fast_produce: FastProduce | None = None
+        self._fast_fetch: FastFetch | None = None
 
     # The transport's callbacks
 
@@ -195,8 +199,9 @@ class Connection(FrameReceiver):
                         continue
             elif in_flight and not self._finish_produces():
                 break
-            self._handle(data[position + 4 : frame_end], None)
-            fast = self._fast_produce
+            if api_key != _FETCH or not self._accept_fetch(data, position, frame_end, api_version, correlation_id):
+                self._handle(data[position + 4 : frame_end], None)
+                fast = self._fast_produce
             position = frame_end
             if self._refused:
                 break
@@ -222,6 +227,36 @@ class Connection(FrameReceiver):
             self._continue()
             return end
         return end if self.closed else position
+
+    def _accept_fetch(self, data: memoryview, start: int, end: int, version: int, correlation_id: int) -> bool:
+        """Whether FastFetch knew the request: it is answered, or waits."""
+        fast = self._fast_fetch
+        answer = None if fast is None else fast.accept(data, start, end, version, correlation_id)
+        if answer is None:
+            return False
+        if isinstance(answer, WaitingFetch):
+            self._in_flight.append(answer)
+            self._exclusive = answer
+        else:
+            self._out += answer
+        return True
+
+    def finish_waiting(self, waiting: WaitingFetch, parts: list[Part] | None) -> None:
+        """A fetch that waited has its answer; with None the handler has to look at it."""
+        if self.closed:
+            return
+        self._exclusive = None
+        if parts is None:
+            assert self._in_flight.pop() is waiting, "another request is in work beside a fetch"
+            was_busy, self._busy = self._busy, True
+            self._handle(memoryview(waiting.request), None)
+            self._busy = was_busy
+        else:
+            waiting.parts = parts
+        if not self._busy:
+            self._drain()
+            self._flush()
+            self._continue()
 
     def _process_frame(self, frame: FrameBuffer) -> None:
         """Handle one large frame, or hold it until it may be."""
@@ -320,6 +355,10 @@ class Connection(FrameReceiver):
             if self._fast_produce is None:
                 self._fast_produce = FastProduce(connections.broker, route.metrics)
             self._fast_produce.learn(frame, request, context)
+        elif header.api_key == _FETCH:
+            if self._fast_fetch is None:
+                self._fast_fetch = FastFetch(self, connections.broker, route.metrics)
+            self._fast_fetch.learn(frame, request, context)
         self._in_flight.append(work)
         if buffer is not None:
             self._frames_in_flight += 1
