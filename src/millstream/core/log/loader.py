@@ -163,8 +163,7 @@ class LogLoader:
             if segment.base_offset in bases and found.index_is_doubtful(segment.base_offset):
                 self._buffers = self._buffers or ScanBuffers()
                 scan = rebuild_segment_indexes(self._files, segment, log.config.index_interval_bytes, self._buffers)
-                for each in scan.damage:
-                    log.reader.add_corrupt_range(each)
+                log.reader.add_corrupt_ranges(scan.damage)
                 log.mark_unsynced([segment])
 
     def _segment(self, path: str, base_offset: int, found: _Found) -> Segment:

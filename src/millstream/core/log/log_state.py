@@ -126,7 +126,13 @@ class LogState:
         self.failure: LogDirectoryError | None = None
         self.cache = cache
         self._reader = LogReader(
-            str(topic_partition), segments, cache, lambda: self.log_end_offset, self.rebuild_index, self.failed
+            str(topic_partition),
+            segments,
+            cache,
+            lambda: self.log_end_offset,
+            self.rebuild_index,
+            self.find_damage,
+            self.failed,
         )
         # Reserved and not yet written, in offset order. The loop appends, the writer pops.
         self._pending: deque[PendingBatch] = deque()
@@ -243,10 +249,36 @@ class LogState:
     def rebuild_index(self, segment: Segment) -> None:
         """Make the indexes of a segment again from its batches: they were found to be wrong. Blocks."""
         with self.lock:
-            segment_scan.rebuild_segment_indexes(self.cache.files, segment, self.config.index_interval_bytes)
+            scan = segment_scan.rebuild_segment_indexes(self.cache.files, segment, self.config.index_interval_bytes)
+            self.reader.add_corrupt_ranges(scan.damage)
             self.forbid_inline()
             if not segment.is_active:
                 self.mark_unsynced([segment])
+
+    def find_damage(self, segment: Segment) -> None:
+        """Note what of a segment must not be served. Blocks for reading all of it, but not those who append."""
+        with self.lock:
+            generation, size_bytes = self.generation, segment.size_bytes
+            following = self.segments.after(segment)
+            end_offset = self.log_end_offset if following is None else following.base_offset
+        scan = segment_scan.scan_segment(
+            self.cache.files,
+            segment.stem,
+            segment.base_offset,
+            index_interval_bytes=self.config.index_interval_bytes,
+            buffers=segment_scan.ScanBuffers(),
+            size_bytes=size_bytes,
+            next_base_offset=end_offset,
+        )
+        found = scan.damage
+        if scan.valid_bytes < size_bytes:
+            tail = CorruptRange(
+                segment.base_offset, scan.valid_bytes, size_bytes, scan.next_offset, max(scan.next_offset, end_offset)
+            )
+            found = [*found, tail]
+        with self.lock:
+            if generation == self.generation and segment in self.segments.items:  # else it may have been cut meanwhile
+                self.reader.add_corrupt_ranges(found)
 
     def write_leader_epochs(self) -> None:
         """Write `leader-epoch-checkpoint`. Blocks; holds the lock."""

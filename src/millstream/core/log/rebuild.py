@@ -69,8 +69,10 @@ def rebuild(
             segment.base_offset,
             index_interval_bytes=log.config.index_interval_bytes,
             buffers=buffers,
-            on_rows=producers.on_rows,
             next_base_offset=scanned[index + 1].base_offset if sealed else None,
+            has_gaps=log.config.compacted,
+            on_rows=producers.on_rows,
+            on_restart=producers.restart_segment,
             on_progress=on_progress,
         )
         scans.append(scan)
@@ -91,8 +93,7 @@ def rebuild(
             "%s: %d bytes behind offset %d are no whole batch: a write was torn; cut off",
             log.path, plan.truncated_bytes, plan.log_end_offset,
         )  # fmt: skip
-    for damage in plan.corrupt_ranges:
-        log.reader.add_corrupt_range(damage)
+    log.reader.add_corrupt_ranges(plan.corrupt_ranges)
     log.segments.replace(kept)
     log.reader.forget_positions()
     log.log_end_offset = max(plan.log_end_offset, log.segments.active.base_offset)
