@@ -1,8 +1,8 @@
 """One client's connection: requests handled in order, responses out in the same order.
 
-`FrameReceiver`, its lower half, finds the frames. One request is in work at a time, and later ones stay unread in the
-socket; Produce is the exception: many may be in flight, answered in order. A whole chunk of Produce requests is
-accepted first, then written at once, then answered at once.
+Of its lower parts `FrameReceiver` finds the frames and `ResponseSender` sends the answers. One request is in work at a
+time, and later ones stay unread in the socket; Produce is the exception: many may be in flight, answered in order. A
+whole chunk of Produce requests is accepted first, then written at once, then answered at once.
 
 Owned by the event loop. Nothing here waits: every entry is a callback of the transport, of a Delayed or of a partition.
 """
@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from millstream.core.broker.context import ANONYMOUS, RequestContext
 from millstream.core.broker.delayed import Delayed
-from millstream.core.broker.direct_send import Part, in_memory, send_regions
 from millstream.core.broker.dispatch import Route, error_response
 from millstream.core.broker.fast_fetch import FastFetch, WaitingFetch
 from millstream.core.broker.fast_produce import FastProduce
-from millstream.core.broker.frame_receiver import FrameReceiver
-from millstream.core.log import REGION_SIZE_BYTES_MIN, FileRegion
-from millstream.core.wire import ApiKey, KafkaError, WireError, parse_request_header
+from millstream.core.broker.response_sender import ResponseSender
+from millstream.core.wire import ApiKey, WireError, parse_request_header
 
 if TYPE_CHECKING:
     from millstream.core.broker.connections import Connections
+    from millstream.core.broker.direct_send import Part
     from millstream.core.broker.memory_pool import FrameBuffer
 
 # Responses that the client has not read yet; above it no further request is handled.
@@ -35,10 +34,6 @@ UNSENT_SIZE_BYTES_MAX: Final = 256 * 1024
 IN_FLIGHT_FRAMES_COUNT_MAX: Final = 8
 # Records in an answer; behind one so large the loop serves other connections first.
 TURN_SIZE_BYTES: Final = 128 * 1024
-# A response up to this size is joined from its parts; larger ones are handed over as parts.
-JOINED_SIZE_BYTES_MAX: Final = 16 * 1024
-# More parts than this are joined whatever their size: one system call takes only so many.
-PARTS_COUNT_MAX: Final = 64
 
 _FRAME_START: Final = struct.Struct(">ihhi")  # length, api_key, api_version, correlation_id
 _LENGTH: Final = struct.Struct(">i")
@@ -67,7 +62,7 @@ class _Request:
         self.parts: list[Part] | None = None
 
 
-class Connection(FrameReceiver):
+class Connection(ResponseSender):
     """One client's connection; see the module's text.
 
     States: OPEN -> CLOSED (connection_lost, or close by this side, which drops what is unsent).
@@ -82,10 +77,7 @@ class Connection(FrameReceiver):
         "_frames_in_flight",
         "_in_flight",
         "_muted_timer",
-        "_out",
-        "_read_memory_bytes",
         "_refused",
-        "_unsent",
         "_waits_for_disk",
         "_yields",
         "client_id",
@@ -93,8 +85,6 @@ class Connection(FrameReceiver):
         "host",
         "listener",
         "principal",
-        "unsent_since_ns",
-        "unsent_size_bytes",
     )
 
     def __init__(self, connections: Connections, listener: str) -> None:
@@ -119,13 +109,6 @@ class Connection(FrameReceiver):
         self._waits_for_disk = False
         # The last answer was large: other connections are served before the next request.
         self._yields = False
-        self._out: list[Part] = []
-        # The transport holds bytes that the socket did not take.
-        self._unsent = False
-        self.unsent_since_ns = 0
-        self.unsent_size_bytes = 0
-        # Of the fetch memory, held by responses that are not sent yet.
-        self._read_memory_bytes = 0
         self._fast_produce: FastProduce | None = None
         self._fast_fetch: FastFetch | None = None
 
@@ -147,17 +130,6 @@ class Connection(FrameReceiver):
 
     def eof_received(self) -> bool:
         return False
-
-    def pause_writing(self) -> None:
-        self._unsent = True
-        self.unsent_since_ns = _monotonic_ns()
-        self.unsent_size_bytes = self._unsent_size()
-
-    def resume_writing(self) -> None:
-        self._unsent = False
-        self.unsent_size_bytes = 0
-        self._release_read_memory()
-        self._continue()
 
     # Requests
 
@@ -463,34 +435,6 @@ class Connection(FrameReceiver):
             self._flush()
             self._continue()
 
-    # Output
-
-    def _flush(self) -> None:
-        out = self._out
-        transport = self._transport
-        if not out or transport is None:
-            return
-        self._out = []
-        size = sum(map(len, out))
-        parts = cast("list[bytes | memoryview]", out)
-        if size > REGION_SIZE_BYTES_MIN and FileRegion in map(type, out):
-            try:
-                parts = in_memory(out) if self._unsent else send_regions(transport, out)
-            except KafkaError as error:
-                self._refused = True
-                self._connections.report_refused(self, f"an answer to it could not be read: {error}")
-                self.close(abort=True)
-                return
-            size = sum(map(len, parts))
-        if len(parts) == 1:
-            transport.write(parts[0])
-        elif size <= JOINED_SIZE_BYTES_MAX or len(parts) > PARTS_COUNT_MAX:
-            transport.write(b"".join(parts))
-        else:
-            transport.writelines(parts)
-        if self._read_memory_bytes and not self._unsent:
-            self._release_read_memory()
-
     def _wait_for_disk(self) -> None:
         self._waits_for_disk = True
         self._connections.appends.when_room(self._handle_room)
@@ -499,18 +443,6 @@ class Connection(FrameReceiver):
         """Some of what was accepted has been written."""
         self._waits_for_disk = False
         self._continue()
-
-    def _unsent_size(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
-
-    def hold_read_memory(self, size_bytes: int) -> None:
-        """Keep bytes of the fetch memory, which the caller charged, until what is being answered has been sent."""
-        self._read_memory_bytes += size_bytes
-
-    def _release_read_memory(self) -> None:
-        size_bytes, self._read_memory_bytes = self._read_memory_bytes, 0
-        if size_bytes:
-            self._connections.read_memory.release(size_bytes)
 
     def _mute(self, throttle_time_ms: int) -> None:
         if self._muted_timer is None:
@@ -522,7 +454,11 @@ class Connection(FrameReceiver):
 
     def _take_turn(self) -> None:
         self._yields = False
-        self._continue()
+        if self._held_frame is not None or self._kept:
+            # The loop calls this, so what was kept need not wait for one more of its rounds.
+            self._process_kept()
+        else:
+            self._continue()
 
     def _handle_kept(self) -> None:
         if not self._in_flight:
@@ -544,16 +480,6 @@ class Connection(FrameReceiver):
             self._resume_reading()
 
     # The end
-
-    def stalled_ns(self, now_ns: int) -> int:
-        """For how long the client has taken nothing of what was sent to it; 0 if nothing is unsent."""
-        if not self._unsent:
-            return 0
-        size = self._unsent_size()
-        if size != self.unsent_size_bytes:
-            self.unsent_size_bytes = size
-            self.unsent_since_ns = now_ns
-        return now_ns - self.unsent_since_ns
 
     @property
     def is_idle(self) -> bool:
@@ -589,6 +515,11 @@ class Connection(FrameReceiver):
     def _drop(self, reason: str) -> None:
         self._connections.report_refused(self, reason)
         self.close()
+
+    def _break_off(self, reason: str) -> None:
+        self._refused = True
+        self._connections.report_refused(self, reason)
+        self.close(abort=True)
 
     def close(self, *, abort: bool = False) -> None:
         """Drop the connection and whatever is unsent; with `abort` the client is not to take it for a proper end."""
