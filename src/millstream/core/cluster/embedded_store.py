@@ -4,6 +4,7 @@
     topic          id, name, partitions, configs     one row a topic; texts as codec.py says
     broker         id, description
     broker_config  broker, name, value
+    deleted_topic  number, id          the topics deleted last, at most DELETED_TOPICS_MAX
     change         version, token, operations        the last CHANGES_MAX commits
 
 A commit is one transaction of a few rows, however large the cluster is; nothing rewrites the whole state. The journal
@@ -22,7 +23,7 @@ from typing import Final, TypeVar
 
 from millstream.core.cluster import codec
 from millstream.core.cluster import operations as ops
-from millstream.core.cluster.image import ClusterImage
+from millstream.core.cluster.image import DELETED_TOPICS_MAX, ClusterImage
 from millstream.core.cluster.store import Change, ChangesGoneError, CommitResult, SessionLostError, StoreWriteError
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ _SCHEMA: Final = (
         "CREATE TABLE IF NOT EXISTS broker_config"
         " (broker TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (broker, name)) WITHOUT ROWID"
     ),
+    "CREATE TABLE IF NOT EXISTS deleted_topic (number INTEGER PRIMARY KEY, id BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS change (version INTEGER PRIMARY KEY, token BLOB NOT NULL, operations TEXT)",
 )
 
@@ -139,6 +141,7 @@ class EmbeddedStore:
             broker_configs: dict[str, dict[str, str]] = {}
             for broker, name, value in connection.execute("SELECT broker, name, value FROM broker_config"):
                 broker_configs.setdefault(broker, {})[name] = value
+            deleted = [topic_id for (topic_id,) in connection.execute("SELECT id FROM deleted_topic ORDER BY number")]
         except sqlite3.Error as error:
             raise codec.CorruptMetadataError(f"{self._path}: {error}") from error
         finally:
@@ -151,6 +154,7 @@ class EmbeddedStore:
             brokers={broker.node_id: broker for broker in brokers},
             broker_configs=broker_configs,
             next_producer_id=int(meta.get("next_producer_id", "0")),
+            deleted_topics=deleted,
         )
 
     def _commit(
@@ -230,6 +234,8 @@ def _apply(connection: sqlite3.Connection, operation: ops.Operation) -> None:
             )
         case ops.DeleteTopic(topic_id):
             connection.execute("DELETE FROM topic WHERE id = ?", (topic_id,))
+            number = connection.execute("INSERT INTO deleted_topic (id) VALUES (?)", (topic_id,)).lastrowid
+            connection.execute("DELETE FROM deleted_topic WHERE number <= ? - ?", (number, DELETED_TOPICS_MAX))
         case ops.AddPartitions(topic_id, _, partitions):
             _update_partitions(connection, topic_id, lambda states: (*states, *partitions))
         case ops.ChangePartitions(topic_id, changed):
