@@ -224,12 +224,7 @@ class MetadataApplier:
     def _log(self, item: _Wanted) -> Log | None:
         """The partition's log; None where there is none, or one of an earlier topic of that name."""
         log = self._broker.logs.logs.get(item.tp)
-        if log is None or log.topic_id == item.topic_id:
-            return log
-        if log.topic_id is None:  # its partition.metadata was lost
-            log.topic_id = item.topic_id
-            return log
-        return None
+        return log if log is not None and log.topic_id == item.topic_id else None
 
     def _wanted(self, tp: TopicPartition, topic_id: bytes) -> _Wanted | None:
         """The partition as the applied image has it now."""

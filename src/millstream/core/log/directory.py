@@ -24,13 +24,12 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from millstream.core.log.checkpoints import LOG_START_OFFSET, RECOVERY_POINT
 from millstream.core.log.errors import (
     SHORTAGE_ERRNOS,
     InconsistentDirectoryError,
@@ -38,6 +37,7 @@ from millstream.core.log.errors import (
     LogLockedError,
 )
 from millstream.core.log.files import FileSystem
+from millstream.core.log.offset_checkpoints import OffsetCheckpoints
 from millstream.core.wire import uuid_from_text, uuid_text
 
 if TYPE_CHECKING:
@@ -92,10 +92,7 @@ class LogDirectory:
         self.was_clean = False
         self.broker_epoch = -1
         self.high_watermarks: dict[TopicPartition, int] = {}
-        # What each checkpoint file holds now, so that an unchanged one is not written again.
-        self.written_checkpoints: dict[str, bytes] = {}
-        # Partitions for which a checkpoint on disk says more than 0, by the checkpoint's name.
-        self._checkpointed: dict[str, frozenset[TopicPartition]] = {}
+        self.checkpoints = OffsetCheckpoints(self.files, self.path)
         # Mean duration of recent writes; above INLINE_LATENCY_US they go to the writer thread until they are fast
         # again.
         self.write_latency_us = 0.0
@@ -113,15 +110,6 @@ class LogDirectory:
 
     def __repr__(self) -> str:
         return f"<LogDirectory {self.path} {'offline' if self.offline_reason else 'online'}>"
-
-    def has_checkpointed(self, topic_partition: TopicPartition) -> bool:
-        """Whether a recovery point or a start offset of that partition, there or not, is on disk and not simply 0."""
-        return any(topic_partition in each for each in self._checkpointed.values())
-
-    def note_checkpoint(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Note what the recovery-point or log-start checkpoint on disk says now."""
-        if name in (RECOVERY_POINT, LOG_START_OFFSET):
-            self._checkpointed[name] = frozenset(each for each, offset in offsets.items() if offset > 0)
 
     def open(self, cluster_id: str, node_id: int) -> None:
         """Make the directory where it is missing, lock it, and check or write its identity. Blocks.

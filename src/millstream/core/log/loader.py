@@ -126,7 +126,7 @@ class LogLoader:
         log.leader_epochs.truncate_from_end(log.log_end_offset)
         log.leader_epochs.truncate_from_start(log.log_start_offset)
         if log.leader_epochs.changed:
-            log.write_leader_epochs()
+            log.write_leader_epochs_if_possible()
         log.flushed_offset = min(recovery_point or 0, log.log_end_offset)
         log.segments.active.activate()
         return log

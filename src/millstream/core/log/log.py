@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from millstream.core.log import checkpoints, retention, timestamps, transactions, truncation
+from millstream.core.log import retention, timestamps, transactions, truncation
 from millstream.core.log.errors import OffsetOutOfRangeError
 from millstream.core.log.log_appends import LogAppends
 from millstream.core.log.log_reader import LogRead
@@ -67,9 +67,7 @@ class Log(LogAppends):
             if folder_changed:
                 files.sync_directory(self.path)
             if created:
-                if self.topic_id is not None:
-                    metadata = checkpoints.encode_partition_metadata(self.topic_id)
-                    files.write_atomically(f"{self.path}/{checkpoints.PARTITION_METADATA}", metadata)
+                self.write_partition_metadata()
                 files.sync_directory(self.directory.path)
         except OSError as error:
             raise self.failed(error, f"syncing {self.path}", always_offline=True) from error
@@ -93,6 +91,8 @@ class Log(LogAppends):
                 files.fdatasync(opened.log_fd)
                 return
             files.fsync(opened.log_fd)
+            if segment.index_is_lost:
+                return
             files.fsync(opened.index_fd())
             files.fsync(opened.time_index_fd())
         except FileNotFoundError:
@@ -228,7 +228,7 @@ class Log(LogAppends):
             if active.is_active and active.size_bytes and active.max_timestamp != UNKNOWN_TIMESTAMP:
                 assert active.time_index is not None, f"{active.stem} is active"
                 if not active.is_prepared:
-                    active.prepare_append()
+                    self.prepare(active)
                 active.time_index.maybe_append(active.max_timestamp, active.max_timestamp_offset)
                 active.store_tails()
                 if self.log_end_offset > self.flushed_offset:
@@ -244,9 +244,15 @@ class Log(LogAppends):
             segment.close()
 
     def store_index_tails(self) -> None:
-        """Write index entries that wait in memory, so that an idle log holds none. Blocks for small writes."""
+        """Write index entries that wait in memory, so that an idle log holds none, and indexes that found no room.
+
+        Blocks for small writes.
+        """
         with self.lock, self.storage_errors("writing the indexes of"):
             if self.retired is None:
+                for segment in self.segments:
+                    if segment.index_is_lost:
+                        self.rebuild_index(segment)
                 self.segments.active.store_tails()
 
     def rename(self, path: str, why: str) -> None:

@@ -54,6 +54,7 @@ class LogState:
 
     __slots__ = (
         "__weakref__",
+        "_index_due_ms",
         "_inline_limits",
         "_last_now_ms",
         "_markers",
@@ -77,6 +78,7 @@ class LogState:
         "log_start_offset",
         "path",
         "producers",
+        "recovery_point_is_ahead",
         "reserved_end_offset",
         "retired",
         "segments",
@@ -120,6 +122,8 @@ class LogState:
         self.reserved_end_offset = log_end_offset
         # The recovery point: everything before it is on the disk itself.
         self.flushed_offset = flushed_offset
+        # Whether the one on disk may lie behind it, since the log was cut: then it is lowered before the next append.
+        self.recovery_point_is_ahead = False
         # Grows when reservations were dropped: a write that was submitted for an older one must fail.
         self.generation = 0
         # Why writing failed, until the loop has dropped the reservations (forget_reserved).
@@ -144,6 +148,8 @@ class LogState:
         # Transaction markers reserved; writing one opens the transaction index, so it is not done on the loop.
         self._markers = 0
         self._last_now_ms = segments.active.created_ms
+        # When indexes that found no room are tried again.
+        self._index_due_ms = 0
         # What the active segment can take; worked out by LogAppends.
         self.forbid_inline()
         # Offset of the newest producer snapshot on disk.
@@ -151,7 +157,7 @@ class LogState:
         # Sealed segments whose files are not synced yet, and whether names in the folder are not.
         self.unsynced: tuple[Segment, ...] = ()
         self.folder_changed = False
-        # Whether the folder itself is new: its name and its topic id are made durable with the first flush.
+        # Whether the folder itself is new: its name and its topic id are made durable with the next flush.
         self.created = False
         # Why nothing is written any more: the log was closed, or its folder is going. Set once, under the lock. What
         # fails afterwards says nothing about the disk.
@@ -235,6 +241,26 @@ class LogState:
             path = file_stem(self.path, offset) + SNAPSHOT_SUFFIX
             self.cache.files.write_synced(path, encode_snapshot(self.producers.entries()))
             self.snapshot_offset = offset
+
+    def assign_topic_id(self, topic_id: bytes) -> None:
+        """Take the id that the metadata knows, and write `partition.metadata`, which was lost. Blocks.
+
+        Where the disk has no room it is written with the first flush that follows.
+        """
+        self.topic_id = topic_id
+        try:
+            self.write_partition_metadata()
+        except OSError as error:
+            self.created = True
+            failure = self.failed(error, f"writing {self.path}/{checkpoints.PARTITION_METADATA}")
+            if not failure.shortage:
+                raise failure from error
+
+    def write_partition_metadata(self) -> None:
+        """Write the topic's id into the folder. Blocks."""
+        if self.topic_id is not None:
+            metadata = checkpoints.encode_partition_metadata(self.topic_id)
+            self.cache.files.write_atomically(f"{self.path}/{checkpoints.PARTITION_METADATA}", metadata)
 
     def load_max_timestamp(self, segment: Segment) -> None:
         """Learn a segment's largest timestamp; where its time index cannot be right, it is made again. Blocks."""

@@ -147,12 +147,13 @@ def _write_derived(
     files: FileSystem, segment: Segment, scan: SegmentScan, producers: ProducerRebuild, *, sealed: bool
 ) -> None:
     segment.close()
-    segment.index_bytes, segment.time_index_bytes = write_indexes(files, segment.stem, scan, sealed=sealed)
+    write_indexes(files, segment, scan, sealed=sealed)
     segment.max_timestamp = scan.max_timestamp
     segment.max_timestamp_offset = scan.max_timestamp_offset if scan.batches else segment.base_offset
     segment.first_timestamp = scan.first_timestamp if scan.batches else UNKNOWN_TIMESTAMP
     segment.bytes_since_index = scan.bytes_since_index
     data = b"".join(aborted.encode() for aborted in producers.aborted)
-    if data or segment.transaction_bytes:
-        files.write_synced(segment.stem + TRANSACTION_INDEX_SUFFIX, data)
+    path = segment.stem + TRANSACTION_INDEX_SUFFIX
+    if (data or segment.transaction_bytes) and not (files.exists(path) and files.read_bytes(path) == data):
+        files.write_synced(path, data)
     segment.transaction_bytes = len(data)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from millstream.core.log.damage import CorruptRange, announced_size, find_valid_batch, merge_ranges, read_fully
+from millstream.core.log.errors import SHORTAGE_ERRNOS
 from millstream.core.log.files import FileSystem
 from millstream.core.log.lying_offsets import LIARS_MAX, Placed, is_one_bit_up, liars, placed
 from millstream.core.log.segment import INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, Segment
@@ -309,18 +310,29 @@ class _Walk:
         return None if last is None or last.position + last.size_bytes != end else (expected, last)
 
 
-def write_indexes(files: FileSystem, stem: str, scan: SegmentScan, *, sealed: bool) -> tuple[int, int]:
-    """Write the index files of a scanned segment anew; return their sizes. A sealed one gets its last time entry."""
+def write_indexes(files: FileSystem, segment: Segment, scan: SegmentScan, *, sealed: bool) -> None:
+    """Write the index files of a scanned segment anew; a sealed one gets its last time entry.
+
+    Where the disk has no room they are left empty (`Segment.index_is_lost`): lookups then begin at the segment's start,
+    and the next start of the broker makes them again too.
+    """
     time_index = bytes(scan.time_index)
     if sealed and scan.max_timestamp > scan.last_time_indexed:
         time_index += TIME_ENTRY.pack(scan.max_timestamp, scan.max_timestamp_offset - scan.base_offset)
-    for suffix, data in ((INDEX_SUFFIX, bytes(scan.offset_index)), (TIME_INDEX_SUFFIX, time_index)):
-        fd = files.open(stem + suffix, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        try:
-            files.write_all(fd, data, 0)
-        finally:
-            files.close(fd)
-    return len(scan.offset_index), len(time_index)
+    segment.index_bytes, segment.time_index_bytes = len(scan.offset_index), len(time_index)
+    segment.index_is_lost = False
+    try:
+        files.write_unsynced(segment.stem + INDEX_SUFFIX, scan.offset_index)
+        files.write_unsynced(segment.stem + TIME_INDEX_SUFFIX, time_index)
+    except OSError as error:
+        if error.errno not in SHORTAGE_ERRNOS:
+            raise
+        _logger.warning("%s: there is no room for its indexes: %s; reads are slower for now", segment.stem, error)
+        segment.index_bytes = segment.time_index_bytes = 0
+        segment.index_is_lost = True
+        for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX):
+            if files.exists(segment.stem + suffix):  # part of an index would be taken for all of it
+                files.unlink(segment.stem + suffix)
 
 
 def rebuild_segment_indexes(
@@ -337,7 +349,7 @@ def rebuild_segment_indexes(
     )
     active = segment.is_active
     segment.close()
-    segment.index_bytes, segment.time_index_bytes = write_indexes(files, segment.stem, scan, sealed=not active)
+    write_indexes(files, segment, scan, sealed=not active)
     segment.max_timestamp, segment.max_timestamp_offset = scan.max_timestamp, scan.max_timestamp_offset
     segment.bytes_since_index = scan.bytes_since_index
     if active:

@@ -80,6 +80,8 @@ def _moved(log: Log) -> None:
     log.unsynced = tuple(segment for segment in log.unsynced if segment in log.segments.items)
     log.leader_epochs.truncate_from_end(log.log_end_offset)
     log.flushed_offset = min(log.flushed_offset, log.log_end_offset)
+    log.recovery_point_is_ahead = True
+    log.directory.checkpoints.note_truncation(log.topic_partition, log.flushed_offset)
     log.log_start_offset = min(log.log_start_offset, log.log_end_offset)
     if log.leader_epochs.changed:
         log.write_leader_epochs()
