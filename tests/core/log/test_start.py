@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from tests.core.log.conftest import OpenManager
 from tests.support.logs import NOW_MS, TOPIC_ID, append, read_all
 
 from millstream.core.log import (
+    FileSystem,
     Log,
     LogConfig,
     LogDirectory,
@@ -28,6 +29,7 @@ from millstream.core.log.checkpoints import (
     decode_offsets,
     decode_partition_metadata,
 )
+from millstream.core.log.files import Buffer
 from millstream.core.log.log_appends import INDEX_RETRY_MS
 from millstream.testing.faulty_disk import FaultyDisk
 
@@ -124,11 +126,23 @@ def test_high_watermarks_lie_within_their_logs(open_manager: OpenManager, folder
     assert TP not in directory.high_watermarks
 
 
+class WatchedDisk(FileSystem):
+    """The real file system; notes what an offset checkpoint says whenever batches are written."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._checkpoint = checkpoint
+        self.seen: list[dict[TopicPartition, int]] = []
+
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], position: int) -> int:
+        self.seen.append(decode_offsets(self._checkpoint.read_bytes()) if self._checkpoint.exists() else {})
+        return super().pwritev(fd, buffers, position)
+
+
 @pytest.mark.parametrize("how", ["truncate_to", "truncate_fully_at"])
 def test_the_recovery_point_on_disk_follows_a_truncation_before_the_next_append(
     open_manager: OpenManager, folder: Path, how: str
 ) -> None:
-    disk = FaultyDisk()
+    disk = WatchedDisk(folder.parent / RECOVERY_POINT)
     manager = open_manager(CONFIG, disk)
     logs = [manager.create_log(TopicPartition("flights", index), TOPIC_ID, CONFIG) for index in range(2)]
     for log in logs:
@@ -137,16 +151,9 @@ def test_the_recovery_point_on_disk_follows_a_truncation_before_the_next_append(
     manager.checkpoint()
     cut = getattr(logs[0], how)
     cut(10)
-    seen: list[dict[TopicPartition, int]] = []
-    pwritev = disk.pwritev
-
-    def watch(fd: int, buffers: object, position: int) -> int:
-        seen.append(decode_offsets((folder.parent / RECOVERY_POINT).read_bytes()))
-        return pwritev(fd, buffers, position)  # type: ignore[arg-type]
-
-    disk.pwritev = watch  # type: ignore[method-assign]
+    disk.seen.clear()
     write(logs[0], 3)
-    assert seen[0] == {logs[0].topic_partition: 10, logs[1].topic_partition: COUNT}
+    assert disk.seen[0] == {logs[0].topic_partition: 10, logs[1].topic_partition: COUNT}
     assert values(logs[0])[-3:] == [b"value 10", b"value 11", b"value 12"]
 
 

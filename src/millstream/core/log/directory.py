@@ -256,7 +256,7 @@ class LogDirectory:
             offset = log.write_reserved(write.generation)
         except LogDirectoryError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  whatever it is, who waits must be told
             failure = log.failure = self._broke(error, f"writing {log.path}")
         self._call(self._written, write, time.perf_counter_ns() - started, offset, failure)
 
@@ -282,7 +282,7 @@ class LogDirectory:
             offset = log.flush()
         except LogDirectoryError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  whatever it is, who waits must be told
             failure = self._broke(error, f"syncing {log.path}")
         for on_flushed in waiters:
             self._call(on_flushed, offset, failure)
@@ -369,5 +369,5 @@ class _Worker:
         while (work := self._queue.get()) is not None:
             try:
                 work()
-            except Exception:
+            except Exception:  # the thread must live on for what is queued behind
                 _logger.exception("%s: unexpected failure", self._name)

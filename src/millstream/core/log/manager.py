@@ -420,7 +420,7 @@ class LogManager:
 
 
 def _always(config: LogConfig) -> OwnerOf:
-    def owner_of(topic_partition: TopicPartition, topic_id: bytes | None) -> Owner:  # noqa: ARG001
+    def owner_of(_topic_partition: TopicPartition, topic_id: bytes | None) -> Owner:
         return Owner(topic_id, config)
 
     return owner_of
