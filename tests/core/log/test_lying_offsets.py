@@ -138,6 +138,19 @@ def test_a_bit_that_flips_while_the_log_is_served(open_manager: OpenManager, fol
     check(log, range(17 * A_BATCH, 18 * A_BATCH))
 
 
+@pytest.mark.parametrize("to", [54, 60, 75, 80])
+def test_a_truncation_behind_a_lie_cuts_where_it_is_told(open_manager: OpenManager, folder: Path, to: int) -> None:
+    config = LogConfig(segment_bytes=100_000)
+    log = write(open_manager(config), config)
+    kept = batches_of(folder)
+    lie(kept[17], kept[17].base_offset + 512)
+    log.truncate_to(to)
+    lost = range(17 * A_BATCH, 18 * A_BATCH)
+    end_offset = to - to % A_BATCH
+    assert log.log_end_offset == end_offset
+    assert read_all(log) == [record(offset) for offset in range(end_offset) if offset not in lost]
+
+
 def test_a_reader_that_may_not_wait_is_sent_to_a_thread(open_manager: OpenManager, folder: Path) -> None:
     log = write(open_manager(CONFIG))
     kept = batches_of(folder)
