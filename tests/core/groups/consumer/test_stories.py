@@ -1,6 +1,6 @@
 """Reconciliation as stories: what members say, what they are told, and what goes to the log.
 
-A story is a file in `stories/`, told as those of the classic protocol are (`pytest --rerecord` writes the effects anew):
+A story is a file in `stories/`, told as those of the classic protocol are (`pytest --rerecord` writes effects anew):
 
     > topics t=4 u=2     > pass MS     > fail     > describe     > migration disabled
     > NAME join [topics=t,u] [regex=R] [instance=I] [assignor=A]     > NAME beat [full]     > NAME ack
