@@ -53,6 +53,7 @@ bench: setup jars
 	$(BIN)/python bench/records.py
 	$(BIN)/python -m bench.log
 	$(BIN)/python bench/start.py
+	$(BIN)/python bench/control.py
 	$(BIN)/python -m bench.broker --write-doc docs/performance.md
 	$(BIN)/python -m bench.groups --write-doc docs/performance.md
 	$(BIN)/python -m bench.cleaner --write-doc docs/performance.md

@@ -3,6 +3,7 @@
     python -m bench.broker                                    every row, three rounds
     python -m bench.broker --rows produce-10000,latency --rounds 5
     python -m bench.broker --quick                            one short round of each, about three minutes
+    python -m bench.broker --rows produce-10000 --full-cache
     python -m bench.broker --write-doc docs/performance.md
 
 Both brokers run; a row is measured on one while the other is idle, alternating which comes first. Before the rounds
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from bench.load import report
 from bench.load.brokers import Kafka, Millstream, Served, cpu_seconds, peak_memory_mb, raise_open_files, remove, start
-from bench.load.fill import forget_clean_stop, write_log
+from bench.load.fill import fill_page_cache, forget_clean_stop, write_log
 from bench.load.frames import make_batch
 from bench.load.report import Measured, Target
 
@@ -51,6 +52,7 @@ class Settings:
     partition_counts: tuple[int, ...] = (0, 2000, 20_000)
     large_partition_bytes: int = 20_000_000_000
     recovered_bytes: int = 500_000_000
+    full_cache: bool = False
 
 
 QUICK = Settings(
@@ -113,6 +115,8 @@ class Bench:
         for number in range(self.settings.rounds):
             for broker in self.brokers if number % 2 == 0 else self.brokers[::-1]:
                 os.sync()
+                if self.settings.full_cache:
+                    fill_page_cache(self.work / "cached")
                 figures = measure(broker)
                 self.measured.append(Measured(row, broker.name, number, figures))
                 print(f"{row:26} {broker.name:10} {report.brief(figures)}", flush=True)
@@ -464,6 +468,9 @@ def main() -> int:
     parser.add_argument("--brokers", default="millstream,kafka", help="one of them alone, to look at it")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="length of one produce measurement")
+    parser.add_argument(
+        "--full-cache", action="store_true", help="fill the page cache before each round, as it is in service"
+    )
     parser.add_argument("--quick", action="store_true", help="one short round of everything")
     parser.add_argument("--write-doc", type=Path, help="write the page with tables, rounds and commands here")
     parser.add_argument("--folder", type=Path, help="where both keep their data; a temporary folder by default")
@@ -472,7 +479,7 @@ def main() -> int:
     if unknown := [name for name in names if name not in ROWS]:
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
     changes = {name: value for name in ("rounds", "seconds") if (value := getattr(given, name)) is not None}
-    settings = dataclasses.replace(QUICK if given.quick else Settings(), **changes)
+    settings = dataclasses.replace(QUICK if given.quick else Settings(), full_cache=given.full_cache, **changes)
     raise_open_files()
     work = Path(tempfile.mkdtemp(prefix="millstream-bench-", dir=given.folder))
     bench = Bench(settings, [KINDS[kind](work / kind) for kind in given.brokers.split(",")], work)

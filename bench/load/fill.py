@@ -1,9 +1,10 @@
-"""Logs written straight into a stopped broker's partition folders: gigabytes of one-record batches in seconds.
+"""What stands before a measurement: logs of gigabytes in a stopped broker's folders, and a page cache that is full.
 
-The same bytes go to both brokers. A batch's base offset and leader epoch lie outside its CRC, so one ready-made batch
+The same logs go to both brokers. A batch's base offset and leader epoch lie outside its CRC, so one ready-made batch
 is repeated with only those patched. Indexes are left out: a start after a crash rebuilds them from the log.
 """
 
+import os
 import struct
 from pathlib import Path
 
@@ -41,3 +42,20 @@ def forget_clean_stop(data_directory: Path) -> None:
         path = data_directory / name
         if path.exists():
             path.write_text("0\n0\n")
+
+
+def fill_page_cache(path: Path) -> None:
+    """Read a sparse file as large as the memory: what was free holds clean pages of the cache then.
+
+    As on a server that has run for some days. Else a broker in a virtual machine is also billed for its host, which
+    takes back what the guest has freed and gives it again, page by page, while the guest's write stands still.
+    """
+    buffer = bytearray(1 << 20)
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.ftruncate(fd, size)
+        for position in range(0, size, len(buffer)):
+            os.preadv(fd, [buffer], position)
+    finally:
+        os.close(fd)

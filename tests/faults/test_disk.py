@@ -1,5 +1,6 @@
 """Damage on disk and disks that fail, seen from a client: reported, isolated, and nothing intact is lost."""
 
+import contextlib
 import errno
 import os
 import resource
@@ -179,6 +180,43 @@ def test_a_really_full_file_system_stops_its_partitions_only_and_loses_nothing(
                         assert int((record.value or b"").split()[0]) == record.offset
                         offset = record.offset + 1
             assert raw.produce("t", small, batch(0)).error_code == 0
+
+
+def test_a_restart_on_a_full_file_system_serves_reads_and_takes_records_once_there_is_room(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    settings = {
+        "log.dirs": f"{tmp_path / 'large'},{small_disk / 'data'}",
+        "metadata.log.dir": str(tmp_path / "large"),
+        "millstream.disk.free.min.bytes": "0",
+        "log.index.interval.bytes": "1",
+    }
+    with broker(settings, log_dir=tmp_path / "large") as running:
+        with RawConnection(running.bootstrap_servers) as raw:
+            raw.create_topic("t", 2)
+            small = next(p for p in range(2) if (small_disk / "data" / f"t-{p}").is_dir())
+            acknowledged = 0
+            while raw.produce("t", small, batch(acknowledged, 1000)).error_code == 0:
+                acknowledged += 1
+                assert acknowledged < 10_000, "the small disk never filled up"
+        running.kill()
+        with (small_disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                continue
+        assert os.statvfs(small_disk).f_bavail == 0
+        running.start()
+        with RawConnection(running.bootstrap_servers) as raw:
+            offset = 0
+            while offset < acknowledged * A_BATCH:
+                found = raw.fetch("t", small, offset)
+                assert found.error_code == 0
+                numbers = [record.offset for _, data in iter_batches(found.records) for record in iter_records(data)]
+                assert numbers[0] <= offset
+                offset = numbers[-1] + 1
+            assert raw.produce("t", small, batch(0, 100_000)).error_code == ErrorCode.KAFKA_STORAGE_ERROR
+            assert raw.produce("t", 1 - small, batch(0)).error_code == 0, "the other directory must go on"
+            subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+            wait_until(lambda: raw.produce("t", small, batch(0)).error_code == 0, 20, "records to be taken again")
 
 
 def test_an_io_error_takes_one_directory_offline_and_the_others_serve_on(tmp_path: Path) -> None:

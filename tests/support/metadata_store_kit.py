@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -89,6 +90,22 @@ class MetadataStoreConformance:
             assert loaded_version == version + 1
         assert loaded.topic_by_id(topic("flights").topic_id) == loaded.topics["flights"]
         assert loaded.topics["flights"].configs == {"cleanup.policy": "compact,delete"}
+        assert list(loaded.deleted_topics) == [topic("täglich").topic_id]
+
+    async def test_the_topics_deleted_last_are_remembered(
+        self, sessions: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in list(sys.modules.values()):
+            if module.__name__.startswith("millstream.") and hasattr(module, "DELETED_TOPICS_MAX"):
+                monkeypatch.setattr(module, "DELETED_TOPICS_MAX", 3)
+        store, names, expected = sessions(), ["a", "b", "c", "d", "e"], ClusterImage()
+        for name in names:
+            operations: list[Operation] = [CreateTopic(topic(name)), DeleteTopic(topic(name).topic_id)]
+            await store.commit(expected.version, operations, token=b"")
+            expected = expected.apply(expected.version + 1, operations)
+        loaded, _ = await sessions().load()
+        assert list(loaded.deleted_topics) == list(expected.deleted_topics)
+        assert list(loaded.deleted_topics) == [topic(name).topic_id for name in names[2:]]
 
     async def test_changes_lead_from_any_version_to_the_newest(self, sessions: OpenStore) -> None:
         store = sessions()

@@ -135,7 +135,7 @@ def main(arguments: Sequence[str]) -> int:
             announce=lambda line: _announce(line, int(ready) if ready else None),
             service_manager=os.environ.get("NOTIFY_SOCKET"),
         )
-    except Exception as error:
+    except Exception as error:  # raised again where it is no error that a start may meet
         if (sentence := start_error(error)) is None:
             raise
         print(f"millstream: {sentence}", file=sys.stderr)

@@ -71,7 +71,7 @@ def server(
     try:
         check_directories(loaded)
         code = run(loaded, service_manager=os.environ.get("NOTIFY_SOCKET"))
-    except Exception as error:
+    except Exception as error:  # raised again where it is no error that a start may meet
         if (sentence := start_error(error)) is None:
             raise
         fail(sentence)

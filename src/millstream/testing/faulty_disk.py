@@ -141,6 +141,10 @@ class FaultyDisk(FileSystem):
         self._enter("pread", self._paths.get(fd, ""))
         return super().pread(fd, size, position)
 
+    def sendfile(self, socket_fd: int, fd: int, position: int, size: int) -> int:
+        self._enter("sendfile", self._paths.get(fd, ""))
+        return super().sendfile(socket_fd, fd, position, size)
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], position: int) -> int:
         data = b"".join(buffers)
         self._write("pwritev", fd, data, position)

@@ -250,6 +250,28 @@ def test_a_fetch_gets_what_it_may_see(how: str) -> None:
     assert trim(flipped, 30, 40, 10**6, True) == (3 * size, 4 * size, 30, 40, -1, 0)
 
 
+@given(
+    sizes=st.lists(st.integers(0, 40) | st.integers(690, 730) | st.integers(3000, 3010), min_size=1, max_size=9),
+    flipped=st.integers(-1, 8),
+    bit=st.integers(0, 10**6),
+)
+def test_checksums_of_batches_of_many_sizes(sizes: list[int], flipped: int, bit: int) -> None:
+    """Small ones are summed side by side, and what is left over or large is not: a bad one is found in any place."""
+    batches = [bytearray(raw_batch(bytes(size), base_offset=n)) for n, size in enumerate(sizes)]
+    ends = [sum(map(len, batches[: n + 1])) for n in range(len(batches))]
+    expected = (0, ends[-1], 0, len(sizes), -1, 0)
+    if 0 <= flipped < len(batches):
+        summed = len(batches[flipped]) - 21
+        # Not in last_offset_delta, which is looked at before the sum.
+        at = 27 + bit % (summed - 6)
+        batches[flipped][at] ^= 1 << bit % 8
+        start = ends[flipped - 1] if flipped else 0
+        expected = (0, start, 0, flipped, start, 0)
+
+    for how, kernel in KERNELS.items():
+        assert kernel.trim_batches(b"".join(batches), 0, 100, 10**6, True) == expected, how
+
+
 @given(before=st.binary(max_size=200), data=logs(size_max=2), low=st.integers(0, 3), high=st.integers(0, 10))
 def test_find_batch_agrees_with_trying_each_byte(before: bytes, data: bytes, low: int, high: int) -> None:
     data = before + data

@@ -8,7 +8,7 @@ from typing import Any
 import kafka.errors
 import pytest
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stubs miss them
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,

@@ -4,6 +4,7 @@ import random
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.broker_thread import BrokerThread
@@ -24,8 +25,8 @@ TIMESTAMP = 1_700_000_000_000
 class _Learned(FastProduce):
     accepted_count = 0
 
-    def accept(self, *arguments: object) -> object:  # type: ignore[override]
-        entry = super().accept(*arguments)  # type: ignore[arg-type]
+    def accept(self, *arguments: Any, **named: Any) -> Any:
+        entry = super().accept(*arguments, **named)
         type(self).accepted_count += entry is not None
         return entry
 

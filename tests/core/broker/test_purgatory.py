@@ -1,7 +1,7 @@
 """Waiters end by progress or by time, and leave nothing behind either way."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,7 +18,7 @@ async def test_progress_is_passed_on_until_the_watch_ends() -> None:
     waiting = Purgatory(asyncio.get_running_loop())
     one, two = _Partition(), _Partition()
     seen: list[int] = []
-    watch = waiting.watch([one, two], 60_000, seen.append, lambda: seen.append(-1))  # type: ignore[list-item]
+    watch = waiting.watch(cast("Any", [one, two]), 60_000, seen.append, lambda: seen.append(-1))
     assert watch is not None
     for partition in (one, two):
         for waiter in tuple(partition.fetch_waiters):
@@ -35,7 +35,7 @@ async def test_time_ends_a_watch_and_says_so() -> None:
     waiting = Purgatory(asyncio.get_running_loop())
     partition = _Partition()
     expired = asyncio.Event()
-    watch = waiting.watch([partition], 5, lambda size: None, expired.set)  # type: ignore[list-item]
+    watch = waiting.watch(cast("Any", [partition]), 5, lambda size: None, expired.set)
     assert watch is not None
     await asyncio.wait_for(expired.wait(), 10)
     assert watch.has_ended

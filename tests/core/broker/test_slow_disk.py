@@ -14,7 +14,7 @@ from tests.support.broker_thread import BrokerThread
 
 from millstream.core.broker import Broker
 from millstream.core.log.files import Buffer
-from millstream.core.records import BatchBuilder, Compression, iter_batches, iter_records
+from millstream.core.records import BatchBuilder, Compression, crc32c, iter_batches, iter_records
 from millstream.core.wire import ErrorCode, decode, parse_response_header
 from millstream.core.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from millstream.core.wire.messages.fetch import FetchPartition, FetchRequest, FetchTopic
@@ -26,7 +26,7 @@ from millstream.core.wire.messages.produce import (
     TopicProduceData,
 )
 from millstream.testing.faulty_disk import FaultyDisk
-from millstream.testing.raw import RawConnection
+from millstream.testing.raw import ClosedError, RawConnection
 
 LARGE = 100_000
 DEADLINE_S = 20.0
@@ -231,6 +231,44 @@ def test_a_failed_write_fails_all_that_wait_and_nothing_else(
         connection.close()
     assert values(raw, topic) == [b"first", b"again", b"again", b"again"]
     assert values(raw, other) == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("codec", [Compression.NONE, Compression.LZ4], ids=["as-it-is", "opened"])
+def test_an_acks_0_batch_that_fails_after_it_was_accepted_ends_its_connection(
+    slow: BrokerThread, raw: RawConnection, disk: HeldDisk, codec: Compression
+) -> None:
+    topic = prepared(
+        raw, f"unanswered-{codec.name}", compression_type="producer" if codec is Compression.NONE else "gzip"
+    )
+    other = prepared(raw, f"answered-{codec.name}")
+    with RawConnection(slow.bootstrap_servers) as unlucky, RawConnection(slow.bootstrap_servers) as lucky:
+        frame = unlucky.encode(produce(topic, batch(b"lost", codec=codec), acks=0), 11)
+        unlucky.send(frame)  # learned by the fast path, and written
+        wait_for(lambda: raw.offset(topic, 0) == 2)
+        hold(slow, disk)
+        lucky.send(lucky.encode(produce(other, batch(b"kept"), acks=0), 11))
+        unlucky.send(frame)
+        wait_for(lambda: slow.call(lambda broker: len(broker.partitions.leader(topic, 0).unanswered)) == 1)
+        disk.fail("pwritev", errno.ENOSPC, path=f"{topic}-0", times=1)
+        disk.let_go()
+        with pytest.raises(ClosedError):
+            unlucky.receive()
+        assert lucky.offset(other, 0) >= 1  # its connection serves on
+        wait_for(lambda: raw.offset(other, 0) == 2)
+    assert raw.offset(topic, 0) == 2
+    assert slow.call(lambda broker: sum(len(partition.unanswered) for partition in broker.partitions)) == 0
+
+
+def test_an_acks_0_batch_that_cannot_be_opened_ends_its_connection(slow: BrokerThread, raw: RawConnection) -> None:
+    topic = prepared(raw, "unopened", compression_type="gzip")
+    good = batch(b"x" * 100, codec=Compression.LZ4)
+    broken = good[:61] + bytes(len(good) - 61)
+    broken = broken[:17] + crc32c(broken[21:]).to_bytes(4, "big") + broken[21:]
+    with RawConnection(slow.bootstrap_servers) as unlucky:
+        unlucky.send(unlucky.encode(produce(topic, broken, acks=0), 11))
+        with pytest.raises(ClosedError):
+            unlucky.receive()
+    assert raw.offset(topic, 0) == 1
 
 
 def test_a_duplicate_waits_for_its_original(slow: BrokerThread, raw: RawConnection, disk: HeldDisk) -> None:

@@ -13,12 +13,13 @@ from millstream.core.broker import startup
 from millstream.core.cluster.adoption import FOLDER_NAME
 from millstream.core.cluster.embedded_store import FILE_NAME
 from millstream.core.config import BrokerConfig, ConfigError
-from millstream.core.log import InconsistentDirectoryError, LogLockedError, TopicPartition
+from millstream.core.log import InconsistentDirectoryError, LogLockedError, LogManager, TopicPartition
 from millstream.core.records import BatchBuilder
 from millstream.core.wire import ErrorCode
 from millstream.core.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from millstream.core.wire.messages.describe_configs import DescribeConfigsRequest, DescribeConfigsResource
 from millstream.core.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
+from millstream.testing.kafka import wait_until
 from millstream.testing.raw import RawConnection
 
 
@@ -114,6 +115,7 @@ def test_a_partition_whose_topic_id_was_lost_is_served(tmp_path: Path) -> None:
     with BrokerThread(tmp_path) as served, RawConnection(served.bootstrap_servers) as raw:
         assert raw.offset("known", 0) == 1
         assert raw.produce("known", 0, batch()).base_offset == 1
+        assert (tmp_path / "known-0" / "partition.metadata").is_file()
 
 
 def test_metadata_of_kafka_is_looked_for_where_its_own_directory_is(tmp_path: Path) -> None:
@@ -196,6 +198,22 @@ def test_an_unknown_folder_is_set_aside_and_kept(tmp_path: Path) -> None:
         assert names == ["known"]
         (stray,) = tmp_path.glob("unknown-0*-stray")
         assert (stray / f"{0:020}.log").read_bytes() == (tmp_path / "known-0" / f"{0:020}.log").read_bytes()
+
+
+def test_a_deletion_that_a_crash_cut_short_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deletion is committed and the folder still has its name, as a kill in between leaves it."""
+    monkeypatch.setattr(LogManager, "delete_log", lambda _self, _tp: None)
+    with BrokerThread(tmp_path) as running, RawConnection(running.bootstrap_servers) as raw:
+        raw.create_topic("gone", 2)
+        raw.create_topic("kept")
+        deleted = raw.call(DeleteTopicsRequest(topics=[DeleteTopicState(name="gone")], timeout_ms=10_000))
+        assert [each.error_code for each in deleted.responses] == [0]
+    monkeypatch.undo()
+    assert (tmp_path / "gone-1").is_dir()
+    with BrokerThread(tmp_path) as running, RawConnection(running.bootstrap_servers) as raw:
+        assert raw.topics() == {"kept": 1}
+        wait_until(lambda: not list(tmp_path.glob("gone*")), 20, "the folders to go")
+        assert not list(tmp_path.glob("*-stray"))
 
 
 def test_a_failed_directory_takes_only_its_partitions_away(tmp_path: Path) -> None:

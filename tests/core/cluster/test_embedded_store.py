@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.metadata_store_kit import STORY, MetadataStoreConformance, topic
@@ -140,12 +141,12 @@ async def test_an_error_at_the_commit_itself_is_unknown_and_ends_the_session(
     failing = False
 
     class FailingConnection(sqlite3.Connection):
-        def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
             if failing and sql == "COMMIT":
                 error = sqlite3.OperationalError("disk I/O error")
                 error.sqlite_errorcode = sqlite3.SQLITE_IOERR
                 raise error
-            return super().execute(sql, *parameters)  # type: ignore[arg-type]
+            return super().execute(sql, *parameters)
 
     path = tmp_path / "metadata.sqlite"
     connect = sqlite3.connect

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,9 @@ def open_manager(tmp_path: Path) -> Iterator[OpenManager]:
     opened: list[LogManager] = []
 
     def open_manager(
-        config: LogConfig | None = None, files: FileSystem | None = None, path: Path | None = None, **options: int
+        config: LogConfig | None = None, files: FileSystem | None = None, path: Path | None = None, **options: Any
     ) -> LogManager:
-        manager = LogManager([LogDirectory(path or tmp_path / "data", files)], **options)  # type: ignore[arg-type]
+        manager = LogManager([LogDirectory(path or tmp_path / "data", files)], **options)
         opened.append(manager)
         manager.load(config or LogConfig(), cluster_id="a cluster")
         return manager

@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from millstream.core.log import (
     read_meta_properties,
 )
 from millstream.core.log.directory import INLINE_LATENCY_US
+from millstream.core.log.files import Buffer, FileSystem
 from millstream.testing.faulty_disk import FaultyDisk, SyncJournal, lose_unsynced
 
 TP = TopicPartition("flights", 0)
@@ -123,6 +125,37 @@ async def test_writes_are_inline_while_the_disk_is_fast(tmp_path: Path) -> None:
     directory.submit_flush(log, note)
     assert [await asyncio.wait_for(events.get(), 10) for _ in range(2)] == [(22, None)] * 2
     assert log.flushed_offset == 22
+    await asyncio.to_thread(manager.close)
+
+
+async def test_what_is_submitted_before_a_write_begins_goes_with_it(tmp_path: Path) -> None:
+    class CountingFiles(FileSystem):
+        writes = 0
+
+        def pwritev(self, fd: int, buffers: Sequence[Buffer], position: int) -> int:
+            self.writes += 1
+            return super().pwritev(fd, buffers, position)
+
+    loop = asyncio.get_running_loop()
+    files = CountingFiles()
+    manager = LogManager([LogDirectory(tmp_path, files, loop=loop)], loop=loop)
+    manager.load(LogConfig(), cluster_id="a cluster")
+    directory = manager.directories[0]
+    logs = [manager.create_log(TopicPartition("flights", index), TOPIC_ID, LogConfig()) for index in range(2)]
+    events: asyncio.Queue[tuple[int, int | None]] = asyncio.Queue()
+    directory.write_latency_us = 100 * INLINE_LATENCY_US
+    for log in logs:
+        append(log, b"first")
+    files.writes = 0
+    # The writer thread waits for the first log, and the second stands behind it.
+    with logs[0].lock:
+        for submit in range(10):
+            append(logs[submit % 2], b"%d" % submit, write=False)
+            directory.submit(logs[submit % 2], lambda offset, _, submit=submit: events.put_nowait((submit, offset)))  # type: ignore[misc]
+    ended = [await asyncio.wait_for(events.get(), 10) for _ in range(10)]
+    assert sorted(ended) == [(submit, 6) for submit in range(10)]
+    assert [submit for submit, _ in ended if submit % 2] == [1, 3, 5, 7, 9]
+    assert files.writes == 2
     await asyncio.to_thread(manager.close)
 
 

@@ -6,21 +6,20 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as ClientPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # its stubs miss them
 from tests.core.log.conftest import OpenManager
 from tests.support.logs import NOW_MS, TOPIC_ID, append, read_all
 
 from millstream.core.log import Log, LogConfig, LogDirectory, LogManager, TopicPartition, read_meta_properties
 from millstream.core.log.checkpoints import PARTITION_METADATA, decode_offsets, encode_offsets
 from millstream.core.records import Compression, iter_batches
-from millstream.testing.kafka import ApacheKafka, Java
+from millstream.testing.kafka import ApacheKafka, Java, wait_until
 
 pytestmark = pytest.mark.java
 
@@ -175,7 +174,7 @@ def test_a_folder_of_ours_is_served_by_kafka(open_manager: OpenManager, tmp_path
     with ApacheKafka(tmp_path / "kafka") as kafka:
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
         admin.create_topics([NewTopic("flights", 1, 1)])["flights"].result(30)
-        wait_for((kafka.data_directory / "flights-0" / PARTITION_METADATA).exists)
+        wait_until((kafka.data_directory / "flights-0" / PARTITION_METADATA).exists, 30, "the partition's folder")
         kafka.stop()
         theirs = kafka.data_directory / "flights-0"
         metadata = (theirs / PARTITION_METADATA).read_bytes()
@@ -208,10 +207,3 @@ def test_a_folder_of_ours_is_served_by_kafka(open_manager: OpenManager, tmp_path
         )
         assert producer.flush(30) == 0
         assert where == [len(expected)]
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)

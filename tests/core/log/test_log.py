@@ -10,14 +10,15 @@ from tests.core.log.conftest import OpenManager
 from tests.support.logs import NOW_MS, TOPIC_ID, append, batch, read_all
 
 from millstream.core.log import Log, LogConfig, LogManager, OffsetOutOfRangeError, TopicPartition
+from millstream.core.log.file_region import READ_BUFFER_SIZE_BYTES_MAX, ReadBuffer
 from millstream.core.records import iter_batches, read_header
 from millstream.core.wire import ErrorCode, KafkaError
 
 TP = TopicPartition("flights", 3)
 
 
-def new_log(manager: LogManager, **config: object) -> Log:
-    return manager.create_log(TP, TOPIC_ID, LogConfig(**config))  # type: ignore[arg-type]
+def new_log(manager: LogManager, **config: Any) -> Log:
+    return manager.create_log(TP, TOPIC_ID, LogConfig(**config))
 
 
 def test_reserved_offsets_become_readable_when_written_and_durable_when_flushed(open_manager: OpenManager) -> None:
@@ -99,15 +100,41 @@ def test_a_first_batch_that_is_too_large_is_given_only_where_one_is_wanted(open_
     assert log.read(1, 100, at_least_one=False).next_offset == 2
 
 
+@pytest.mark.parametrize("wait", [False, True])
+def test_who_asks_for_no_bytes_gets_one_batch_or_none(open_manager: OpenManager, wait: bool) -> None:
+    """From where an earlier read ended nothing else had to be read, and nothing read was taken for a file cut short."""
+    log = new_log(open_manager())
+    append(log, b"first")
+    append(log, b"second")
+    assert log.read(0, 1).next_offset == 1
+
+    assert log.read(1, 0, wait=wait).next_offset == 2
+    assert log.read(1, 0, at_least_one=False, wait=wait).data.nbytes == 0
+    assert log.directory.offline_reason is None
+
+
 def test_reading_into_the_callers_buffer(open_manager: OpenManager) -> None:
     log = new_log(open_manager())
     append(log, b"abc")
     append(log, b"d" * 4000)
-    buffer = bytearray(1000)
+    append(log, b"e" * 100_000)
+    append(log, b"f" * READ_BUFFER_SIZE_BYTES_MAX)
+    buffer = ReadBuffer()
     read = log.read(0, 1000, buffer=buffer)
     assert read.next_offset == 1
-    assert read.data.obj is buffer
-    assert log.read(1, 1000, buffer=buffer).next_offset == 2  # does not fit: given in memory of its own
+    assert read.region is None, "too little to be sent from the file"
+    assert read.data.obj is log.read(0, 1000, buffer=buffer).data.obj
+    assert log.read(1, 1000, buffer=buffer).next_offset == 2  # the buffer grows
+    read = log.read(2, 1000, buffer=buffer)
+    assert read.region is not None
+    assert len(read.region) == len(read.data)
+    assert read.region.read() == read.data
+    assert read.region.read(70_000) == read.data[70_000:]
+    kept = buffer.view(1).obj
+    read = log.read(3, 1000, buffer=buffer)  # too large to keep memory for
+    assert read.next_offset == 4
+    assert read.data.obj is not kept
+    assert buffer.view(1).obj is kept
 
 
 @pytest.mark.parametrize("offset", [-1, 4])

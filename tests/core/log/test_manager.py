@@ -9,7 +9,7 @@ import pytest
 from tests.core.log.conftest import OpenManager
 from tests.support.logs import NOW_MS, TOPIC_ID, append, read_all
 
-from millstream.core.log import LogConfig, LogDirectory, LogManager, TopicPartition
+from millstream.core.log import LogConfig, LogDirectory, LogManager, TopicPartition, Unowned
 from millstream.core.log.checkpoints import (
     decode_clean_shutdown,
     decode_leader_epochs,
@@ -140,12 +140,12 @@ def test_a_folder_that_no_metadata_knows_is_set_aside(tmp_path: Path) -> None:
     manager.close()
     asked = []
 
-    def config_of(topic_partition: TopicPartition, topic_id: bytes | None) -> LogConfig | None:
+    def owner_of(topic_partition: TopicPartition, topic_id: bytes | None) -> Unowned:
         asked.append((topic_partition, topic_id))
-        return None
+        return Unowned.STRAY
 
     manager = LogManager([LogDirectory(tmp_path)])
-    assert manager.load(config_of, cluster_id="a cluster") == {}
+    assert manager.load(owner_of, cluster_id="a cluster") == {}
     manager.close()
     assert asked == [(TP, TOPIC_ID)]
     (stray,) = tmp_path.glob("*-stray")

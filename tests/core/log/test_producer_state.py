@@ -38,10 +38,10 @@ def send(
     return sent.first_offset, sent.duplicate
 
 
-def refused(log: Log, sequence: int, **options: int) -> ErrorCode:
+def refused(log: Log, sequence: int, **options: Any) -> ErrorCode:
     before = (log.reserved_end_offset, log.active_producers())
     with pytest.raises(KafkaError) as error:
-        send(log, sequence, **options)  # type: ignore[arg-type]
+        send(log, sequence, **options)
     assert (log.reserved_end_offset, log.active_producers()) == before
     return error.value.code
 

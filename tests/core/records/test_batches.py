@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -228,9 +230,9 @@ def test_columns_say_what_iteration_says(data: bytes, codecs: list[Compression])
 
 
 @given(records=record_lists(gaps=False))
-def test_columns_that_are_too_small_say_so(records: list[object]) -> None:
+def test_columns_that_are_too_small_say_so(records: list[Any]) -> None:
     columns = RecordColumns(0)
-    batch = raw_batch(records)  # type: ignore[arg-type]
+    batch = raw_batch(records)
     assert columns.locate(batch) == (0, StopReason.ROWS_FULL)
     assert columns.locate_payload(batch[HEADER_SIZE:], read_header(batch), 0) is StopReason.ROWS_FULL
 

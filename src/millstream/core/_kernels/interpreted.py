@@ -39,6 +39,16 @@ def crc_in_hardware() -> int:
     return 0
 
 
+def find_bad_crc(data: Any, start: int, end: int) -> int:
+    """Return where the first of the whole batches in data[start:end] lies whose checksum is wrong, or `end`."""
+    while start < end:
+        following = start + 12 + load_int32(data, start + 8)
+        if load_uint32(data, start + 17) != crc_of(data, start + 21, following, 0):
+            return start
+        start = following
+    return end
+
+
 def load_int64(data: Any, position: int) -> int:
     """Return the big-endian int64 at `position`."""
     return int.from_bytes(bytes(data[position : position + 8]), "big", signed=True)

@@ -19,6 +19,7 @@
 #include <nmmintrin.h>
 #define MS_HARDWARE __attribute__((target("sse4.2")))
 #define MS_STEP8(crc, word) _mm_crc32_u64((crc), (word))
+#define MS_STEP4(crc, word) _mm_crc32_u32((uint32_t)(crc), (word))
 #define MS_STEP1(crc, byte) _mm_crc32_u8((uint32_t)(crc), (byte))
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
@@ -28,12 +29,18 @@ static inline uint64_t ms_arm_step8(uint64_t crc, uint64_t word) {
     __asm__(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1" : "+r"(value) : "r"(word));
     return value;
 }
+static inline uint64_t ms_arm_step4(uint64_t crc, uint32_t word) {
+    uint32_t value = (uint32_t)crc;
+    __asm__(".arch_extension crc\n\tcrc32cw %w0, %w0, %w1" : "+r"(value) : "r"(word));
+    return value;
+}
 static inline uint64_t ms_arm_step1(uint64_t crc, uint8_t byte) {
     uint32_t value = (uint32_t)crc;
     __asm__(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(value) : "r"((uint32_t)byte));
     return value;
 }
 #define MS_STEP8(crc, word) ms_arm_step8((crc), (word))
+#define MS_STEP4(crc, word) ms_arm_step4((crc), (word))
 #define MS_STEP1(crc, byte) ms_arm_step1((crc), (byte))
 #endif
 
@@ -49,6 +56,12 @@ static int ms_has_hardware;
 static inline uint64_t ms_load_native64(const uint8_t *data) {
     uint64_t value;
     memcpy(&value, data, 8);
+    return value;
+}
+
+static inline uint32_t ms_load_native32(const uint8_t *data) {
+    uint32_t value;
+    memcpy(&value, data, 4);
     return value;
 }
 
@@ -79,6 +92,18 @@ static inline uint32_t ms_shift(const uint32_t table[4][256], uint32_t crc) {
     return table[0][crc & 0xff] ^ table[1][(crc >> 8) & 0xff] ^ table[2][(crc >> 16) & 0xff] ^ table[3][crc >> 24];
 }
 
+MS_HARDWARE static inline uint32_t ms_crc_rest(uint64_t crc, const uint8_t *data, size_t size) {
+    for (; size >= 8; data += 8, size -= 8)
+        crc = MS_STEP8(crc, ms_load_native64(data));
+    if (size & 4) {
+        crc = MS_STEP4(crc, ms_load_native32(data));
+        data += 4;
+    }
+    for (size &= 3; size; size--)
+        crc = MS_STEP1(crc, *data++);
+    return (uint32_t)crc;
+}
+
 MS_HARDWARE static uint32_t ms_crc_by_hardware(uint32_t crc, const uint8_t *data, size_t size) {
     uint64_t first = crc, second, third;
     while (size >= 3 * MS_SHORT_BYTES) {
@@ -101,14 +126,22 @@ MS_HARDWARE static uint32_t ms_crc_by_hardware(uint32_t crc, const uint8_t *data
         data += 2 * stretch;
         size -= 3 * stretch;
     }
-    while (size >= 8) {
-        first = MS_STEP8(first, ms_load_native64(data));
-        data += 8;
-        size -= 8;
+    return ms_crc_rest(first, data, size);
+}
+
+/* Three checksums at once, carried on from those in `crcs`: one alone waits three cycles for each of its steps. */
+MS_HARDWARE static void ms_crc_of_three(uint32_t crcs[3], const uint8_t *const data[3], const size_t sizes[3]) {
+    uint64_t first = crcs[0], second = crcs[1], third = crcs[2];
+    size_t common = sizes[0] < sizes[1] ? sizes[0] : sizes[1];
+    common = (common < sizes[2] ? common : sizes[2]) & ~(size_t)7;
+    for (size_t at = 0; at < common; at += 8) {
+        first = MS_STEP8(first, ms_load_native64(data[0] + at));
+        second = MS_STEP8(second, ms_load_native64(data[1] + at));
+        third = MS_STEP8(third, ms_load_native64(data[2] + at));
     }
-    while (size--)
-        first = MS_STEP1(first, *data++);
-    return (uint32_t)first;
+    crcs[0] = ms_crc_rest(first, data[0] + common, sizes[0] - common);
+    crcs[1] = ms_crc_rest(second, data[1] + common, sizes[1] - common);
+    crcs[2] = ms_crc_rest(third, data[2] + common, sizes[2] - common);
 }
 
 /* table[i][b]: the checksum b << 8i after `size` zero bytes; linear, so 32 single bits give all of it. */
@@ -344,6 +377,43 @@ __attribute__((always_inline)) static inline int read_plain_record(const uint8_t
     __asm__("" : "+r"(record_end));
     cursor[0] = record_end;
     return 1;
+}
+
+/* Where the first of the batches in data[start:end] lies whose checksum is wrong, or `end`. They are whole, one behind
+ * the other (see record_batches.py for their layout). Small ones are summed three at a time.
+ */
+static inline ptrdiff_t find_bad_crc(const uint8_t *data, ptrdiff_t start, ptrdiff_t end) {
+    while (start < end) {
+#ifdef MS_HARDWARE
+        const uint8_t *parts[3];
+        size_t sizes[3];
+        uint32_t crcs[3] = {~0u, ~0u, ~0u};
+        ptrdiff_t positions[4] = {start};
+        int count = 0;
+        while (ms_has_hardware && count < 3 && positions[count] < end) {
+            int64_t length = load_int32(data, positions[count] + 8);
+            if (length >= 3 * MS_SHORT_BYTES)
+                break;
+            parts[count] = data + positions[count] + 21;
+            sizes[count] = (size_t)length - 9;
+            positions[count + 1] = positions[count] + 12 + length;
+            count++;
+        }
+        if (count == 3) {
+            ms_crc_of_three(crcs, parts, sizes);
+            for (int index = 0; index < 3; index++)
+                if (load_uint32(data, positions[index] + 17) != (uint32_t)~crcs[index])
+                    return positions[index];
+            start = positions[3];
+            continue;
+        }
+#endif
+        ptrdiff_t next = start + 12 + load_int32(data, start + 8);
+        if (load_uint32(data, start + 17) != crc_of(data, start + 21, next, 0))
+            return start;
+        start = next;
+    }
+    return end;
 }
 
 /* Sums wrap around as Java's do; in C a signed overflow would be undefined. */

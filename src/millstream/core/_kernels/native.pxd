@@ -2,6 +2,7 @@ cdef extern from "native.h" nogil:
     unsigned int crc_of(const unsigned char *data, Py_ssize_t start, Py_ssize_t end, unsigned int crc)
     unsigned int crc_by_table_of(const unsigned char *data, Py_ssize_t start, Py_ssize_t end, unsigned int crc)
     int crc_in_hardware()
+    Py_ssize_t find_bad_crc(const unsigned char *data, Py_ssize_t start, Py_ssize_t end)
     long long load_int64(const unsigned char *data, Py_ssize_t position)
     long long load_uint32(const unsigned char *data, Py_ssize_t position)
     long long load_int32(const unsigned char *data, Py_ssize_t position)

@@ -24,6 +24,7 @@ except ModuleNotFoundError:
 if cython.compiled:
     from cython.cimports.millstream.core._kernels.native import (
         crc_of,
+        find_bad_crc,
         load_int16,
         load_int32,
         load_int64,
@@ -34,6 +35,7 @@ if cython.compiled:
 else:
     from millstream.core._kernels.interpreted import (
         crc_of,
+        find_bad_crc,
         load_int16,
         load_int32,
         load_int64,
@@ -333,13 +335,14 @@ def trim_batches(
     last_offset: cython.longlong
     behind: cython.longlong = -1
     length: cython.longlong
+    bad: cython.Py_ssize_t
     reason: cython.int
     if size == 0:
         return 0, 0, offset, offset, -1, 0
     base: cython.p_const_uchar = cython.address(data[0]) if cython.compiled else data
     with cython.nogil:
         while position < size:
-            # Without the CRC at first: batches before the wanted one are passed over, not read.
+            # Without the CRCs at first: they are summed together, and of batches before the wanted one not at all.
             reason = _check(base, position, size, behind, False)
             if reason == _TRUNCATED:
                 if start < 0 and (size - position < 8 or load_int64(base, position) < end_offset):
@@ -359,17 +362,25 @@ def trim_batches(
                 if start < 0:
                     if length > size_bytes_max and not at_least_one:
                         break
+                    start = position
                 elif position + length - start > size_bytes_max:
                     break
-                if _check(base, position, size, behind, True) != _END:
-                    corrupt = position
-                    break
-                if start < 0:
-                    start = position
-                    first_offset = load_int64(base, position)
-                next_offset = last_offset + 1
             behind = last_offset + 1
             position += cython.cast(cython.Py_ssize_t, length)
+        if start >= 0:
+            first_offset = load_int64(base, start)
+            next_offset = behind
+            bad = find_bad_crc(base, start, position)
+            if bad < position:
+                # What was made of the bytes behind it does not count: its length may be what is wrong.
+                corrupt = position = bad
+                if bad == start:
+                    start = -1
+                else:
+                    bad = start
+                    while bad < position:
+                        next_offset = load_int64(base, bad) + load_int32(base, bad + 23) + 1
+                        bad += cython.cast(cython.Py_ssize_t, load_int32(base, bad + 8) + _LENGTH_END)
     if start < 0:
         return position, position, offset, offset, corrupt, needed
     return start, position, first_offset, next_offset, corrupt, 0

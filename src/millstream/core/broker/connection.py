@@ -1,8 +1,8 @@
 """One client's connection: requests handled in order, responses out in the same order.
 
-`FrameReceiver`, its lower half, finds the frames. One request is in work at a time, and later ones stay unread in the
-socket; Produce is the exception: many may be in flight, answered in order. A whole chunk of Produce requests is
-accepted first, then written at once, then answered at once.
+Of its lower parts `FrameReceiver` finds the frames and `ResponseSender` sends the answers. One request is in work at a
+time, and later ones stay unread in the socket; Produce is the exception: many may be in flight, answered in order. A
+whole chunk of Produce requests is accepted first, then written at once, then answered at once.
 
 Owned by the event loop. Nothing here waits: every entry is a callback of the transport, of a Delayed or of a partition.
 """
@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from millstream.core.broker.context import ANONYMOUS, RequestContext
 from millstream.core.broker.delayed import Delayed
 from millstream.core.broker.dispatch import Route, error_response
+from millstream.core.broker.fast_fetch import FastFetch, WaitingFetch
 from millstream.core.broker.fast_produce import FastProduce
-from millstream.core.broker.frame_receiver import FrameReceiver
+from millstream.core.broker.response_sender import ResponseSender
 from millstream.core.wire import ApiKey, WireError, parse_request_header
 
 if TYPE_CHECKING:
     from millstream.core.broker.connections import Connections
+    from millstream.core.broker.direct_send import Part
     from millstream.core.broker.memory_pool import FrameBuffer
 
 # Responses that the client has not read yet; above it no further request is handled.
@@ -32,8 +34,6 @@ UNSENT_SIZE_BYTES_MAX: Final = 256 * 1024
 IN_FLIGHT_FRAMES_COUNT_MAX: Final = 8
 # Records in an answer; behind one so large the loop serves other connections first.
 TURN_SIZE_BYTES: Final = 128 * 1024
-# A response up to this size is joined from its parts; larger ones are handed over as parts.
-JOINED_SIZE_BYTES_MAX: Final = 16 * 1024
 
 _FRAME_START: Final = struct.Struct(">ihhi")  # length, api_key, api_version, correlation_id
 _LENGTH: Final = struct.Struct(">i")
@@ -42,6 +42,7 @@ _LENGTH_SIZE: Final = _LENGTH.size
 _FRAME_SIZE_MIN: Final = _FRAME_START.size - _LENGTH_SIZE
 
 _PRODUCE: Final = int(ApiKey.PRODUCE)
+_FETCH: Final = int(ApiKey.FETCH)
 _monotonic_ns: Final = time.monotonic_ns
 
 
@@ -58,10 +59,10 @@ class _Request:
         self.started_ns = _monotonic_ns()
         self.delayed: Delayed[Any] | None = None
         # The encoded response with its frame length; empty for none, None until it is done.
-        self.parts: list[bytes | memoryview] | None = None
+        self.parts: list[Part] | None = None
 
 
-class Connection(FrameReceiver):
+class Connection(ResponseSender):
     """One client's connection; see the module's text.
 
     States: OPEN -> CLOSED (connection_lost, or close by this side, which drops what is unsent).
@@ -71,14 +72,12 @@ class Connection(FrameReceiver):
         "__weakref__",
         "_busy",
         "_exclusive",
+        "_fast_fetch",
         "_fast_produce",
         "_frames_in_flight",
         "_in_flight",
         "_muted_timer",
-        "_out",
-        "_read_memory_bytes",
         "_refused",
-        "_unsent",
         "_waits_for_disk",
         "_yields",
         "client_id",
@@ -86,8 +85,6 @@ class Connection(FrameReceiver):
         "host",
         "listener",
         "principal",
-        "unsent_since_ns",
-        "unsent_size_bytes",
     )
 
     def __init__(self, connections: Connections, listener: str) -> None:
@@ -101,25 +98,19 @@ class Connection(FrameReceiver):
         self._refused = False
         # Inside `_process`: completions that happen there are sent by it, together.
         self._busy = False
-        # Requests in work in their order: _Request, or the tuple that FastProduce made. Only Produce is ever more
-        # than one.
+        # Requests in work in their order: _Request, WaitingFetch, or the tuple that FastProduce made. Only Produce is
+        # ever more than one.
         self._in_flight: deque[Any] = deque()
         self._frames_in_flight = 0
         # A request in work that is no Produce: nothing is handled beside it.
-        self._exclusive: _Request | None = None
+        self._exclusive: _Request | WaitingFetch | None = None
         self._muted_timer: asyncio.TimerHandle | None = None
         # Its next Produce is not taken before some of what was accepted has been written.
         self._waits_for_disk = False
         # The last answer was large: other connections are served before the next request.
         self._yields = False
-        self._out: list[bytes | memoryview] = []
-        # The transport holds bytes that the socket did not take.
-        self._unsent = False
-        self.unsent_since_ns = 0
-        self.unsent_size_bytes = 0
-        # Of the fetch memory, held by responses that are not sent yet.
-        self._read_memory_bytes = 0
         self._fast_produce: FastProduce | None = None
+        self._fast_fetch: FastFetch | None = None
 
     # The transport's callbacks
 
@@ -139,17 +130,6 @@ class Connection(FrameReceiver):
 
     def eof_received(self) -> bool:
         return False
-
-    def pause_writing(self) -> None:
-        self._unsent = True
-        self.unsent_since_ns = _monotonic_ns()
-        self.unsent_size_bytes = self._unsent_size()
-
-    def resume_writing(self) -> None:
-        self._unsent = False
-        self.unsent_size_bytes = 0
-        self._release_read_memory()
-        self._continue()
 
     # Requests
 
@@ -185,12 +165,15 @@ class Connection(FrameReceiver):
                         fast_count += 1
                         if entry[3] is not None:
                             in_flight.append(entry)
+                        else:
+                            entry[0].partition.unanswered[self] = entry[2]
                         position = frame_end
                         continue
             elif in_flight and not self._finish_produces():
                 break
-            self._handle(data[position + 4 : frame_end], None)
-            fast = self._fast_produce
+            if api_key != _FETCH or not self._accept_fetch(data, position, frame_end, api_version, correlation_id):
+                self._handle(data[position + 4 : frame_end], None)
+                fast = self._fast_produce
             position = frame_end
             if self._refused:
                 break
@@ -216,6 +199,36 @@ class Connection(FrameReceiver):
             self._continue()
             return end
         return end if self.closed else position
+
+    def _accept_fetch(self, data: memoryview, start: int, end: int, version: int, correlation_id: int) -> bool:
+        """Whether FastFetch knew the request: it is answered, or waits."""
+        fast = self._fast_fetch
+        answer = None if fast is None else fast.accept(data, start, end, version, correlation_id)
+        if answer is None:
+            return False
+        if isinstance(answer, WaitingFetch):
+            self._in_flight.append(answer)
+            self._exclusive = answer
+        else:
+            self._out += answer
+        return True
+
+    def finish_waiting(self, waiting: WaitingFetch, parts: list[Part] | None) -> None:
+        """A fetch that waited has its answer; with None the handler has to look at it."""
+        if self.closed:
+            return
+        self._exclusive = None
+        if parts is None:
+            assert self._in_flight.pop() is waiting, "another request is in work beside a fetch"
+            was_busy, self._busy = self._busy, True
+            self._handle(memoryview(waiting.request), None)
+            self._busy = was_busy
+        else:
+            waiting.parts = parts
+        if not self._busy:
+            self._drain()
+            self._flush()
+            self._continue()
 
     def _process_frame(self, frame: FrameBuffer) -> None:
         """Handle one large frame, or hold it until it may be."""
@@ -314,6 +327,10 @@ class Connection(FrameReceiver):
             if self._fast_produce is None:
                 self._fast_produce = FastProduce(connections.broker, route.metrics)
             self._fast_produce.learn(frame, request, context)
+        elif header.api_key == _FETCH:
+            if self._fast_fetch is None:
+                self._fast_fetch = FastFetch(self, connections.broker, route.metrics)
+            self._fast_fetch.learn(frame, request, context)
         self._in_flight.append(work)
         if buffer is not None:
             self._frames_in_flight += 1
@@ -360,7 +377,7 @@ class Connection(FrameReceiver):
 
     def _answer_error(self, work: _Request, error: BaseException) -> None:
         """Answer the error where the response has a place for one, else close: the client asks again."""
-        response = error_response(work.route, work.context, error)
+        response = error_response(work.route, work.request, work.context, error)
         if response is None:
             work.parts = []
             self.refuse(f"its {work.route.name} request failed: {error!r}")
@@ -378,7 +395,7 @@ class Connection(FrameReceiver):
         """Try to get all Produce requests answered, since another request stands behind them; whether none is left."""
         self._connections.appends.submit()
         self._drain()
-        return not self._in_flight
+        return not self._in_flight and not self._refused
 
     def _drain(self) -> None:
         """Move the answers that are ready from the front of `_in_flight` to the output."""
@@ -418,22 +435,6 @@ class Connection(FrameReceiver):
             self._flush()
             self._continue()
 
-    # Output
-
-    def _flush(self) -> None:
-        out = self._out
-        if not out or self._transport is None:
-            return
-        if len(out) == 1:
-            self._transport.write(out[0])
-        elif sum(map(len, out)) <= JOINED_SIZE_BYTES_MAX or len(out) > 64:
-            self._transport.write(b"".join(out))
-        else:
-            self._transport.writelines(out)
-        self._out = []
-        if self._read_memory_bytes and not self._unsent:
-            self._release_read_memory()
-
     def _wait_for_disk(self) -> None:
         self._waits_for_disk = True
         self._connections.appends.when_room(self._handle_room)
@@ -442,18 +443,6 @@ class Connection(FrameReceiver):
         """Some of what was accepted has been written."""
         self._waits_for_disk = False
         self._continue()
-
-    def _unsent_size(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
-
-    def hold_read_memory(self, size_bytes: int) -> None:
-        """Keep bytes of the fetch memory, which the caller charged, until what is being answered has been sent."""
-        self._read_memory_bytes += size_bytes
-
-    def _release_read_memory(self) -> None:
-        size_bytes, self._read_memory_bytes = self._read_memory_bytes, 0
-        if size_bytes:
-            self._connections.read_memory.release(size_bytes)
 
     def _mute(self, throttle_time_ms: int) -> None:
         if self._muted_timer is None:
@@ -465,7 +454,11 @@ class Connection(FrameReceiver):
 
     def _take_turn(self) -> None:
         self._yields = False
-        self._continue()
+        if self._held_frame is not None or self._kept:
+            # The loop calls this, so what was kept need not wait for one more of its rounds.
+            self._process_kept()
+        else:
+            self._continue()
 
     def _handle_kept(self) -> None:
         if not self._in_flight:
@@ -487,16 +480,6 @@ class Connection(FrameReceiver):
             self._resume_reading()
 
     # The end
-
-    def stalled_ns(self, now_ns: int) -> int:
-        """For how long the client has taken nothing of what was sent to it; 0 if nothing is unsent."""
-        if not self._unsent:
-            return 0
-        size = self._unsent_size()
-        if size != self.unsent_size_bytes:
-            self.unsent_size_bytes = size
-            self.unsent_since_ns = now_ns
-        return now_ns - self.unsent_since_ns
 
     @property
     def is_idle(self) -> bool:
@@ -533,14 +516,19 @@ class Connection(FrameReceiver):
         self._connections.report_refused(self, reason)
         self.close()
 
-    def close(self) -> None:
-        """Drop the connection and whatever is unsent."""
+    def _break_off(self, reason: str) -> None:
+        self._refused = True
+        self._connections.report_refused(self, reason)
+        self.close(abort=True)
+
+    def close(self, *, abort: bool = False) -> None:
+        """Drop the connection and whatever is unsent; with `abort` the client is not to take it for a proper end."""
         if self.closed:
             return
         if self._out:
             self._flush()
         transport = self._transport
-        abort = self._unsent
+        abort = abort or self._unsent
         self._end()
         if transport is not None:
             if abort:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from millstream.core.broker.dispatch import Routes
 from millstream.core.broker.frame_receiver import SCRATCH_SIZE_BYTES
 from millstream.core.broker.memory_pool import MemoryPool
+from millstream.core.log import ReadBuffer
 
 if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
@@ -51,6 +52,8 @@ class Connections:
         self.request_size_bytes_max = config.request_size_bytes_max
         self.pool = MemoryPool(config.queued_request_size_bytes_max, self._close_slowest_frame)
         self.read_memory = MemoryPool(READ_MEMORY_SIZE_BYTES, self._close_slowest_reader)
+        # Where fetches read on the loop.
+        self.read_buffer = ReadBuffer()
         self.routes = Routes(broker.metrics)
         self.in_flight_count_max = config.integer("queued.max.requests")
         # Set by the operator only: a size that is set takes from the system the right to choose a better one.

@@ -27,6 +27,7 @@ from millstream.core.broker.log_tasks import FLUSH_INTERVAL_MS, UNLINK_INTERVAL_
 from millstream.core.broker.metadata_applier import MetadataApplier
 from millstream.core.broker.periodic import Periodic
 from millstream.core.broker.watchdog import Watchdog
+from millstream.core.cluster.slices import Slices
 from millstream.core.config import parse_host_port
 from millstream.core.metrics import CONTENT_TYPE, render_pieces
 from millstream.core.wire import ErrorCode
@@ -174,11 +175,12 @@ class ControlPlane:
         ]
 
     async def _checkpoint_high_watermarks(self) -> None:
-        offsets = {
-            partition.log.topic_partition: partition.high_watermark
-            for partition in self._broker.partitions
-            if partition.log is not None
-        }
+        offsets = {}
+        slices = Slices()
+        for partition in self._broker.partitions:
+            if partition.log is not None:
+                offsets[partition.log.topic_partition] = partition.high_watermark
+            await slices.pause()
         await self.tasks.run_on_thread(lambda: self._broker.logs.checkpoint_high_watermarks(offsets))
 
     async def _start_http(self) -> None:

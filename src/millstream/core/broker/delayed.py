@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 R = TypeVar("R")
 
@@ -46,7 +46,7 @@ class Delayed(Generic[R]):
         if self._error is not None:
             raise self._error
         assert self._result is not _UNSET, "the answer is not there yet"
-        return self._result  # type: ignore[return-value]
+        return cast("R", self._result)
 
     def complete(self, response: R) -> None:
         """Give the answer; the one who waits is called at once."""

@@ -9,6 +9,8 @@ import logging
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from millstream.core.broker.direct_send import Part
+from millstream.core.broker.error_answers import error_answer
 from millstream.core.broker.handlers import HANDLERS, Handler, load_handler
 from millstream.core.broker.handlers.encoded import Encoded
 from millstream.core.wire import (
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from millstream.core.broker.context import RequestContext
 
 logger = logging.getLogger(__name__)
-
-Part = bytes | memoryview
 
 _LENGTH: Final = struct.Struct(">i")
 
@@ -111,8 +111,8 @@ class Routes:
         return route.encode(unsupported_version_response(), 0, header.correlation_id)
 
 
-def error_response(route: Route, context: RequestContext, error: BaseException) -> Any | None:
-    """Return a response that says `error` as a whole; None where the API's response has no place for one."""
+def error_response(route: Route, request: Any, context: RequestContext, error: BaseException) -> Any | None:
+    """Return a response that says `error` to the whole request; None where there is no place for it, or no response."""
     if isinstance(error, KafkaError):
         code = error.code
     elif isinstance(error, WireError):
@@ -120,11 +120,7 @@ def error_response(route: Route, context: RequestContext, error: BaseException) 
     else:
         code = ErrorCode.UNKNOWN_SERVER_ERROR
         logger.error("%s of client %s at %s failed", route.name, context.client_id, context.host, exc_info=error)
-    names = [field.name for field in route.api.response.__wire__.fields]
-    if "error_code" not in names:
+    if route.key == ApiKey.PRODUCE and request.acks == 0:
         return None
-    response: Any = route.api.response()
-    response.error_code = code
-    if "error_message" in names:
-        response.error_message = error.message if isinstance(error, KafkaError) else code.sentence
-    return response
+    message = error.message if isinstance(error, KafkaError) else code.sentence
+    return error_answer(route.key, request, context.api_version, code, message)

@@ -216,7 +216,7 @@ class FastProduce:
             return None
         partition.metrics.produce_requests += 1
         if acks == 0:
-            return plan, 0, 0, None, 0, None
+            return plan, 0, reservation.last_offset + 1, None, 0, None
         response = plan.response(
             correlation_id, reservation.first_offset, reservation.log_append_time_ms, reservation.log_start_offset
         )

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from millstream.core.broker.connections import Connections
     from millstream.core.broker.memory_pool import FrameBuffer
 
-# The scratch buffer of a loop: what one read may return.
-SCRATCH_SIZE_BYTES: Final = 64 * 1024
+# The scratch buffer of a loop, and how much of it one read fills: all of it only where the frames are not small. More
+# at a time means fewer and larger writes, of which each has its price; but small frames would hold the loop for long.
+SCRATCH_SIZE_BYTES: Final = 256 * 1024
+CHUNK_SIZE_BYTES: Final = 64 * 1024
+SMALL_FRAME_SIZE_BYTES_MAX: Final = 4096
 # After a large frame the next one is expected large as well: only its beginning is read into scratch memory.
 BULK_START_SIZE_BYTES: Final = 4096
-# An incomplete frame gets a buffer of its own once this much of it has arrived, if it does not fit the scratch buffer.
+# An incomplete frame gets a buffer of its own once this much of it has arrived, if it does not fit a chunk.
 FRAME_BUFFER_START_SIZE_BYTES: Final = 4096
 
 _LENGTH: Final = struct.Struct(">i")
@@ -41,6 +44,7 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
 
     __slots__ = (
         "_bulk",
+        "_chunk_size",
         "_connections",
         "_frame",
         "_held_frame",
@@ -68,6 +72,9 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
         self._frame: FrameBuffer | None = None
         self._held_frame: FrameBuffer | None = None
         self._bulk = False
+        # How much of the scratch buffer the next read may fill. The whole where the last chunk was full and began with
+        # a frame that is not small.
+        self._chunk_size = CHUNK_SIZE_BYTES
         self._reading = True
 
     # What handles the frames.
@@ -106,13 +113,18 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
         if kept:
             size = len(kept)
             self._scratch[:size] = kept
-            return self._scratch[size : BULK_START_SIZE_BYTES if self._bulk and size < BULK_START_SIZE_BYTES else None]
-        return self._scratch[:BULK_START_SIZE_BYTES] if self._bulk else self._scratch
+            end = BULK_START_SIZE_BYTES if self._bulk and size < BULK_START_SIZE_BYTES else self._chunk_size
+            return self._scratch[size:end]
+        return self._scratch[: BULK_START_SIZE_BYTES if self._bulk else self._chunk_size]
 
     def buffer_updated(self, nbytes: int) -> None:
         frame = self._frame
         if frame is None:
             end = len(self._kept) + nbytes
+            if end >= CHUNK_SIZE_BYTES and _LENGTH.unpack_from(self._scratch, 0)[0] > SMALL_FRAME_SIZE_BYTES_MAX:
+                self._chunk_size = SCRATCH_SIZE_BYTES
+            else:
+                self._chunk_size = CHUNK_SIZE_BYTES
             position = self._process(self._scratch, end)
             if position < end:
                 self._keep(self._scratch, position, end)
@@ -135,7 +147,7 @@ class FrameReceiver(asyncio.BufferedProtocol, ABC):
         size = end - position
         if size >= FRAME_BUFFER_START_SIZE_BYTES:
             frame_size = _LENGTH.unpack_from(data, position)[0] + _LENGTH_SIZE
-            if frame_size > size and (frame_size > SCRATCH_SIZE_BYTES or size > SCRATCH_SIZE_BYTES // 4):
+            if frame_size > size and (frame_size > CHUNK_SIZE_BYTES or size > CHUNK_SIZE_BYTES // 4):
                 self._set_kept(b"")
                 self._start_frame(frame_size, data[position:end])
                 return

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from millstream.core.cluster.slices import Slices
 from millstream.core.config import EffectiveConfig, TopicConfigDefaults, effective_broker_config
 from millstream.core.log import LogConfig, TopicPartition
 from millstream.core.wire import KafkaError
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOGS_PER_STEP: Final = 64  # logs created or deleted in one job of the worker thread, between two passes of the loop
-TOPICS_PER_STEP: Final = 500  # topics compared in one pass of the loop: well under a millisecond
 
 
 class _Wanted(NamedTuple):
@@ -143,27 +143,27 @@ class MetadataApplier:
         removed: list[TopicPartition] = []
         wanted: list[_Wanted] = []
         reconfigured: list[TopicImage] = []
+        slices = Slices()
         if before is None or before.topics is not image.topics:
-            for count, (name, topic) in enumerate(list(old_topics.items())):
+            for name, topic in old_topics.items():
                 now = image.topics.get(name)
                 if now is None or now.topic_id != topic.topic_id:
                     removed.extend(TopicPartition(name, index) for index in range(len(topic.partitions)))
-                if count % TOPICS_PER_STEP == TOPICS_PER_STEP - 1:
-                    await asyncio.sleep(0)
-            for count, (name, topic) in enumerate(list(image.topics.items())):
+                await slices.pause()
+            for name, topic in image.topics.items():
                 old = old_topics.get(name)
                 if old is not topic:
-                    wanted.extend(self._changed_partitions(old, topic))
+                    for item in self._changed_partitions(old, topic):
+                        wanted.append(item)
+                        await slices.pause()
                     if old is not None and old.topic_id == topic.topic_id and old.configs != topic.configs:
                         reconfigured.append(topic)
-                if count % TOPICS_PER_STEP == TOPICS_PER_STEP - 1:
-                    await asyncio.sleep(0)
+                await slices.pause()
         await self._remove(removed, gone={tp.topic for tp in removed if tp.topic not in image.topics})
         await self._add(wanted, is_start=is_start)
-        for count, topic in enumerate(list(image.topics.values()) if reconfigure_all else reconfigured):
+        for topic in image.topics.values() if reconfigure_all else reconfigured:
             self._configure(topic)
-            if count % TOPICS_PER_STEP == TOPICS_PER_STEP - 1:
-                await asyncio.sleep(0)
+            await slices.pause()
         self._applied = image
         self._broker.partitions.handle_applied(image.version)
 
@@ -173,24 +173,25 @@ class MetadataApplier:
         self._broker_config = effective_broker_config(config, image.broker_configs)
         self._log_configs.clear()
 
-    def _changed_partitions(self, old: TopicImage | None, topic: TopicImage) -> list[_Wanted]:
+    def _changed_partitions(self, old: TopicImage | None, topic: TopicImage) -> Iterator[_Wanted]:
         """The partitions of `topic` held by this broker whose state differs from that in `old`."""
         node_id = self._broker.config.node_id
         states: Sequence[PartitionState] = old.partitions if old is not None and old.topic_id == topic.topic_id else ()
         config = self.log_config(topic.configs)
-        return [
-            _Wanted(TopicPartition(topic.name, index), topic.topic_id, state, config)
-            for index, state in enumerate(topic.partitions)
-            if node_id in state.replicas and (index >= len(states) or states[index] != state)
-        ]
+        for index, state in enumerate(topic.partitions):
+            if node_id in state.replicas and (index >= len(states) or states[index] != state):
+                yield _Wanted(TopicPartition(topic.name, index), topic.topic_id, state, config)
 
     async def _remove(self, removed: Sequence[TopicPartition], gone: set[str]) -> None:
         broker = self._broker
+        slices = Slices()
         for tp in removed:
             broker.partitions.remove(tp)
             self._failed.pop(tp, None)
+            await slices.pause()
         for topic in gone:
             broker.metrics.topic_deleted(topic)
+            await slices.pause()
         for start in range(0, len(removed), LOGS_PER_STEP):
             step = [tp for tp in removed[start : start + LOGS_PER_STEP] if tp in broker.logs.logs]
             if step:
@@ -221,12 +222,7 @@ class MetadataApplier:
     def _log(self, item: _Wanted) -> Log | None:
         """The partition's log; None where there is none, or one of an earlier topic of that name."""
         log = self._broker.logs.logs.get(item.tp)
-        if log is None or log.topic_id == item.topic_id:
-            return log
-        if log.topic_id is None:  # its partition.metadata was lost
-            log.topic_id = item.topic_id
-            return log
-        return None
+        return log if log is not None and log.topic_id == item.topic_id else None
 
     def _wanted(self, tp: TopicPartition, topic_id: bytes) -> _Wanted | None:
         """The partition as the applied image has it now."""

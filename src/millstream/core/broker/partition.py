@@ -64,6 +64,13 @@ class FetchWaiter(Protocol):
         """`size_bytes` more can be read from a partition it watches, or something else there changed (0)."""
 
 
+class UnansweredProducer(Protocol):
+    """Who sent batches with acks=0: nothing is answered, so only the end of the connection says that one was lost."""
+
+    def refuse(self, reason: str) -> None:
+        """End the connection, for this reason."""
+
+
 class Partition:
     """One replica of a topic partition on this broker; owned by the event loop.
 
@@ -97,6 +104,7 @@ class Partition:
         "state",
         "topic",
         "topic_id",
+        "unanswered",
     )
 
     def __init__(self, topic: str, index: int, topic_id: bytes, *, appends: Appends, metrics: TopicMetrics) -> None:
@@ -128,6 +136,9 @@ class Partition:
         self.fetch_waiters: dict[FetchWaiter, None] = {}
         # Called when offsets move: who waits to acknowledge appends.
         self._append_waiters: dict[Callable[[], None], None] = {}
+        # Whose connection ends if what it sent with acks=0 is not written, with the offset behind its newest batch
+        # here; gone once that is written.
+        self.unanswered: dict[UnansweredProducer, int] = {}
         # Batches being opened on worker threads, and those behind them; appended in this order.
         self._opening: deque[_Opening] = deque()
         # Appended since fetches were last told.
@@ -278,6 +289,8 @@ class Partition:
             return
         log = self.log
         end_offset = log.log_end_offset
+        if self.unanswered:
+            self.unanswered = {producer: end for producer, end in self.unanswered.items() if end > end_offset}
         if end_offset - log.flushed_offset >= log.config.flush_messages:
             self._flush_wanted = True
             self._maybe_flush()
@@ -362,15 +375,16 @@ class Partition:
         while self._opening and self._opening[0].is_open:
             opening = self._opening.popleft()
             self._appends.hold(-opening.size_bytes)
+            if opening.error is not None:
+                opening.delayed.fail(_as_kafka_error(opening.error, ErrorCode.UNKNOWN_SERVER_ERROR))
+                continue
+            assert opening.batch is not None, "opened into neither a batch nor an error"
             try:
-                if opening.error is not None:
-                    raise opening.error
                 log = self.check_leader()
-                assert opening.batch is not None, "opened into neither a batch nor an error"
                 header = read_header(opening.batch)
                 reservation = self._reserve(log, bytearray(opening.batch), header, opening.now_ms, False)
-            except (KafkaError, ValueError, MemoryError) as error:
-                opening.delayed.fail(error)
+            except (KafkaError, MemoryError) as error:
+                opening.delayed.fail(_as_kafka_error(error, ErrorCode.UNKNOWN_SERVER_ERROR))
             else:
                 opening.delayed.complete(reservation)
         self._appends.submit()
@@ -393,11 +407,15 @@ class Partition:
 
     def _fail_appends(self, error: BaseException) -> None:
         self.generation += 1
-        self.failure = error.code if isinstance(error, KafkaError) else ErrorCode.KAFKA_STORAGE_ERROR
+        failure = _as_kafka_error(error, ErrorCode.KAFKA_STORAGE_ERROR)
+        self.failure = failure.code
         while self._opening:
             opening = self._opening.popleft()
             self._appends.hold(-opening.size_bytes)
-            opening.delayed.fail(error)
+            opening.delayed.fail(failure)
+        unanswered, self.unanswered = self.unanswered, {}
+        for producer in unanswered:
+            producer.refuse(f"its acks=0 produce failed: {self.topic}-{self.index}: {error}")
         self._wake_appends()
 
     def _wake_fetches(self, size_bytes: int) -> None:
@@ -407,6 +425,10 @@ class Partition:
             except Exception:
                 # One consumer's trouble is not the producer's, in whose pass this runs.
                 logger.exception("%s-%d: a waiting fetch failed", self.topic, self.index)
+
+
+def _as_kafka_error(error: BaseException, code: ErrorCode) -> KafkaError:
+    return error if isinstance(error, KafkaError) else KafkaError(code, f"{type(error).__name__}: {error}")
 
 
 class _Opening:

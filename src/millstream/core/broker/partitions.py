@@ -135,5 +135,11 @@ class Partitions:
         """Wait until this broker serves the image of `version`: its logs created, deleted, reconfigured."""
         if self.applied_version < version:
             future: asyncio.Future[None] = self._broker.loop.create_future()
-            self._waiters.append((version, future))
-            await future
+            waiter = (version, future)
+            self._waiters.append(waiter)
+            try:
+                await future
+            except asyncio.CancelledError:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+                raise

@@ -57,5 +57,5 @@ class Periodic:
                 return
             try:
                 await self._work()
-            except Exception:
+            except Exception:  # whatever it was this time, the next time may do
                 logger.exception("%s failed; it is tried again in %.1f s", self._name, pause_s)

@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -32,7 +32,15 @@ from millstream.core.cluster.adoption import FOLDER_NAME, AdoptedMetadata, Adopt
 from millstream.core.cluster.embedded_store import FILE_NAME
 from millstream.core.cluster.operations import Operation
 from millstream.core.config import ConfigError, TopicConfigDefaults
-from millstream.core.log import LogConfig, LogDirectory, LogDirectoryError, LogManager, TopicPartition
+from millstream.core.log import (
+    LogConfig,
+    LogDirectory,
+    LogDirectoryError,
+    LogManager,
+    Owner,
+    TopicPartition,
+    Unowned,
+)
 from millstream.core.log.directory import read_meta_properties
 from millstream.core.wire import uuid_text
 
@@ -240,22 +248,26 @@ async def _load_logs(broker: Broker, metadata: ClusterMetadata, logs: LogManager
     defaults = TopicConfigDefaults(broker.config, image.broker_configs)
     configs: dict[str, LogConfig] = {}
 
-    def config_of(tp: TopicPartition, topic_id: bytes | None) -> LogConfig | None:
+    def owner_of(tp: TopicPartition, topic_id: bytes | None) -> Owner | Unowned:
+        if topic_id is not None and topic_id in image.deleted_topics and image.topic_by_id(topic_id) is None:
+            return Unowned.DELETED
         topic = image.topics.get(tp.topic)
         if topic is None or tp.partition >= len(topic.partitions):
-            return _log_config(defaults, UNKNOWN_TOPIC_CONFIGS) if adopt and topic_id is not None else None
-        if topic_id is not None and topic_id != topic.topic_id:
-            return None
+            if adopt and topic_id is not None:
+                return Owner(topic_id, _log_config(defaults, UNKNOWN_TOPIC_CONFIGS))
+            return Unowned.STRAY
+        if topic_id not in (None, topic.topic_id):
+            return Unowned.STRAY
         config = configs.get(tp.topic)
         if config is None:
             config = configs[tp.topic] = _log_config(defaults, topic.configs)
-        return config
+        return Owner(topic.topic_id, config)
 
-    await broker.loop.run_in_executor(broker.executor, logs.load, config_of)
+    await broker.loop.run_in_executor(broker.executor, logs.load, owner_of)
 
 
-def _log_config(defaults: TopicConfigDefaults, overrides: dict[str, str] | object) -> LogConfig:
-    effective = defaults.effective(overrides)  # type: ignore[arg-type]
+def _log_config(defaults: TopicConfigDefaults, overrides: Mapping[str, str]) -> LogConfig:
+    effective = defaults.effective(overrides)
     return LogConfig.from_topic({name: entry.value for name, entry in effective.items()})
 
 

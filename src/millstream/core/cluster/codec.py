@@ -60,8 +60,8 @@ def broker_from_text(text: str) -> BrokerImage:
 
 
 def operations_text(operations: Iterable[ops.Operation]) -> str:
-    """Return operations as text."""
-    return _encoder.encode([_operation_json(operation) for operation in operations])
+    """Return operations as text; made one by one, since a long call into JSON would hold the interpreter's lock."""
+    return f"[{','.join(_encoder.encode(_operation_json(operation)) for operation in operations)}]"
 
 
 def operations_from_text(text: str) -> tuple[ops.Operation, ...]:

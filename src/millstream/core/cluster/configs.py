@@ -212,7 +212,8 @@ def _list_changed(
         )
     text = settings.get(name)
     entries = _entries(key.render(key.default) or "" if text is None else text)
-    for entry in _entries(value):
+    # An empty value appends an empty entry, which the config then refuses or takes; so it is in Kafka.
+    for entry in _entries(value) if value else [""]:
         if operation is AlterOperation.SUBTRACT:
             entries = [kept for kept in entries if kept != entry]
         elif entry not in entries:

@@ -5,6 +5,7 @@
     broker         id, description
     broker_config  broker, name, value
     group_config   group_id, name, value
+    deleted_topic  number, id          the topics deleted last, at most DELETED_TOPICS_MAX
     change         version, token, operations        the last CHANGES_MAX commits
 
 A commit is one transaction of a few rows, however large the cluster is; nothing rewrites the whole state. The journal
@@ -23,7 +24,7 @@ from typing import Final, TypeVar
 
 from millstream.core.cluster import codec
 from millstream.core.cluster import operations as ops
-from millstream.core.cluster.image import ClusterImage
+from millstream.core.cluster.image import DELETED_TOPICS_MAX, ClusterImage
 from millstream.core.cluster.store import Change, ChangesGoneError, CommitResult, SessionLostError, StoreWriteError
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ _SCHEMA: Final = (
         "CREATE TABLE IF NOT EXISTS group_config"
         " (group_id TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (group_id, name)) WITHOUT ROWID"
     ),
+    "CREATE TABLE IF NOT EXISTS deleted_topic (number INTEGER PRIMARY KEY, id BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS change (version INTEGER PRIMARY KEY, token BLOB NOT NULL, operations TEXT)",
 )
 
@@ -147,6 +149,7 @@ class EmbeddedStore:
             group_configs: dict[str, dict[str, str]] = {}
             for group_id, name, value in connection.execute("SELECT group_id, name, value FROM group_config"):
                 group_configs.setdefault(group_id, {})[name] = value
+            deleted = [topic_id for (topic_id,) in connection.execute("SELECT id FROM deleted_topic ORDER BY number")]
         except sqlite3.Error as error:
             raise codec.CorruptMetadataError(f"{self._path}: {error}") from error
         finally:
@@ -160,6 +163,7 @@ class EmbeddedStore:
             broker_configs=broker_configs,
             group_configs=group_configs,
             next_producer_id=int(meta.get("next_producer_id", "0")),
+            deleted_topics=deleted,
         )
 
     def _commit(
@@ -239,6 +243,8 @@ def _apply(connection: sqlite3.Connection, operation: ops.Operation) -> None:
             )
         case ops.DeleteTopic(topic_id):
             connection.execute("DELETE FROM topic WHERE id = ?", (topic_id,))
+            number = connection.execute("INSERT INTO deleted_topic (id) VALUES (?)", (topic_id,)).lastrowid
+            connection.execute("DELETE FROM deleted_topic WHERE number <= ? - ?", (number, DELETED_TOPICS_MAX))
         case ops.AddPartitions(topic_id, _, partitions):
             _update_partitions(connection, topic_id, lambda states: (*states, *partitions))
         case ops.ChangePartitions(topic_id, changed):

@@ -27,6 +27,7 @@ from millstream.core.cluster.operations import (
 )
 
 NO_LEADER: Final = -1
+DELETED_TOPICS_MAX: Final = 10_000
 CLUSTER_DEFAULT: Final = ""
 """The name under which `broker_configs` keeps the configs that hold for every broker."""
 
@@ -88,6 +89,9 @@ class ClusterImage:
     # Configs of consumer groups by group id; a group need not exist to have some.
     group_configs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     next_producer_id: int = 0
+    # Ids of the topics deleted last, oldest first, at most DELETED_TOPICS_MAX: a folder of theirs that a crash has left
+    # is deleted by the next start, where a folder of an unknown topic is kept.
+    deleted_topics: Mapping[bytes, None] = field(default_factory=dict)
     # The name of each topic by its id, and by its name with '.' as '_' (two such names would be one metric).
     # Invariant: the first holds exactly the topics of `topics`, the second one topic of each metric name in it.
     _names_by_id: Mapping[bytes, str] = field(default_factory=dict, repr=False, compare=False)
@@ -105,6 +109,7 @@ class ClusterImage:
         broker_configs: Mapping[str, Mapping[str, str]] | None = None,
         group_configs: Mapping[str, Mapping[str, str]] | None = None,
         next_producer_id: int = 0,
+        deleted_topics: Iterable[bytes] = (),
     ) -> ClusterImage:
         """Return the image that holds these topics; the way a store builds it, all at once."""
         by_name = {topic.name: topic for topic in topics}
@@ -117,6 +122,7 @@ class ClusterImage:
             broker_configs=broker_configs or {},
             group_configs=group_configs or {},
             next_producer_id=next_producer_id,
+            deleted_topics=dict.fromkeys(deleted_topics),
             _names_by_id={topic.topic_id: name for name, topic in by_name.items()},
             _names_by_metric={metric_name(name): name for name in by_name},
         )
@@ -136,10 +142,14 @@ class ClusterImage:
 
     def apply(self, version: int, operations: Iterable[Operation]) -> ClusterImage:
         """Return the image after `operations`, at `version`. They must have been planned on this image."""
-        draft = _Draft(self)
+        draft = self.draft()
         for operation in operations:
             draft.apply(operation)
         return draft.image(version)
+
+    def draft(self) -> ImageDraft:
+        """Return what gathers operations for the next image, one by one; nobody sees them in this one."""
+        return ImageDraft(self)
 
 
 def metric_name(name: str) -> str:
@@ -147,7 +157,7 @@ def metric_name(name: str) -> str:
     return name.replace(".", "_")
 
 
-class _Draft:
+class ImageDraft:
     """An image being changed: each dictionary is copied when it is first touched."""
 
     def __init__(self, base: ClusterImage) -> None:
@@ -161,8 +171,10 @@ class _Draft:
         self._cluster_id = base.cluster_id
         self._controller_id = base.controller_id
         self._next_producer_id = base.next_producer_id
+        self._deleted_topics: dict[bytes, None] | None = None
 
     def image(self, version: int) -> ClusterImage:
+        """Return the image with all that was applied, at `version`; apply nothing after that."""
         base = self._base
         return ClusterImage(
             version=version,
@@ -173,11 +185,13 @@ class _Draft:
             broker_configs=base.broker_configs if self._broker_configs is None else self._broker_configs,
             group_configs=base.group_configs if self._group_configs is None else self._group_configs,
             next_producer_id=self._next_producer_id,
+            deleted_topics=base.deleted_topics if self._deleted_topics is None else self._deleted_topics,
             _names_by_id=base._names_by_id if self._names_by_id is None else self._names_by_id,
             _names_by_metric=base._names_by_metric if self._names_by_metric is None else self._names_by_metric,
         )
 
     def apply(self, operation: Operation) -> None:
+        """Make one change; it must have been planned on the base."""
         match operation:
             case CreateTopic(topic):
                 assert topic.name not in self.topics(), f"{topic.name} exists"
@@ -187,6 +201,10 @@ class _Draft:
             case DeleteTopic(topic_id):
                 name = self._by_id().pop(topic_id)
                 del self.topics()[name]
+                deleted = self.deleted_topics()
+                deleted[topic_id] = None
+                if len(deleted) > DELETED_TOPICS_MAX:
+                    del deleted[next(iter(deleted))]
                 metric = metric_name(name)
                 if self._by_metric()[metric] == name:
                     del self._by_metric()[metric]
@@ -232,6 +250,11 @@ class _Draft:
         if self._topics is None:
             self._topics = dict(self._base.topics)
         return self._topics
+
+    def deleted_topics(self) -> dict[bytes, None]:
+        if self._deleted_topics is None:
+            self._deleted_topics = dict(self._base.deleted_topics)
+        return self._deleted_topics
 
     def brokers(self) -> dict[int, BrokerImage]:
         if self._brokers is None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from millstream.core.cluster.image import ClusterImage
 from millstream.core.cluster.operations import AdvanceProducerIds, Operation
+from millstream.core.cluster.slices import Slices
 from millstream.core.cluster.store import (
     ChangesGoneError,
     CommitResult,
@@ -24,7 +25,7 @@ from millstream.core.cluster.store import (
 )
 from millstream.core.wire import ErrorCode, KafkaError
 
-Plan = Callable[[ClusterImage], Sequence[Operation]]
+Plan = Callable[[ClusterImage], Iterable[Operation]]
 Subscriber = Callable[[ClusterImage, ClusterImage], None]
 
 PLANS_PER_COMMIT_MAX: Final = 1000
@@ -96,9 +97,10 @@ class ClusterMetadata:
     async def commit(self, plan: Plan) -> ClusterImage:
         """Commit what `plan` returns for the current image; return the image that shows it.
 
-        `plan` is pure and may be called again after a conflict. What it raises is raised here and nothing is changed;
-        an empty plan changes nothing. Raises KafkaError KAFKA_STORAGE_ERROR if the store did not take it, and
-        REQUEST_TIMED_OUT if nobody can say whether it did.
+        `plan` is pure and may be called again after a conflict; a long one is a generator, and others run between its
+        operations. What it raises is raised here and nothing is changed; an empty plan changes nothing. Raises
+        KafkaError KAFKA_STORAGE_ERROR if the store did not take it, and REQUEST_TIMED_OUT if nobody can say whether it
+        did.
         """
         waiter = _Waiter(plan, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
@@ -110,7 +112,7 @@ class ClusterMetadata:
         """Return a block of producer ids that no broker has had before; after a crash its rest is never used."""
         first_id = -1
 
-        def plan(image: ClusterImage) -> Sequence[Operation]:
+        def plan(image: ClusterImage) -> Iterable[Operation]:
             nonlocal first_id
             first_id = image.next_producer_id
             if first_id > PRODUCER_ID_MAX - size:
@@ -135,7 +137,7 @@ class ClusterMetadata:
     async def _commit_batch(self, batch: list[_Waiter]) -> None:
         for _ in range(ATTEMPTS_MAX):
             base = self._image
-            planned, operations, batch = _plan(base, batch)
+            planned, operations, batch = await _plan(base, batch)
             if not operations:
                 return _complete(batch, base)
             token = self._random_bytes(16)
@@ -197,16 +199,25 @@ class ClusterMetadata:
                 _log.exception("a subscriber of the metadata failed at version %d", image.version)
 
 
-def _plan(base: ClusterImage, batch: list[_Waiter]) -> tuple[ClusterImage, list[Operation], list[_Waiter]]:
-    # Each plan sees what the plans before it make; one that raises leaves nothing and fails alone.
+async def _plan(base: ClusterImage, batch: list[_Waiter]) -> tuple[ClusterImage, list[Operation], list[_Waiter]]:
+    # Each plan sees what the plans before it make; one that raises leaves nothing and fails alone. The image cannot
+    # move in the pauses: only the committer moves it, and that is who waits here.
     image = base
     operations: list[Operation] = []
     planned: list[_Waiter] = []
+    slices = Slices()
     for waiter in batch:
+        own: list[Operation] = []
         try:
-            own = waiter.plan(image)
+            for operation in waiter.plan(image):
+                own.append(operation)
+                await slices.pause()
             if own:
-                image = image.apply(base.version + 1, own)
+                draft = image.draft()
+                for operation in own:
+                    draft.apply(operation)
+                    await slices.pause()
+                image = draft.image(base.version + 1)
         except Exception as error:  # noqa: BLE001 - it goes to the one who made the plan
             _fail([waiter], error)
             continue

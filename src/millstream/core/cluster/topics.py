@@ -123,8 +123,7 @@ def plan_create_partitions(
     _refuse_too_many(added)
     if assignments is None:
         replication_factor = len(topic.partitions[0].replicas)
-        placed = [_place(image, index, replication_factor) for index in range(existing, count)]
-        return [AddPartitions(topic.topic_id, existing, placed)]
+        return [AddPartitions(topic.topic_id, existing, _place(image, existing, added, replication_factor))]
     if len(assignments) != added:
         raise KafkaError(
             ErrorCode.INVALID_REPLICA_ASSIGNMENT,
@@ -136,11 +135,10 @@ def plan_create_partitions(
 
 
 def _topic_configs(configs: Mapping[str, str | None]) -> dict[str, str]:
-    settings: dict[str, str] = {}
-    for name, text in configs.items():
-        if text is None:
-            raise KafkaError(ErrorCode.INVALID_CONFIG, f"Null value not supported for topic configs: {name}")
-        settings[name] = text
+    settings = {name: text for name, text in configs.items() if text is not None}
+    if len(settings) < len(configs):
+        nulls = ",".join(name for name in configs if name not in settings)
+        raise KafkaError(ErrorCode.INVALID_CONFIG, f"Null value not supported for topic configs: {nulls}")
     try:
         validate_topic_configs(settings)
     except ConfigError as error:
@@ -210,10 +208,11 @@ def _placed(
     count = defaults.num_partitions if num_partitions == DEFAULT else num_partitions
     factor = defaults.replication_factor if replication_factor == DEFAULT else replication_factor
     _refuse_too_many(count)
-    return tuple(_place(image, index, factor) for index in range(count))
+    return _place(image, 0, count, factor)
 
 
-def _place(image: ClusterImage, index: int, replication_factor: int) -> PartitionState:
+def _place(image: ClusterImage, first_index: int, count: int, replication_factor: int) -> tuple[PartitionState, ...]:
+    """Spread partitions over the brokers, round and round; equal ones share their state."""
     brokers = sorted(image.brokers)
     if replication_factor > len(brokers):
         raise KafkaError(
@@ -221,7 +220,12 @@ def _place(image: ClusterImage, index: int, replication_factor: int) -> Partitio
             f"Unable to replicate the partition {replication_factor} time(s): The target replication factor of "
             f"{replication_factor} cannot be reached because only {len(brokers)} broker(s) are registered.",
         )
-    return _new_partition(tuple(brokers[(index + step) % len(brokers)] for step in range(replication_factor)))
+    round_size = len(brokers)
+    states = [
+        _new_partition(tuple(brokers[(start + step) % round_size] for step in range(replication_factor)))
+        for start in range(round_size)
+    ]
+    return tuple(states[index % round_size] for index in range(first_index, first_index + count))
 
 
 def _new_partition(replicas: tuple[int, ...]) -> PartitionState:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from enum import Enum, IntEnum
 from typing import Final, NamedTuple
 
@@ -21,8 +22,10 @@ ConfigValue = bool | int | float | str | list[str] | None
 INT_MAX: Final = 2**31 - 1
 LONG_MAX: Final = 2**63 - 1
 
-_INTEGER: Final = re.compile(r"[+-]?[0-9]+\Z")
-_DOUBLE: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
+# What Java's parsers take: digits of any script, a type suffix, hexadecimal. Not its NaN, which is inside every limit.
+_INTEGER: Final = re.compile(r"[+-]?\d+\Z")
+_DOUBLE: Final = re.compile(r"([+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|Infinity))[dDfF]?\Z")
+_HEX_DOUBLE: Final = re.compile(r"([+-]?0[xX][0-9a-fA-F]*\.?[0-9a-fA-F]*[pP][+-]?[0-9]+)[dDfF]?\Z")
 _LIST_SEPARATOR: Final = re.compile(r"\s*,\s*")
 
 
@@ -71,10 +74,13 @@ class Importance(Enum):
 
 
 class Validator(NamedTuple):
-    """A limit on parsed values: `check` returns what is wrong, or None; `text` describes what is allowed."""
+    """A limit on parsed values; `text` describes what is allowed.
+
+    `check` returns None, or what is wrong: the value and the reason, or a sentence in which {name} is the config's.
+    """
 
     text: str
-    check: Callable[[ConfigValue], tuple[object, str] | None]
+    check: Callable[[ConfigValue], tuple[object, str] | str | None]
 
 
 def at_least(minimum: int) -> Validator:
@@ -120,8 +126,10 @@ def one_of(*names: str) -> Validator:
 def list_of(*names: str) -> Validator:
     """Accept lists of these strings; an empty list is one."""
 
-    def check(value: ConfigValue) -> tuple[object, str] | None:
+    def check(value: ConfigValue) -> tuple[object, str] | str | None:
         assert isinstance(value, list), value
+        if "" in value:
+            return "Configuration '{name}' values must not be empty."
         for entry in value:
             if entry not in names:
                 return entry, f"String must be one of: {', '.join(names)}"
@@ -156,11 +164,11 @@ def accepted_by(parse: Callable[[str], object], form: str) -> Validator:
     return Validator(form, check)
 
 
-def only(allowed: ConfigValue, reason: str) -> Validator:
+def only(allowed: ConfigValue, sentence: str) -> Validator:
     """Accept one value alone: the feature that another value would switch on does not exist here."""
 
-    def check(value: ConfigValue) -> tuple[object, str] | None:
-        return None if value == allowed else (value, reason)
+    def check(value: ConfigValue) -> str | None:
+        return None if value == allowed else sentence
 
     return Validator(f"[{_java_text(allowed)}]", check)
 
@@ -206,7 +214,12 @@ class ConfigKey(NamedTuple):
 
     def check(self, value: ConfigValue) -> None:
         """Raise ConfigError if the parsed `value` is outside the limits."""
-        if self.validator is not None and value is not None and (problem := self.validator.check(value)) is not None:
+        if self.validator is None or value is None:
+            return
+        problem = self.validator.check(value)
+        if isinstance(problem, str):
+            raise ConfigError(problem.format(name=self.name), name=self.name)
+        if problem is not None:
             raise invalid_value(self.name, *problem)
 
     def render(self, value: ConfigValue) -> str | None:
@@ -267,13 +280,22 @@ def _parse(name: str, text: str, kind: ConfigType) -> ConfigValue:
                     return number
             raise invalid_value(name, text, f"Not a number of type {kind.name}")
         case ConfigType.DOUBLE:
-            if not _DOUBLE.match(trimmed):
-                raise invalid_value(name, text, "Not a number of type DOUBLE")
-            return float(trimmed)
+            if decimal := _DOUBLE.match(trimmed):
+                return float(decimal[1])
+            if hexadecimal := _HEX_DOUBLE.match(trimmed):
+                return _from_hex(name, text, hexadecimal[1])
+            raise invalid_value(name, text, "Not a number of type DOUBLE")
         case ConfigType.LIST:
             return _LIST_SEPARATOR.split(trimmed) if trimmed else []
         case ConfigType.STRING | ConfigType.CLASS | ConfigType.PASSWORD:
             return trimmed
+
+
+def _from_hex(name: str, text: str, digits: str) -> float:
+    try:
+        return float.fromhex(digits)
+    except (ValueError, OverflowError) as error:
+        raise invalid_value(name, text, "Not a number of type DOUBLE") from error
 
 
 def _java_text(value: object) -> str:
@@ -287,11 +309,12 @@ def _java_text(value: object) -> str:
 
 
 def _java_double(value: float) -> str:
-    # Java writes 1.7976931348623157E308 where Python writes 1.7976931348623157e+308.
+    # Java writes 1.7976931348623157E308 where Python writes 1.7976931348623157e+308, and does so from 1.0E7 on.
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
-    text = repr(value)
-    if "e" in text:
-        mantissa, exponent = text.split("e")
-        return f"{mantissa if '.' in mantissa else mantissa + '.0'}E{int(exponent)}"
-    return text
+    if value == 0 or 1e-3 <= abs(value) < 1e7:
+        return repr(value)
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    assert isinstance(exponent, int), value
+    fraction = "".join(map(str, digits[1:])) or "0"
+    return f"{'-' if sign else ''}{digits[0]}.{fraction}E{exponent + len(digits) - 1}"

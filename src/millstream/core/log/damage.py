@@ -6,12 +6,14 @@ another replica or a backup may have what it held.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from millstream.core.log.files import FileSystem
 from millstream.core.records import HEADER_SIZE, check_batches, find_batch, new_rows
 
 SEARCH_BYTES: Final = 16 << 20  # a batch behind damage is found by search when it is at most half as large
+RANGES_PER_SEGMENT_MAX: Final = 256
 
 
 class CorruptRange(NamedTuple):
@@ -22,6 +24,30 @@ class CorruptRange(NamedTuple):
     end_position: int
     first_offset: int
     next_offset: int
+
+
+def merge_ranges(ranges: Iterable[CorruptRange]) -> list[CorruptRange]:
+    """Return the ranges in order, those that touch as one, and at most RANGES_PER_SEGMENT_MAX of a segment.
+
+    The last one of a segment with more covers all the rest, valid batches between them included.
+    """
+    merged: list[CorruptRange] = []
+    count = 0
+    for each in sorted(ranges):
+        last = merged[-1] if merged else None
+        if last is None or last.segment_base_offset != each.segment_base_offset:
+            merged.append(each)
+            count = 1
+        elif each.position <= last.end_position or count == RANGES_PER_SEGMENT_MAX:
+            merged[-1] = last._replace(
+                end_position=max(last.end_position, each.end_position),
+                first_offset=min(last.first_offset, each.first_offset),
+                next_offset=max(last.next_offset, each.next_offset),
+            )
+        else:
+            merged.append(each)
+            count += 1
+    return merged
 
 
 def read_fully(files: FileSystem, fd: int, target: memoryview, position: int) -> memoryview:

@@ -7,7 +7,8 @@
     <topic>-<partition>/    the logs
 
 **Writing.** `submit` writes inline on the event loop where that is one append to an open file and the disk has been
-fast of late (the mean of recent writes is below INLINE_LATENCY_US), else on the directory's writer thread, in order.
+fast of late (the mean of recent writes is below INLINE_LATENCY_US), else on the directory's writer thread, in order;
+submits of a log whose write has not begun there share that write.
 `submit_flush` syncs on the flusher thread; requests that wait for the same log share one sync (group commit).
 
 States: ONLINE -> OFFLINE (an I/O error; for good, until a restart). `read_only_reason` is the free-disk watermark's
@@ -23,13 +24,12 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from millstream.core.log.checkpoints import CLEANER_OFFSET, LOG_START_OFFSET, RECOVERY_POINT
 from millstream.core.log.errors import (
     SHORTAGE_ERRNOS,
     InconsistentDirectoryError,
@@ -37,6 +37,7 @@ from millstream.core.log.errors import (
     LogLockedError,
 )
 from millstream.core.log.files import FileSystem
+from millstream.core.log.offset_checkpoints import OffsetCheckpoints
 from millstream.core.wire import uuid_from_text, uuid_text
 
 if TYPE_CHECKING:
@@ -50,6 +51,18 @@ INLINE_LATENCY_US: Final = 1000
 OnOffset: TypeAlias = Callable[[int | None, LogDirectoryError | None], object]
 
 _logger = logging.getLogger(__name__)
+
+
+class _QueuedWrite:
+    """A write for the writer thread: of everything that the log has reserved, in this generation, when it begins."""
+
+    __slots__ = ("callbacks", "generation", "log")
+
+    def __init__(self, log: Log, generation: int, on_written: OnOffset) -> None:
+        self.log = log
+        self.generation = generation
+        # Of all submits that it answers. No more are added once it has begun.
+        self.callbacks = [on_written]
 
 
 class LogDirectory:
@@ -79,10 +92,7 @@ class LogDirectory:
         self.was_clean = False
         self.broker_epoch = -1
         self.high_watermarks: dict[TopicPartition, int] = {}
-        # What each checkpoint file holds now, so that an unchanged one is not written again.
-        self.written_checkpoints: dict[str, bytes] = {}
-        # Partitions for which a checkpoint on disk says more than 0, by the checkpoint's name.
-        self._checkpointed: dict[str, frozenset[TopicPartition]] = {}
+        self.checkpoints = OffsetCheckpoints(self.files, self.path)
         # Mean duration of recent writes; above INLINE_LATENCY_US they go to the writer thread until they are fast
         # again.
         self.write_latency_us = 0.0
@@ -90,6 +100,9 @@ class LogDirectory:
         self._state_lock = threading.Lock()
         # Logs with a write on the writer thread, and how many; further writes queue behind it.
         self._writing: dict[Log, int] = {}
+        # Of each such log the last write, where it has not begun: what is submitted meanwhile goes with it. Guarded by
+        # _state_lock.
+        self._queued_writes: dict[Log, _QueuedWrite] = {}
         self._writer = _Worker(f"log-writer {self.path}")
         self._flusher = _Worker(f"log-flusher {self.path}")
         # Who waits for a sync of a log that has not begun yet.
@@ -97,15 +110,6 @@ class LogDirectory:
 
     def __repr__(self) -> str:
         return f"<LogDirectory {self.path} {'offline' if self.offline_reason else 'online'}>"
-
-    def has_checkpointed(self, topic_partition: TopicPartition) -> bool:
-        """Whether a recovery point or a start offset of that partition, there or not, is on disk and not simply 0."""
-        return any(topic_partition in each for each in self._checkpointed.values())
-
-    def note_checkpoint(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Note what the recovery-point, log-start or cleaner checkpoint on disk says now."""
-        if name in (RECOVERY_POINT, LOG_START_OFFSET, CLEANER_OFFSET):
-            self._checkpointed[name] = frozenset(each for each, offset in offsets.items() if offset > 0)
 
     def open(self, cluster_id: str, node_id: int) -> None:
         """Make the directory where it is missing, lock it, and check or write its identity. Blocks.
@@ -168,9 +172,15 @@ class LogDirectory:
             self._note_latency(time.perf_counter_ns() - started)
             on_written(offset, None)
             return True
-        self._writing[log] = self._writing.get(log, 0) + 1
         generation = log.generation
-        self._writer.put(lambda: self._write_on_thread(log, generation, on_written))
+        with self._state_lock:
+            queued = self._queued_writes.get(log)
+            if queued is not None and queued.generation == generation:
+                queued.callbacks.append(on_written)
+                return False
+            write = self._queued_writes[log] = _QueuedWrite(log, generation, on_written)
+        self._writing[log] = self._writing.get(log, 0) + 1
+        self._writer.put(lambda: self._write_on_thread(write))
         return False
 
     def submit_flush(self, log: Log, on_flushed: OnOffset) -> None:
@@ -233,28 +243,35 @@ class LogDirectory:
     def _note_latency(self, duration_ns: int) -> None:
         self.write_latency_us += (duration_ns / 1000 - self.write_latency_us) / 8
 
-    def _write_on_thread(self, log: Log, generation: int, on_written: OnOffset) -> None:
+    def _write_on_thread(self, write: _QueuedWrite) -> None:
+        log = write.log
+        with self._state_lock:
+            # What is submitted from here on may miss this write, and queues another.
+            if self._queued_writes.get(log) is write:
+                del self._queued_writes[log]
         started = time.perf_counter_ns()
         offset: int | None = None
         failure: LogDirectoryError | None = None
         try:
-            offset = log.write_reserved(generation)
+            offset = log.write_reserved(write.generation)
         except LogDirectoryError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  whatever it is, who waits must be told
             failure = log.failure = self._broke(error, f"writing {log.path}")
-        self._call(self._written, log, time.perf_counter_ns() - started, offset, failure, on_written)
+        self._call(self._written, write, time.perf_counter_ns() - started, offset, failure)
 
     def _written(
-        self, log: Log, duration_ns: int, offset: int | None, failure: LogDirectoryError | None, on_written: OnOffset
+        self, write: _QueuedWrite, duration_ns: int, offset: int | None, failure: LogDirectoryError | None
     ) -> None:
+        log = write.log
         count = self._writing.pop(log, 1)
         if count > 1:
             self._writing[log] = count - 1
         self._note_latency(duration_ns)
         if failure is not None and log.failure is failure:
             log.forget_reserved()
-        on_written(offset, failure)
+        for on_written in write.callbacks:
+            on_written(offset, failure)
 
     def _flush_on_thread(self, log: Log) -> None:
         with self._state_lock:
@@ -265,7 +282,7 @@ class LogDirectory:
             offset = log.flush()
         except LogDirectoryError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  whatever it is, who waits must be told
             failure = self._broke(error, f"syncing {log.path}")
         for on_flushed in waiters:
             self._call(on_flushed, offset, failure)
@@ -352,5 +369,5 @@ class _Worker:
         while (work := self._queue.get()) is not None:
             try:
                 work()
-            except Exception:
+            except Exception:  # the thread must live on for what is queued behind
                 _logger.exception("%s: unexpected failure", self._name)

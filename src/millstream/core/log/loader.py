@@ -129,7 +129,7 @@ class LogLoader:
         log.leader_epochs.truncate_from_end(log.log_end_offset)
         log.leader_epochs.truncate_from_start(log.log_start_offset)
         if log.leader_epochs.changed:
-            log.write_leader_epochs()
+            log.write_leader_epochs_if_possible()
         log.flushed_offset = min(recovery_point or 0, log.log_end_offset)
         log.first_dirty_offset = self._first_dirty_offsets.get(topic_partition)
         log.segments.active.activate()
@@ -167,8 +167,7 @@ class LogLoader:
             if segment.base_offset in bases and found.index_is_doubtful(segment.base_offset):
                 self._buffers = self._buffers or ScanBuffers()
                 scan = rebuild_segment_indexes(self._files, segment, log.config.index_interval_bytes, self._buffers)
-                for each in scan.damage:
-                    log.reader.add_corrupt_range(each)
+                log.reader.add_corrupt_ranges(scan.damage)
                 log.mark_unsynced([segment])
 
     def _segment(self, path: str, base_offset: int, found: _Found) -> Segment:

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from millstream.core.log import checkpoints, retention, timestamps, transactions, truncation
+from millstream.core.log import retention, timestamps, transactions, truncation
 from millstream.core.log.errors import OffsetOutOfRangeError
 from millstream.core.log.log_appends import LogAppends
 from millstream.core.log.log_reader import LogRead
@@ -34,6 +34,7 @@ from millstream.core.log.segment import (
 )
 
 if TYPE_CHECKING:
+    from millstream.core.log.file_region import ReadBuffer
     from millstream.core.log.retention import DeletedSegment
     from millstream.core.log.timestamps import TimestampOffset
     from millstream.core.log.transaction_index import AbortedTransaction
@@ -70,9 +71,7 @@ class Log(LogAppends):
             if folder_changed:
                 files.sync_directory(self.path)
             if created:
-                if self.topic_id is not None:
-                    metadata = checkpoints.encode_partition_metadata(self.topic_id)
-                    files.write_atomically(f"{self.path}/{checkpoints.PARTITION_METADATA}", metadata)
+                self.write_partition_metadata()
                 files.sync_directory(self.directory.path)
         except OSError as error:
             raise self.failed(error, f"syncing {self.path}", always_offline=True) from error
@@ -96,6 +95,8 @@ class Log(LogAppends):
                 files.fdatasync(opened.log_fd)
                 return
             files.fsync(opened.log_fd)
+            if segment.index_is_lost:
+                return
             files.fsync(opened.index_fd())
             files.fsync(opened.time_index_fd())
         except FileNotFoundError:
@@ -112,15 +113,15 @@ class Log(LogAppends):
         end_offset: int | None = None,
         at_least_one: bool = True,
         wait: bool = True,
-        buffer: bytearray | memoryview | None = None,
+        buffer: ReadBuffer | None = None,
     ) -> LogRead:
         """Read whole, CRC-checked batches from the one that holds `offset` on, at most `size_bytes_max` bytes of them.
 
         Only batches that end before `end_offset` (default: what is written). With `at_least_one` the first batch is
-        given even where it alone is larger. With `buffer` the bytes are read into it, and the result is a view of it,
-        where the first batch fits. `wait` false never waits for the disk and raises BlockingIOError instead: come
-        again on a thread. Raises OffsetOutOfRangeError, CorruptBatchError (whose next_offset steps over),
-        LogDirectoryError.
+        given even where it alone is larger. With `buffer` the data is good until the next read into it; where it is
+        large the result has a `region`, which stays. `wait` false never waits for the disk and raises BlockingIOError
+        instead: come again on a thread. Raises OffsetOutOfRangeError, CorruptBatchError (whose next_offset steps
+        over), LogDirectoryError.
         """
         log_end_offset = self.log_end_offset
         if not self.log_start_offset <= offset <= log_end_offset:
@@ -243,7 +244,7 @@ class Log(LogAppends):
             if active.is_active and active.size_bytes and active.max_timestamp != UNKNOWN_TIMESTAMP:
                 assert active.time_index is not None, f"{active.stem} is active"
                 if not active.is_prepared:
-                    active.prepare_append()
+                    self.prepare(active)
                 active.time_index.maybe_append(active.max_timestamp, active.max_timestamp_offset)
                 active.store_tails()
                 if self.log_end_offset > self.flushed_offset:
@@ -259,9 +260,15 @@ class Log(LogAppends):
             segment.close()
 
     def store_index_tails(self) -> None:
-        """Write index entries that wait in memory, so that an idle log holds none. Blocks for small writes."""
+        """Write index entries that wait in memory, so that an idle log holds none, and indexes that found no room.
+
+        Blocks for small writes.
+        """
         with self.lock, self.storage_errors("writing the indexes of"):
             if self.retired is None:
+                for segment in self.segments:
+                    if segment.index_is_lost:
+                        self.rebuild_index(segment)
                 self.segments.active.store_tails()
 
     def rename(self, path: str, why: str) -> None:

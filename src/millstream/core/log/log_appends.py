@@ -6,6 +6,7 @@ can go wrong while writing is taken back as a whole too (`forget_reserved`).
 
 from __future__ import annotations
 
+import errno
 from typing import Final, NamedTuple
 
 from millstream.core.log import transactions
@@ -21,6 +22,8 @@ from millstream.core.wire import ErrorCode, KafkaError
 
 # Linux takes at most this many buffers in one call (IOV_MAX).
 BUFFERS_MAX: Final = 1024
+# On a full disk the indexes of an active segment are tried again as often as this: each time it is read whole.
+INDEX_RETRY_MS: Final = 1000
 
 
 class Reservation(NamedTuple):
@@ -146,11 +149,12 @@ class LogAppends(LogState):
             if not items:
                 return self.log_end_offset
             try:
+                if self.recovery_point_is_ahead:
+                    self.directory.checkpoints.follow_truncations()
+                    self.recovery_point_is_ahead = False
                 segment = self.segments.active
                 if not segment.is_prepared:
-                    self.load_max_timestamp(segment)
-                    segment.prepare_append()
-                    self._limit()
+                    self.prepare(segment)
                 size = sum([len(item.data) for item in items])
                 timestamp = max([item.timestamp for item in items])
                 if self._roll_due(segment.size_bytes + size, items[-1].last_offset + 1, timestamp):
@@ -161,7 +165,7 @@ class LogAppends(LogState):
                 self.failure = self.failed(error, f"appending to {self.path}")
                 raise self.failure from error
             if self.leader_epochs.changed:
-                self._write_leader_epochs_if_possible()
+                self.write_leader_epochs_if_possible()
             return self.log_end_offset
 
     def roll(self) -> None:
@@ -199,6 +203,18 @@ class LogAppends(LogState):
     def _released(self) -> bool:
         self.lock.release()
         return True
+
+    def prepare(self, segment: Segment) -> None:
+        """Learn what appending to the active segment needs to know, its indexes included. Blocks."""
+        if segment.index_is_lost:
+            if self._last_now_ms >= self._index_due_ms:
+                self._index_due_ms = self._last_now_ms + INDEX_RETRY_MS
+                self.rebuild_index(segment)
+            if segment.index_is_lost:
+                raise OSError(errno.ENOSPC, "there is no room for its index")
+        self.load_max_timestamp(segment)
+        segment.prepare_append()
+        self._limit()
 
     def _limit(self) -> RollLimits:
         limits = roll_limits(
@@ -311,7 +327,8 @@ class LogAppends(LogState):
         self.segments.add(new)
         new.files()
 
-    def _write_leader_epochs_if_possible(self) -> None:
+    def write_leader_epochs_if_possible(self) -> None:
+        """Write the changed leader epochs, with the next write if the disk has no room now. Blocks."""
         # The batches are in the log and say it too, so a shortage may leave the checkpoint for the next write.
         try:
             self.write_leader_epochs()

@@ -54,6 +54,7 @@ class LogState:
 
     __slots__ = (
         "__weakref__",
+        "_index_due_ms",
         "_inline_limits",
         "_last_now_ms",
         "_markers",
@@ -79,6 +80,7 @@ class LogState:
         "log_start_offset",
         "path",
         "producers",
+        "recovery_point_is_ahead",
         "reserved_end_offset",
         "retired",
         "segments",
@@ -128,12 +130,22 @@ class LogState:
         # Whether it is being copied to another log directory: its sealed segments stay as they are meanwhile, so the
         # cleaner leaves it alone.
         self.is_moving = False
+        # Whether the one on disk may lie behind it, since the log was cut: then it is lowered before the next append.
+        self.recovery_point_is_ahead = False
         # Grows when reservations were dropped: a write that was submitted for an older one must fail.
         self.generation = 0
         # Why writing failed, until the loop has dropped the reservations (forget_reserved).
         self.failure: LogDirectoryError | None = None
         self.cache = cache
-        self._reader = LogReader(str(topic_partition), segments, cache, lambda: self.log_end_offset, self.rebuild_index)
+        self._reader = LogReader(
+            str(topic_partition),
+            segments,
+            cache,
+            lambda: self.log_end_offset,
+            self.rebuild_index,
+            self.find_damage,
+            self.failed,
+        )
         # Reserved and not yet written, in offset order. The loop appends, the writer pops.
         self._pending: deque[PendingBatch] = deque()
         # Bytes ever reserved (counted by the loop) and ever written or dropped (by the writer).
@@ -144,6 +156,8 @@ class LogState:
         # Transaction markers reserved; writing one opens the transaction index, so it is not done on the loop.
         self._markers = 0
         self._last_now_ms = segments.active.created_ms
+        # When indexes that found no room are tried again.
+        self._index_due_ms = 0
         # What the active segment can take; worked out by LogAppends.
         self.forbid_inline()
         # Offset of the newest producer snapshot on disk.
@@ -151,7 +165,7 @@ class LogState:
         # Sealed segments whose files are not synced yet, and whether names in the folder are not.
         self.unsynced: tuple[Segment, ...] = ()
         self.folder_changed = False
-        # Whether the folder itself is new: its name and its topic id are made durable with the first flush.
+        # Whether the folder itself is new: its name and its topic id are made durable with the next flush.
         self.created = False
         # Why nothing is written any more: the log was closed, or its folder is going. Set once, under the lock. What
         # fails afterwards says nothing about the disk.
@@ -238,6 +252,26 @@ class LogState:
             self.cache.files.write_synced(path, encode_snapshot(self.producers.entries()))
             self.snapshot_offset = offset
 
+    def assign_topic_id(self, topic_id: bytes) -> None:
+        """Take the id that the metadata knows, and write `partition.metadata`, which was lost. Blocks.
+
+        Where the disk has no room it is written with the first flush that follows.
+        """
+        self.topic_id = topic_id
+        try:
+            self.write_partition_metadata()
+        except OSError as error:
+            self.created = True
+            failure = self.failed(error, f"writing {self.path}/{checkpoints.PARTITION_METADATA}")
+            if not failure.shortage:
+                raise failure from error
+
+    def write_partition_metadata(self) -> None:
+        """Write the topic's id into the folder. Blocks."""
+        if self.topic_id is not None:
+            metadata = checkpoints.encode_partition_metadata(self.topic_id)
+            self.cache.files.write_atomically(f"{self.path}/{checkpoints.PARTITION_METADATA}", metadata)
+
     def load_max_timestamp(self, segment: Segment) -> None:
         """Learn a segment's largest timestamp; where its time index cannot be right, it is made again. Blocks."""
         if segment.max_timestamp != UNKNOWN_TIMESTAMP:
@@ -253,10 +287,36 @@ class LogState:
         with self.lock:
             if segment.replaced:
                 raise SegmentReplacedError(segment.stem)
-            segment_scan.rebuild_segment_indexes(self.cache.files, segment, self.config.index_interval_bytes)
+            scan = segment_scan.rebuild_segment_indexes(self.cache.files, segment, self.config.index_interval_bytes)
+            self.reader.add_corrupt_ranges(scan.damage)
             self.forbid_inline()
             if not segment.is_active:
                 self.mark_unsynced([segment])
+
+    def find_damage(self, segment: Segment) -> None:
+        """Note what of a segment must not be served. Blocks for reading all of it, but not those who append."""
+        with self.lock:
+            generation, size_bytes = self.generation, segment.size_bytes
+            following = self.segments.after(segment)
+            end_offset = self.log_end_offset if following is None else following.base_offset
+        scan = segment_scan.scan_segment(
+            self.cache.files,
+            segment.stem,
+            segment.base_offset,
+            index_interval_bytes=self.config.index_interval_bytes,
+            buffers=segment_scan.ScanBuffers(),
+            size_bytes=size_bytes,
+            next_base_offset=end_offset,
+        )
+        found = scan.damage
+        if scan.valid_bytes < size_bytes:
+            tail = CorruptRange(
+                segment.base_offset, scan.valid_bytes, size_bytes, scan.next_offset, max(scan.next_offset, end_offset)
+            )
+            found = [*found, tail]
+        with self.lock:
+            if generation == self.generation and segment in self.segments.items:  # else it may have been cut meanwhile
+                self.reader.add_corrupt_ranges(found)
 
     def write_leader_epochs(self) -> None:
         """Write `leader-epoch-checkpoint`. Blocks; holds the lock."""

@@ -1,9 +1,8 @@
 """All logs of a broker, over its log directories: loaded at the start, created, deleted, checkpointed, closed.
 
-**Start.** For each directory: lock and identity, the clean-shutdown mark (read, then removed at once, so that a crash
-while loading counts as unclean), the checkpoints, then every partition's folder, several at a time. A directory that
-fails goes offline and its partitions with it; the others load on. Folders ending in `-delete` are unlinked in the
-background, a second copy of a partition and a folder that no metadata knows become `-stray` and are kept.
+**Start.** Each directory is locked, then its partitions' folders are opened, several at a time (`directory_start`). A
+directory that fails goes offline and its partitions with it; the others load on. A second copy of a partition becomes
+`-stray`.
 
 **Stop.** Every log is closed (indexes, snapshot, sync), the checkpoints are written, and last the clean-shutdown mark.
 
@@ -14,8 +13,6 @@ the event loop at any time.
 from __future__ import annotations
 
 import asyncio
-import errno
-import heapq
 import logging
 import threading
 import time
@@ -27,7 +24,9 @@ from typing import Final
 from millstream.core.log import checkpoints
 from millstream.core.log.config import LogConfig
 from millstream.core.log.directory import LogDirectory
-from millstream.core.log.errors import CorruptCheckpointError, LogDirectoryError
+from millstream.core.log.directory_start import DirectoryStart, Owner, OwnerOf
+from millstream.core.log.doomed_files import DoomedFiles
+from millstream.core.log.errors import LogDirectoryError
 from millstream.core.log.files import FileSystem
 from millstream.core.log.leader_epochs import LeaderEpochs
 from millstream.core.log.loader import LogLoader
@@ -37,26 +36,15 @@ from millstream.core.log.producer_state import EXPIRATION_MS, PRODUCER_COUNT_MAX
 from millstream.core.log.retention import DeletedSegment
 from millstream.core.log.segment import Segment
 from millstream.core.log.segments import Segments
-from millstream.core.log.topic_partition import DELETE_SUFFIX, FUTURE_SUFFIX, STRAY_SUFFIX, TopicPartition
+from millstream.core.log.topic_partition import DELETE_SUFFIX, STRAY_SUFFIX, TopicPartition
 from millstream.core.wire import ErrorCode, KafkaError
 
 RECOVERY_THREADS_PER_DIRECTORY: Final = 2
-UNLINK_AGAIN_MS: Final = 1000
-
-# The config of a partition's log, given its name and topic id; None where the metadata doesn't know it (it is stray).
-ConfigOf = Callable[[TopicPartition, bytes | None], LogConfig | None]
-
-# Kafka's own metadata log, in a directory that is adopted: read by `cluster.adoption`, and left alone here.
-_CLUSTER_METADATA: Final = TopicPartition("__cluster_metadata", 0)
 
 _logger = logging.getLogger(__name__)
 
-
-def _always(config: LogConfig) -> ConfigOf:
-    def config_of(topic_partition: TopicPartition, topic_id: bytes | None) -> LogConfig | None:  # noqa: ARG001
-        return config
-
-    return config_of
+# A folder to be opened: by whom, and what is in it.
+_Load = tuple[LogLoader, DirectoryStart, TopicPartition, str]
 
 
 class LogManager:
@@ -85,11 +73,16 @@ class LogManager:
         self._producer_expiration_ms = producer_expiration_ms
         self._now_ms = now_ms
         self._lock = threading.Lock()
-        # One writes checkpoints at a time, and writes what it looked at. Taken inside of _lock, never around it.
-        self._checkpoint_lock = threading.Lock()
-        # Renamed files and folders that wait for their time, by when it comes.
-        self._doomed: list[tuple[int, int, tuple[str, ...]]] = []
-        self._doomed_count = 0
+        self._doomed = DoomedFiles(self._files)
+        self._starts = [
+            DirectoryStart(
+                directory,
+                self.cache,
+                doom=lambda path: self._doomed.add(0, (path,)),
+                producer_count_max=producer_count_max,
+            )
+            for directory in self.directories
+        ]
         for directory in self.directories:
             directory.loop = directory.loop or loop
 
@@ -97,7 +90,7 @@ class LogManager:
 
     def load(
         self,
-        config_of: ConfigOf | LogConfig,
+        owner_of: OwnerOf | LogConfig,
         *,
         cluster_id: str = "",
         node_id: int = 1,
@@ -105,91 +98,49 @@ class LogManager:
     ) -> dict[TopicPartition, Log]:
         """Open every directory and every log in it; return `logs`. `on_progress(done, total)` counts partitions.
 
-        Raises LogLockedError and InconsistentDirectoryError, which the operator must settle, and LogDirectoryError
-        where no directory works at all.
+        With a LogConfig every folder is taken for a log of that config. Raises LogLockedError and
+        InconsistentDirectoryError, which the operator must settle, and LogDirectoryError where no directory works.
         """
-        if isinstance(config_of, LogConfig):
-            config_of = _always(config_of)
+        if isinstance(owner_of, LogConfig):
+            owner_of = _always(owner_of)
         for directory in self.directories:
             with suppress(LogDirectoryError):  # said and marked already; the others serve on
                 if not directory.is_open:
                     directory.open(cluster_id, node_id)
-        loads: list[tuple[LogLoader, TopicPartition, str, LogDirectory]] = []
-        for directory in self.online_directories():
-            try:
-                loads.extend(self._plan_directory(directory))
-            except OSError as error:
-                directory.failed(error, f"reading {directory.path}", always_offline=True)
+        loads: list[_Load] = []
+        now_ms = self._now_ms()
+        for start in self._starts:
+            if start.directory.offline_reason is None:
+                try:
+                    folders = start.plan()
+                except OSError as error:
+                    start.directory.failed(error, f"reading {start.directory.path}", always_offline=True)
+                    continue
+                loaders = [start.loader(now_ms) for _ in range(max(self._threads, 1))]
+                loads.extend((loaders[at % len(loaders)], start, *folder) for at, folder in enumerate(folders))
         if not self.online_directories():
             raise LogDirectoryError(
                 "no log directory works: " + "; ".join(str(d.offline_reason) for d in self.directories)
             )
-        self._load_all(loads, config_of, on_progress)
+        self._load_all(loads, owner_of, on_progress)
         return self.logs
 
-    def _plan_directory(self, directory: LogDirectory) -> list[tuple[LogLoader, TopicPartition, str, LogDirectory]]:
-        mark = f"{directory.path}/{checkpoints.CLEAN_SHUTDOWN}"
-        directory.was_clean = self._files.exists(mark)
-        if directory.was_clean:
-            directory.broker_epoch = checkpoints.decode_clean_shutdown(self._files.read_bytes(mark))
-            self._files.unlink(mark)
-            self._files.sync_directory(directory.path)
-        recovery_points = self._read_offsets(directory, checkpoints.RECOVERY_POINT)
-        log_start_offsets = self._read_offsets(directory, checkpoints.LOG_START_OFFSET)
-        directory.note_checkpoint(checkpoints.RECOVERY_POINT, recovery_points)
-        directory.note_checkpoint(checkpoints.LOG_START_OFFSET, log_start_offsets)
-        directory.high_watermarks = self._read_offsets(directory, checkpoints.REPLICATION_OFFSET)
-        first_dirty_offsets = self._read_offsets(directory, checkpoints.CLEANER_OFFSET)
-        directory.note_checkpoint(checkpoints.CLEANER_OFFSET, first_dirty_offsets)
-        folders = []
-        for name, is_folder in self._files.list_names(directory.path):
-            if not is_folder or name.endswith((STRAY_SUFFIX, FUTURE_SUFFIX)):
-                continue
-            path = f"{directory.path}/{name}"
-            if name.endswith(DELETE_SUFFIX):
-                self._doom(0, (path,))
-            elif (topic_partition := TopicPartition.from_folder(name)) not in (None, _CLUSTER_METADATA):
-                folders.append((topic_partition, path))
-        if not directory.was_clean and folders:
-            _logger.warning(
-                "%s was not closed in good order: %d partitions are recovered", directory.path, len(folders)
-            )
-        now_ms = self._now_ms()
-        loaders = [
-            LogLoader(
-                directory,
-                self.cache,
-                now_ms=now_ms,
-                clean=directory.was_clean,
-                recovery_points=recovery_points,
-                log_start_offsets=log_start_offsets,
-                first_dirty_offsets=first_dirty_offsets,
-                producer_count_max=self._producer_count_max,
-            )
-            for _ in range(max(self._threads, 1))
-        ]
-        return [
-            (loaders[index % len(loaders)], topic_partition, path, directory)
-            for index, (topic_partition, path) in enumerate(sorted(folders))
-        ]
-
     def _load_all(
-        self,
-        loads: list[tuple[LogLoader, TopicPartition, str, LogDirectory]],
-        config_of: ConfigOf,
-        on_progress: Callable[[int, int], None] | None,
+        self, loads: Sequence[_Load], owner_of: OwnerOf, on_progress: Callable[[int, int], None] | None
     ) -> None:
         # One loader is one thread's: its buffers are used again from log to log.
-        by_loader: dict[LogLoader, list[tuple[TopicPartition, str, LogDirectory]]] = {}
-        for loader, topic_partition, path, directory in loads:
-            by_loader.setdefault(loader, []).append((topic_partition, path, directory))
+        by_loader: dict[LogLoader, list[_Load]] = {}
+        for load in loads:
+            by_loader.setdefault(load[0], []).append(load)
         done = 0
 
-        def load_some(loader: LogLoader, work: list[tuple[TopicPartition, str, LogDirectory]]) -> None:
+        def load_some(work: Sequence[_Load]) -> None:
             nonlocal done
-            for topic_partition, path, directory in work:
-                if directory.offline_reason is None:
-                    self._load_one(loader, topic_partition, path, directory, config_of)
+            for loader, start, topic_partition, path in work:
+                if start.directory.offline_reason is None:
+                    log = start.load(loader, topic_partition, path, owner_of)
+                    if log is not None:
+                        self._add_loaded(start, log)
                 with self._lock:
                     done += 1
                     count = done
@@ -198,51 +149,18 @@ class LogManager:
 
         if by_loader:
             with ThreadPoolExecutor(len(by_loader), thread_name_prefix="log-recovery") as pool:
-                for future in [pool.submit(load_some, loader, work) for loader, work in by_loader.items()]:
+                for future in [pool.submit(load_some, work) for work in by_loader.values()]:
                     future.result()
 
-    def _load_one(
-        self,
-        loader: LogLoader,
-        topic_partition: TopicPartition,
-        path: str,
-        directory: LogDirectory,
-        config_of: ConfigOf,
-    ) -> None:
-        try:
-            topic_id = loader.topic_id(path)
-            config = config_of(topic_partition, topic_id)
-            if config is None:
-                self._set_aside(path, topic_partition, "no metadata knows it")
-                return
-            log = loader.load(topic_partition, path, config)
-        except LogDirectoryError:
-            return  # said and marked already
-        except OSError as error:
-            directory.failed(error, f"loading {path}", always_offline=True)
-            return
+    def _add_loaded(self, start: DirectoryStart, log: Log) -> None:
         with self._lock:
-            if topic_partition in self.logs:
-                other = self.logs[topic_partition]
-                log.release()
-                self._set_aside(path, topic_partition, f"the partition is also in {other.path}")
-                return
-            self.logs[topic_partition] = log
-
-    def _set_aside(self, path: str, topic_partition: TopicPartition, why: str) -> None:
-        folder = topic_partition.folder_with_suffix(STRAY_SUFFIX)
-        _logger.error("%s: %s; it is kept as %s and not served", path, why, folder)
-        self._files.rename(path, f"{path.rpartition('/')[0]}/{folder}")
-
-    def _read_offsets(self, directory: LogDirectory, name: str) -> dict[TopicPartition, int]:
-        path = f"{directory.path}/{name}"
-        if not self._files.exists(path):
-            return {}
-        try:
-            return checkpoints.decode_offsets(self._files.read_bytes(path))
-        except CorruptCheckpointError as error:
-            _logger.warning("%s: %s; it is taken as empty, so logs are recovered from further back", path, error)
-            return {}
+            other = self.logs.setdefault(log.topic_partition, log)
+        if other is not log:
+            log.release()
+            try:
+                start.set_aside(log.path, log.topic_partition, f"the partition is also in {other.path}")
+            except OSError as error:
+                start.directory.failed(error, f"renaming {log.path}")
 
     # While running.
 
@@ -266,50 +184,73 @@ class LogManager:
         with self._lock:
             existing = self.logs.get(topic_partition)
             if existing is not None:
-                if existing.topic_id in (None, topic_id):
+                if existing.topic_id is None:
+                    existing.assign_topic_id(topic_id)
+                if existing.topic_id == topic_id:
                     return existing
                 self._drop_leftover(existing)
-            directory = directory or self._emptiest_directory()
-            if directory.has_checkpointed(topic_partition):
-                # What was checkpointed for an earlier topic of that name must not outlive it: after a crash the old log
-                # start would be taken for the new log's, and everything before it as deleted.
-                self.checkpoint()
-            path = f"{directory.path}/{topic_partition}"
-            try:
-                if self._files.exists(path):
-                    # Its topic was deleted, and a full disk or a crash kept the folder from being renamed.
-                    stray = f"{directory.path}/{topic_partition.folder_with_suffix(STRAY_SUFFIX)}"
-                    _logger.error("%s belongs to no topic; it is kept as %s", path, stray)
-                    self._files.rename(path, stray)
-                self._files.make_directory(path)
-                metadata = checkpoints.encode_partition_metadata(topic_id)
-                # Not synced: the metadata store knows the topic's id, and an empty log has nothing to lose. The first
-                # flush syncs the folder.
-                self._files.write_unsynced(f"{path}/{checkpoints.PARTITION_METADATA}", metadata)
-                segment = Segment(self.cache, path, 0, created_ms=self._now_ms())
-                segment.create()
-                epochs = checkpoints.encode_leader_epochs([])
-                self._files.write_unsynced(f"{path}/{checkpoints.LEADER_EPOCH}", epochs)
-            except OSError as error:
-                raise directory.failed(error, f"creating {path}") from error
-            log = Log(
-                directory,
-                self.cache,
-                topic_partition,
-                path,
-                config,
-                Segments([segment]),
-                topic_id=topic_id,
-                log_start_offset=0,
-                log_end_offset=0,
-                flushed_offset=0,
-                leader_epochs=LeaderEpochs(),
-                producers=ProducerState(count_max=self._producer_count_max),
-                snapshot_offset=0,
-            )
-            log.folder_changed = log.created = True
+            log = self._open_found(topic_partition, Owner(topic_id, config))
+            if log is None:
+                log = self._create(topic_partition, topic_id, config, directory or self._emptiest_directory())
             self.logs[topic_partition] = log
             return log
+
+    def _open_found(self, topic_partition: TopicPartition, owner: Owner) -> Log | None:
+        # A folder of that name is no log of ours: it could not be opened at the start, or its topic was deleted and
+        # a shortage or a crash kept it from being renamed.
+        for start in self._starts:
+            directory = start.directory
+            path = f"{directory.path}/{topic_partition}"
+            if directory.offline_reason is not None or not self._files.exists(path):
+                continue
+            loader = start.loader(self._now_ms())
+            try:
+                if topic_partition in start.unloaded and loader.topic_id(path) in (None, owner.topic_id):
+                    return start.open(loader, topic_partition, path, owner)
+                start.set_aside(path, topic_partition, "it belongs to no topic")
+                start.unloaded.discard(topic_partition)
+            except OSError as error:
+                raise directory.failed(error, f"opening {path}") from error
+        return None
+
+    def _create(
+        self, topic_partition: TopicPartition, topic_id: bytes, config: LogConfig, directory: LogDirectory
+    ) -> Log:
+        if directory.checkpoints.outlives(topic_partition):
+            # What was checkpointed for an earlier topic of that name must not outlive it: after a crash the old log
+            # start would be taken for the new log's, and everything before it as deleted.
+            self.checkpoint()
+        directory.high_watermarks.pop(topic_partition, None)
+        path = f"{directory.path}/{topic_partition}"
+        try:
+            self._files.make_directory(path)
+            metadata = checkpoints.encode_partition_metadata(topic_id)
+            # Not synced: the metadata store knows the topic's id, and an empty log has nothing to lose. The first
+            # flush syncs the folder.
+            self._files.write_unsynced(f"{path}/{checkpoints.PARTITION_METADATA}", metadata)
+            segment = Segment(self.cache, path, 0, created_ms=self._now_ms())
+            segment.create()
+            epochs = checkpoints.encode_leader_epochs([])
+            self._files.write_unsynced(f"{path}/{checkpoints.LEADER_EPOCH}", epochs)
+        except OSError as error:
+            raise directory.failed(error, f"creating {path}") from error
+        log = Log(
+            directory,
+            self.cache,
+            topic_partition,
+            path,
+            config,
+            Segments([segment]),
+            topic_id=topic_id,
+            log_start_offset=0,
+            log_end_offset=0,
+            flushed_offset=0,
+            leader_epochs=LeaderEpochs(),
+            producers=ProducerState(count_max=self._producer_count_max),
+            snapshot_offset=0,
+        )
+        log.folder_changed = log.created = True
+        return log
 
     def delete_log(self, topic_partition: TopicPartition) -> None:
         """Take the partition away: its folder is renamed to `-delete` now and unlinked by `unlink_doomed` later."""
@@ -319,7 +260,7 @@ class LogManager:
             path = f"{log.directory.path}/{topic_partition.folder_with_suffix(DELETE_SUFFIX)}"
             log.release()
             log.rename(path, "the partition is deleted")
-            self._doom(self._now_ms() + log.config.file_delete_delay_ms, (path,))
+            self._doomed.add(self._now_ms() + log.config.file_delete_delay_ms, (path,))
 
     def delete_old_segments(self, now_ms: int, high_watermarks: Mapping[TopicPartition, int]) -> int:
         """Apply retention to every log that the mapping gives a high watermark; return the bytes that will be freed."""
@@ -338,28 +279,14 @@ class LogManager:
     def doom(self, deleted: Iterable[DeletedSegment]) -> None:
         """Take over the files that `Log.delete_old_segments` returned, for unlinking."""
         for each in deleted:
-            self._doom(each.due_ms, each.paths)
+            self._doomed.add(each.due_ms, each.paths)
 
     def unlink_doomed(self, now_ms: int | None = None) -> int:
         """Unlink renamed files and folders whose time has come; return how many. May block for long."""
-        now_ms = self._now_ms() if now_ms is None else now_ms
-        count = 0
-        while True:
-            with self._lock:
-                if not self._doomed or self._doomed[0][0] > now_ms:
-                    return count
-                _, _, paths = heapq.heappop(self._doomed)
-            for path in paths:
-                count += 1
-                try:
-                    self._unlink(path)
-                except FileNotFoundError:
-                    continue  # its folder went first
-                except OSError as error:
-                    if error.errno == errno.ENOTEMPTY:  # somebody ended a file in it just now
-                        self._doom(now_ms + UNLINK_AGAIN_MS, (path,))
-                    else:
-                        self._directory_of(path).failed(error, f"deleting {path}")
+        return self._doomed.unlink_due(
+            self._now_ms() if now_ms is None else now_ms,
+            lambda error, path: self._directory_of(path).failed(error, f"deleting {path}"),
+        )
 
     def expire_producers(self, now_ms: int) -> int:
         """Forget producers that have not written for producer.id.expiration.ms; return how many."""
@@ -396,20 +323,18 @@ class LogManager:
         self._checkpoint(checkpoints.REPLICATION_OFFSET, lambda log: high_watermarks.get(log.topic_partition))
 
     def _checkpoint(self, name: str, offset_of: Callable[[Log], int | None]) -> None:
-        with self._checkpoint_lock:
-            offsets: dict[LogDirectory, dict[TopicPartition, int]] = {each: {} for each in self.online_directories()}
-            for topic_partition, log in list(self.logs.items()):
-                offset = offset_of(log)
-                if offset is not None and log.directory in offsets:
-                    offsets[log.directory][topic_partition] = offset
-            for directory, of_directory in offsets.items():
-                data = checkpoints.encode_offsets(of_directory)
-                if directory.written_checkpoints.get(name) == data:
-                    continue
+        logs: dict[LogDirectory, list[Log]] = {directory: [] for directory in self.directories}
+        for log in list(self.logs.values()):
+            logs[log.directory].append(log)
+        for start in self._starts:
+            directory = start.directory
+            if directory.offline_reason is not None:
+                continue
+            with directory.checkpoints.lock:
+                found = [(each, directory.checkpoints.on_disk(name, each)) for each in start.unloaded]
+                found += [(log.topic_partition, offset_of(log)) for log in logs[directory]]
                 try:
-                    self._files.write_atomically(f"{directory.path}/{name}", data)
-                    directory.written_checkpoints[name] = data
-                    directory.note_checkpoint(name, of_directory)
+                    directory.checkpoints.write(name, {each: offset for each, offset in found if offset is not None})
                 except OSError as error:
                     directory.failed(error, f"writing {directory.path}/{name}")
 
@@ -468,24 +393,6 @@ class LogManager:
 
     # Helpers.
 
-    def _doom(self, due_ms: int, paths: tuple[str, ...]) -> None:
-        with self._lock:
-            self._doomed_count += 1
-            heapq.heappush(self._doomed, (due_ms, self._doomed_count, paths))
-
-    def _unlink(self, path: str) -> None:
-        try:
-            entries = self._files.list_names(path)
-        except NotADirectoryError:
-            self._files.unlink(path)
-            return
-        for name, is_folder in entries:
-            if is_folder:
-                self._unlink(f"{path}/{name}")
-            else:
-                self._files.unlink(f"{path}/{name}")
-        self._files.remove_directory(path)
-
     def _directory_of(self, path: str) -> LogDirectory:
         return next(directory for directory in self.directories if path.startswith(directory.path + "/"))
 
@@ -515,3 +422,10 @@ class LogManager:
     @staticmethod
     def _files_of(directories: Sequence[LogDirectory]) -> FileSystem:
         return directories[0].files if directories else FileSystem()
+
+
+def _always(config: LogConfig) -> OwnerOf:
+    def owner_of(_topic_partition: TopicPartition, topic_id: bytes | None) -> Owner:
+        return Owner(topic_id, config)
+
+    return owner_of

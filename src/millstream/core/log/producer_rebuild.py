@@ -44,10 +44,23 @@ class ProducerRebuild:
         self._now_ms = now_ms
         # Transactions that ended, aborted, in the segment at hand.
         self.aborted: list[AbortedTransaction] = []
+        # What was known before it.
+        self._entries_before = producers.entries()
+        self._epochs_before = leader_epochs.entries
 
     def begin_segment(self) -> None:
         """The batches that follow are those of the next segment."""
         self.aborted = []
+        self._entries_before = self._producers.entries()
+        self._epochs_before = self._leader_epochs.entries
+
+    def restart_segment(self) -> None:
+        """Forget the batches of this segment: they come again."""
+        self.aborted = []
+        self._producers.load(self._entries_before)
+        self._leader_epochs.clear()
+        for entry in self._epochs_before:
+            self._leader_epochs.assign(*entry)
 
     def on_rows(self, rows: array[int], count: int, data: memoryview) -> None:
         """Take `count` rows of batches in `data`."""

@@ -69,8 +69,10 @@ def rebuild(
             segment.base_offset,
             index_interval_bytes=log.config.index_interval_bytes,
             buffers=buffers,
-            on_rows=producers.on_rows,
             next_base_offset=scanned[index + 1].base_offset if sealed else None,
+            has_gaps=log.config.compacted,
+            on_rows=producers.on_rows,
+            on_restart=producers.restart_segment,
             on_progress=on_progress,
         )
         scans.append(scan)
@@ -91,8 +93,7 @@ def rebuild(
             "%s: %d bytes behind offset %d are no whole batch: a write was torn; cut off",
             log.path, plan.truncated_bytes, plan.log_end_offset,
         )  # fmt: skip
-    for damage in plan.corrupt_ranges:
-        log.reader.add_corrupt_range(damage)
+    log.reader.add_corrupt_ranges(plan.corrupt_ranges)
     log.segments.replace(kept)
     log.reader.forget_positions()
     log.log_end_offset = max(plan.log_end_offset, log.segments.active.base_offset)
@@ -146,12 +147,13 @@ def _write_derived(
     files: FileSystem, segment: Segment, scan: SegmentScan, producers: ProducerRebuild, *, sealed: bool
 ) -> None:
     segment.close()
-    segment.index_bytes, segment.time_index_bytes = write_indexes(files, segment.stem, scan, sealed=sealed)
+    write_indexes(files, segment, scan, sealed=sealed)
     segment.max_timestamp = scan.max_timestamp
     segment.max_timestamp_offset = scan.max_timestamp_offset if scan.batches else segment.base_offset
     segment.first_timestamp = scan.first_timestamp if scan.batches else UNKNOWN_TIMESTAMP
     segment.bytes_since_index = scan.bytes_since_index
     data = b"".join(aborted.encode() for aborted in producers.aborted)
-    if data or segment.transaction_bytes:
-        files.write_synced(segment.stem + TRANSACTION_INDEX_SUFFIX, data)
+    path = segment.stem + TRANSACTION_INDEX_SUFFIX
+    if (data or segment.transaction_bytes) and not (files.exists(path) and files.read_bytes(path) == data):
+        files.write_synced(path, data)
     segment.transaction_bytes = len(data)

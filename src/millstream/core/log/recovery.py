@@ -6,7 +6,7 @@ on (or from the newest usable snapshot of the producers' state, where that is ol
 - What follows the last valid batch of the whole log is a torn tail: it is cut off, and segments without any valid batch
   behind it are dropped, but for an empty one that continues the log (it had just been rolled).
 - Damage with a valid batch anywhere behind it is no torn tail: it stays, is reported and not served, and nothing is
-  dropped.
+  dropped. Nor is a whole batch whose base offset lies, wherever it stands: no torn write looks like that.
 - Checkpoints bound nothing: a recovery point or a log start behind the log's end is stale or torn itself.
 """
 
@@ -61,7 +61,7 @@ def first_offset_to_scan(
 def plan_recovery(scans: Sequence[SegmentScan]) -> RecoveryPlan:
     """Decide over the scanned end of a log, segments in order; see the module's text."""
     assert scans, "a log has a segment"
-    last = max((index for index, scan in enumerate(scans) if scan.batches), default=0)
+    last = max((index for index, scan in enumerate(scans) if scan.batches or scan.damage), default=0)
     plan = RecoveryPlan([], scans[last].next_offset)
     for index, scan in enumerate(scans):
         plan.corrupt_ranges.extend(scan.damage)

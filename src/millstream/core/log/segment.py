@@ -60,6 +60,7 @@ class Segment:
         "created_ms",
         "first_timestamp",
         "index_bytes",
+        "index_is_lost",
         "max_timestamp",
         "max_timestamp_offset",
         "modified_ms",
@@ -82,6 +83,8 @@ class Segment:
         self.index_bytes = 0
         self.time_index_bytes = 0
         self.transaction_bytes = 0
+        # Whether there was no room to write the indexes: they are empty, and it is tried again before they are needed.
+        self.index_is_lost = False
         # Largest timestamp and the last offset of its batch. UNKNOWN_TIMESTAMP until read from the time index.
         self.max_timestamp = NO_TIMESTAMP
         self.max_timestamp_offset = base_offset
@@ -155,6 +158,7 @@ class Segment:
         """Whether appending needs no read first."""
         return (
             self.time_index is not None
+            and not self.index_is_lost
             and self.time_index.last_timestamp != UNKNOWN_TIMESTAMP
             and self.max_timestamp != UNKNOWN_TIMESTAMP
         )

@@ -82,6 +82,8 @@ def _moved(log: Log) -> None:
     log.flushed_offset = min(log.flushed_offset, log.log_end_offset)
     if log.first_dirty_offset is not None:
         log.first_dirty_offset = min(log.first_dirty_offset, log.log_end_offset)
+    log.recovery_point_is_ahead = True
+    log.directory.checkpoints.note_truncation(log.topic_partition, log.flushed_offset)
     log.log_start_offset = min(log.log_start_offset, log.log_end_offset)
     if log.leader_epochs.changed:
         log.write_leader_epochs()
@@ -90,26 +92,31 @@ def _moved(log: Log) -> None:
 
 
 def _position_of(log: Log, segment: Segment, offset: int) -> int:
-    # Where the first batch that holds an offset at or behind `offset` begins.
+    # Where the first batch that holds an offset at or behind `offset` begins. Damage is looked for first: a batch whose
+    # offset lies would have what lies before `offset` cut off with it.
+    log.find_damage(segment)
+    ranges = [each for each in log.corrupt_ranges if each.segment_base_offset == segment.base_offset]
     position = segment.position_before(offset, wait=True)
     rows = new_rows(1024)
     opened, files = segment.files(), log.cache.files
     fd = opened.log_fd
     while position < segment.size_bytes:
-        data = files.pread(fd, min(4 << 20, segment.size_bytes - position), position)
+        damage = next((each for each in ranges if each.position <= position < each.end_position), None)
+        if damage is not None:
+            if damage.next_offset > offset:
+                return damage.position
+            position = damage.end_position
+            continue
+        end = min((each.position for each in ranges if each.position > position), default=segment.size_bytes)
+        data = files.pread(fd, min(4 << 20, end - position), position)
         count, stopped, _ = check_batches(data, 0, len(data), segment.base_offset, rows, False)
-        if not count and len(data) < announced_size(memoryview(data)) <= segment.size_bytes - position:
+        if not count and len(data) < announced_size(memoryview(data)) <= end - position:
             data = files.pread(fd, announced_size(memoryview(data)), position)
             count, stopped, _ = check_batches(data, 0, len(data), segment.base_offset, rows, False)
         for row in range(0, count * ROW_WIDTH, ROW_WIDTH):
             if rows[row + ROW_LAST_OFFSET] >= offset:
                 return position + rows[row + ROW_POSITION]
         if not count:
-            ranges = [each for each in log.corrupt_ranges if each.segment_base_offset == segment.base_offset]
-            behind = [each for each in ranges if each.position == position and each.next_offset <= offset]
-            if behind:
-                position = behind[0].end_position
-                continue
             return position
         position += stopped
     return segment.size_bytes

@@ -36,6 +36,7 @@ from millstream.core.wire.header import (
     parse_request_header,
     parse_response_header,
 )
+from millstream.core.wire.long_list import ListEncoder
 from millstream.core.wire.runtime import Buffer, unsigned_varint, varint_bytes
 from millstream.core.wire.uuids import uuid_from_text, uuid_text
 
@@ -49,6 +50,7 @@ __all__ = [
     "Encoder",
     "ErrorCode",
     "KafkaError",
+    "ListEncoder",
     "Message",
     "PartsEncoder",
     "RequestHeader",

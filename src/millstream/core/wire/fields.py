@@ -176,7 +176,7 @@ class Message:
 
     __slots__ = ()
     __wire__: ClassVar[Declaration]
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # equal by value and mutable: Python's own way to say unhashable
 
     def __eq__(self, other: object) -> bool:
         if other.__class__ is not self.__class__:

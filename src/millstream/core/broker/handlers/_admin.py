@@ -1,17 +1,23 @@
-"""What the administrative handlers share: errors as fields of an answer, duplicates, waiting for what was committed."""
+"""What the administrative handlers share: errors as fields of an answer, duplicates, commits that are waited for."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from millstream.core.broker.context import Operation, RequestContext, ResourceType
+from millstream.core.cluster import ClusterImage
+from millstream.core.cluster.metadata import Plan
+from millstream.core.cluster.slices import Slices
 from millstream.core.wire import ErrorCode, KafkaError
 
 if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
+
+logger = logging.getLogger(__name__)
 
 # Kafka's own sentences, where clients and operators search for them.
 AUTHORIZATION_FAILED: Final = "Authorization failed."
@@ -19,11 +25,11 @@ CLUSTER_AUTHORIZATION_FAILED: Final = "Cluster authorization failed."
 DUPLICATE_TOPIC: Final = "Duplicate topic name."
 UNKNOWN_TOPIC: Final = "This server does not host this topic-partition."
 UNKNOWN_TOPIC_ID: Final = "This server does not host this topic ID."
-TIMED_OUT: Final = "The request timed out: the change is committed, and this broker has not applied it yet."
+TIMED_OUT: Final = "The request timed out: the change may be made yet; look before you ask again."
 
 PARTITIONS_PER_REQUEST_MAX: Final = 10_000  # partitions that one request may create, as in Kafka
 
-_CLUSTER_OPERATIONS: Final = (
+CLUSTER_OPERATIONS: Final = (
     Operation.CREATE,
     Operation.ALTER,
     Operation.DESCRIBE,
@@ -61,14 +67,36 @@ def may(context: RequestContext, operation: Operation, topic: str) -> bool:
 
 def cluster_operations(context: RequestContext) -> int:
     """The operations on the cluster that the one who asks may do, as the protocol's bit field."""
-    return sum(1 << operation for operation in _CLUSTER_OPERATIONS if context.permits_cluster(operation))
+    return sum(1 << operation for operation in CLUSTER_OPERATIONS if context.permits_cluster(operation))
 
 
-async def wait_applied(broker: Broker, version: int, timeout_ms: int) -> bool:
-    """Wait until this broker serves the image of `version`; False where that takes longer than the client waits."""
+async def commit_applied(broker: Broker, plan: Plan, timeout_ms: int) -> bool:
+    """Commit a plan and wait until this broker serves what it made; False where that outlasts the client's patience.
+
+    What the client does not wait for is done all the same. Raises what the commit raises: KafkaError.
+    """
+    deadline = broker.loop.time() + max(timeout_ms, 0) / 1000
+    commit = broker.loop.create_task(broker.metadata.commit(plan))
+    done, _ = await asyncio.wait([commit], timeout=deadline - broker.loop.time())
+    if not done:
+        commit.add_done_callback(_note_late)
+        return False
+    version = commit.result().version
     try:
-        async with asyncio.timeout(max(timeout_ms, 0) / 1000):
+        async with asyncio.timeout_at(deadline):
             await broker.partitions.applied(version)
     except TimeoutError:
         return broker.partitions.applied_version >= version
     return True
+
+
+def _note_late(commit: asyncio.Task[ClusterImage]) -> None:
+    if not commit.cancelled() and (error := commit.exception()) is not None:
+        logger.warning("a change of the metadata, whose client no longer waits, failed: %s", error)
+
+
+async def walk(plan: Iterable[object]) -> None:
+    """Run through a plan that is only to be validated, as long as it may be."""
+    slices = Slices()
+    for _ in plan:
+        await slices.pause()

@@ -8,11 +8,12 @@ are no metadata and last until the broker ends.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from millstream.core.broker.context import Operation, RequestContext
-from millstream.core.broker.handlers._admin import NO_FAULT, Fault, may, wait_applied
+from millstream.core.broker.delayed import Delayed
+from millstream.core.broker.handlers._admin import NO_FAULT, TIMED_OUT, Fault, commit_applied, may, walk
 from millstream.core.broker.handlers._groups import permits_group
 from millstream.core.broker.log_levels import check_log_level, set_log_level
 from millstream.core.cluster import ClusterImage
@@ -30,6 +31,8 @@ from millstream.core.wire import ErrorCode, KafkaError
 if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
 
+R = TypeVar("R")
+
 APPLY_TIMEOUT_MS: Final = 30_000  # these requests carry no time limit of their own
 
 
@@ -42,10 +45,27 @@ class ResourceChanges(NamedTuple):
     replaces_all: bool
 
 
-async def alter_resources(
+def alter_resources(
+    broker: Broker,
+    resources: Sequence[ResourceChanges],
+    *,
+    validate_only: bool,
+    context: RequestContext,
+    answer: Callable[[list[tuple[ResourceChanges, Fault]]], R],
+) -> Delayed[R]:
+    """Make the changes, unless they are only to be validated; `answer` makes the response of each one's outcome."""
+
+    async def respond() -> R:
+        faults = await _alter(broker, resources, validate_only=validate_only, context=context)
+        return answer(list(zip(resources, faults, strict=True)))
+
+    return Delayed.from_coroutine(broker.loop, respond())
+
+
+async def _alter(
     broker: Broker, resources: Sequence[ResourceChanges], *, validate_only: bool, context: RequestContext
 ) -> list[Fault]:
-    """Make the changes, unless they are only to be validated; return each resource's outcome, in order."""
+    """Return each resource's outcome, in order."""
     seen = Counter((resource.resource_type, resource.resource_name) for resource in resources)
     faults = [NO_FAULT] * len(resources)
     accepted: list[int] = []
@@ -57,27 +77,25 @@ async def alter_resources(
         else:
             accepted.append(index)
 
-    def plan(image: ClusterImage) -> list[MetadataOperation]:
-        operations: list[MetadataOperation] = []
+    def plan(image: ClusterImage) -> Iterator[MetadataOperation]:
         for index in accepted:
             faults[index] = NO_FAULT
             try:
-                operations += _plan(broker, image, resources[index])
+                yield from _plan(broker, image, resources[index])
             except KafkaError as error:
                 faults[index] = Fault.of(error)
-        return operations
 
     if validate_only:
-        plan(broker.metadata.image)
+        await walk(plan(broker.metadata.image))
         return faults
+    failure: Fault | None = None
     try:
-        committed = await broker.metadata.commit(plan)
+        if not await commit_applied(broker, plan, APPLY_TIMEOUT_MS):
+            failure = Fault(ErrorCode.REQUEST_TIMED_OUT, TIMED_OUT)
     except KafkaError as error:
-        for index in accepted:
-            if faults[index] is NO_FAULT:
-                faults[index] = Fault.of(error)
-        return faults
-    await wait_applied(broker, committed.version, APPLY_TIMEOUT_MS)
+        failure = Fault.of(error)
+    if failure is not None:
+        return [failure if index in accepted and fault is NO_FAULT else fault for index, fault in enumerate(faults)]
     for index in accepted:
         if resources[index].resource_type == ResourceType.BROKER_LOGGER and faults[index] is NO_FAULT:
             for change in resources[index].changes:

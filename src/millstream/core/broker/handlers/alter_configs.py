@@ -5,10 +5,12 @@ Versions  0 all of it   1 throttle time   2 flexible
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from millstream.core.broker.context import RequestContext
 from millstream.core.broker.delayed import Delayed
+from millstream.core.broker.handlers._admin import Fault
 from millstream.core.broker.handlers._config_changes import ResourceChanges, alter_resources
 from millstream.core.cluster.configs import AlterOperation, ConfigChange
 from millstream.core.wire.messages.alter_configs import (
@@ -25,10 +27,6 @@ def alter_configs(
     broker: Broker, request: AlterConfigsRequest, context: RequestContext
 ) -> Delayed[AlterConfigsResponse]:
     """Answer per resource; an answer without an error means that the change is in effect on this broker."""
-    return Delayed.from_coroutine(broker.loop, _alter_configs(broker, request, context))
-
-
-async def _alter_configs(broker: Broker, request: AlterConfigsRequest, context: RequestContext) -> AlterConfigsResponse:
     resources = [
         ResourceChanges(
             item.resource_type,
@@ -38,7 +36,10 @@ async def _alter_configs(broker: Broker, request: AlterConfigsRequest, context: 
         )
         for item in request.resources
     ]
-    faults = await alter_resources(broker, resources, validate_only=request.validate_only, context=context)
+    return alter_resources(broker, resources, validate_only=request.validate_only, context=context, answer=_response)
+
+
+def _response(outcomes: Sequence[tuple[ResourceChanges, Fault]]) -> AlterConfigsResponse:
     return AlterConfigsResponse(
         responses=[
             AlterConfigsResourceResponse(
@@ -47,6 +48,6 @@ async def _alter_configs(broker: Broker, request: AlterConfigsRequest, context: 
                 resource_type=resource.resource_type,
                 resource_name=resource.resource_name,
             )
-            for resource, fault in zip(resources, faults, strict=True)
+            for resource, fault in outcomes
         ]
     )

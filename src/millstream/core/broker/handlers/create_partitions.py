@@ -8,7 +8,7 @@ disk refused that, it is offline and tried again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from millstream.core.broker.context import Operation, RequestContext
@@ -18,9 +18,10 @@ from millstream.core.broker.handlers._admin import (
     DUPLICATE_TOPIC,
     TIMED_OUT,
     Fault,
+    commit_applied,
     duplicates,
     may,
-    wait_applied,
+    walk,
 )
 from millstream.core.cluster import AddPartitions, ClusterImage
 from millstream.core.cluster.topics import plan_create_partitions
@@ -57,16 +58,12 @@ async def _create_partitions(
         else:
             accepted.append(topic)
 
-    grown: list[str] = []
-
-    def plan(image: ClusterImage) -> Sequence[AddPartitions]:
-        grown.clear()
-        operations: list[AddPartitions] = []
+    def plan(image: ClusterImage) -> Iterator[AddPartitions]:
         for topic in accepted:
             assignments = topic.assignments
             given = None if assignments is None else [assignment.broker_ids for assignment in assignments]
             try:
-                operations += plan_create_partitions(image, topic.name, topic.count, given)
+                (operation,) = plan_create_partitions(image, topic.name, topic.count, given)
             except KafkaError as error:
                 fault = Fault.of(error)
                 if fault.code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:  # Kafka says nothing more of it
@@ -74,19 +71,19 @@ async def _create_partitions(
                 faults[topic.name] = fault
                 continue
             faults.pop(topic.name, None)
-            grown.append(topic.name)
-        return operations
+            yield operation
 
     if request.validate_only:
-        plan(broker.metadata.image)
+        await walk(plan(broker.metadata.image))
     elif accepted:
         try:
-            committed = await broker.metadata.commit(plan)
+            in_time = await commit_applied(broker, plan, request.timeout_ms)
         except KafkaError as error:
             faults |= {topic.name: Fault.of(error) for topic in accepted if topic.name not in faults}
         else:
-            if grown and not await wait_applied(broker, committed.version, request.timeout_ms):
-                faults |= {name: Fault(ErrorCode.REQUEST_TIMED_OUT, TIMED_OUT) for name in grown}
+            if not in_time:
+                late = Fault(ErrorCode.REQUEST_TIMED_OUT, TIMED_OUT)
+                faults |= {topic.name: late for topic in accepted if topic.name not in faults}
     return CreatePartitionsResponse(
         results=[
             CreatePartitionsTopicResult(

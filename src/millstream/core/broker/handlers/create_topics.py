@@ -9,7 +9,7 @@ refused that, it is offline and tried again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from millstream.core.broker.context import Operation, RequestContext
@@ -20,12 +20,15 @@ from millstream.core.broker.handlers._admin import (
     PARTITIONS_PER_REQUEST_MAX,
     TIMED_OUT,
     Fault,
+    commit_applied,
     duplicates,
     may,
-    wait_applied,
+    walk,
 )
+from millstream.core.broker.handlers.encoded import Encoded, encoded_in_slices
 from millstream.core.cluster import ClusterImage, CreateTopic, TopicImage
 from millstream.core.cluster.image import metric_name
+from millstream.core.cluster.slices import Slices
 from millstream.core.cluster.topics import Assignments, TopicDefaults, plan_create_topic
 from millstream.core.wire import ErrorCode, KafkaError
 from millstream.core.wire.messages.create_topics import (
@@ -43,30 +46,29 @@ CLUSTER_METADATA_TOPIC: Final = "__cluster_metadata"
 _DEFAULT: Final = -1
 
 
-def create_topics(
-    broker: Broker, request: CreateTopicsRequest, context: RequestContext
-) -> Delayed[CreateTopicsResponse]:
+def create_topics(broker: Broker, request: CreateTopicsRequest, context: RequestContext) -> Delayed[Encoded]:
     """Create the topics that can be; each has its own error."""
     return Delayed.from_coroutine(broker.loop, _create_topics(broker, request, context))
 
 
-async def _create_topics(broker: Broker, request: CreateTopicsRequest, context: RequestContext) -> CreateTopicsResponse:
+async def _create_topics(broker: Broker, request: CreateTopicsRequest, context: RequestContext) -> Encoded:
     defaults = TopicDefaults(broker.config.num_partitions, broker.config.default_replication_factor)
     faults: dict[str, Fault] = {}
     accepted: list[CreatableTopic] = []
     repeated = duplicates(topic.name for topic in request.topics)
     excessive = _partition_count(request.topics, defaults) > PARTITIONS_PER_REQUEST_MAX
+    slices = Slices()
     for topic in request.topics:
         if (fault := _refused(topic, context, repeated, excessive)) is not None:
             faults[topic.name] = fault
         else:
             accepted.append(topic)
+        await slices.pause()
 
     created: dict[str, TopicImage] = {}
 
-    def plan(image: ClusterImage) -> Sequence[CreateTopic]:
+    def plan(image: ClusterImage) -> Iterator[CreateTopic]:
         created.clear()
-        operations: list[CreateTopic] = []
         names: dict[str, str] = {}
         for topic in accepted:
             try:
@@ -76,29 +78,39 @@ async def _create_topics(broker: Broker, request: CreateTopicsRequest, context: 
                 continue
             faults.pop(topic.name, None)
             created[topic.name] = planned.topic
-            operations.append(planned)
-        return operations
+            yield planned
 
     if request.validate_only:
-        plan(broker.metadata.image)
+        await walk(plan(broker.metadata.image))
     elif accepted:
         try:
-            committed = await broker.metadata.commit(plan)
+            in_time = await commit_applied(broker, plan, request.timeout_ms)
         except KafkaError as error:
             faults |= {topic.name: Fault.of(error) for topic in accepted if topic.name not in faults}
         else:
-            if created and not await wait_applied(broker, committed.version, request.timeout_ms):
-                faults |= {name: Fault(ErrorCode.REQUEST_TIMED_OUT, TIMED_OUT) for name in created}
-    response = CreateTopicsResponse()
-    # Told once for all topics with the same ones: thousands of lists of all configs would hold the loop.
+            if not in_time:
+                late = Fault(ErrorCode.REQUEST_TIMED_OUT, TIMED_OUT)
+                faults |= {topic.name: late for topic in accepted if topic.name not in faults}
+    # Copies: a plan that the client no longer waits for may still run, and says there what it finds.
+    results = _results(broker, request, dict(faults), dict(created), context)
+    return await encoded_in_slices(CreateTopicsResponse(), "topics", results, context.api_version)
+
+
+def _results(
+    broker: Broker,
+    request: CreateTopicsRequest,
+    faults: Mapping[str, Fault],
+    created: Mapping[str, TopicImage],
+    context: RequestContext,
+) -> Iterator[CreatableTopicResult]:
+    # Told once for all topics with the same ones.
     told: dict[frozenset[tuple[str, str]], list[CreatableTopicConfigs]] = {}
     for name in dict.fromkeys(topic.name for topic in request.topics):
         fault = faults.get(name)
         if fault is not None:
-            response.topics.append(CreatableTopicResult(name=name, error_code=fault.code, error_message=fault.message))
+            yield CreatableTopicResult(name=name, error_code=fault.code, error_message=fault.message)
         else:
-            response.topics.append(_result(broker, created[name], context, told))
-    return response
+            yield _result(broker, created[name], context, told)
 
 
 def _refused(topic: CreatableTopic, context: RequestContext, repeated: set[str], excessive: bool) -> Fault | None:

@@ -8,7 +8,7 @@ are freed behind that, off the loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from millstream.core.broker.context import Operation, RequestContext
@@ -20,11 +20,13 @@ from millstream.core.broker.handlers._admin import (
     UNKNOWN_TOPIC,
     UNKNOWN_TOPIC_ID,
     Fault,
+    commit_applied,
     duplicates,
     may,
-    wait_applied,
 )
+from millstream.core.broker.handlers.encoded import Encoded, encoded_in_slices
 from millstream.core.cluster import ClusterImage, DeleteTopic
+from millstream.core.cluster.slices import Slices
 from millstream.core.wire import ZERO_UUID, ErrorCode, KafkaError
 from millstream.core.wire.messages.delete_topics import (
     DeletableTopicResult,
@@ -40,33 +42,39 @@ _TOPIC_IDS_FROM_VERSION = 6
 _DELETION_DISABLED_FROM_VERSION = 3
 
 
-def delete_topics(
-    broker: Broker, request: DeleteTopicsRequest, context: RequestContext
-) -> Delayed[DeleteTopicsResponse]:
+def delete_topics(broker: Broker, request: DeleteTopicsRequest, context: RequestContext) -> Delayed[Encoded]:
     """Delete the topics that exist and may be deleted; each item has its own error."""
     return Delayed.from_coroutine(broker.loop, _delete_topics(broker, request, context))
 
 
-async def _delete_topics(broker: Broker, request: DeleteTopicsRequest, context: RequestContext) -> DeleteTopicsResponse:
+async def _delete_topics(broker: Broker, request: DeleteTopicsRequest, context: RequestContext) -> Encoded:
+    results = await _results(broker, request, context)
+    return await encoded_in_slices(DeleteTopicsResponse(), "responses", results, context.api_version)
+
+
+async def _results(
+    broker: Broker, request: DeleteTopicsRequest, context: RequestContext
+) -> Sequence[DeletableTopicResult]:
     if context.api_version >= _TOPIC_IDS_FROM_VERSION:
         states = list(request.topics)
     else:
         states = [DeleteTopicState(name=name) for name in request.topic_names]
-    response = DeleteTopicsResponse()
     if not broker.config["delete.topic.enable"]:
         code = (
             ErrorCode.TOPIC_DELETION_DISABLED
             if context.api_version >= _DELETION_DISABLED_FROM_VERSION
             else ErrorCode.INVALID_REQUEST
         )
-        response.responses = [_result(state, Fault(code, "Topic deletion is disabled.")) for state in states]
-        return response
+        return [_result(state, Fault(code, "Topic deletion is disabled.")) for state in states]
 
     image = broker.metadata.image
+    results: list[DeletableTopicResult] = []
     accepted: dict[bytes, DeleteTopicState] = {}
+    slices = Slices()
     for state, fault in _checked(image, states, context):
+        await slices.pause()
         if fault is not None:
-            response.responses.append(_result(state, fault))
+            results.append(_result(state, fault))
             continue
         topic = image.topic_by_id(state.topic_id) if state.name is None else image.topics[state.name]
         assert topic is not None, f"{state} was checked to exist"
@@ -74,40 +82,38 @@ async def _delete_topics(broker: Broker, request: DeleteTopicsRequest, context: 
 
     gone: set[bytes] = set()
 
-    def plan(image: ClusterImage) -> Sequence[DeleteTopic]:
+    def plan(image: ClusterImage) -> Iterator[DeleteTopic]:
         gone.clear()
-        gone.update(topic_id for topic_id in accepted if image.topic_by_id(topic_id) is None)
-        return [DeleteTopic(topic_id) for topic_id in accepted if topic_id not in gone]
+        for topic_id in accepted:
+            if image.topic_by_id(topic_id) is None:
+                gone.add(topic_id)
+            else:
+                yield DeleteTopic(topic_id)
 
     if accepted:
         failure: Fault | None = None
         try:
-            committed = await broker.metadata.commit(plan)
+            if not await commit_applied(broker, plan, request.timeout_ms):
+                failure = Fault(ErrorCode.REQUEST_TIMED_OUT, TIMED_OUT)
         except KafkaError as error:
             failure = Fault.of(error)
-        in_time = failure is not None or await wait_applied(broker, committed.version, request.timeout_ms)
+        unknown = Fault(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC)
         for topic_id, state in accepted.items():
-            fault = failure
-            if topic_id in gone:
-                fault = Fault(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC)
-            elif not in_time:
-                fault = Fault(ErrorCode.REQUEST_TIMED_OUT, TIMED_OUT)
-            response.responses.append(_result(state, fault))
-    return response
+            results.append(_result(state, unknown if topic_id in gone else failure))
+            await slices.pause()
+    return results
 
 
 def _checked(
     image: ClusterImage, states: Sequence[DeleteTopicState], context: RequestContext
-) -> list[tuple[DeleteTopicState, Fault | None]]:
+) -> Iterator[tuple[DeleteTopicState, Fault | None]]:
     """Each different item once, with what forbids it."""
     repeated_names = duplicates(state.name for state in states if state.name is not None)
     repeated_ids = _repeated_ids(states)
     named_ids = {topic.topic_id for state in states if (topic := image.topics.get(state.name or "")) is not None}
-    checked: dict[tuple[str | None, bytes], tuple[DeleteTopicState, Fault | None]] = {}
-    for state in states:
-        key = (state.name, state.topic_id) if state.name is None else (state.name, ZERO_UUID)
-        checked[key] = (state, _fault(image, state, context, repeated_names, repeated_ids, named_ids))
-    return list(checked.values())
+    once = {(state.name, state.topic_id) if state.name is None else (state.name, ZERO_UUID): state for state in states}
+    for state in once.values():
+        yield state, _fault(image, state, context, repeated_names, repeated_ids, named_ids)
 
 
 def _repeated_ids(states: Sequence[DeleteTopicState]) -> set[bytes]:

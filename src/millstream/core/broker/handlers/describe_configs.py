@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from millstream.core.broker.context import Operation, RequestContext
+from millstream.core.broker.delayed import Delayed
 from millstream.core.broker.handlers._admin import Fault, may
 from millstream.core.broker.handlers._groups import permits_group
+from millstream.core.broker.handlers.encoded import Encoded, encoded_in_slices
 from millstream.core.broker.log_levels import log_levels
 from millstream.core.cluster import CLUSTER_DEFAULT
 from millstream.core.cluster.configs import ResourceType
@@ -40,11 +42,11 @@ if TYPE_CHECKING:
 DYNAMIC_BROKER_LOGGER_CONFIG: Final = 6  # a source that only loggers have
 
 
-def describe_configs(
-    broker: Broker, request: DescribeConfigsRequest, context: RequestContext
-) -> DescribeConfigsResponse:
+def describe_configs(broker: Broker, request: DescribeConfigsRequest, context: RequestContext) -> Delayed[Encoded]:
     """Answer per resource; one that is unknown or hidden never fails the rest."""
-    return DescribeConfigsResponse(results=[_result(broker, request, item, context) for item in request.resources])
+    results = (_result(broker, request, item, context) for item in request.resources)
+    answer = encoded_in_slices(DescribeConfigsResponse(), "results", results, context.api_version)
+    return Delayed.from_coroutine(broker.loop, answer)
 
 
 def _result(

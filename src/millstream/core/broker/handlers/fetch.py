@@ -7,12 +7,12 @@ Each partition is answered for itself; at least one batch is given, however smal
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from millstream.core.broker.context import Operation, RequestContext, ResourceType
 from millstream.core.broker.delayed import Delayed
 from millstream.core.broker.fetch_sessions import TOPIC_IDS_FROM_VERSION, FetchPlan, FetchTarget, move_to_end
-from millstream.core.log import LogRead, OffsetOutOfRangeError
+from millstream.core.log import FileRegion, LogRead, OffsetOutOfRangeError
 from millstream.core.wire import ZERO_UUID, ErrorCode, KafkaError
 from millstream.core.wire.messages.fetch import (
     AbortedTransaction,
@@ -117,7 +117,12 @@ class _Fetch:
                 return
             try:
                 read = log.read(
-                    target.fetch_offset, size_max, end_offset=end_offset, at_least_one=at_least_one, wait=False
+                    target.fetch_offset,
+                    size_max,
+                    end_offset=end_offset,
+                    at_least_one=at_least_one,
+                    wait=False,
+                    buffer=self._broker.connections.read_buffer,
                 )
             except BlockingIOError:
                 self._read_on_thread(target, partition, log, end_offset, size_max, at_least_one)
@@ -125,7 +130,9 @@ class _Fetch:
             except KafkaError as error:
                 self._answer_error(target, error, partition)
             else:
-                self._answer(target, partition, log, read, [])
+                # The buffer is the next read's; what is large goes to the socket from the file.
+                records = bytes(read.data) if read.region is None else read.region
+                self._answer(target, partition, log, records, [])
         self._end_pass()
 
     def _partition(self, target: FetchTarget) -> Partition | None:
@@ -192,6 +199,7 @@ class _Fetch:
         self, target: FetchTarget, partition: Partition, log: Log, end_offset: int, size_max: int, at_least_one: bool
     ) -> None:
         offset = target.fetch_offset
+        self._read_regions()
 
         def read() -> tuple[LogRead, list[AbortedTransaction]]:
             found = log.read(offset, size_max, end_offset=end_offset, at_least_one=at_least_one, wait=True)
@@ -209,7 +217,8 @@ class _Fetch:
             if isinstance(error, KafkaError):
                 self._answer_error(target, error, partition)
             elif result is not None:
-                self._answer(target, partition, log, *result)
+                found, aborted = result
+                self._answer(target, partition, log, found.data, aborted)
             else:
                 assert error is not None, "a read ended without a result or an error"
                 self._release()
@@ -224,18 +233,28 @@ class _Fetch:
 
         self._broker.appends.run_on_thread(read, finished)
 
+    def _read_regions(self) -> None:
+        """Have in memory what was found before a thread reads on: it is in the page cache now, and who knows then."""
+        for _, data in self._answers:
+            if isinstance(data.records, FileRegion):
+                try:
+                    data.records = data.records.read()
+                except KafkaError as error:
+                    data.records, data.error_code = b"", error.code
+                    self._has_error = True
+
     def _answer(
         self,
         target: FetchTarget,
         partition: Partition,
         log: Log,
-        read: LogRead,
+        records: bytes | memoryview | FileRegion,
         aborted: list[AbortedTransaction],
     ) -> None:
         data = self._data(target, partition, log)
-        size = len(read.data)
+        size = len(records)
         if size:
-            data.records = read.data
+            data.records = cast("memoryview", records)  # of a region the codec asks for no more than its length
             self._size_bytes += size
             self._served.append(target)
             partition.metrics.bytes_out += size

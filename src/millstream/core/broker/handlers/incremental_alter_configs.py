@@ -5,10 +5,12 @@ Versions  0 all of it   1 flexible
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from millstream.core.broker.context import RequestContext
 from millstream.core.broker.delayed import Delayed
+from millstream.core.broker.handlers._admin import Fault
 from millstream.core.broker.handlers._config_changes import ResourceChanges, alter_resources
 from millstream.core.cluster.configs import ConfigChange
 from millstream.core.wire.messages.incremental_alter_configs import (
@@ -25,12 +27,6 @@ def incremental_alter_configs(
     broker: Broker, request: IncrementalAlterConfigsRequest, context: RequestContext
 ) -> Delayed[IncrementalAlterConfigsResponse]:
     """Answer per resource; an answer without an error means that the change is in effect on this broker."""
-    return Delayed.from_coroutine(broker.loop, _incremental_alter_configs(broker, request, context))
-
-
-async def _incremental_alter_configs(
-    broker: Broker, request: IncrementalAlterConfigsRequest, context: RequestContext
-) -> IncrementalAlterConfigsResponse:
     resources = [
         ResourceChanges(
             item.resource_type,
@@ -40,7 +36,10 @@ async def _incremental_alter_configs(
         )
         for item in request.resources
     ]
-    faults = await alter_resources(broker, resources, validate_only=request.validate_only, context=context)
+    return alter_resources(broker, resources, validate_only=request.validate_only, context=context, answer=_response)
+
+
+def _response(outcomes: Sequence[tuple[ResourceChanges, Fault]]) -> IncrementalAlterConfigsResponse:
     return IncrementalAlterConfigsResponse(
         responses=[
             AlterConfigsResourceResponse(
@@ -49,6 +48,6 @@ async def _incremental_alter_configs(
                 resource_type=resource.resource_type,
                 resource_name=resource.resource_name,
             )
-            for resource, fault in zip(resources, faults, strict=True)
+            for resource, fault in outcomes
         ]
     )

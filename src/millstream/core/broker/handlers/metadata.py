@@ -6,16 +6,18 @@ topics, over and over, and encoding 1,200 partitions costs a millisecond.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from millstream.core.broker.context import AllowAll, Operation, RequestContext, ResourceType
 from millstream.core.broker.delayed import Delayed
-from millstream.core.broker.handlers._admin import wait_applied
-from millstream.core.broker.handlers.encoded import Encoded
+from millstream.core.broker.handlers._admin import cluster_operations, commit_applied
+from millstream.core.broker.handlers.encoded import Encoded, encoded_in_slices
+from millstream.core.broker.metadata_cache import CacheKey
 from millstream.core.broker.partition import ReplicaState
 from millstream.core.broker.partitions import INTERNAL_TOPICS
 from millstream.core.cluster import ClusterImage, CreateTopic, TopicImage
+from millstream.core.cluster.image import metric_name
 from millstream.core.cluster.topics import TopicDefaults, plan_create_topic, validate_topic_name
 from millstream.core.groups.partitioning import GROUP_TOPIC
 from millstream.core.wire import ZERO_UUID, ErrorCode, KafkaError, encode
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 # How long an answer waits for the topics it brought into being; clients ask again.
 CREATION_MS_MAX: Final = 15_000
+# Topics and partitions in an answer that is made in one step of the loop, in about two milliseconds.
+ONE_STEP_COUNT_MAX: Final = 1000
 # Topics may be asked for by their id (KIP-516).
 BY_ID_FROM_VERSION: Final = 12
 _TOPIC_OPERATIONS: Final = (
@@ -45,20 +49,11 @@ _TOPIC_OPERATIONS: Final = (
     Operation.DESCRIBE_CONFIGS,
     Operation.ALTER_CONFIGS,
 )
-_CLUSTER_OPERATIONS: Final = (
-    Operation.CREATE,
-    Operation.ALTER,
-    Operation.DESCRIBE,
-    Operation.CLUSTER_ACTION,
-    Operation.DESCRIBE_CONFIGS,
-    Operation.ALTER_CONFIGS,
-    Operation.IDEMPOTENT_WRITE,
-)
 
 
 def metadata(
     broker: Broker, request: MetadataRequest, context: RequestContext
-) -> Encoded | MetadataResponse | Delayed[MetadataResponse]:
+) -> Encoded | MetadataResponse | Delayed[Encoded]:
     """Answer from the image at hand; only topics that are to be created wait for the store."""
     version = context.api_version
     asked = request.topics
@@ -73,6 +68,8 @@ def metadata(
         return Delayed.from_coroutine(broker.loop, _create_and_answer(broker, request, asked, context, missing))
     names = _names(asked)
     if (asked is not None and names is None) or type(broker.authorizer) is not AllowAll:
+        if _is_large(broker.metadata.image, asked):
+            return Delayed.from_coroutine(broker.loop, _large_answer(broker, request, asked, context, {}))
         return _response(broker, request, asked, context, {})
     key = (
         version,
@@ -82,9 +79,11 @@ def metadata(
         request.include_cluster_authorized_operations,
     )
     cache = broker.metadata_cache
-    stamp = (broker.metadata.image.version, broker.partitions.version)
+    stamp = _stamp(broker)
     body = cache.get(key, stamp)
     if body is None:
+        if _is_large(broker.metadata.image, asked):
+            return Delayed.from_coroutine(broker.loop, _keep_large_answer(broker, request, asked, context, key))
         body = encode(_response(broker, request, asked, context, {}), version)
         cache.put(key, body)
     return Encoded(body)
@@ -132,35 +131,80 @@ async def _create_and_answer(
     asked: Sequence[MetadataRequestTopic] | None,
     context: RequestContext,
     missing: Sequence[str],
-) -> MetadataResponse:
+) -> Encoded:
     """Create topics with the broker's defaults, and answer once they are served."""
     errors: dict[str, ErrorCode] = {}
     defaults = TopicDefaults(broker.config.num_partitions, broker.config.default_replication_factor)
 
-    def plan(image: ClusterImage) -> Sequence[CreateTopic]:
+    def plan(image: ClusterImage) -> Iterator[CreateTopic]:
         errors.clear()
-        operations: list[CreateTopic] = []
-        planned = image
+        by_metric: dict[str, str] = {}  # the names planned here, of which the image knows nothing
         for name in dict.fromkeys(missing):
-            if name in planned.topics:
+            if name in image.topics:
+                continue
+            if by_metric.setdefault(metric_name(name), name) != name:
+                errors[name] = ErrorCode.INVALID_TOPIC_EXCEPTION
                 continue
             try:
-                made = plan_create_topic(planned, name, defaults=defaults)
+                yield from plan_create_topic(image, name, defaults=defaults)
             except KafkaError as error:
                 errors[name] = error.code
-                continue
-            planned = planned.apply(image.version + 1, made)
-            operations += made
-        return operations
 
     try:
         if GROUP_TOPIC in missing:
             await broker.coordinators.create_topic()  # not with the defaults of a topic of clients
-        image = await broker.metadata.commit(plan)
-        await wait_applied(broker, image.version, CREATION_MS_MAX)
+        if not await commit_applied(broker, plan, CREATION_MS_MAX):
+            errors = dict.fromkeys(missing, ErrorCode.LEADER_NOT_AVAILABLE) | errors
     except KafkaError as error:
         errors = dict.fromkeys(missing, error.code)
-    return _response(broker, request, asked, context, errors)
+    return await _large_answer(broker, request, asked, context, errors)
+
+
+def _is_large(image: ClusterImage, asked: Sequence[MetadataRequestTopic] | None) -> bool:
+    """Whether an answer takes long to make."""
+    if asked is None:
+        count = 0
+        for topic in image.topics.values():
+            count += 1 + len(topic.partitions)
+            if count > ONE_STEP_COUNT_MAX:
+                return True
+        return False
+    if len(asked) > ONE_STEP_COUNT_MAX:
+        return True
+    named = (image.topics.get(topic.name or "") or image.topic_by_id(topic.topic_id) for topic in asked)
+    return sum(1 + len(topic.partitions) for topic in named if topic is not None) > ONE_STEP_COUNT_MAX
+
+
+async def _large_answer(
+    broker: Broker,
+    request: MetadataRequest,
+    asked: Sequence[MetadataRequestTopic] | None,
+    context: RequestContext,
+    errors: Mapping[str, ErrorCode],
+) -> Encoded:
+    """Make and encode an answer in slices, of the image of this moment."""
+    image = broker.metadata.image
+    topics = _topics(broker, image, request, asked, context, errors)
+    return await encoded_in_slices(_head(image, request, context), "topics", topics, context.api_version)
+
+
+async def _keep_large_answer(
+    broker: Broker,
+    request: MetadataRequest,
+    asked: Sequence[MetadataRequestTopic] | None,
+    context: RequestContext,
+    key: CacheKey,
+) -> Encoded:
+    stamp = _stamp(broker)
+    answer = await _large_answer(broker, request, asked, context, {})
+    if _stamp(broker) == stamp:
+        broker.metadata_cache.put(key, answer.body)
+    return answer
+
+
+def _stamp(broker: Broker) -> tuple[int, int]:
+    """Moves with everything that an answer is made of."""
+    return broker.metadata.image.version, broker.partitions.version
 
 
 def _response(
@@ -168,9 +212,16 @@ def _response(
     request: MetadataRequest,
     asked: Sequence[MetadataRequestTopic] | None,
     context: RequestContext,
-    errors: dict[str, ErrorCode],
+    errors: Mapping[str, ErrorCode],
 ) -> MetadataResponse:
     image = broker.metadata.image
+    response = _head(image, request, context)
+    response.topics = list(_topics(broker, image, request, asked, context, errors))
+    return response
+
+
+def _head(image: ClusterImage, request: MetadataRequest, context: RequestContext) -> MetadataResponse:
+    """The answer without its topics."""
     response = MetadataResponse(
         brokers=[
             MetadataResponseBroker(node_id=node_id, host=endpoint.host, port=endpoint.port, rack=member.rack)
@@ -181,20 +232,26 @@ def _response(
         cluster_id=image.cluster_id,
         controller_id=image.controller_id,
     )
-    if asked is None:
-        response.topics = [
-            _topic(broker, topic, request, context)
-            for topic in image.topics.values()
-            if context.permits(Operation.DESCRIBE, ResourceType.TOPIC, topic.name)
-        ]
-    else:
-        once = {(topic.name, topic.topic_id): topic for topic in asked}.values()
-        response.topics = [_asked(broker, image, topic, request, context, errors) for topic in once]
     if request.include_cluster_authorized_operations:
-        response.cluster_authorized_operations = sum(
-            1 << operation for operation in _CLUSTER_OPERATIONS if context.permits_cluster(operation)
-        )
+        response.cluster_authorized_operations = cluster_operations(context)
     return response
+
+
+def _topics(
+    broker: Broker,
+    image: ClusterImage,
+    request: MetadataRequest,
+    asked: Sequence[MetadataRequestTopic] | None,
+    context: RequestContext,
+    errors: Mapping[str, ErrorCode],
+) -> Iterator[MetadataResponseTopic]:
+    if asked is None:
+        for topic in image.topics.values():
+            if context.permits(Operation.DESCRIBE, ResourceType.TOPIC, topic.name):
+                yield _topic(broker, topic, request, context)
+        return
+    for wanted in {(topic.name, topic.topic_id): topic for topic in asked}.values():
+        yield _asked(broker, image, wanted, request, context, errors)
 
 
 def _asked(
@@ -203,7 +260,7 @@ def _asked(
     asked: MetadataRequestTopic,
     request: MetadataRequest,
     context: RequestContext,
-    errors: dict[str, ErrorCode],
+    errors: Mapping[str, ErrorCode],
 ) -> MetadataResponseTopic:
     """Answer one topic that was named, or the error that stands against it."""
     by_id = asked.topic_id != ZERO_UUID

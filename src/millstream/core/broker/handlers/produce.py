@@ -34,13 +34,14 @@ INTERNAL_CLIENT_ID: Final = "__admin_client"
 
 
 def produce(broker: Broker, request: ProduceRequest, context: RequestContext) -> Delayed[ProduceResponse] | None:
-    """Append what may be appended; with acks=0 there is no answer, and an error ends the connection instead."""
+    """Append what may be appended; with acks=0 there is no answer, and an error ends the connection instead.
+
+    So a producer that hears nothing learns of it, and asks for metadata again, as with Kafka.
+    """
     operation = _Produce(broker, request, context)
     operation.start()
     if request.acks == 0:
-        error = operation.first_error()
-        if error is not None:
-            context.disconnect(f"its acks=0 produce failed: {error}")
+        operation.maybe_disconnect()
         return None
     return operation.delayed
 
@@ -84,13 +85,14 @@ class _Produce:
         self._started = True
         self._maybe_complete()
 
-    def first_error(self) -> str | None:
-        """Return what the first refused partition was told."""
+    def maybe_disconnect(self) -> None:
+        """End the connection if a partition refused its batch."""
         for topic in self._topics:
             for response in topic.partition_responses:
                 if response.error_code:
-                    return f"{topic.name}-{response.index}: {response.error_message}"
-        return None
+                    reason = f"{topic.name}-{response.index}: {response.error_message}"
+                    self._context.disconnect(f"its acks=0 produce failed: {reason}")
+                    return
 
     def _refusals(self) -> tuple[KafkaError | None, KafkaError | None]:
         """Return what stands against the request's acks (of partitions that are there), and against all of it."""
@@ -144,12 +146,18 @@ class _Produce:
         except KafkaError as error:
             partition.metrics.failed_produce_requests += 1
             _set_append_error(response, error, partition)
+            if self._acks == 0:
+                self.maybe_disconnect()
         self._maybe_complete()
 
     def _accept(self, response: PartitionProduceResponse, partition: Partition, reservation: Reservation) -> None:
         response.base_offset = reservation.first_offset
         response.log_append_time_ms = reservation.log_append_time_ms
         response.log_start_offset = reservation.log_start_offset
+        if self._acks == 0:
+            if self._context.connection is not None:
+                partition.unanswered[self._context.connection] = reservation.last_offset + 1
+            return
         self._accepted.append((response, partition, partition.generation, reservation.last_offset + 1))
 
     def _maybe_complete(self) -> None:
