@@ -217,6 +217,14 @@ def cluster(endpoint_type: int = 1, *, operations: bool = False) -> Any:
     )
 
 
+def _tried_and_told(*configs: tuple[str, str]) -> Iterator[Step]:
+    for name, value in configs:
+        for resource in ("1", ""):
+            yield newest(edit((BROKER, resource, [(name, SET, value)])))
+            yield newest(describe(BROKER, resource, [name]))
+            yield newest(edit((BROKER, resource, [(name, DELETE, None)])))
+
+
 STORIES: dict[str, list[Step | Produce]] = {
     "create": [
         newest(create(topic("made", 3))),
@@ -414,6 +422,40 @@ STORIES: dict[str, list[Step | Produce]] = {
         newest(alter((BROKER, "1", {"log.retention.ms": "1000000"}))),
         newest(alter((BROKER, "1", {"node.id": "2"}))),
         newest(alter((BROKER, "1", {}))),
+    ],
+    "broker configs that change while it runs": [
+        *_tried_and_told(
+            ("max.connections", "100"),
+            ("max.connections.per.ip", "x"),
+            ("log.cleaner.threads", "2"),
+            ("log.cleaner.threads", "5"),
+            ("log.cleaner.dedupe.buffer.size", "1"),
+            ("log.cleaner.io.max.bytes.per.second", "x"),
+            ("num.recovery.threads.per.data.dir", "3"),
+            ("log.retention.ms", "0"),
+            ("log.segment.bytes", "1"),
+            ("compression.type", "zip"),
+        ),
+        # Kafka does not show the first before it is set, and the second does nothing here.
+        *(
+            newest(edit((BROKER, resource, [(name, operation, value)])))
+            for name, value in (
+                ("replica.alter.log.dirs.io.max.bytes.per.second", "1000"),
+                ("replica.alter.log.dirs.io.max.bytes.per.second", "-1"),
+                ("num.replica.fetchers", "2"),
+            )
+            for resource in ("1", "")
+            for operation in (SET, DELETE)
+        ),
+    ],
+    "broker configs that need a restart": [
+        newest(edit((BROKER, resource, [(name, SET, "1")])))
+        for name in (
+            *("num.partitions", "auto.create.topics.enable", "log.dirs", "advertised.listeners"),
+            *("log.retention.hours", "log.roll.hours", "controller.quorum.voters", "connections.max.idle.ms"),
+            *("queued.max.requests", "fetch.max.bytes", "num.replica.alter.log.dirs.threads", "log.cleaner.enable"),
+        )
+        for resource in ("1", "")
     ],
     "log directories": [
         newest(create(topic("stored", 3))),

@@ -7,6 +7,7 @@ import pytest
 from tests.core.broker.admin_requests import (
     credentials,
     elect,
+    move,
     page,
     quotas,
     reassign,
@@ -191,6 +192,7 @@ REQUESTS: dict[ApiKey, Any] = {
     ApiKey.CREATE_PARTITIONS: create_partitions.CreatePartitionsRequest(
         topics=[create_partitions.CreatePartitionsTopic(name=TOPIC, count=5, assignments=None)], timeout_ms=1000
     ),
+    ApiKey.ALTER_REPLICA_LOG_DIRS: move(("/nowhere", [(TOPIC, [0])])),
     ApiKey.ELECT_LEADERS: elect(0, [(TOPIC, [0])]),
     ApiKey.ALTER_PARTITION_REASSIGNMENTS: reassign((TOPIC, [(0, [1])])),
     ApiKey.LIST_PARTITION_REASSIGNMENTS: reassignments([(TOPIC, [0])]),

@@ -76,7 +76,9 @@ def test_what_may_change_while_running_is_read_while_running() -> None:
         "max.connections.per.ip.overrides": "connections.py",
         "millstream.disk.free.min.bytes": "control_plane.py",
         "millstream.loop.lag.threshold.ms": "control_plane.py",
+        "num.recovery.threads.per.data.dir": "startup.py",
         "producer.id.expiration.ms": "log_tasks.py",
+        "replica.alter.log.dirs.io.max.bytes.per.second": "control_plane.py",
     }
     defaults = {synonym.name for key in TOPIC_CONFIGS.values() for synonym in key.synonyms}
     dynamic = {key.name for key in BROKER_CONFIGS.values() if key.is_dynamic}

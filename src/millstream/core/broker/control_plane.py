@@ -29,6 +29,7 @@ from millstream.core.broker.periodic import Periodic
 from millstream.core.broker.watchdog import Watchdog
 from millstream.core.cluster.slices import Slices
 from millstream.core.config import parse_host_port
+from millstream.core.log.log_mover import LogMover
 from millstream.core.metrics import CONTENT_TYPE, render_pieces
 from millstream.core.wire import ErrorCode
 
@@ -43,6 +44,8 @@ logger = logging.getLogger(__name__)
 HTTP_LISTENER: Final = "millstream.http.listener"
 LAG_THRESHOLD: Final = "millstream.loop.lag.threshold.ms"
 DISK_FREE_MIN: Final = "millstream.disk.free.min.bytes"
+MOVE_RATE: Final = "replica.alter.log.dirs.io.max.bytes.per.second"
+MOVE_THREADS: Final = "num.replica.alter.log.dirs.threads"
 RETRY_INTERVAL_MS: Final = 10_000
 
 
@@ -73,6 +76,9 @@ class ControlPlane:
             metadata_problem=self.applier.problem,
         )
         self.cleaning = LogCleaning(broker, lambda: self.config, broker.clock.now_ms)
+        self.mover = LogMover(
+            broker.logs, thread_count=self._move_threads(), bytes_per_second=self.config.integer(MOVE_RATE)
+        )
         self._http: HttpServer | None = None
         self._periodics = self._make_periodics()
 
@@ -95,6 +101,7 @@ class ControlPlane:
         await self.disks.check()
         for periodic in self._periodics:
             periodic.start()
+        self.mover.start()  # before the cleaner: it leaves alone what is moving
         await self.cleaning.start()
         self.watchdog.start()
         self._collector_times.start()
@@ -107,6 +114,7 @@ class ControlPlane:
         self._collector_times.stop()
         self.watchdog.stop()
         await self.cleaning.stop()
+        await self._broker.loop.run_in_executor(self._broker.executor, self.mover.stop)
         for periodic in self._periodics:
             await periodic.stop()
         await self.applier.stop()
@@ -127,10 +135,16 @@ class ControlPlane:
         if old.broker_configs is not new.broker_configs:
             self._take_configs(new)
             self.cleaning.reconfigure()
+            self.mover.set_rate(self.config.integer(MOVE_RATE))
 
     def _take_configs(self, image: ClusterImage) -> None:
         self.config = self._broker.config.with_dynamic(image.broker_configs)
         self._broker.connections.take_limits(self.config)
+
+    def _move_threads(self) -> int:
+        count = self.config[MOVE_THREADS]
+        assert count is None or isinstance(count, int), f"{MOVE_THREADS} is {count!r}"
+        return len(self._broker.logs.directories) if count is None else count
 
     def _make_periodics(self) -> list[Periodic]:
         def configured(name: str) -> Callable[[], int]:

@@ -131,7 +131,9 @@ async def open_storage(broker: Broker, files: FileSystem | None) -> Storage:
         logs = LogManager(
             directories,
             loop=broker.loop,
-            recovery_threads_per_directory=config.integer("num.recovery.threads.per.data.dir"),
+            recovery_threads_per_directory=config.with_dynamic(metadata.image.broker_configs).integer(
+                "num.recovery.threads.per.data.dir"
+            ),
             producer_expiration_ms=config.integer("producer.id.expiration.ms"),
             now_ms=broker.clock.now_ms,
         )

@@ -22,7 +22,7 @@ from millstream.core.config import (
     ConfigDef,
     ConfigError,
     ConfigType,
-    UpdateMode,
+    validate_dynamic_configs,
     validate_group_configs,
     validate_topic_configs,
 )
@@ -147,7 +147,10 @@ def _plan(
         topic = image.topics[resource_name]
         return [AlterTopicConfigs(topic.topic_id, changes)] if changes else []
     _validate_broker_configs(
-        {name: text for name, text in changes.items() if text is not None}, per_broker=resource_name != CLUSTER_DEFAULT
+        image,
+        {name: text for name, text in changes.items() if text is not None},
+        broker_config,
+        per_broker=resource_name != CLUSTER_DEFAULT,
     )
     broker = CLUSTER_DEFAULT if resource_name == CLUSTER_DEFAULT else str(int(resource_name))
     return [AlterBrokerConfigs(broker, changes)] if changes else []
@@ -225,26 +228,14 @@ def _entries(text: str) -> list[str]:
     return [entry for part in text.split(",") if (entry := part.strip())]
 
 
-def _validate_broker_configs(settings: Mapping[str, str], *, per_broker: bool) -> None:
-    fixed = [name for name in settings if _mode(name) is UpdateMode.READ_ONLY]
-    if fixed:
-        raise KafkaError(ErrorCode.INVALID_REQUEST, f"Cannot update these configs dynamically: [{', '.join(fixed)}]")
-    if not per_broker and (own := [name for name in settings if _mode(name) is UpdateMode.PER_BROKER]):
-        raise KafkaError(
-            ErrorCode.INVALID_REQUEST,
-            f"Cannot update these configs at default cluster level, broker id must be specified: [{', '.join(own)}]",
-        )
-    for name, text in settings.items():
-        if name in BROKER_CONFIGS:
-            try:
-                BROKER_CONFIGS.parse(name, text)
-            except ConfigError as error:
-                raise KafkaError(ErrorCode.INVALID_REQUEST, str(error)) from error
-
-
-def _mode(name: str) -> UpdateMode | None:
-    key = BROKER_CONFIGS.get(name)
-    return None if key is None else key.dynamic
+def _validate_broker_configs(
+    image: ClusterImage, settings: Mapping[str, str], broker_config: BrokerConfig | None, *, per_broker: bool
+) -> None:
+    current = (broker_config or BrokerConfig()).with_dynamic(image.broker_configs)
+    try:
+        validate_dynamic_configs(settings, current=current, per_broker=per_broker)
+    except ConfigError as error:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, str(error)) from error
 
 
 def _refuse_duplicates(names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from millstream.core.config.definition import (
     Synonym,
     UpdateMode,
 )
+from millstream.core.config.dynamic_configs import update_mode, validate_dynamic_configs
 from millstream.core.config.effective import (
     ConfigEntry,
     ConfigSource,
@@ -57,6 +58,8 @@ __all__ = [
     "effective_topic_config",
     "parse_host_port",
     "read_properties",
+    "update_mode",
+    "validate_dynamic_configs",
     "validate_group_configs",
     "validate_topic_configs",
 ]

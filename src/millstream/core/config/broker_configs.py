@@ -29,6 +29,7 @@ from millstream.core.config.definition import (
     unlimited_or_at_least,
 )
 from millstream.core.config.listeners import parse_address_limits, parse_host_port
+from millstream.core.config.replica_configs import REPLICA_CONFIGS
 from millstream.core.config.topic_configs import (
     CLEANUP_POLICIES,
     COMPRESSION_TYPES,
@@ -309,6 +310,7 @@ _LOG_DIRECTORIES: Final = [
         2,
         "How many logs of one directory are recovered at the same time after a crash.",
         validator=at_least(1),
+        dynamic=_DYNAMIC,
         importance=Importance.HIGH,
     ),
     _key(
@@ -594,6 +596,7 @@ BROKER_CONFIGS: Final = ConfigDef(
         *_TOPIC_DEFAULTS,
         *CLEANER_CONFIGS,
         *COORDINATOR_CONFIGS,
+        *REPLICA_CONFIGS,
         *_OPERATION,
     ]
 )

@@ -54,14 +54,21 @@ class DirectoryStart:
     """What the start learned of a directory. `plan` comes first; then `load` from one thread per loader."""
 
     def __init__(
-        self, directory: LogDirectory, cache: OpenSegments, *, doom: Callable[[str], object], producer_count_max: int
+        self,
+        directory: LogDirectory,
+        cache: OpenSegments,
+        *,
+        doom: Callable[[str], object],
+        note_future: Callable[[LogDirectory, str], object],
+        producer_count_max: int,
     ) -> None:
-        """`doom` takes over a folder that is to be unlinked."""
+        """`doom` takes over a folder that is to be unlinked, `note_future` the name of a copy on its way."""
         self.directory = directory
         self.unloaded: set[TopicPartition] = set()
         self._cache = cache
         self._files = cache.files
         self._doom = doom
+        self._note_future = note_future
         self._producer_count_max = producer_count_max
         self._recovery_points: dict[TopicPartition, int] = {}
         self._log_start_offsets: dict[TopicPartition, int] = {}
@@ -82,6 +89,8 @@ class DirectoryStart:
         directory.high_watermarks = directory.checkpoints.read(checkpoints.REPLICATION_OFFSET)
         folders = []
         for name, is_folder in self._files.list_names(directory.path):
+            if is_folder and name.endswith(FUTURE_SUFFIX):
+                self._note_future(directory, name)
             if not is_folder or name.endswith((STRAY_SUFFIX, FUTURE_SUFFIX)):
                 continue
             path = f"{directory.path}/{name}"

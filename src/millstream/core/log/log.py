@@ -20,7 +20,7 @@ any other error takes it offline (`LogDirectory`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from millstream.core.log import retention, timestamps, transactions, truncation
@@ -34,6 +34,7 @@ from millstream.core.log.segment import (
 )
 
 if TYPE_CHECKING:
+    from millstream.core.log.directory import LogDirectory
     from millstream.core.log.file_region import ReadBuffer
     from millstream.core.log.retention import DeletedSegment
     from millstream.core.log.timestamps import TimestampOffset
@@ -270,6 +271,23 @@ class Log(LogAppends):
                     if segment.index_is_lost:
                         self.rebuild_index(segment)
                 self.segments.active.store_tails()
+
+    def relocate(self, directory: LogDirectory, path: str, segments: Sequence[Segment]) -> None:
+        """Go on in another folder, of `directory`, that holds all of this log and is synced; under the lock.
+
+        What is reserved and who waits for it stay. Whoever reads from the old files reads on; who would open one is
+        told to look again (SegmentReplacedError).
+        """
+        with self.lock:
+            for segment in self.segments:
+                self.cache.replace(segment)
+            self.segments.replace(segments)
+            self.directory, self.path = directory, path
+            self.flushed_offset = self.log_end_offset
+            self.unsynced = ()
+            self.folder_changed = self.created = False
+            self.reader.forget_positions()
+            self.forbid_inline()
 
     def rename(self, path: str, why: str) -> None:
         """Move the log's folder to `path` (in the same log directory), where nobody serves it any more. Blocks.

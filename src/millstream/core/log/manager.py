@@ -16,9 +16,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from millstream.core.log import checkpoints
@@ -32,6 +32,7 @@ from millstream.core.log.leader_epochs import LeaderEpochs
 from millstream.core.log.loader import LogLoader
 from millstream.core.log.log import Log
 from millstream.core.log.open_segments import SEGMENTS_MAX, OpenSegments
+from millstream.core.log.placement import Placement
 from millstream.core.log.producer_state import EXPIRATION_MS, PRODUCER_COUNT_MAX, ProducerState
 from millstream.core.log.retention import DeletedSegment
 from millstream.core.log.segment import Segment
@@ -67,6 +68,7 @@ class LogManager:
         self.logs: dict[TopicPartition, Log] = {}
         self.cache = OpenSegments(files or self._files_of(directories), size_max=open_segments_max)
         self._files = self.cache.files
+        self.placement = Placement(self._files)
         self._loop = loop
         self._threads = recovery_threads_per_directory
         self._producer_count_max = producer_count_max
@@ -79,6 +81,7 @@ class LogManager:
                 directory,
                 self.cache,
                 doom=lambda path: self._doomed.add(0, (path,)),
+                note_future=self.placement.note_folder,
                 producer_count_max=producer_count_max,
             )
             for directory in self.directories
@@ -123,6 +126,8 @@ class LogManager:
                 "no log directory works: " + "; ".join(str(d.offline_reason) for d in self.directories)
             )
         self._load_all(loads, owner_of, on_progress)
+        is_complete = len(self.online_directories()) == len(self.directories)
+        self.placement.sort_out(self.logs, is_complete=is_complete, doom=self.doom_folder)
         return self.logs
 
     def _load_all(
@@ -140,7 +145,7 @@ class LogManager:
                 if start.directory.offline_reason is None:
                     log = start.load(loader, topic_partition, path, owner_of)
                     if log is not None:
-                        self._add_loaded(start, log)
+                        self._add_loaded(log)
                 with self._lock:
                     done += 1
                     count = done
@@ -152,15 +157,20 @@ class LogManager:
                 for future in [pool.submit(load_some, work) for work in by_loader.values()]:
                     future.result()
 
-    def _add_loaded(self, start: DirectoryStart, log: Log) -> None:
+    def _add_loaded(self, log: Log) -> None:
         with self._lock:
             other = self.logs.setdefault(log.topic_partition, log)
-        if other is not log:
-            log.release()
-            try:
-                start.set_aside(log.path, log.topic_partition, f"the partition is also in {other.path}")
-            except OSError as error:
-                start.directory.failed(error, f"renaming {log.path}")
+            if other is log:
+                return
+            if other.log_end_offset < log.log_end_offset:  # a move was cut short between its two renames
+                other, log = log, other
+                self.logs[log.topic_partition] = other
+        log.release()
+        start = next(each for each in self._starts if each.directory is log.directory)
+        try:
+            start.set_aside(log.path, log.topic_partition, f"the partition is also in {other.path}")
+        except OSError as error:
+            start.directory.failed(error, f"renaming {log.path}")
 
     # While running.
 
@@ -191,7 +201,8 @@ class LogManager:
                 self._drop_leftover(existing)
             log = self._open_found(topic_partition, Owner(topic_id, config))
             if log is None:
-                log = self._create(topic_partition, topic_id, config, directory or self._emptiest_directory())
+                directory = directory or self.placement.take_preferred(topic_partition) or self._emptiest_directory()
+                log = self._create(topic_partition, topic_id, config, directory)
             self.logs[topic_partition] = log
             return log
 
@@ -281,6 +292,10 @@ class LogManager:
         for each in deleted:
             self._doomed.add(each.due_ms, each.paths)
 
+    def doom_folder(self, path: str, delay_ms: int = 0) -> None:
+        """Take over a renamed folder, for unlinking."""
+        self._doomed.add(self._now_ms() + delay_ms, (path,))
+
     def unlink_doomed(self, now_ms: int | None = None) -> int:
         """Unlink renamed files and folders whose time has come; return how many. May block for long."""
         return self._doomed.unlink_due(
@@ -318,21 +333,40 @@ class LogManager:
         """Write `cleaner-offset-checkpoint`: up to where logs have been cleaned. Blocks."""
         self._checkpoint(checkpoints.CLEANER_OFFSET, lambda log: log.first_dirty_offset)
 
+    @contextmanager
+    def arrival(self, log: Log, directory: LogDirectory) -> Iterator[None]:
+        """Let the checkpoints of `directory` say what holds for a log that is about to lie there, all of it synced.
+
+        No checkpoint is written before the context ends, and then the log is where `log.directory` says. Raises
+        OSError.
+        """
+        start = log.log_start_offset if log.log_start_offset > log.segments.first.base_offset else None
+        with directory.checkpoints.lock:
+            for name, offset in (
+                (checkpoints.RECOVERY_POINT, log.log_end_offset),
+                (checkpoints.LOG_START_OFFSET, start),
+                (checkpoints.CLEANER_OFFSET, log.first_dirty_offset),
+            ):
+                offsets = directory.checkpoints.read(name)
+                offsets.pop(log.topic_partition, None)
+                if offset is not None:
+                    offsets[log.topic_partition] = offset
+                directory.checkpoints.write(name, offsets)
+            yield
+
     def checkpoint_high_watermarks(self, high_watermarks: Mapping[TopicPartition, int]) -> None:
         """Write `replication-offset-checkpoint`. Blocks."""
         self._checkpoint(checkpoints.REPLICATION_OFFSET, lambda log: high_watermarks.get(log.topic_partition))
 
     def _checkpoint(self, name: str, offset_of: Callable[[Log], int | None]) -> None:
-        logs: dict[LogDirectory, list[Log]] = {directory: [] for directory in self.directories}
-        for log in list(self.logs.values()):
-            logs[log.directory].append(log)
         for start in self._starts:
             directory = start.directory
             if directory.offline_reason is not None:
                 continue
-            with directory.checkpoints.lock:
+            with directory.checkpoints.lock:  # a log that moves is there or not, for as long as it is held
                 found = [(each, directory.checkpoints.on_disk(name, each)) for each in start.unloaded]
-                found += [(log.topic_partition, offset_of(log)) for log in logs[directory]]
+                logs = [log for log in self.logs.copy().values() if log.directory is directory]
+                found += [(log.topic_partition, offset_of(log)) for log in logs]
                 try:
                     directory.checkpoints.write(name, {each: offset for each, offset in found if offset is not None})
                 except OSError as error:

@@ -46,6 +46,7 @@ HANDLERS: Final[Mapping[ApiKey, str]] = {
     ApiKey.INCREMENTAL_ALTER_CONFIGS: "incremental_alter_configs:incremental_alter_configs",
     ApiKey.DELETE_GROUPS: "delete_groups:delete_groups",
     ApiKey.OFFSET_DELETE: "offset_delete:offset_delete",
+    ApiKey.ALTER_REPLICA_LOG_DIRS: "alter_replica_log_dirs:alter_replica_log_dirs",
     ApiKey.ELECT_LEADERS: "elect_leaders:elect_leaders",
     ApiKey.ALTER_PARTITION_REASSIGNMENTS: "alter_partition_reassignments:alter_partition_reassignments",
     ApiKey.LIST_PARTITION_REASSIGNMENTS: "list_partition_reassignments:list_partition_reassignments",

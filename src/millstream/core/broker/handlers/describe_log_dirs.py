@@ -1,5 +1,7 @@
 """DescribeLogDirs (key 35): what lies on each log directory, and how full its disk is (KIP-113).
 
+A replica that moves to another directory stands in both; `is_future_key` marks the copy.
+
 Versions  1 throttle time   2 flexible   3 error code   4 total and usable bytes (KIP-827)
 """
 
@@ -47,6 +49,16 @@ async def _describe_log_dirs(broker: Broker, request: DescribeLogDirsRequest) ->
             space = await broker.loop.run_in_executor(broker.executor, disk_space, directory.path)
         results[id(directory)] = _result(directory, space)
     topics: dict[tuple[int, str], DescribeLogDirsTopic] = {}
+
+    def tell(directory: LogDirectory, name: str, told: DescribeLogDirsPartition) -> None:
+        key = (id(directory), name)
+        topic = topics.get(key)
+        if topic is None:
+            topic = topics[key] = DescribeLogDirsTopic(name=name)
+            results[id(directory)].topics.append(topic)
+        topic.partitions.append(told)
+
+    futures = broker.control.mover.futures
     for count, partition in enumerate(broker.partitions):
         if count % PARTITIONS_PER_STEP == PARTITIONS_PER_STEP - 1:
             await asyncio.sleep(0)
@@ -55,19 +67,18 @@ async def _describe_log_dirs(broker: Broker, request: DescribeLogDirsRequest) ->
         log = partition.log
         if log is None or log.directory.offline_reason is not None:
             continue
-        key = (id(log.directory), partition.topic)
-        topic = topics.get(key)
-        if topic is None:
-            topic = topics[key] = DescribeLogDirsTopic(name=partition.topic)
-            results[id(log.directory)].topics.append(topic)
-        topic.partitions.append(
-            DescribeLogDirsPartition(
-                partition_index=partition.index,
-                partition_size=log.size_bytes,
-                offset_lag=max(partition.high_watermark - log.log_end_offset, 0),
-            )
-        )
+        future = futures.get(log.topic_partition)
+        told = _partition(partition.index, log.size_bytes, max(partition.high_watermark - log.log_end_offset, 0))
+        tell(log.directory, partition.topic, told)
+        if future is not None and future.log is log and future.directory.offline_reason is None:
+            told = _partition(partition.index, future.size_bytes, max(log.log_end_offset - future.log_end_offset, 0))
+            told.is_future_key = True
+            tell(future.directory, partition.topic, told)
     return DescribeLogDirsResponse(results=list(results.values()))
+
+
+def _partition(index: int, size_bytes: int, offset_lag: int) -> DescribeLogDirsPartition:
+    return DescribeLogDirsPartition(partition_index=index, partition_size=size_bytes, offset_lag=offset_lag)
 
 
 def _result(directory: LogDirectory, space: DiskSpace | None) -> DescribeLogDirsResult:
