@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from millstream.core.log import checkpoints
 from millstream.core.log.config import LogConfig
@@ -37,20 +37,20 @@ from millstream.core.log.segment import (
     TRANSACTION_INDEX_SUFFIX,
     UNKNOWN_TIMESTAMP,
     Segment,
+    base_offset_of,
+    file_name,
 )
 from millstream.core.log.segment_scan import ScanBuffers, rebuild_segment_indexes
+from millstream.core.log.segment_swap import finish_interrupted
 from millstream.core.log.segments import Segments
 from millstream.core.log.time_index import ENTRY_SIZE as TIME_ENTRY_SIZE
 from millstream.core.log.topic_partition import TopicPartition
 from millstream.core.log.transaction_index import ENTRY_SIZE as TRANSACTION_ENTRY_SIZE
 from millstream.core.log.truncation import truncate_fully_at
-from millstream.core.records import ROW_LAST_OFFSET, ROW_WIDTH, StopReason, check_batches, new_rows
 
 if TYPE_CHECKING:
     from millstream.core.log.directory import LogDirectory
     from millstream.core.log.open_segments import OpenSegments
-
-_DIGITS: Final = 20
 
 _logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class LogLoader:
         """Open the log in the folder `path`."""
         listing = {name: (size, modified_ms) for name, size, modified_ms in self._files.list_sizes(path)}
         if any(name.endswith((DELETED_SUFFIX, CLEANED_SUFFIX, SWAP_SUFFIX)) for name in listing):
-            self._finish_interrupted(path, listing)
+            finish_interrupted(self._files, path, listing)
             listing = {name: (size, modified_ms) for name, size, modified_ms in self._files.list_sizes(path)}
         found = _Found(listing)
         recovery_point = self._recovery_points.get(topic_partition)
@@ -167,7 +167,7 @@ class LogLoader:
                 log.mark_unsynced([segment])
 
     def _segment(self, path: str, base_offset: int, found: _Found) -> Segment:
-        size, modified_ms = found.listing[f"{base_offset:0{_DIGITS}d}{LOG_SUFFIX}"]
+        size, modified_ms = found.listing[file_name(base_offset, LOG_SUFFIX)]
         segment = Segment(self._cache, path, base_offset, created_ms=self._now_ms)
         segment.size_bytes = size
         segment.modified_ms = modified_ms
@@ -199,45 +199,6 @@ class LogLoader:
             _logger.warning("%s: %s; the partition is known by its name only", name, error)
             return None
 
-    def _finish_interrupted(self, path: str, listing: dict[str, tuple[int, int]]) -> None:
-        # Kafka's cleaner writes `.cleaned` files, renames them to `.swap` when they are whole, deletes the segments
-        # they replace, and renames them again. Its order says what a crash has left.
-        cleaned = [_base_of(name) for name in listing if name.endswith(LOG_SUFFIX + CLEANED_SUFFIX)]
-        oldest_cleaned = min((base for base in cleaned if base is not None), default=2**63)
-        swapped = []
-        for name in listing:
-            base = _base_of(name)
-            if name.endswith((DELETED_SUFFIX, CLEANED_SUFFIX)):
-                self._files.unlink(f"{path}/{name}")
-            elif name.endswith(SWAP_SUFFIX):
-                if base is None or base >= oldest_cleaned:
-                    self._files.unlink(f"{path}/{name}")
-                else:
-                    swapped.append((name, base))
-        for name, base in swapped:
-            if name.endswith(LOG_SUFFIX + SWAP_SUFFIX):
-                end_offset = self._next_offset_of(f"{path}/{name}", base)
-                for other in listing:
-                    other_base = _base_of(other)
-                    if other.endswith(LOG_SUFFIX) and other_base is not None and base < other_base < end_offset:
-                        for suffix in (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TRANSACTION_INDEX_SUFFIX):
-                            if file_name(other_base, suffix) in listing:
-                                self._files.unlink(f"{path}/{file_name(other_base, suffix)}")
-        for name, _ in swapped:
-            self._files.rename(f"{path}/{name}", f"{path}/{name.removesuffix(SWAP_SUFFIX)}")
-        self._files.sync_directory(path)
-
-    def _next_offset_of(self, path: str, base_offset: int) -> int:
-        data = self._files.read_bytes(path)
-        rows = new_rows(1024)
-        position, offset = 0, base_offset
-        while True:
-            count, position, reason = check_batches(data, position, len(data), offset, rows, False)
-            if count:
-                offset = rows[(count - 1) * ROW_WIDTH + ROW_LAST_OFFSET] + 1
-            if reason != StopReason.ROWS_FULL:
-                return offset
-
 
 class _Found:
     """A folder's listing, sorted out."""
@@ -245,10 +206,12 @@ class _Found:
     def __init__(self, listing: dict[str, tuple[int, int]]) -> None:
         self.listing = listing
         self.base_offsets = sorted(
-            base for name in listing if name.endswith(LOG_SUFFIX) and (base := _base_of(name)) is not None
+            base for name in listing if name.endswith(LOG_SUFFIX) and (base := base_offset_of(name)) is not None
         )
         self.snapshot_offsets = sorted(
-            offset for name in listing if name.endswith(SNAPSHOT_SUFFIX) and (offset := _base_of(name)) is not None
+            offset
+            for name in listing
+            if name.endswith(SNAPSHOT_SUFFIX) and (offset := base_offset_of(name)) is not None
         )
 
     def size(self, base_offset: int, suffix: str) -> int:
@@ -263,16 +226,6 @@ class _Found:
             or self.size(base_offset, TIME_INDEX_SUFFIX) % TIME_ENTRY_SIZE != 0
             or (self.size(base_offset, LOG_SUFFIX) > 0 and self.size(base_offset, TIME_INDEX_SUFFIX) == 0)
         )
-
-
-def file_name(offset: int, suffix: str) -> str:
-    """Return the name of a file that is named by an offset."""
-    return f"{offset:0{_DIGITS}d}{suffix}"
-
-
-def _base_of(name: str) -> int | None:
-    digits = name[:_DIGITS]
-    return int(digits) if len(digits) == _DIGITS and digits.isascii() and digits.isdigit() else None
 
 
 def _plausible_end(active_base: int, active_size: int, end_offset: int) -> bool:
