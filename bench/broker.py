@@ -231,6 +231,22 @@ def fill(bench: Bench) -> None:
         start(broker, {LARGE: PARTITIONS, SMALL: PARTITIONS})
 
 
+def small_fetches(shape: str) -> Callable[[Bench, str], None]:
+    """The row of small fetches as a client of this kind sends them."""
+
+    def row(bench: Bench, name: str) -> None:
+        def run(broker: Served, seconds: float) -> dict[str, float]:
+            topic = bench.topic(broker, PARTITIONS)
+            found = bench.load(name, broker, f"fetch {shape}", "--topic", topic, "--seconds", str(seconds))
+            used = found["broker_cpu_seconds"] / found["requests"] * 1e6
+            return {"requests/s": found["requests"] / found["seconds"], "broker CPU us/request": used}
+
+        settings = bench.settings
+        bench.alternate(name, lambda b: run(b, settings.seconds), warm_up=lambda b: run(b, settings.warmup_s))
+
+    return row
+
+
 def latency(module: str) -> Callable[[Bench, str], None]:
     """The row of one record at a time, nothing else going on."""
 
@@ -401,6 +417,10 @@ ROWS = {
     "consume-small": Row("consume from the start, one-record batches", consume(SMALL), CONSUMED),
     "consume-large-librdkafka": Row("the same by confluent-kafka, 10,000-record batches", consume_librdkafka(LARGE)),
     "consume-small-librdkafka": Row("the same by confluent-kafka, one-record batches", consume_librdkafka(SMALL)),
+    "fetch-java": Row("small fetches as the Java client's: a session, 1 of 4 partitions named", small_fetches("java")),
+    "fetch-librdkafka": Row("as librdkafka's: no session, 4 partitions named", small_fetches("librdkafka")),
+    "fetch-kafka-python": Row("as kafka-python's: a session, version 10", small_fetches("kafka-python")),
+    "fetch-aiokafka": Row("as aiokafka's: no session, version 4", small_fetches("aiokafka")),
     "latency": Row(
         "end to end latency, one record at a time",
         latency("latency"),

@@ -10,7 +10,7 @@ from tests.support.broker_thread import BrokerThread
 
 from millstream.core.broker import Broker
 from millstream.core.records import BatchBuilder, iter_batches
-from millstream.core.wire import ZERO_UUID, ErrorCode
+from millstream.core.wire import ZERO_UUID, ApiKey, ErrorCode, decode, parse_response_header
 from millstream.core.wire.messages.fetch import (
     FetchPartition,
     FetchRequest,
@@ -230,6 +230,47 @@ def test_who_hangs_up_leaves_nothing_waiting(served: BrokerThread, topic: str) -
     partition = served.broker.partitions.get(topic, 1)
     assert partition is not None
     assert served.call(lambda broker: len(partition.fetch_waiters)) == 0
+
+
+def waiting_request(raw: RawConnection, topic: str, offset: int) -> bytes:
+    """A request for what comes into partition 1 from `offset` on, for a minute."""
+    partition = FetchPartition(partition=1, fetch_offset=offset, partition_max_bytes=1 << 20)
+    topics = [FetchTopic(topic=topic, partitions=[partition])]
+    return raw.encode(FetchRequest(max_wait_ms=60_000, min_bytes=1, session_epoch=-1, topics=topics), 12)
+
+
+def received(raw: RawConnection) -> PartitionData:
+    data = raw.receive()
+    _, position = parse_response_header(ApiKey.FETCH, 12, data)
+    return only(decode(FetchResponse, 12, data, position)[0])
+
+
+def test_requests_behind_a_waiting_fetch_are_answered_after_it(
+    served: BrokerThread, raw: RawConnection, topic: str
+) -> None:
+    raw.produce(topic, 1, batch(1))
+    with RawConnection(served.bootstrap_servers) as consumer:
+        consumer.send(waiting_request(consumer, topic, 1) + waiting_request(consumer, topic, 0))
+        wait_for(lambda: served.call(waiters) == (1, 1))
+        raw.produce(topic, 1, batch(2))
+        assert ranges(received(consumer)) == [(1, 2)]
+        assert ranges(received(consumer)) == [(0, 0), (1, 2)]
+
+
+def test_what_changes_nothing_lets_a_fetch_wait_on(served: BrokerThread, raw: RawConnection, topic: str) -> None:
+    def wake(broker: Broker) -> None:
+        partition = broker.partitions.get(topic, 1)
+        assert partition is not None
+        for waiter in tuple(partition.fetch_waiters):
+            waiter.handle_progress(0)
+
+    with RawConnection(served.bootstrap_servers) as consumer:
+        consumer.send(waiting_request(consumer, topic, 0))
+        wait_for(lambda: served.call(waiters) == (1, 1))
+        served.call(wake)
+        assert served.call(waiters) == (1, 1)
+        raw.produce(topic, 1, batch(1))
+        assert ranges(received(consumer)) == [(0, 0)]
 
 
 def test_deleting_the_topic_ends_the_wait(served: BrokerThread, raw: RawConnection, topic: str) -> None:

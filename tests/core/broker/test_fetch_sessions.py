@@ -2,6 +2,7 @@
 
 import random
 
+from millstream.core.broker.fetch_codec import AskedFetch, from_message
 from millstream.core.broker.fetch_sessions import FetchPlan, FetchSessions, move_to_end
 from millstream.core.wire import ErrorCode
 from millstream.core.wire.messages.fetch import FetchPartition, FetchRequest, FetchTopic, ForgottenTopic
@@ -15,18 +16,19 @@ def sessions(slots: int = 3, partitions_max: int = 1000) -> FetchSessions:
 
 def request(
     session_id: int, epoch: int, offsets: dict[int, int] | None = None, forgotten: list[int] | None = None
-) -> FetchRequest:
+) -> AskedFetch:
     partitions = [FetchPartition(partition=p, fetch_offset=o) for p, o in (offsets or {}).items()]
-    return FetchRequest(
+    message = FetchRequest(
         session_id=session_id,
         session_epoch=epoch,
         topics=[FetchTopic(topic="t", partitions=partitions)] if partitions else [],
         forgotten_topics_data=[ForgottenTopic(topic="t", partitions=forgotten)] if forgotten else [],
     )
+    return from_message(message, 12)
 
 
 def offsets_of(plan: FetchPlan) -> dict[int, int]:
-    return {target.index: target.fetch_offset for target in plan.targets.values()}
+    return {target.key[1]: target.fetch_offset for target in plan.targets.values()}
 
 
 def test_a_session_remembers_and_takes_changes() -> None:
@@ -105,6 +107,6 @@ def test_the_partitions_of_all_sessions_are_bounded() -> None:
 
 def test_partitions_that_sent_records_go_behind_the_others() -> None:
     plan = sessions().plan(request(0, 0, {0: 0, 1: 0, 2: 0}), 12, 0)
-    served = [target for target in plan.targets.values() if target.index == 0]
+    served = [key for key in plan.targets if key[1] == 0]
     move_to_end(plan.targets, served)
-    assert [target.index for target in plan.targets.values()] == [1, 2, 0]
+    assert [target.key[1] for target in plan.targets.values()] == [1, 2, 0]

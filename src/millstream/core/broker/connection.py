@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from millstream.core.broker.context import ANONYMOUS, RequestContext
 from millstream.core.broker.delayed import Delayed
 from millstream.core.broker.dispatch import Route, error_response
-from millstream.core.broker.fast_fetch import FastFetch, WaitingFetch
 from millstream.core.broker.fast_produce import FastProduce
 from millstream.core.broker.response_sender import ResponseSender
 from millstream.core.wire import ApiKey, WireError, parse_request_header
@@ -42,7 +41,6 @@ _LENGTH_SIZE: Final = _LENGTH.size
 _FRAME_SIZE_MIN: Final = _FRAME_START.size - _LENGTH_SIZE
 
 _PRODUCE: Final = int(ApiKey.PRODUCE)
-_FETCH: Final = int(ApiKey.FETCH)
 _monotonic_ns: Final = time.monotonic_ns
 
 
@@ -61,6 +59,10 @@ class _Request:
         # The encoded response with its frame length; empty for none, None until it is done.
         self.parts: list[Part] | None = None
 
+    def count(self, response: Any) -> None:
+        """Count it as answered; None is the response to acks=0."""
+        self.route.observe(self.context.api_version, (_monotonic_ns() - self.started_ns) // 1000, response)
+
 
 class Connection(ResponseSender):
     """One client's connection; see the module's text.
@@ -72,7 +74,6 @@ class Connection(ResponseSender):
         "__weakref__",
         "_busy",
         "_exclusive",
-        "_fast_fetch",
         "_fast_produce",
         "_frames_in_flight",
         "_in_flight",
@@ -98,19 +99,18 @@ class Connection(ResponseSender):
         self._refused = False
         # Inside `_process`: completions that happen there are sent by it, together.
         self._busy = False
-        # Requests in work in their order: _Request, WaitingFetch, or the tuple that FastProduce made. Only Produce is
-        # ever more than one.
+        # Requests in work in their order: _Request, or the tuple that FastProduce made. Only Produce is ever more than
+        # one.
         self._in_flight: deque[Any] = deque()
         self._frames_in_flight = 0
         # A request in work that is no Produce: nothing is handled beside it.
-        self._exclusive: _Request | WaitingFetch | None = None
+        self._exclusive: _Request | None = None
         self._muted_timer: asyncio.TimerHandle | None = None
         # Its next Produce is not taken before some of what was accepted has been written.
         self._waits_for_disk = False
         # The last answer was large: other connections are served before the next request.
         self._yields = False
         self._fast_produce: FastProduce | None = None
-        self._fast_fetch: FastFetch | None = None
 
     # The transport's callbacks
 
@@ -171,9 +171,8 @@ class Connection(ResponseSender):
                         continue
             elif in_flight and not self._finish_produces():
                 break
-            if api_key != _FETCH or not self._accept_fetch(data, position, frame_end, api_version, correlation_id):
-                self._handle(data[position + 4 : frame_end], None)
-                fast = self._fast_produce
+            self._handle(data[position + 4 : frame_end], None)
+            fast = self._fast_produce
             position = frame_end
             if self._refused:
                 break
@@ -199,36 +198,6 @@ class Connection(ResponseSender):
             self._continue()
             return end
         return end if self.closed else position
-
-    def _accept_fetch(self, data: memoryview, start: int, end: int, version: int, correlation_id: int) -> bool:
-        """Whether FastFetch knew the request: it is answered, or waits."""
-        fast = self._fast_fetch
-        answer = None if fast is None else fast.accept(data, start, end, version, correlation_id)
-        if answer is None:
-            return False
-        if isinstance(answer, WaitingFetch):
-            self._in_flight.append(answer)
-            self._exclusive = answer
-        else:
-            self._out += answer
-        return True
-
-    def finish_waiting(self, waiting: WaitingFetch, parts: list[Part] | None) -> None:
-        """A fetch that waited has its answer; with None the handler has to look at it."""
-        if self.closed:
-            return
-        self._exclusive = None
-        if parts is None:
-            assert self._in_flight.pop() is waiting, "another request is in work beside a fetch"
-            was_busy, self._busy = self._busy, True
-            self._handle(memoryview(waiting.request), None)
-            self._busy = was_busy
-        else:
-            waiting.parts = parts
-        if not self._busy:
-            self._drain()
-            self._flush()
-            self._continue()
 
     def _process_frame(self, frame: FrameBuffer) -> None:
         """Handle one large frame, or hold it until it may be."""
@@ -327,10 +296,6 @@ class Connection(ResponseSender):
             if self._fast_produce is None:
                 self._fast_produce = FastProduce(connections.broker, route.metrics)
             self._fast_produce.learn(frame, request, context)
-        elif header.api_key == _FETCH:
-            if self._fast_fetch is None:
-                self._fast_fetch = FastFetch(self, connections.broker, route.metrics)
-            self._fast_fetch.learn(frame, request, context)
         self._in_flight.append(work)
         if buffer is not None:
             self._frames_in_flight += 1
@@ -351,27 +316,35 @@ class Connection(ResponseSender):
         """A delayed answer is there."""
         if self.closed:
             return
+        response = None
         try:
             response = delayed.result()
         except Exception as error:  # noqa: BLE001  as above
             self._answer_error(work, error)
         else:
-            self._answer(work, response)
+            self._encode(work, response)
         if self._exclusive is work:
             self._exclusive = None
         if not self._busy:
             self._drain()
             self._flush()
+        if response is not None:
+            # Behind the sending: somebody waits for that.
+            work.count(response)
+        if not self._busy:
             self._continue()
 
     def _answer(self, work: _Request, response: Any) -> None:
+        self._encode(work, response)
+        work.count(response)
+
+    def _encode(self, work: _Request, response: Any) -> None:
         context = work.context
         if response is None:
             work.parts = []
         else:
             work.parts = work.route.encode(response, context.api_version, context.correlation_id)
         work.delayed = None
-        work.route.observe(context.api_version, (_monotonic_ns() - work.started_ns) // 1000, response)
         if context.throttle_time_ms:
             self._mute(context.throttle_time_ms)
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from millstream.core.broker.direct_send import Part
 from millstream.core.broker.error_answers import error_answer
+from millstream.core.broker.fetch_codec import read_request
 from millstream.core.broker.handlers import HANDLERS, Handler, load_handler
-from millstream.core.broker.handlers.encoded import Encoded
+from millstream.core.broker.handlers.encoded import Encoded, EncodedParts
 from millstream.core.wire import (
     APIS,
     Api,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LENGTH: Final = struct.Struct(">i")
+_FETCH: Final = int(ApiKey.FETCH)
 
 
 class Route:
@@ -50,6 +52,8 @@ class Route:
 
     def decode(self, version: int, frame: memoryview, position: int) -> Any:
         """Read the request's body; record bytes in it are views of `frame`. Raises WireError."""
+        if self.key == _FETCH:
+            return read_request(version, frame, position)
         request, _ = decoder(self.api.request, version)(frame, position)
         return request
 
@@ -58,10 +62,12 @@ class Route:
         copied.
         """
         header = encode_response_header(self.key, version, correlation_id)
-        if isinstance(response, Encoded):
-            parts: list[Any] = [header, response.body]
-        else:
-            parts = encode_parts(response, version, header)
+        if type(response) is EncodedParts:
+            size = len(header) + len(response.head) + sum(map(len, response.others))
+            return [b"".join((_LENGTH.pack(size), header, response.head)), *response.others]
+        parts: list[Any] = [header, response.body] if isinstance(response, Encoded) else []
+        if not parts:
+            parts += encode_parts(response, version, header)
         size = sum(map(len, parts))
         if len(parts) == 1:
             return [_LENGTH.pack(size) + parts[0]]
@@ -73,10 +79,12 @@ class Route:
         metrics = self.metrics
         metrics.version(version).value += 1
         metrics.total_time_us.observe(time_us)
+        if type(response) is EncodedParts:
+            for code, count in response.error_codes.items():
+                metrics.error(code).value += count
+            return
         if self.key == ApiKey.PRODUCE:
             codes = [p.error_code for t in response.responses for p in t.partition_responses] if response else []
-        elif self.key == ApiKey.FETCH:
-            codes = [p.error_code for t in response.responses for p in t.partitions] or [response.error_code]
         else:
             codes = [getattr(response, "error_code", 0)]
         for code in codes:

@@ -17,15 +17,14 @@ import random
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from millstream.core.wire import ZERO_UUID, ErrorCode
-from millstream.core.wire.messages.fetch import FetchRequest
+from millstream.core.broker.fetch_codec import TOPIC_IDS_FROM_VERSION, Asked, AskedFetch, TargetKey
+from millstream.core.wire import ErrorCode
 
 NO_SESSION_ID: Final = 0
 INITIAL_EPOCH: Final = 0
 FINAL_EPOCH: Final = -1
 # Partitions remembered by all sessions together.
 SESSION_PARTITIONS_COUNT_MAX: Final = 500_000
-TOPIC_IDS_FROM_VERSION: Final = 13
 
 _EPOCH_MAX: Final = 2**31 - 1
 
@@ -39,28 +38,18 @@ class FetchTarget:
     __slots__ = (
         "current_leader_epoch",
         "fetch_offset",
-        "index",
+        "key",
         "last_fetched_epoch",
         "max_bytes",
         "sent_high_watermark",
         "sent_log_start_offset",
-        "topic",
-        "topic_id",
     )
 
-    def __init__(self, topic: str, topic_id: bytes, index: int) -> None:
-        self.topic = topic
-        self.topic_id = topic_id
-        self.index = index
-        self.fetch_offset = 0
-        self.max_bytes = 0
-        self.current_leader_epoch = -1
-        self.last_fetched_epoch = -1
+    def __init__(self, key: TargetKey, asked: Asked) -> None:
+        self.key = key
+        _, self.current_leader_epoch, self.fetch_offset, self.last_fetched_epoch, self.max_bytes = asked
         self.sent_high_watermark = -1
         self.sent_log_start_offset = -1
-
-
-TargetKey = tuple[str | bytes, int]
 
 
 class FetchSession:
@@ -115,7 +104,7 @@ class FetchSessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def plan(self, request: FetchRequest, version: int, now_ms: int) -> FetchPlan:
+    def plan(self, request: AskedFetch, version: int, now_ms: int) -> FetchPlan:
         """Take a request's changes into its session, or make one, or none."""
         session_id, epoch = request.session_id, request.session_epoch
         by_topic_id = version >= TOPIC_IDS_FROM_VERSION
@@ -123,7 +112,7 @@ class FetchSessions:
             if session_id != NO_SESSION_ID:
                 self._remove(session_id)
             targets: dict[TargetKey, FetchTarget] = {}
-            _update(targets, request, by_topic_id)
+            _update(targets, request)
             session = None
             if epoch == INITIAL_EPOCH:
                 session = self._maybe_create(targets, by_topic_id, now_ms)
@@ -136,10 +125,10 @@ class FetchSessions:
         if session.epoch != epoch:
             return _failed(ErrorCode.INVALID_FETCH_SESSION_EPOCH)
         before = len(session.targets)
-        _update(session.targets, request, by_topic_id)
-        for topic in request.forgotten_topics_data:
-            for index in topic.partitions:
-                session.targets.pop((topic.topic_id if by_topic_id else topic.topic, index), None)
+        _update(session.targets, request)
+        for topic, indexes in request.forgotten:
+            for index in indexes:
+                session.targets.pop((topic, index), None)
         self.partitions_count += len(session.targets) - before
         if not session.targets or self.partitions_count > self._partitions_max:
             # An empty session ends as Kafka's does; one that grows past the bound starts anew without its memory.
@@ -197,29 +186,20 @@ def _failed(error: ErrorCode) -> FetchPlan:
     return FetchPlan(error, {}, None, False)
 
 
-def _update(targets: dict[TargetKey, FetchTarget], request: FetchRequest, by_topic_id: bool) -> None:
+def _update(targets: dict[TargetKey, FetchTarget], request: AskedFetch) -> None:
     """Add the partitions that a request names, or move those that are there."""
-    for topic in request.topics:
-        name = topic.topic_id if by_topic_id else topic.topic
-        for partition in topic.partitions:
-            key: TargetKey = (name, partition.partition)
+    for topic, partitions in request.topics:
+        for asked in partitions:
+            key = (topic, asked[0])
             target = targets.get(key)
             if target is None:
-                target = FetchTarget(
-                    "" if by_topic_id else topic.topic,
-                    topic.topic_id if by_topic_id else ZERO_UUID,
-                    partition.partition,
-                )
-                targets[key] = target
-            target.fetch_offset = partition.fetch_offset
-            target.max_bytes = partition.partition_max_bytes
-            target.current_leader_epoch = partition.current_leader_epoch
-            target.last_fetched_epoch = partition.last_fetched_epoch
+                targets[key] = FetchTarget(key, asked)
+            else:
+                _, target.current_leader_epoch, target.fetch_offset, target.last_fetched_epoch, target.max_bytes = asked
 
 
-def move_to_end(targets: dict[TargetKey, FetchTarget], served: Iterable[FetchTarget]) -> None:
+def move_to_end(targets: dict[TargetKey, FetchTarget], served: Iterable[TargetKey]) -> None:
     """Put partitions that sent records behind the others, so that none starves under the response's size limit."""
-    for target in served:
-        key: TargetKey = (target.topic or target.topic_id, target.index)
+    for key in served:
         if key in targets:
             targets[key] = targets.pop(key)

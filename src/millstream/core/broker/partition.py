@@ -168,7 +168,7 @@ class Partition:
         """Offset behind the last record that read_committed may see: the first open transaction's, or the high
         watermark.
         """
-        unstable = self.log.first_unstable_offset if self.log is not None else None
+        unstable = self.log.producers.first_unstable_offset if self.log is not None else None
         return self.high_watermark if unstable is None or unstable > self.high_watermark else unstable
 
     def __repr__(self) -> str:

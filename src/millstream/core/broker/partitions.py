@@ -31,6 +31,8 @@ class Partitions:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._by_topic: dict[str, dict[int, Partition]] = {}
+        # The same partitions by (topic name, index) and by (topic id, index). Invariant: those of _by_topic, twice.
+        self._by_key: dict[tuple[str | bytes, int], Partition] = {}
         # Version of the newest image whose partitions all answer.
         self.applied_version = -1
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -54,6 +56,10 @@ class Partitions:
         """Return the partition, whatever its state; None where this broker holds no such one."""
         partitions = self._by_topic.get(topic)
         return partitions.get(index) if partitions is not None else None
+
+    def find(self, key: tuple[str | bytes, int]) -> Partition | None:
+        """Return the partition of (topic name or topic id, index), whatever its state."""
+        return self._by_key.get(key)
 
     def of_topic(self, topic: str) -> list[Partition]:
         """Return the partitions of one topic that this broker holds."""
@@ -80,10 +86,12 @@ class Partitions:
         if partition is None or partition.topic_id != topic_id:
             self.version += 1
             if partition is not None:
+                self._by_key.pop((partition.topic_id, tp.partition), None)
                 partition.become_offline(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
             metrics = self._broker.metrics.topic(tp.topic)
             partition = Partition(tp.topic, tp.partition, topic_id, appends=self._broker.appends, metrics=metrics)
             self._by_topic.setdefault(tp.topic, {})[tp.partition] = partition
+            self._by_key[tp.topic, tp.partition] = self._by_key[topic_id, tp.partition] = partition
         if log is None:
             partition.leader = state.leader
             partition.leader_epoch = state.leader_epoch
@@ -105,6 +113,8 @@ class Partitions:
         partition = partitions.pop(tp.partition, None) if partitions is not None else None
         if partition is None:
             return
+        self._by_key.pop((tp.topic, tp.partition), None)
+        self._by_key.pop((partition.topic_id, tp.partition), None)
         self.version += 1
         if not partitions:
             del self._by_topic[tp.topic]

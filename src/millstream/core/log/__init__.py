@@ -5,7 +5,8 @@ one log         log = log_state + log_appends (rolling) + log_reader; truncation
                 transactions are functions over it
 its segments    segments, segment, open_segments, offset_index, time_index, sparse_index, transaction_index
 what it knows   producer_state, leader_epochs
-coming back     directory_start, loader, recovery, rebuild, segment_scan (damage, lying_offsets), producer_rebuild
+coming back     directory_start, loader (cleaner.swap), recovery, rebuild, segment_scan (damage, lying_offsets),
+                producer_rebuild
 below           files, file_region, errors; beside: dump
 """
 

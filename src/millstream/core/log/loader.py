@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from millstream.core.log import checkpoints
 from millstream.core.log.cleaner.swap import finish_interrupted
@@ -39,6 +39,7 @@ from millstream.core.log.segment import (
     UNKNOWN_TIMESTAMP,
     Segment,
     base_offset_of,
+    file_name,
 )
 from millstream.core.log.segment_scan import ScanBuffers, rebuild_segment_indexes
 from millstream.core.log.segments import Segments
@@ -50,8 +51,6 @@ from millstream.core.log.truncation import truncate_fully_at
 if TYPE_CHECKING:
     from millstream.core.log.directory import LogDirectory
     from millstream.core.log.open_segments import OpenSegments
-
-_DIGITS: Final = 20
 
 _logger = logging.getLogger(__name__)
 
@@ -171,7 +170,7 @@ class LogLoader:
                 log.mark_unsynced([segment])
 
     def _segment(self, path: str, base_offset: int, found: _Found) -> Segment:
-        size, modified_ms = found.listing[f"{base_offset:0{_DIGITS}d}{LOG_SUFFIX}"]
+        size, modified_ms = found.listing[file_name(base_offset, LOG_SUFFIX)]
         segment = Segment(self._cache, path, base_offset, created_ms=self._now_ms)
         segment.size_bytes = size
         segment.modified_ms = modified_ms
@@ -230,11 +229,6 @@ class _Found:
             or self.size(base_offset, TIME_INDEX_SUFFIX) % TIME_ENTRY_SIZE != 0
             or (self.size(base_offset, LOG_SUFFIX) > 0 and self.size(base_offset, TIME_INDEX_SUFFIX) == 0)
         )
-
-
-def file_name(offset: int, suffix: str) -> str:
-    """Return the name of a file that is named by an offset."""
-    return f"{offset:0{_DIGITS}d}{suffix}"
 
 
 def _plausible_end(active_base: int, active_size: int, end_offset: int) -> bool:

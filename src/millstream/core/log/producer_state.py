@@ -111,7 +111,7 @@ class ProducerState:
     @property
     def first_unstable_offset(self) -> int | None:
         """The first offset of the oldest open transaction, None without one."""
-        return min(self._transactions.values(), default=None)
+        return min(self._transactions.values(), default=None) if self._transactions else None
 
     def open_transactions(self) -> list[ProducerEntry]:
         """Return the producers with an open transaction."""

@@ -38,15 +38,20 @@ UNKNOWN_TIMESTAMP: Final = -2
 _DIGITS: Final = 20
 
 
-def base_offset_of(name: str) -> int | None:
-    """Return the offset that a file in a partition's folder is named by, None where it is named otherwise."""
-    digits = name[:_DIGITS]
-    return int(digits) if len(digits) == _DIGITS and digits.isascii() and digits.isdigit() else None
+def file_name(offset: int, suffix: str) -> str:
+    """Return the name of a file that is named by an offset."""
+    return f"{offset:0{_DIGITS}d}{suffix}"
 
 
 def file_stem(folder: str, offset: int) -> str:
     """Return the path, without suffix, of the files named by `offset`."""
-    return f"{folder}/{offset:020d}"
+    return f"{folder}/{file_name(offset, '')}"
+
+
+def base_offset_of(name: str) -> int | None:
+    """Return the offset that a file is named by, None where it is not."""
+    digits = name[:_DIGITS]
+    return int(digits) if len(digits) == _DIGITS and digits.isascii() and digits.isdigit() else None
 
 
 class Segment:

@@ -7,26 +7,27 @@ Each partition is answered for itself; at least one batch is given, however smal
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from millstream.core.broker.context import Operation, RequestContext, ResourceType
+from millstream.core.broker.context import AllowAll, Operation, RequestContext, ResourceType
 from millstream.core.broker.delayed import Delayed
-from millstream.core.broker.fetch_sessions import TOPIC_IDS_FROM_VERSION, FetchPlan, FetchTarget, move_to_end
-from millstream.core.log import FileRegion, LogRead, OffsetOutOfRangeError
-from millstream.core.wire import ZERO_UUID, ErrorCode, KafkaError
-from millstream.core.wire.messages.fetch import (
-    AbortedTransaction,
-    EpochEndOffset,
-    FetchableTopicResponse,
-    FetchRequest,
-    FetchResponse,
-    PartitionData,
+from millstream.core.broker.fetch_codec import (
+    AskedFetch,
+    PartitionAnswer,
+    encode_answer,
 )
+from millstream.core.broker.fetch_sessions import FetchPlan, FetchTarget, move_to_end
+from millstream.core.broker.handlers.encoded import EncodedParts
+from millstream.core.broker.partition import ReplicaState
+from millstream.core.log import FileRegion, LogRead, OffsetOutOfRangeError
+from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire.messages.fetch import FetchResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from millstream.core.broker.broker import Broker
+    from millstream.core.broker.direct_send import Part
     from millstream.core.broker.partition import Partition
     from millstream.core.broker.purgatory import Watch
     from millstream.core.log import Log
@@ -41,8 +42,13 @@ RESERVED_SIZE_BYTES: Final = 64 * 1024
 # When read memory is taken by clients that do not read, look again after this.
 MEMORY_RETRY_S: Final = 0.1
 
+FetchAnswer = EncodedParts | FetchResponse | Delayed[EncodedParts]
 
-def fetch(broker: Broker, request: FetchRequest, context: RequestContext) -> FetchResponse | Delayed[FetchResponse]:
+_LEADER: Final = ReplicaState.LEADER
+_new_tuple: Final = tuple.__new__  # a NamedTuple's own constructor costs twice this
+
+
+def fetch(broker: Broker, request: AskedFetch, context: RequestContext) -> FetchAnswer:
     """Answer at once if there are `min_bytes`, an error or no time to wait; else when one of them is so."""
     plan = broker.fetch_sessions.plan(request, context.api_version, broker.clock.now_ms())
     if plan.error:
@@ -57,72 +63,133 @@ class _Fetch:
     -> READING -> ... -> DONE | CANCELLED (the connection has gone).
     """
 
-    def __init__(self, broker: Broker, request: FetchRequest, context: RequestContext, plan: FetchPlan) -> None:
+    __slots__ = (
+        "_answers",
+        "_asks_authorizer",
+        "_broker",
+        "_context",
+        "_deadline_ms",
+        "_delayed",
+        "_has_error",
+        "_min_bytes",
+        "_missing_bytes",
+        "_plan",
+        "_read_committed",
+        "_reserved_bytes",
+        "_response",
+        "_size_bytes",
+        "_size_limit",
+        "_size_max",
+        "_targets",
+        "_watch",
+    )
+
+    def __init__(self, broker: Broker, request: AskedFetch, context: RequestContext, plan: FetchPlan) -> None:
         self._broker = broker
         self._context = context
         self._plan = plan
-        self._by_topic_id = context.api_version >= TOPIC_IDS_FROM_VERSION
-        self._read_committed = request.isolation_level == READ_COMMITTED
-        self._min_bytes: int = request.min_bytes
-        self._size_max = max(0, min(request.max_bytes, broker.fetch_size_bytes_max))
-        self._deadline_ms = broker.clock.monotonic_ms() + request.max_wait_ms
-        self._delayed: Delayed[FetchResponse] = Delayed()
+        self._asks_authorizer = type(context.authorizer) is not AllowAll
+        max_wait_ms, self._min_bytes, max_bytes, isolation_level, _, _, _, _ = request
+        self._read_committed = isolation_level == READ_COMMITTED
+        self._size_max = max(0, min(max_bytes, broker.fetch_size_bytes_max))
+        self._deadline_ms = broker.clock.monotonic_ms() + max_wait_ms
+        # The answer: as it is where the first pass finds it, else by a Delayed.
+        self._response: EncodedParts | None = None
+        self._delayed: Delayed[EncodedParts] | None = None
         self._watch: Watch | None = None
-        # Bytes that arrived on watched partitions since the last pass, and how many were missing then.
+        # How many bytes were missing after the last pass, less what has arrived on watched partitions since.
         self._missing_bytes = 0
-        self._begin_pass()
-
-    def _begin_pass(self) -> None:
-        self._targets: Iterator[FetchTarget] = iter(list(self._plan.targets.values()))
-        self._answers: list[tuple[FetchTarget, PartitionData]] = []
-        self._served: list[FetchTarget] = []
-        self._watchable: dict[Partition, None] = {}
-        self._size_bytes = 0
         self._reserved_bytes = 0
-        self._has_error = False
 
-    def start(self) -> FetchResponse | Delayed[FetchResponse]:
+    def start(self) -> EncodedParts | Delayed[EncodedParts]:
         """Make the first pass; return the answer if that finds it."""
-        self._delayed.on_cancel(self._cancel)
         self._read()
-        return self._delayed.result() if self._delayed.is_done else self._delayed
+        if self._response is not None:
+            return self._response
+        self._delayed = Delayed()
+        self._delayed.on_cancel(self._cancel)
+        return self._delayed
+
+    @property
+    def _is_cancelled(self) -> bool:
+        return self._delayed is not None and self._delayed.is_cancelled
 
     def _read(self) -> None:
         """Begin a pass once there is memory for it."""
-        if self._delayed.is_cancelled:
+        if self._is_cancelled:
             return
         memory = self._broker.connections.read_memory
         reserved = min(self._size_max, RESERVED_SIZE_BYTES)
         if not memory.try_charge(reserved):
             self._broker.loop.call_later(MEMORY_RETRY_S, self._read)
             return
-        self._begin_pass()
+        self._answers: list[PartitionAnswer] = []
+        self._size_bytes = 0
+        self._has_error = False
         self._reserved_bytes = reserved
         self._size_limit = min(self._size_max, reserved + memory.free_bytes)
+        self._targets: Iterator[FetchTarget] = iter(list(self._plan.targets.values()))
         self._go_on()
 
     def _go_on(self) -> None:
         """Read the partitions left in this pass; ends early where one has to be read on a thread."""
+        broker = self._broker
+        find = broker.partitions.find
+        incremental = self._plan.incremental
         for target in self._targets:
-            partition = self._partition(target)
-            if partition is None:
+            key = target.key
+            partition = find(key)
+            if (
+                partition is None
+                or partition.state is not _LEADER
+                or (target.current_leader_epoch >= 0 and target.current_leader_epoch != partition.leader_epoch)
+                or self._asks_authorizer
+            ):
+                partition = self._partition(target)
+                if partition is None:
+                    continue
+            log = partition.log
+            assert log is not None, f"{partition} leads without a log"
+            offset = target.fetch_offset
+            high_watermark = partition.high_watermark
+            stable_offset = partition.last_stable_offset
+            end_offset = stable_offset if self._read_committed else high_watermark
+            if target.last_fetched_epoch >= 0 and self._has_diverged(target, partition, log):
                 continue
-            work = self._prepare(target, partition)
-            if work is None:
+            log_start_offset = log.log_start_offset
+            if not log_start_offset <= offset <= log.log_end_offset:
+                error = OffsetOutOfRangeError(offset, log_start_offset, high_watermark)
+                self._answer_error(target, error, partition)
                 continue
-            log, end_offset, size_max, at_least_one = work
+            left = self._size_limit - self._size_bytes
+            if offset >= end_offset or (left <= 0 and self._size_bytes):
+                if (
+                    not incremental
+                    or high_watermark != target.sent_high_watermark
+                    or log_start_offset != target.sent_log_start_offset
+                ):
+                    aborted = () if self._read_committed else None
+                    self._answers.append(
+                        _new_tuple(
+                            PartitionAnswer,
+                            (key, 0, high_watermark, stable_offset, log_start_offset, aborted, b"", None),
+                        )
+                    )
+                continue
+            at_least_one = self._size_bytes == 0
+            size_max = max(0, min(target.max_bytes, left))
             if self._read_committed and log.has_aborted_transactions:
                 # Which ones lie in what is read stands in files.
                 self._read_on_thread(target, partition, log, end_offset, size_max, at_least_one)
                 return
             try:
                 read = log.read(
-                    target.fetch_offset,
+                    offset,
                     size_max,
                     end_offset=end_offset,
                     at_least_one=at_least_one,
                     wait=False,
-                    buffer=self._broker.connections.read_buffer,
+                    buffer=broker.connections.read_buffer,
                 )
             except BlockingIOError:
                 self._read_on_thread(target, partition, log, end_offset, size_max, at_least_one)
@@ -138,62 +205,43 @@ class _Fetch:
     def _partition(self, target: FetchTarget) -> Partition | None:
         """Return the partition of a target; answers what stands against reading it."""
         broker = self._broker
-        topic = target.topic
-        if self._by_topic_id:
-            image = broker.metadata.image.topic_by_id(target.topic_id)
+        name, index = target.key
+        if isinstance(name, bytes):
+            image = broker.metadata.image.topic_by_id(name)
             if image is None:
                 self._answer_error(target, KafkaError(ErrorCode.UNKNOWN_TOPIC_ID, "no topic has this id"), None)
                 return None
             topic = image.name
+        else:
+            topic = name
         if not self._context.permits(Operation.READ, ResourceType.TOPIC, topic):
             self._answer_error(target, KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"no read on {topic}"), None)
             return None
         try:
-            partition = broker.partitions.leader(topic, target.index, target.current_leader_epoch)
+            partition = broker.partitions.leader(topic, index, target.current_leader_epoch)
         except KafkaError as error:
             self._answer_error(target, error, None)
             return None
-        if self._by_topic_id and partition.topic_id != target.topic_id:
+        if isinstance(name, bytes) and partition.topic_id != name:
             # The topic was made anew under its name, and the old one's partitions are still here.
             anew = KafkaError(ErrorCode.UNKNOWN_TOPIC_ID, f"{topic} is being made anew")
             self._answer_error(target, anew, None)
             return None
         return partition
 
-    def _prepare(self, target: FetchTarget, partition: Partition) -> tuple[Log, int, int, bool] | None:
-        """Return what to read; None where there is nothing and the target is answered."""
-        log = partition.log
-        assert log is not None, f"{partition} leads without a log"
-        offset = target.fetch_offset
-        end_offset = partition.last_stable_offset if self._read_committed else partition.high_watermark
-        if target.last_fetched_epoch >= 0:
-            epoch, epoch_end_offset = partition.end_offset_for_epoch(target.last_fetched_epoch)
-            if epoch < 0 or epoch_end_offset < 0:
-                # No epoch to go back to: the client has to start anew.
-                error = OffsetOutOfRangeError(offset, log.log_start_offset, partition.high_watermark)
-                self._answer_error(target, error, partition)
-                return None
-            if epoch < target.last_fetched_epoch or epoch_end_offset < offset:
-                data = self._data(target, partition, log)
-                data.diverging_epoch = EpochEndOffset(epoch=epoch, end_offset=epoch_end_offset)
-                self._answers.append((target, data))
-                self._has_error = True
-                return None
-        if not log.log_start_offset <= offset <= log.log_end_offset:
-            error = OffsetOutOfRangeError(offset, log.log_start_offset, partition.high_watermark)
+    def _has_diverged(self, target: FetchTarget, partition: Partition, log: Log) -> bool:
+        """Whether the client's last record is none of ours, and so is answered where the logs part (KIP-595)."""
+        epoch, end_offset = partition.end_offset_for_epoch(target.last_fetched_epoch)
+        if epoch < 0 or end_offset < 0:
+            # No epoch to go back to: the client has to start anew.
+            error = OffsetOutOfRangeError(target.fetch_offset, log.log_start_offset, partition.high_watermark)
             self._answer_error(target, error, partition)
-            return None
-        left = self._size_limit - self._size_bytes
-        if offset >= end_offset or (left <= 0 and self._size_bytes):
-            self._watchable[partition] = None
-            if (
-                not self._plan.incremental
-                or partition.high_watermark != target.sent_high_watermark
-                or log.log_start_offset != target.sent_log_start_offset
-            ):
-                self._answers.append((target, self._data(target, partition, log)))
-            return None
-        return log, end_offset, max(0, min(target.max_bytes, left)), self._size_bytes == 0
+            return True
+        if epoch < target.last_fetched_epoch or end_offset < target.fetch_offset:
+            self._append(target, partition, log, b"", diverging=(epoch, end_offset))
+            self._has_error = True
+            return True
+        return False
 
     def _read_on_thread(
         self, target: FetchTarget, partition: Partition, log: Log, end_offset: int, size_max: int, at_least_one: bool
@@ -201,17 +249,17 @@ class _Fetch:
         offset = target.fetch_offset
         self._read_regions()
 
-        def read() -> tuple[LogRead, list[AbortedTransaction]]:
+        def read() -> tuple[LogRead, list[tuple[int, int]]]:
             found = log.read(offset, size_max, end_offset=end_offset, at_least_one=at_least_one, wait=True)
             if not self._read_committed or not log.has_aborted_transactions:
                 return found, []
             return found, [
-                AbortedTransaction(producer_id=aborted.producer_id, first_offset=aborted.first_offset)
+                (aborted.producer_id, aborted.first_offset)
                 for aborted in log.aborted_transactions(offset, found.next_offset)
             ]
 
-        def finished(result: tuple[LogRead, list[AbortedTransaction]] | None, error: BaseException | None) -> None:
-            if self._delayed.is_cancelled:
+        def finished(result: tuple[LogRead, list[tuple[int, int]]] | None, error: BaseException | None) -> None:
+            if self._is_cancelled:
                 self._release()
                 return
             if isinstance(error, KafkaError):
@@ -221,82 +269,85 @@ class _Fetch:
                 self._answer(target, partition, log, found.data, aborted)
             else:
                 assert error is not None, "a read ended without a result or an error"
-                self._release()
-                self._delayed.fail(error)
+                self._fail(error)
                 return
             try:
                 self._go_on()
             except Exception as error:  # noqa: BLE001  nobody else would answer
-                self._release()
-                if not self._delayed.is_done:
-                    self._delayed.fail(error)
+                self._fail(error)
 
         self._broker.appends.run_on_thread(read, finished)
 
+    def _fail(self, error: BaseException) -> None:
+        self._release()
+        if self._delayed is not None and not self._delayed.is_done:
+            self._delayed.fail(error)
+
     def _read_regions(self) -> None:
         """Have in memory what was found before a thread reads on: it is in the page cache now, and who knows then."""
-        for _, data in self._answers:
-            if isinstance(data.records, FileRegion):
+        for position, answer in enumerate(self._answers):
+            if isinstance(answer.records, FileRegion):
                 try:
-                    data.records = data.records.read()
+                    self._answers[position] = answer._replace(records=answer.records.read())
                 except KafkaError as error:
-                    data.records, data.error_code = b"", error.code
+                    self._answers[position] = answer._replace(records=b"", error_code=error.code)
                     self._has_error = True
 
     def _answer(
-        self,
-        target: FetchTarget,
-        partition: Partition,
-        log: Log,
-        records: bytes | memoryview | FileRegion,
-        aborted: list[AbortedTransaction],
+        self, target: FetchTarget, partition: Partition, log: Log, records: Part, aborted: list[tuple[int, int]]
     ) -> None:
-        data = self._data(target, partition, log)
         size = len(records)
         if size:
-            data.records = cast("memoryview", records)  # of a region the codec asks for no more than its length
             self._size_bytes += size
-            self._served.append(target)
             partition.metrics.bytes_out += size
-            if self._read_committed:
-                data.aborted_transactions = aborted
-        self._watchable[partition] = None
-        self._answers.append((target, data))
+        self._append(target, partition, log, records, aborted)
 
     def _answer_error(self, target: FetchTarget, error: KafkaError, partition: Partition | None) -> None:
         self._has_error = True
         if partition is not None:
             partition.metrics.failed_fetch_requests += 1
-        data = PartitionData(
-            partition_index=target.index,
-            error_code=error.code,
-            high_watermark=-1,
-            aborted_transactions=[] if error.code in _WITHOUT_PARTITION else None,
-            records=b"",
-        )
-        self._answers.append((target, data))
+        aborted = () if error.code in _WITHOUT_PARTITION else None
+        self._answers.append(PartitionAnswer(target.key, error.code, -1, -1, -1, aborted, b""))
 
-    def _data(self, target: FetchTarget, partition: Partition, log: Log) -> PartitionData:
-        return PartitionData(
-            partition_index=target.index,
-            high_watermark=partition.high_watermark,
-            last_stable_offset=partition.last_stable_offset,
-            log_start_offset=log.log_start_offset,
-            aborted_transactions=[] if self._read_committed else None,
-            records=b"",
+    def _append(
+        self,
+        target: FetchTarget,
+        partition: Partition,
+        log: Log,
+        records: Part,
+        aborted: Sequence[tuple[int, int]] = (),
+        diverging: tuple[int, int] | None = None,
+    ) -> None:
+        self._answers.append(
+            _new_tuple(
+                PartitionAnswer,
+                (
+                    target.key,
+                    0,
+                    partition.high_watermark,
+                    partition.last_stable_offset,
+                    log.log_start_offset,
+                    aborted if self._read_committed else None,
+                    records,
+                    diverging,
+                ),
+            )
         )
 
     def _end_pass(self) -> None:
         """Answer, or wait for more."""
-        wait_ms = self._deadline_ms - self._broker.clock.monotonic_ms()
-        if self._has_error or self._size_bytes >= self._min_bytes or wait_ms <= 0 or not self._plan.targets:
+        if self._has_error or self._size_bytes >= self._min_bytes or not self._plan.targets:
             self._complete()
             return
-        self._missing_bytes = self._min_bytes - self._size_bytes
-        self._watch = self._broker.purgatory.watch(
-            list(self._watchable), wait_ms, self._handle_progress, self._handle_expired
-        )
-        if self._watch is None:
+        wait_ms = self._deadline_ms - self._broker.clock.monotonic_ms()
+        if wait_ms > 0:
+            self._missing_bytes = self._min_bytes - self._size_bytes
+            # Without an error all of them are there.
+            partitions = [
+                found for key in self._plan.targets if (found := self._broker.partitions.find(key)) is not None
+            ]
+            self._watch = self._broker.purgatory.watch(partitions, wait_ms, self._handle_progress, self._handle_expired)
+        if wait_ms <= 0 or self._watch is None:
             self._complete()
             return
         # What was read is read again, from the page cache; waiting holds no memory.
@@ -342,25 +393,16 @@ class _Fetch:
                 memory.release(held)
         session = plan.session
         if session is not None:
-            for target, data in self._answers:
-                failed = data.error_code != 0
-                target.sent_high_watermark = -1 if failed else data.high_watermark
-                target.sent_log_start_offset = data.log_start_offset
-            if self._served:
-                move_to_end(plan.targets, self._served)
-        response = FetchResponse(session_id=0 if session is None else session.id, responses=self._by_topic())
-        self._answers.clear()
+            for answer in self._answers:
+                target = plan.targets.get(answer.key)
+                if target is not None:
+                    target.sent_high_watermark = -1 if answer.error_code else answer.high_watermark
+                    target.sent_log_start_offset = answer.log_start_offset
+            if held:
+                move_to_end(plan.targets, [answer.key for answer in self._answers if answer.records])
+        response = encode_answer(self._context.api_version, 0 if session is None else session.id, self._answers)
         self._watch = None
-        self._delayed.complete(response)
-
-    def _by_topic(self) -> list[FetchableTopicResponse]:
-        topics: dict[str | bytes, FetchableTopicResponse] = {}
-        for target, data in self._answers:
-            key: str | bytes = target.topic_id if self._by_topic_id else target.topic
-            response = topics.get(key)
-            if response is None:
-                response = topics[key] = FetchableTopicResponse(
-                    topic=target.topic, topic_id=target.topic_id if self._by_topic_id else ZERO_UUID
-                )
-            response.partitions.append(data)
-        return list(topics.values())
+        if self._delayed is None:
+            self._response = response
+        else:
+            self._delayed.complete(response)
