@@ -60,7 +60,9 @@ class GroupMember:
         instance = f"instance-{number}" if kind.is_static else ""
         self._config = tempfile.NamedTemporaryFile("w", suffix=".properties")  # noqa: SIM115  closed by `close`
         if kind.client == "java":
-            self._config.write("heartbeat.interval.ms=200\nfetch.max.wait.ms=50\nreconnect.backoff.max.ms=200\n")
+            # The interval of the consumer protocol is the broker's affair.
+            classic = "heartbeat.interval.ms=200\n" if kind.protocol == "classic" else ""
+            self._config.write(f"{classic}fetch.max.wait.ms=50\nreconnect.backoff.max.ms=200\n")
             self._config.flush()
             command = _java_command(kind, jars, bootstrap, group, topic, instance)
             command += ["--command-config", self._config.name]
