@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +34,8 @@ FILE_NAME: Final = "millstream-metadata.sqlite"
 FORMAT: Final = "1"
 CHANGES_MAX: Final = 1000
 CHANGE_SIZE_BYTES_MAX: Final = 256 * 1024  # a larger commit is kept without its operations: holders load the image
-BUSY_TIMEOUT_S: Final = 5.0
+BUSY_TIMEOUT_S: Final = 30.0  # another session's sync on a disk that is busy takes seconds
+BUSY_PAUSE_S: Final = 0.005
 
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -105,7 +107,7 @@ class EmbeddedStore:
             connection = None
             try:
                 connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-                connection.execute("PRAGMA journal_mode=WAL")
+                _use_write_ahead_log(connection)
                 connection.execute("PRAGMA synchronous=FULL")
                 # One transaction: the tables are there all or none, for one sync.
                 connection.execute("BEGIN IMMEDIATE")
@@ -198,6 +200,25 @@ class EmbeddedStore:
     def _roll_back(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Make the file one with a write-ahead log, which whoever opens it first does and the others find.
+
+    SQLite changes it by an upgrade of a lock that it holds already. Its busy timeout does not cover that, since two
+    who wait for each other there would wait for ever: of two sessions that open a new file at once, one is refused on
+    the spot, and so is whoever opens it while the last session closes it. The lock is let go by then: try again.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(BUSY_PAUSE_S)
+        else:
+            return
 
 
 def _version(connection: sqlite3.Connection) -> int:
