@@ -173,7 +173,7 @@ def test_a_metadata_store_that_takes_nothing_is_answered_and_keeps_the_connectio
     assert raw.new_producer_id() >= 0
 
 
-@pytest.mark.parametrize(("kind", "shown"), [(16, "CLIENT_METRICS"), (32, "GROUP"), (99, "Unknown resource type 99")])
+@pytest.mark.parametrize(("kind", "shown"), [(16, "CLIENT_METRICS"), (99, "Unknown resource type 99")])
 def test_resources_that_do_not_exist_here_say_so(raw: RawConnection, kind: int, shown: str) -> None:
     resource = describe_configs.DescribeConfigsResource(resource_type=kind, resource_name="g")
     (answer,) = raw.call(describe_configs.DescribeConfigsRequest(resources=[resource])).results

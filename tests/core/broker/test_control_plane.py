@@ -86,7 +86,7 @@ def test_every_default_of_topics_that_may_change_changes(tmp_path: Path) -> None
         tp = TopicPartition(name, 0)
         before = served.call(lambda broker: broker.logs.logs[tp].config)
         others = {"compression.type": "zstd", "message.timestamp.type": "LogAppendTime", "cleanup.policy": "compact"}
-        numbers = {"segment.bytes": "1234567", "min.insync.replicas": "2"}
+        numbers = {"segment.bytes": "1234567", "min.insync.replicas": "2", "min.cleanable.dirty.ratio": "0.25"}
         changed = set()
         for key in TOPIC_CONFIGS.values():
             field = key.name.removeprefix("millstream.").replace(".", "_")

@@ -236,6 +236,11 @@ def test_a_large_log_is_loaded_without_keeping_the_loop(served: BrokerThread, co
         broker.appends.submit()
 
     served.call(write)
+    # Batches that have to be opened are appended from threads, after the call.
+    deadline = time.monotonic() + DEADLINE_S
+    while (end := served.call(lambda broker: broker.partitions.leader(OFFSETS, index).log_end_offset)) < count + 2:
+        assert time.monotonic() < deadline, f"the log ends at {end}"
+        time.sleep(0.01)
     served.settings["offsets.load.buffer.size"] = "65536"
     lags_ms = []
     for _ in range(4):
