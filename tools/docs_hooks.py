@@ -1,10 +1,9 @@
-"""Pages of the documentation that are tables of the code: command line, configuration, APIs. Run by MkDocs."""
+"""Pages of the documentation that are tables of the code: command line, configuration. Run by MkDocs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from importlib.metadata import version
 from typing import Any
 
 import typer
@@ -12,18 +11,14 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from millstream.cli.app import app
-from millstream.core.broker.handlers import HANDLERS
 from millstream.core.config import BROKER_CONFIGS, TOPIC_CONFIGS, ConfigDef, ConfigKey
-from millstream.core.wire import APIS
-from millstream.testing.kafka import KAFKA_VERSION
 
-_CLIENTS = ("confluent-kafka", "kafka-python", "aiokafka")
 _MARKUP = re.compile(r"\[/?[a-z ]*\]")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to those found in docs/."""
-    pages = {"cli.md": cli_page, "configuration.md": configuration_page, "compatibility.md": compatibility_page}
+    pages = {"cli.md": cli_page, "configuration.md": configuration_page}
     for name, make in pages.items():
         files.append(File.generated(config, name, content="\n".join(make()) + "\n"))
     return files
@@ -43,25 +38,6 @@ def configuration_page() -> Iterator[str]:
     yield "Kafka's other broker configs are accepted, so that an existing file works, and have no effect.\n"
     yield from _configs("Broker", BROKER_CONFIGS)
     yield from _configs("Topics", TOPIC_CONFIGS)
-
-
-def compatibility_page() -> Iterator[str]:
-    """The APIs a broker of this version serves, from its table of handlers."""
-    yield "# APIs and clients\n"
-    yield "The tests of this version run these clients against it, with every codec, idempotent and not:\n"
-    yield from _table(("client", "version"), ((name, version(name)) for name in _CLIENTS))
-    yield f"| Kafka's Java client and tools | {KAFKA_VERSION} |\n"
-    yield "A broker of this version serves these APIs. Versions below the first of a range are refused.\n"
-    yield from _table(
-        ("key", "API", "versions"),
-        ((int(key), APIS[key].name, _range(APIS[key].version_min, APIS[key].version_max)) for key in sorted(HANDLERS)),
-    )
-    declared = ", ".join(api.name for key, api in sorted(APIS.items()) if key not in HANDLERS)
-    yield f"\nKnown to the codecs and not served yet: {declared}."
-
-
-def _range(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first} to {last}"
 
 
 def _command(command: Any, path: str, level: int) -> Iterator[str]:

@@ -58,6 +58,7 @@ public class GoldenClient {
             });
             tell("delete topic by name", () -> admin.deleteTopics(List.of(topic)).all().get());
         }
+        if (arguments[3].isEmpty()) return;
         Map<String, Object> sasl = with(base, "bootstrap.servers", arguments[3], "security.protocol", "SASL_PLAINTEXT",
             "sasl.mechanism", "PLAIN", "sasl.jaas.config",
             "org.apache.kafka.common.security.plain.PlainLoginModule required username=\"" + arguments[4]
