@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from millstream.core.groups.group import Caller, Group, OffsetExpiry, Record
     from millstream.core.groups.shard import GroupShard
 
+_NONE: Final = ErrorCode.NONE
 NO_OFFSET: Final = -1
 BROKER_RETENTION: Final = -1  # a request's retention_time_ms: the broker's own
 # From this version of OffsetCommit on an unknown group is told as such.
@@ -70,6 +71,14 @@ class OffsetRequests:
     def end_transaction(self, producer_id: int, *, committed: bool) -> None:
         """Apply a transaction's marker."""
         self._offsets.end_transaction(producer_id, committed=committed)
+
+    def handle_group_deleted(self, group_id: str) -> None:
+        """A group's tombstone was replayed: where it leaves offsets behind they have a group without members.
+
+        So it is with a consumer group that became a classic one by a member that never came to a generation.
+        """
+        if self._offsets.of_group(group_id) or self._offsets.pending_of_group(group_id):
+            self._ensure_group(group_id)
 
     def _committed(self, key: OffsetCommitKey, value: OffsetCommitValue) -> CommittedOffset:
         self._offsets.sequence += 1
@@ -122,7 +131,7 @@ class OffsetRequests:
             for partition in topic.partitions:
                 index = partition.partition_index
                 metadata = partition.committed_metadata or ""
-                code = ErrorCode.NONE
+                code = _NONE
                 if len(metadata) * 2 > metadata_size_max and _utf16_length(metadata) > metadata_size_max:
                     code = ErrorCode.OFFSET_METADATA_TOO_LARGE
                 else:

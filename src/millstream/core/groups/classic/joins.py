@@ -268,8 +268,7 @@ class Joins:
 
     def _expire_pending(self, group: ClassicGroup, member_id: str, now_ms: int) -> None:
         del group.pending[member_id]
-        if group.state is _PREPARING and group.all_joined:
-            self._rebalances.complete_join(group, now_ms)
+        self._rebalances.maybe_complete_join(group, now_ms)
 
     def _has_room(self, group: ClassicGroup, member_id: str) -> bool:
         members_max = self._shard.configs.classic_members_max

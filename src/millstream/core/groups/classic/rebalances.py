@@ -240,8 +240,7 @@ class Rebalances:
     def after_removal(self, group: ClassicGroup, reason: str, now_ms: int) -> None:
         """Members or ids given out are gone: rebalance, or go on where only they were missing."""
         if group.state is _PREPARING:
-            if group.all_joined:
-                self.complete_join(group, now_ms)
+            self.maybe_complete_join(group, now_ms)
         elif group.state is not _EMPTY:
             self.prepare(group, reason, now_ms)
 

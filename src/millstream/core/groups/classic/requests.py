@@ -60,6 +60,7 @@ class ClassicRequests:
             if group is not None:
                 group.close()
                 del groups[key.group]
+                self._shard.offset_requests.handle_group_deleted(key.group)
             return
         if group is None:
             if there is not None:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 # From this version on a member is given its id before it may join (KIP-394).
 MEMBER_ID_REQUIRED_VERSION: Final = 4
+# That of LeaveGroup from which on it names several members (KIP-345).
+BATCHED_LEAVE_VERSION: Final = 3
 
 
 class _OwnedPartitions(NamedTuple):
@@ -279,7 +281,8 @@ class ClassicMembers:
     def leave_group(self, request: LeaveGroupRequest, caller: Caller, reply: object, now_ms: int) -> None:
         """Answer a LeaveGroupResponse with what became of each member; an admin removes those of either protocol."""
         group = self._group(request.group_id)
-        identities = request.members or [MemberIdentity(member_id=request.member_id)]
+        batched = caller.api_version >= BATCHED_LEAVE_VERSION
+        identities = request.members if batched else [MemberIdentity(member_id=request.member_id)]
         leaving: dict[str, ConsumerMember] = {}
         responses: list[MemberResponse] = []
         for identity in identities:
@@ -293,9 +296,9 @@ class ClassicMembers:
             answer.member_id = member.member_id
             leaving[member.member_id] = member
         self._requests.fence(group, list(leaving.values()), now_ms)
-        response = LeaveGroupResponse(members=responses)
-        if caller.api_version < 3:
-            response = LeaveGroupResponse(error_code=responses[0].error_code)
+        response = (
+            LeaveGroupResponse(members=responses) if batched else LeaveGroupResponse(error_code=responses[0].error_code)
+        )
         self._shard.outbox.respond(reply, response)
 
     def _leaving(self, group: ConsumerGroup, identity: MemberIdentity) -> ConsumerMember:

@@ -94,6 +94,7 @@ class ConsumerRequests:
             group.close()
             del groups[group_id]
             self._by_regex.discard(group_id)
+            self._shard.offset_requests.handle_group_deleted(group_id)
             return
         group.apply(key, value)
         if kind is ConsumerGroupMemberMetadataKey:
@@ -113,9 +114,10 @@ class ConsumerRequests:
         self._topics_changes += 1
         if self._by_regex and not new.topics.keys() <= old.topics.keys():
             for group_id in self._by_regex:
-                group = self._shard.groups[group_id]
-                assert isinstance(group, ConsumerGroup), f"{group_id} is {group}"
-                group.regex_refresh_due = True
+                group = self._shard.groups.get(group_id)
+                # A log may have ended it by another way than its tombstones.
+                if isinstance(group, ConsumerGroup):
+                    group.regex_refresh_due = True
 
     # Requests
 
@@ -166,10 +168,10 @@ class ConsumerRequests:
             subscription_changed=changed.any,
             owned=request.topic_partitions,
         )
-        if upgrade is not None:
-            upgrade.release()
         group = self.apply(group, update, after, now_ms)
         if upgrade is not None:
+            # Not before: where the records are too large for a batch the classic group lives on.
+            upgrade.release()
             self.sessions.start(group, now_ms)
         self.sessions.extend(group, after, now_ms)
         self.regexes.maybe_refresh(group, caller, now_ms)
