@@ -162,6 +162,19 @@ def test_a_member_that_comes_takes_its_share_and_no_more() -> None:
     assert moved == THOUSAND // 10
 
 
+def test_one_that_reads_twenty_thousand_topics_gives_up_half_of_them_at_once() -> None:
+    """It took more than a minute, with the loop."""
+    counts = {number.to_bytes(16, "big"): 1 for number in range(20_000)}
+    topics = frozenset(counts)
+    members = {
+        "new": MemberSpec(None, topics, {}),
+        "old": MemberSpec(None, topics, dict.fromkeys(counts, frozenset({0}))),
+    }
+    started = time.process_time()
+    assert sizes(ASSIGNORS["uniform"](members, counts)) == {"new": 10_000, "old": 10_000}
+    assert time.process_time() - started < 2
+
+
 def best_ms(work: object, repeats: int = 5) -> float:
     assert callable(work)
     best = float("inf")

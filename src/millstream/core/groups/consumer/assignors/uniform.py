@@ -8,7 +8,7 @@ subscribers of the same topic that have fewer, until no move makes it more even.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from heapq import heapify, heapreplace
+from heapq import heapify, heappop, heapreplace
 from typing import Final
 
 from millstream.core.groups.consumer.assignors.spec import Assignment, MemberSpec, is_homogeneous
@@ -16,6 +16,9 @@ from millstream.core.groups.consumer.assignors.spec import Assignment, MemberSpe
 # Passes over all topics that even out a heterogeneous group. Each pass about halves what is uneven, and an assignment
 # that is a little uneven is better than one that comes late.
 BALANCING_PASSES_MAX: Final = 16
+
+# Turns the order of topic ids round.
+_INVERTED: Final = bytes(range(255, -1, -1))
 
 _Owned = dict[bytes, set[int]]
 
@@ -81,13 +84,23 @@ def _assign_homogeneous(members: Mapping[str, MemberSpec], partition_counts: Map
 
 def _give_up(own: _Owned, count: int, free: dict[bytes, set[int]]) -> None:
     """Move `count` of a member's partitions to `free`, from the topics that it has most of."""
+    # Of equal topics the one with the greatest id. A heap, since one that reads 20,000 topics gives up thousands.
+    heap = [(-len(partitions), topic_id.translate(_INVERTED), topic_id) for topic_id, partitions in own.items()]
+    heapify(heap)
+    ordered: dict[bytes, list[int]] = {}
     for _ in range(count):
-        topic_id = max(own, key=lambda each: (len(own[each]), each))
-        partition = max(own[topic_id])
-        own[topic_id].discard(partition)
+        negative_size, inverted, topic_id = heap[0]
+        partitions = own[topic_id]
+        if topic_id not in ordered:
+            ordered[topic_id] = sorted(partitions)
+        partition = ordered[topic_id].pop()
+        partitions.discard(partition)
         free[topic_id].add(partition)
-        if not own[topic_id]:
+        if partitions:
+            heapreplace(heap, (negative_size + 1, inverted, topic_id))
+        else:
             del own[topic_id]
+            heappop(heap)
 
 
 def _assign_heterogeneous(members: Mapping[str, MemberSpec], partition_counts: Mapping[bytes, int]) -> Assignment:
