@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.core.log.cleaner.test_model import check_cleaned
 from tests.core.log.conftest import OpenManager
 from tests.support.dirty_logs import NOW_MS, TOPIC, Kept, Model, Sweep, compacted, read_committed, stored
 
-from millstream.core.log import Log, LogConfig
+from millstream.core.log import Log, LogConfig, LogManager
 from millstream.core.records import Compression
 from millstream.testing.faulty_disk import FaultyDisk, SimulatedCrashError
 
@@ -191,44 +192,76 @@ def test_what_read_a_segment_before_it_was_replaced_goes_on_in_the_new_one(
     assert log.directory.offline_reason is None
 
 
+def apply_change(change: str, log: Log, manager: LogManager, model: Model) -> None:
+    """What may happen to a log on another thread, whenever the cleaner lets go of it."""
+    if change == "deleted":
+        manager.delete_log(TOPIC)
+    elif change == "truncated":
+        log.truncate_to(model.bases[1])
+    elif change == "retained":
+        assert log.move_log_start(model.bases[-1])
+        gone = log.delete_old_segments(NOW_MS, 2**62)
+        assert gone
+        manager.doom(gone)
+    elif change == "reconfigured":
+        log.config = LogConfig()
+    elif change == "moving":
+        log.is_moving = True
+    else:
+        assert change == "set aside"
+        log.rename(f"{log.path}.0-stray", "it is set aside")
+
+
 @pytest.mark.parametrize("change", ["deleted", "truncated", "retained", "reconfigured", "set aside", "moving"])
 def test_a_log_that_changes_under_the_cleaner_is_given_up(
     open_manager: OpenManager, tmp_path: Path, change: str
 ) -> None:
+    """Behind whichever read or write of a cleaning it changes: the first, the last, and those between."""
     model = make_model()
-    model.write(tmp_path / "data" / str(TOPIC))
-    manager = open_manager(config())
-    log = manager.logs[TOPIC]
-    sweep = Sweep(manager)
-    throttle_take = sweep.cleaner._throttle.take
-    taken = []
+    moment, moments = -1, 0  # the first time none comes: they are counted
+    while moment < moments:
+        path = tmp_path / f"{moment}"
+        model.write(path / str(TOPIC))
+        manager = open_manager(config(), path=path)
+        log = manager.logs[TOPIC]
+        sweep = Sweep(manager)
+        throttle_take = sweep.cleaner._throttle.take
+        taken: list[int] = []
 
-    def take(size_bytes: int) -> None:
-        throttle_take(size_bytes)
-        taken.append(size_bytes)
-        if len(taken) == 20:
-            if change == "deleted":
-                manager.delete_log(TOPIC)
-            elif change == "truncated":
-                log.truncate_to(model.bases[1])
-            elif change == "retained":
-                log.move_log_start(model.bases[-1])
-                manager.doom(log.delete_old_segments(sweep.now_ms, 2**62))
-            elif change == "reconfigured":
-                log.config = LogConfig()
-            elif change == "moving":
-                log.is_moving = True
-            else:
-                log.rename(f"{log.path}.0-stray", "it is set aside")
+        def take(
+            size_bytes: int,
+            *,
+            at: int = moment,
+            log: Log = log,
+            manager: LogManager = manager,
+            throttle_take: Callable[[int], None] = throttle_take,
+            taken: list[int] = taken,
+        ) -> None:
+            throttle_take(size_bytes)
+            if len(taken) == at:
+                apply_change(change, log, manager, model)
+            taken.append(size_bytes)
 
-    sweep.cleaner._throttle.take = take  # type: ignore[method-assign]
-    sweep.cleaner.clean_next(sweep.tools)
-    assert len(taken) >= 20
-    assert log.directory.offline_reason is None
-    assert not sweep.cleaner.uncleanable
-    assert log.first_dirty_offset is None
-    left = [each.name for each in Path(log.path).iterdir() if each.name.endswith((".cleaned", ".swap"))]
-    assert not left or change in {"deleted", "set aside"}, left
+        sweep.cleaner._throttle.take = take  # type: ignore[method-assign]
+        sweep.cleaner.clean_next(sweep.tools)
+        if moment < 0:
+            assert log.first_dirty_offset == model.bases[-1]
+            moments = len(taken)
+            assert moments > 20
+        else:
+            check_given_up(change, log, sweep, model, moment)
+        moment += 1
+        manager.release()
+
+
+def check_given_up(change: str, log: Log, sweep: Sweep, model: Model, moment: int) -> None:
+    """Nothing is wrong, nothing counts as clean, nothing is left; what stays of the log can be cleaned later."""
+    assert log.directory.offline_reason is None, moment
+    assert not sweep.cleaner.uncleanable, moment
+    assert log.first_dirty_offset is None, moment
+    if change not in {"deleted", "set aside"}:
+        left = [each.name for each in Path(log.path).iterdir() if each.name.endswith((".cleaned", ".swap"))]
+        assert not left, moment
     if change == "retained":
         assert sweep.run() == 0
         assert log.segments.first.base_offset == model.bases[-1]

@@ -78,6 +78,8 @@ def check_unchanged(log: Log, old: Sequence[tuple[Segment, int]]) -> None:
             raise CleaningAbortedError(log.retired.message)
         if log.is_moving:
             raise CleaningAbortedError(f"{log.path} moves to another log directory")
+        if not log.config.compacted:
+            raise CleaningAbortedError(f"{log.path} is no longer compacted")
         items = log.segments.items
         for segment, size_bytes in old:
             if segment not in items or segment.is_active or segment.size_bytes != size_bytes:
