@@ -12,6 +12,7 @@ record has waited for max.compaction.lag.ms.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from millstream.core.log.config import UNLIMITED
@@ -52,24 +53,24 @@ def examine(log: Log, last_stable_offset: int, now_ms: int) -> LogToClean:
     first_dirty = log.first_dirty_offset
     if first_dirty is None or not log.log_start_offset <= first_dirty <= log.log_end_offset:
         first_dirty = log.log_start_offset  # never cleaned; or truncated, or trimmed, past what was cleaned
-    sealed = segments[:-1]
-    dirty = [each for index, each in enumerate(sealed) if segments[index + 1].base_offset > first_dirty]
+    # The sealed segments, each with where the next one begins.
+    sealed = [(segment, following.base_offset) for segment, following in pairwise(segments)]
+    dirty = [each for each in sealed if each[1] > first_dirty]
     limit = min(last_stable_offset, segments[-1].base_offset)
     lag_ms = log.config.min_compaction_lag_ms
-    cleanable: list[Segment] = []
-    for segment in dirty:
-        following = segments[segments.index(segment) + 1].base_offset
+    end, cleanable_bytes = first_dirty, 0
+    for segment, following in dirty:
         if following > limit or (lag_ms > 0 and _largest_timestamp(log, segment) > now_ms - lag_ms):
             break
-        cleanable.append(segment)
-    end = segments[segments.index(cleanable[-1]) + 1].base_offset if cleanable else first_dirty
+        end = following
+        cleanable_bytes += segment.size_bytes
     return LogToClean(
         log,
         first_dirty,
         end,
-        sum(each.size_bytes for each in sealed if each not in dirty),
-        sum(each.size_bytes for each in cleanable),
-        _compaction_delay_ms(log, dirty, now_ms),
+        sum(segment.size_bytes for segment, following in sealed if following <= first_dirty),
+        cleanable_bytes,
+        _compaction_delay_ms(log, [segment for segment, _ in dirty], now_ms),
     )
 
 
