@@ -93,6 +93,25 @@ def test_warnings(tmp_path: Path, text: str, warning: str) -> None:
         ("num.partitions=0", "line 1: Invalid value 0 for configuration num.partitions: Value must be at least 1"),
         ("broker.id=1\nnode.id=2", "line 1: node.id is 2 and broker.id is 1"),
         ("log.dirs=a,,b", "line 1: log.dirs has an empty entry"),
+        (
+            "group.consumer.session.timeout.ms=1000",
+            "line 1: group.consumer.session.timeout.ms must be greater than or equal to "
+            "group.consumer.min.session.timeout.ms",
+        ),
+        (
+            "group.consumer.max.heartbeat.interval.ms=1",
+            "line 1: group.consumer.max.heartbeat.interval.ms must be greater than or equal to "
+            "group.consumer.min.heartbeat.interval.ms",
+        ),
+        (
+            "group.consumer.assignment.interval.ms=15001",
+            "line 1: group.consumer.assignment.interval.ms must be less than or equal to "
+            "group.consumer.max.assignment.interval.ms",
+        ),
+        (
+            "group.consumer.max.heartbeat.interval.ms=60000\ngroup.consumer.heartbeat.interval.ms=45000",
+            "line 2: group.consumer.heartbeat.interval.ms must be less than group.consumer.session.timeout.ms",
+        ),
         ("log.dirs=a,a", "line 1: log.dirs names a twice"),
         ("listeners=", "line 1: listeners names no listener"),
         ("listeners=127.0.0.1:9092", "line 1: .*expected NAME://HOST:PORT"),

@@ -17,6 +17,7 @@ from typing import Final
 from millstream.core.config.accepted_configs import ACCEPTED, ACCEPTED_PREFIXES, PROTECTING, REMOVED
 from millstream.core.config.broker_configs import BROKER_CONFIGS, QUEUED_REQUEST_SIZE_BYTES_MAX
 from millstream.core.config.definition import ConfigError, ConfigValue, Synonym, invalid_value
+from millstream.core.config.group_configs import check_consumer_timeouts
 from millstream.core.config.listeners import (
     SERVED_PROTOCOLS,
     Listener,
@@ -105,7 +106,9 @@ class BrokerConfig:
                 except ConfigError as error:
                     raise ConfigError(f"{origins[name]}: {error}", name=name) from error
         try:
-            return cls(texts, warnings=tuple(warnings), host_name=host_name)
+            config = cls(texts, warnings=tuple(warnings), host_name=host_name)
+            check_consumer_timeouts(config)
+            return config
         except ConfigError as error:
             origin = origins.get(error.name or "", str(path) if path is not None else _COMMAND_LINE)
             raise ConfigError(f"{origin}: {error}", name=error.name) from error

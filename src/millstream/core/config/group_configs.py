@@ -64,6 +64,22 @@ def broker_limits(name: str) -> tuple[str, str]:
     return f"group.consumer.min.{what}", f"group.consumer.max.{what}"
 
 
+def check_consumer_timeouts(broker: BrokerConfig) -> None:
+    """Raise ConfigError where the broker's defaults for groups are not within the limits it sets, in Kafka's words."""
+    for name in (HEARTBEAT_INTERVAL, SESSION_TIMEOUT, ASSIGNMENT_INTERVAL):
+        minimum, maximum = broker_limits(name)
+        default = f"group.{name}"
+        if broker.integer(maximum) < broker.integer(minimum):
+            raise ConfigError(f"{maximum} must be greater than or equal to {minimum}", name=maximum)
+        if broker.integer(default) < broker.integer(minimum):
+            raise ConfigError(f"{default} must be greater than or equal to {minimum}", name=default)
+        if broker.integer(default) > broker.integer(maximum):
+            raise ConfigError(f"{default} must be less than or equal to {maximum}", name=default)
+    heartbeat, session = f"group.{HEARTBEAT_INTERVAL}", f"group.{SESSION_TIMEOUT}"
+    if broker.integer(heartbeat) >= broker.integer(session):
+        raise ConfigError(f"{heartbeat} must be less than {session}", name=heartbeat)
+
+
 def validate_group_configs(settings: Mapping[str, str], broker: BrokerConfig) -> None:
     """Raise ConfigError unless a group may have these configs, all of them together, in Kafka's words."""
     for name in settings:
