@@ -58,6 +58,31 @@ def test_what_re2_does_not_take_is_refused(regex: str) -> None:
     assert raised.value.code is ErrorCode.INVALID_REGULAR_EXPRESSION
 
 
+def test_an_expression_is_compiled_when_its_turn_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, compiled = regexes._matcher, list[str]()
+
+    def count(regex: str) -> Any:
+        compiled.append(regex)
+        return made(regex)
+
+    monkeypatch.setattr(regexes, "_matcher", count)
+    matching = TopicMatching(["(bad", "team-1\\..*", "x"], TOPICS[:10])
+    assert compiled == []
+    assert not matching.step()
+    assert compiled == ["(bad"]
+    assert not matching.step()
+    assert matching.step()
+    assert compiled == ["(bad", "team-1\\..*", "x"]
+    assert matching.matches == {"(bad": set(), "team-1\\..*": {"team-1.service-1"}, "x": set()}
+
+
+def test_an_expression_longer_than_a_record_can_hold_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regexes, "_matcher", lambda _: pytest.fail("compiled"))
+    with pytest.raises(KafkaError) as refused:
+        check_regex("x" * 3_000_000)
+    assert refused.value.code is ErrorCode.INVALID_REGULAR_EXPRESSION
+
+
 def test_only_topics_that_the_member_may_see_are_matched() -> None:
     coordinator = ConsumerCoordinator({"t-open": 1, "t-secret": 1})
     member = Consumer(coordinator, "m", None, regex="t-.*")

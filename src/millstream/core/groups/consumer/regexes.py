@@ -13,10 +13,17 @@ from millstream.core.wire import ErrorCode, KafkaError
 
 # Topic names matched against one expression per slice: about 0.4 ms.
 SLICE_MATCHES: Final = 512
+# Beyond it an expression takes milliseconds to compile, and at four bytes a character no record's key could hold it.
+REGEX_CHARS_MAX: Final = 8_000
 
 
 def check_regex(regex: str) -> None:
     """Raise KafkaError INVALID_REGULAR_EXPRESSION unless RE2 understands it."""
+    if len(regex) > REGEX_CHARS_MAX:
+        raise KafkaError(
+            ErrorCode.INVALID_REGULAR_EXPRESSION,
+            f"SubscribedTopicRegex has {len(regex)} characters; {REGEX_CHARS_MAX} is the most.",
+        )
     _matcher(regex)
 
 
@@ -47,27 +54,30 @@ class TopicMatching:
 
     def __init__(self, regexes: Iterable[str], topics: Collection[str]) -> None:
         self.matches: dict[str, set[str]] = {}
-        self._matchers: list[tuple[Any, set[str]]] = []
-        for regex in sorted(regexes):
-            found = self.matches[regex] = set()
-            try:
-                self._matchers.append((_matcher(regex), found))
-            except KafkaError:
-                # Written by a program that takes others: it matches nothing here.
-                continue
+        self._regexes = sorted(regexes)
+        # Of the expression that is matched now; compiled when its turn comes, as a thousand of them take a while.
+        self._matcher: Any = None
         self._topics = list(topics)
         self._position = 0
         self._current = 0
+        self.matches.update((regex, set()) for regex in self._regexes)
 
     def step(self) -> bool:
         """Match one slice; return whether that was the last."""
-        if self._current == len(self._matchers):
+        if self._current == len(self._regexes):
             return True
-        matcher, found = self._matchers[self._current]
+        regex = self._regexes[self._current]
         end = self._position + SLICE_MATCHES
-        match = matcher.Match
-        found.update(topic for topic in self._topics[self._position : end] if match(topic))
+        if self._matcher is None:
+            try:
+                self._matcher = _matcher(regex)
+            except KafkaError:
+                # Written by a program that takes others: it matches nothing here.
+                end = len(self._topics)
+        if self._matcher is not None:
+            match = self._matcher.Match
+            self.matches[regex].update(topic for topic in self._topics[self._position : end] if match(topic))
         self._position = end
         if end >= len(self._topics):
-            self._current, self._position = self._current + 1, 0
-        return self._current == len(self._matchers)
+            self._current, self._position, self._matcher = self._current + 1, 0, None
+        return self._current == len(self._regexes)

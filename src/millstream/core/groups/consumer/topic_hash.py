@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from millstream.core.cluster import ClusterImage
 
-_TOPICS_REMEMBERED_MAX: Final = 4096
+# More than a cluster is expected to have: a group that reads all of them hashes them with each member that comes.
+_TOPICS_REMEMBERED_MAX: Final = 32_768
 _BITS: Final = 64
 
 
