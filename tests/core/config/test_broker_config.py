@@ -95,18 +95,24 @@ def test_warnings(tmp_path: Path, text: str, warning: str) -> None:
         ("log.dirs=a,,b", "line 1: log.dirs has an empty entry"),
         (
             "group.consumer.session.timeout.ms=1000",
-            "line 1: group.consumer.session.timeout.ms must be greater than or equal to "
-            "group.consumer.min.session.timeout.ms",
+            (
+                "line 1: group.consumer.session.timeout.ms must be greater than or equal to "
+                "group.consumer.min.session.timeout.ms"
+            ),
         ),
         (
             "group.consumer.max.heartbeat.interval.ms=1",
-            "line 1: group.consumer.max.heartbeat.interval.ms must be greater than or equal to "
-            "group.consumer.min.heartbeat.interval.ms",
+            (
+                "line 1: group.consumer.max.heartbeat.interval.ms must be greater than or equal to "
+                "group.consumer.min.heartbeat.interval.ms"
+            ),
         ),
         (
             "group.consumer.assignment.interval.ms=15001",
-            "line 1: group.consumer.assignment.interval.ms must be less than or equal to "
-            "group.consumer.max.assignment.interval.ms",
+            (
+                "line 1: group.consumer.assignment.interval.ms must be less than or equal to "
+                "group.consumer.max.assignment.interval.ms"
+            ),
         ),
         (
             "group.consumer.max.heartbeat.interval.ms=60000\ngroup.consumer.heartbeat.interval.ms=45000",

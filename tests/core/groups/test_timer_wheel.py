@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import pytest
 
@@ -13,8 +14,12 @@ WEEKS_MS = 3 * 7 * 24 * 3_600_000
 
 def test_timers_fire_at_their_deadline_and_in_the_order_they_were_set() -> None:
     wheel, fired = TimerWheel(), list[str]()
+
+    def note(name: str, _now_ms: int) -> None:
+        fired.append(name)
+
     for name, deadline_ms in (("late", 31), ("first", 10), ("second", 10), ("early", 1)):
-        wheel.set(deadline_ms, lambda _, name=name: fired.append(name))
+        wheel.set(deadline_ms, partial(note, name))
     wheel.advance(10)
     assert fired == ["first", "second", "early"]
     wheel.advance(39)

@@ -108,10 +108,10 @@ class BrokerConfig:
         try:
             config = cls(texts, warnings=tuple(warnings), host_name=host_name)
             check_consumer_timeouts(config)
-            return config
         except ConfigError as error:
             origin = origins.get(error.name or "", str(path) if path is not None else _COMMAND_LINE)
             raise ConfigError(f"{origin}: {error}", name=error.name) from error
+        return config
 
     def __getitem__(self, name: str) -> ConfigValue:
         key = BROKER_CONFIGS[name]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from tests.support.classic_groups import (
     CONFIGS,
+    GROUP,
     REFUSED,
     Coordinator,
     heartbeat_request,
@@ -24,7 +25,7 @@ from tests.support.classic_groups import (
     sync_request,
 )
 
-from millstream.core.groups.classic import ClassicState
+from millstream.core.groups.classic import ClassicGroup, ClassicState
 from millstream.core.groups.classic.rebalances import NEW_MEMBER_JOIN_TIMEOUT_MS
 from millstream.core.groups.effects import Append, Effect
 from millstream.core.groups.records import GroupMetadataValue, decode_record
@@ -62,6 +63,29 @@ class Client:
         self.phase = "out"
         self.to_assign: list[str] = []
         self.waits: tuple[str, int] | None = None
+
+
+def known(group: ClassicGroup) -> tuple[Any, ...]:
+    """All of a group that its record must hold."""
+    return (
+        group.generation,
+        group.protocol_type,
+        group.protocol_name,
+        group.leader_id,
+        group.state_timestamp_ms,
+        {
+            member.member_id: (
+                member.instance_id,
+                member.client_id,
+                member.client_host,
+                member.session_timeout_ms,
+                member.rebalance_timeout_ms,
+                member.metadata(group.protocol_name),
+                member.assignment,
+            )
+            for member in group.members.values()
+        },
+    )
 
 
 class GroupMachine(RuleBasedStateMachine):
@@ -256,6 +280,19 @@ class GroupMachine(RuleBasedStateMachine):
         assert {member.member_id: member.assignment for member in record.members} == {
             member.member_id: member.assignment for member in group.members.values()
         }
+
+    @invariant()
+    def the_log_says_the_same(self) -> None:
+        """A coordinator that took over now would know a group between two rebalances as it is."""
+        coordinator = self.coordinator
+        group = coordinator.group
+        if group is None or coordinator.written or group.state not in (ClassicState.STABLE, ClassicState.EMPTY):
+            return
+        again = Coordinator(coordinator.configs)
+        again.log = coordinator.log
+        loaded = again._load().groups[GROUP]
+        assert isinstance(loaded, ClassicGroup)
+        assert known(loaded) == known(group)
 
     @invariant()
     def what_is_counted_is_there(self) -> None:

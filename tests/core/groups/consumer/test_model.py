@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from tests.support.classic_groups import GROUP
 from tests.support.consumer_groups import Consumer, ConsumerCoordinator
 
@@ -263,8 +263,16 @@ class Groups(RuleBasedStateMachine):
         assert owned == wanted
 
 
-TestGroups = Groups.TestCase
-TestGroups.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+def test_whatever_clients_do(soak: bool) -> None:
+    run_state_machine_as_test(
+        Groups,
+        settings=settings(
+            max_examples=2_000 if soak else 60,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
 
 
 def test_a_thousand_steps_of_many_members() -> None:
