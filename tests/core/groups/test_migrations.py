@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from tests.support.classic_groups import GROUP, join_request, leave_request, sync_request
-from tests.support.consumer_groups import Consumer, ConsumerCoordinator
+from tests.support.classic_groups import GROUP, heartbeat_request, join_request, leave_request, sync_request
+from tests.support.consumer_groups import CONSUMER_CONFIGS, Consumer, ConsumerCoordinator
 
 from millstream.core.groups.classic import ClassicGroup
 from millstream.core.groups.consumer.group import ConsumerGroup
@@ -16,6 +17,11 @@ from millstream.core.wire.messages.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
     OffsetCommitRequestTopic,
+)
+from millstream.core.wire.messages.offset_delete import (
+    OffsetDeleteRequest,
+    OffsetDeleteRequestPartition,
+    OffsetDeleteRequestTopic,
 )
 from millstream.core.wire.messages.offset_fetch import OffsetFetchRequestGroup
 
@@ -87,3 +93,87 @@ def test_a_leave_group_that_names_nobody_names_nobody() -> None:
     coordinator = ConsumerCoordinator({"t": 1})
     Consumer(coordinator, "m").beat()
     assert ask(coordinator, "leave_group", leave_request(), version=5).members == []
+
+
+def upgraded(coordinator: ConsumerCoordinator) -> tuple[str, Consumer]:
+    """A group with a member of the classic protocol, and a static one of the consumer protocol: (its id, the other)."""
+    number = coordinator.call("join_group", join_request(protocols=[("range", METADATA)]), version=3)
+    coordinator.pass_ms(3_000)
+    joined = coordinator.answers[number]
+    ask(coordinator, "sync_group", sync_request(joined.member_id, joined.generation_id, [(joined.member_id, b"")]))
+    consumer = Consumer(coordinator, "m", instance_id="i")
+    consumer.beat()
+    assert isinstance(coordinator.shard.groups[GROUP], ConsumerGroup)
+    return joined.member_id, consumer
+
+
+def test_a_static_member_that_comes_back_in_the_classic_protocol_takes_the_group_along() -> None:
+    coordinator = ConsumerCoordinator({"t": 4})
+    other_id, consumer = upgraded(coordinator)
+    epoch = consumer.epoch
+    answer = ask(coordinator, "join_group", join_request(instance_id="i", protocols=[("range", METADATA)]))
+    assert answer.error_code == ErrorCode.NONE
+    group = coordinator.shard.groups[GROUP]
+    assert isinstance(group, ClassicGroup)
+    assert set(group.members) == {other_id, answer.member_id}
+    assert group.static_member("i") is group.members[answer.member_id]
+    assert group.generation >= epoch
+    # The former self is fenced, wherever it asks.
+    fenced = consumer.beat()
+    assert isinstance(fenced, KafkaError)
+    heartbeat = heartbeat_request(consumer.member_id, group.generation, instance_id="i")
+    assert ask(coordinator, "heartbeat", heartbeat).error_code == ErrorCode.FENCED_INSTANCE_ID
+    generation, members = group.generation, set(group.members)
+    coordinator.fail()
+    group = coordinator.shard.groups[GROUP]
+    assert isinstance(group, ClassicGroup)
+    assert (group.generation, set(group.members)) == (generation, members)
+
+
+def test_a_full_group_takes_no_other_member_and_keeps_those_it_has() -> None:
+    configs = replace(CONSUMER_CONFIGS, consumer_members_max=2, classic_members_max=2)
+    coordinator = ConsumerCoordinator({"t": 4}, configs)
+    other_id, consumer = upgraded(coordinator)
+    refused = Consumer(coordinator, "third").beat()
+    assert isinstance(refused, KafkaError)
+    assert refused.code is ErrorCode.GROUP_MAX_SIZE_REACHED
+    refused = ask(coordinator, "join_group", join_request(protocols=[("range", METADATA)]))
+    assert isinstance(refused, KafkaError)
+    assert refused.code is ErrorCode.GROUP_MAX_SIZE_REACHED
+    assert consumer.acknowledge().member_epoch == consumer.epoch
+    group = coordinator.shard.groups[GROUP]
+    assert isinstance(group, ConsumerGroup)
+    assert set(group.members) == {other_id, "m"}
+
+
+def test_what_a_live_member_may_not_do() -> None:
+    coordinator = ConsumerCoordinator({"t": 4})
+    other_id, consumer = upgraded(coordinator)
+    group = coordinator.consumer_group
+
+    def commit_of(member_id: str, epoch: int, version: int = 9) -> Any:
+        partition = OffsetCommitRequestPartition(partition_index=0, committed_offset=1)
+        request = OffsetCommitRequest(
+            group_id=GROUP,
+            member_id=member_id,
+            generation_id_or_member_epoch=epoch,
+            topics=[OffsetCommitRequestTopic(name="t", partitions=[partition])],
+        )
+        answer = ask(coordinator, "offset_commit", request, version=version)
+        return answer.code if isinstance(answer, KafkaError) else answer.topics[0].partitions[0].error_code
+
+    generation = group.member(other_id).member_epoch
+    assert commit_of("m", consumer.epoch) == ErrorCode.NONE
+    assert commit_of("m", consumer.epoch + 1) == ErrorCode.STALE_MEMBER_EPOCH
+    assert commit_of("m", consumer.epoch, version=8) == ErrorCode.UNSUPPORTED_VERSION
+    assert commit_of("stranger", consumer.epoch) == ErrorCode.UNKNOWN_MEMBER_ID
+    assert commit_of("", -1) == ErrorCode.UNKNOWN_MEMBER_ID
+    assert commit_of(other_id, generation) == ErrorCode.NONE
+    assert commit_of(other_id, generation + 1) == ErrorCode.ILLEGAL_GENERATION
+    topics = [OffsetDeleteRequestTopic(name="t", partitions=[OffsetDeleteRequestPartition(partition_index=0)])]
+    deleted = ask(coordinator, "offset_delete", OffsetDeleteRequest(group_id=GROUP, topics=topics))
+    assert deleted.topics[0].partitions[0].error_code == ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC
+    refused = ask(coordinator, "delete_group", GROUP)
+    assert isinstance(refused, KafkaError)
+    assert refused.code is ErrorCode.NON_EMPTY_GROUP
+    assert committed(coordinator) == [1]
