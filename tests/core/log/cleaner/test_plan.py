@@ -12,7 +12,6 @@ from tests.support.dirty_logs import NOW_MS, SECRET, TOPIC, Model, Sweep, compac
 from millstream.core.log import Log, LogConfig
 from millstream.core.log.cleaner.offset_map import OffsetMap
 from millstream.core.log.cleaner.plan import examine, group_segments
-from millstream.core.log.cleaner.throttle import Throttle
 from millstream.core.log.offset_index import RELATIVE_OFFSET_MAX
 from millstream.core.log.segment import Segment
 
@@ -131,22 +130,3 @@ def test_a_map_takes_no_more_memory_than_its_keys_need() -> None:
     assert len(offsets) == 0
     assert offsets.find(b"nothing") == -1
     assert OffsetMap(0, load_factor=0.9, secret=os.urandom(16)).state[2] == 1
-
-
-def test_the_throttle_lets_no_more_through_than_its_rate() -> None:
-    now_s, waits = [100.0], []
-
-    def wait(seconds: float) -> None:
-        waits.append(seconds)
-        now_s[0] += seconds
-
-    throttle = Throttle(lambda: now_s[0], wait)
-    throttle.take(10**12)
-    assert not waits
-    throttle.set_rate(1000)
-    for _ in range(100):
-        throttle.take(100)
-    assert now_s[0] == pytest.approx(110, abs=0.2)
-    now_s[0] += 3600  # what was not used is not saved up
-    throttle.take(2000)
-    assert waits[-1] == pytest.approx(2)

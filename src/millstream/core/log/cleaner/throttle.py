@@ -7,30 +7,49 @@ from collections.abc import Callable
 from typing import Final
 
 BURST_S: Final = 0.1
+# A wait looks again as often: the rate may have been raised, and a rate set too low by mistake may mean days.
+LOOK_AGAIN_S: Final = 1.0
+_MOMENT_S: Final = 0.001
 
 
 class Throttle:
     """A bucket that runs over: who took more than the rate allows waits until it has drained. For any thread."""
 
-    def __init__(self, now_s: Callable[[], float], wait: Callable[[float], object]) -> None:
-        """`wait(seconds)` returns early when the cleaner stops. Without a rate nobody waits."""
+    def __init__(self, now_s: Callable[[], float], wait: Callable[[float], bool]) -> None:
+        """`wait(seconds)` returns True, early, when the cleaner stops. Without a rate nobody waits."""
         self._now_s = now_s
         self._wait = wait
         self._lock = threading.Lock()
         self._rate = float("inf")
-        # When all that was taken will have been paid for.
-        self._paid_s = 0.0
+        # Bytes taken, and those of them that have drained, by `_drained_s`. Invariant: _drained <= _taken.
+        self._taken = 0
+        self._drained = 0.0
+        self._drained_s = now_s()
 
     def set_rate(self, bytes_per_second: float) -> None:
-        """Allow so many bytes a second."""
+        """Allow so many bytes a second from now on; who waits already waits by the new rate."""
         with self._lock:
+            self._drain()
             self._rate = max(bytes_per_second, 1.0)
 
     def take(self, size_bytes: int) -> None:
         """Count bytes read or written; blocks as long as they are too many."""
         with self._lock:
-            now_s = self._now_s()
-            self._paid_s = max(self._paid_s, now_s) + size_bytes / self._rate
-            due_s = self._paid_s - now_s
-        if due_s > BURST_S:
-            self._wait(due_s)
+            self._drain()
+            self._taken += size_bytes
+            mine = self._taken
+            due_s = (mine - self._drained) / self._rate
+        if due_s <= BURST_S:
+            return
+        while due_s > _MOMENT_S and not self._wait(min(due_s, LOOK_AGAIN_S)):
+            with self._lock:
+                self._drain()
+                due_s = (mine - self._drained) / self._rate
+
+    def _drain(self) -> None:
+        now_s = self._now_s()
+        passed_s, self._drained_s = now_s - self._drained_s, now_s
+        if self._rate == float("inf"):
+            self._drained = float(self._taken)
+        elif passed_s > 0:
+            self._drained = min(self._drained + passed_s * self._rate, float(self._taken))
