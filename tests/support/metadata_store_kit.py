@@ -95,8 +95,8 @@ class MetadataStoreConformance:
     async def test_the_topics_deleted_last_are_remembered(
         self, sessions: OpenStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for module in list(sys.modules.values()):
-            if module.__name__.startswith("millstream.") and hasattr(module, "DELETED_TOPICS_MAX"):
+        for name, module in list(sys.modules.items()):
+            if name.startswith("millstream.") and hasattr(module, "DELETED_TOPICS_MAX"):
                 monkeypatch.setattr(module, "DELETED_TOPICS_MAX", 3)
         store, names, expected = sessions(), ["a", "b", "c", "d", "e"], ClusterImage()
         for name in names:

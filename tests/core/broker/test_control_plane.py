@@ -275,7 +275,8 @@ def test_another_try_never_brings_a_deleted_topic_back(
             assert entered.wait(30)
             request = DeleteTopicsRequest(topics=[DeleteTopicState(name=name)], timeout_ms=0)
             (answer,) = raw.call(request).responses
-            assert answer.error_code == ErrorCode.REQUEST_TIMED_OUT, "committed, not applied yet"
+            assert answer.error_code == ErrorCode.REQUEST_TIMED_OUT, "not applied yet, and maybe not committed"
+            wait_until(lambda: name not in served.call(lambda broker: broker.metadata.image.topics), 10, "committed")
             deleted.set()
             retry.result(30)
     version = served.call(lambda broker: broker.metadata.image.version)

@@ -67,7 +67,7 @@ def test_under_load_nobody_notices(served: BrokerThread, tmp_path: Path) -> None
         raw.create_topic(TOPIC, segment_bytes=1_048_576)
     home = place(served).parent
     away = next(path for path in (tmp_path / "one", tmp_path / "two") if path != home)
-    stop = threading.Event()
+    stop, written = threading.Event(), threading.Event()
     sent: list[int] = []
     failures: list[BaseException] = []
     read: list[bytes] = []
@@ -87,7 +87,7 @@ def test_under_load_nobody_notices(served: BrokerThread, tmp_path: Path) -> None
         try:
             with RawConnection(served.bootstrap_servers) as raw:
                 offset = 0
-                while not stop.is_set() or offset < len(sent):
+                while not written.is_set() or offset < len(sent):
                     answer = raw.fetch(TOPIC, 0, offset, wait_ms=50)
                     assert answer.error_code == 0
                     data = bytes(answer.records or b"")
@@ -111,8 +111,9 @@ def test_under_load_nobody_notices(served: BrokerThread, tmp_path: Path) -> None
             assert codes(raw.call(move((str(target), [(TOPIC, [0])])))) == [0]
             wait_for_arrival(target)
     stop.set()
-    for thread in threads:
-        thread.join(30)
+    threads[0].join(30)
+    written.set()  # only now is the last record known to whoever reads
+    threads[1].join(30)
     assert failures == []
     assert place(served).parent == away
     # What consumers were given is what lies there now, byte for byte.

@@ -167,6 +167,8 @@ async def test_kafka_has_the_same_tables(apache_kafka: ApacheKafka) -> None:
         # Internal to Kafka, so it does not show them.
         "producer.id.expiration.check.interval.ms",
         "group.consumer.regex.refresh.interval.ms",
+        # Kafka shows it only where it is set.
+        "replica.alter.log.dirs.io.max.bytes.per.second",
     }
     assert not ACCEPTED & set(BROKER_CONFIGS)
     assert not REMOVED & set(brokers)
