@@ -62,6 +62,18 @@ def test_offsets_survive_a_member_of_the_classic_protocol_that_never_came_to_a_g
     assert committed(coordinator) == [7]
 
 
+def test_a_group_that_was_emptied_and_is_joined_in_the_classic_protocol_is_recorded_as_such() -> None:
+    coordinator = ConsumerCoordinator({"t": 1})
+    consumer = Consumer(coordinator, "m")
+    consumer.beat()
+    consumer.epoch = -1
+    consumer.beat()
+    answer = ask(coordinator, "join_group", join_request(protocols=[("range", METADATA)]))
+    assert answer.error_code == ErrorCode.MEMBER_ID_REQUIRED
+    coordinator.fail()
+    assert isinstance(coordinator.shard.groups[GROUP], ClassicGroup)
+
+
 def test_a_group_that_is_too_large_to_be_upgraded_goes_on() -> None:
     coordinator = ConsumerCoordinator({"t": 4})
     joined = []

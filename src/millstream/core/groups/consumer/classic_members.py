@@ -92,7 +92,6 @@ class ClassicMembers:
         if request.member_id:
             raise KafkaError(ErrorCode.UNKNOWN_MEMBER_ID)
         self._shard.append(group.tombstones())
-        self._shard.classic.get_or_create(group.group_id)
         self._shard.classic.join_group(request, caller, reply, now_ms)
 
     def _new_member_id(self, caller: Caller) -> str:
