@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from tests.support.group_log import REFUSED, GroupLog, image_of
 
-from millstream.core.groups.records import OffsetCommitKey, OffsetCommitValue, decode_record, encode_record
+from millstream.core.groups.records import (
+    OffsetCommitKey,
+    OffsetCommitValue,
+    decode_record,
+    encode_key,
+    encode_record,
+    encode_value,
+)
 from millstream.core.wire import ErrorCode
 from millstream.core.wire.messages.list_groups import ListGroupsRequest
 from millstream.core.wire.messages.offset_commit import (
@@ -300,6 +307,25 @@ def test_a_tombstone_ends_what_is_pending_too() -> None:
     assert committed(log, "g") == {("t", 1): 10}
     log.answer("delete_group", "g")
     assert log.shard.offsets.pending_of_group("g") == {}
+
+
+@pytest.mark.parametrize("group", ["g", "gr\u00fc\u00dfe" * 100])
+@pytest.mark.parametrize(("metadata", "expire_timestamp"), [("", -1), ("text", -1), ("", 9), ("text", 9)])
+def test_the_quick_bytes_of_an_offset_are_those_of_its_declaration(
+    group: str, metadata: str, expire_timestamp: int
+) -> None:
+    for offset, leader_epoch, commit_timestamp in ((0, -1, 0), (2**63 - 1, 2**31 - 1, 2**63 - 1), (-1, 0, -1)):
+        key = OffsetCommitKey(group=group, topic="t", partition=2**31 - 1)
+        value = OffsetCommitValue(
+            offset=offset,
+            leader_epoch=leader_epoch,
+            metadata=metadata,
+            commit_timestamp=commit_timestamp,
+            expire_timestamp=expire_timestamp,
+        )
+        for _ in range(2):  # made, and then remembered
+            assert encode_record(key, value) == (encode_key(key), encode_value(key, value))
+            assert encode_record(key, None) == (encode_key(key), None)
 
 
 def test_records_of_unknown_kinds_are_left_alone() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from millstream.core.broker.shard_host import Refusal, ShardHost
     from millstream.core.cluster import ClusterImage, CreateTopic
     from millstream.core.groups.effects import Emit
+    from millstream.core.groups.group import Caller
     from millstream.core.groups.shard import GroupShard
 
 logger = logging.getLogger(__name__)
@@ -38,12 +39,33 @@ LOADS_COUNT_MAX: Final = 2
 CREATION_MS_MAX: Final = 10_000
 # Group ids whose partition is remembered.
 PARTITIONS_KEPT_MAX: Final = 10_000
+# What is remembered of those who ask: client id, host and version of the API.
+CALLERS_KEPT_MAX: Final = 10_000
+# Longer client ids and group ids are not remembered: a client may make them of 32 KiB.
+KEPT_NAME_LENGTH_MAX: Final = 256
 # What expiry does in one pass of the loop.
 EXPIRY_SLICE_S: Final = 0.001
+# What timers do in one pass of the loop.
+TIMERS_SLICE_S: Final = 0.001
 
 NEVER_MS: Final = 2**63
 
-_partition_for = lru_cache(PARTITIONS_KEPT_MAX)(partitioning.partition_for)
+_kept_partition_for = lru_cache(PARTITIONS_KEPT_MAX)(partitioning.partition_for)
+
+
+def _partition_for(group_id: str, count: int) -> int:
+    keep = len(group_id) <= KEPT_NAME_LENGTH_MAX
+    return _kept_partition_for(group_id, count) if keep else partitioning.partition_for(group_id, count)
+
+
+def _new_caller(client_id: str, host: str, api_version: int) -> Caller:
+    """Return one who may describe every topic."""
+    from millstream.core.groups.group import Caller
+
+    return Caller(client_id, f"/{host}", api_version)
+
+
+_kept_caller = lru_cache(CALLERS_KEPT_MAX)(_new_caller)
 
 
 class Coordinators:
@@ -164,19 +186,16 @@ class Coordinators:
     def _ask(
         self, host: ShardHost, name: str, request: Any, context: RequestContext, now_ms: int, refusal: Refusal | None
     ) -> Delayed[Any]:
-        from millstream.core.groups.group import Caller
-
-        caller = Caller(context.client_id or "", f"/{context.host}", context.api_version, self._visible_topics(context))
+        client_id = context.client_id or ""
+        make_caller = _kept_caller if len(client_id) <= KEPT_NAME_LENGTH_MAX else _new_caller
+        caller = make_caller(client_id, context.host, context.api_version)
+        if type(context.authorizer) is not AllowAll:
+            caller = caller._replace(
+                visible_topics=lambda names: context.authorize(Operation.DESCRIBE, ResourceType.TOPIC, names, str)[0]
+            )
         delayed = host.request(name, request, caller, now_ms, refusal)
         self.turn_timers()
         return delayed
-
-    @staticmethod
-    def _visible_topics(context: RequestContext) -> Callable[[Iterable[str]], list[str]] | None:
-        """Return what picks the topics that the one who asks may describe; None where those are all."""
-        if type(context.authorizer) is AllowAll:
-            return None
-        return lambda names: context.authorize(Operation.DESCRIBE, ResourceType.TOPIC, names, str)[0]
 
     # The topic
 
@@ -307,7 +326,8 @@ class Coordinators:
     def _turn(self) -> None:
         self._turning, self._turning_ms = None, NEVER_MS
         try:
-            self._timers.advance(self.now_ms())
+            until = self.broker.loop.time() + TIMERS_SLICE_S
+            self._timers.advance(self.now_ms(), is_over=lambda: self.broker.loop.time() >= until)
         except Exception:
             # One group's trouble is not that of the others, whose timers stand in the same wheel.
             logger.exception("a timer of the group coordinator failed")

@@ -232,17 +232,21 @@ class Partition:
 
     # Appending
 
-    def append(self, batch: Buffer, acks: int, now_ms: int, *, copy: bool = True) -> Reservation | Delayed[Reservation]:
+    def append(
+        self, batch: Buffer, acks: int, now_ms: int, *, copy: bool = True, header: BatchHeader | None = None
+    ) -> Reservation | Delayed[Reservation]:
         """Accept one client batch: validate, deduplicate, assign its offsets; `Appends.submit` then writes it.
 
-        With `copy` false the caller keeps `batch` valid and untouched until it is written. Delayed where the batch
-        must be opened on a worker thread, or others before it are. Raises KafkaError (InvalidBatchError says which
-        records).
+        With `copy` false the caller keeps `batch` valid and untouched until it is written. A batch that comes with its
+        header was made by this broker and is not validated. Delayed where the batch must be opened on a worker thread,
+        or others before it are. Raises KafkaError (InvalidBatchError says which records).
         """
-        reservation = self.append_now(batch, acks, now_ms, copy)
+        reservation = self.append_now(batch, acks, now_ms, copy, header)
         return self._open(bytes(batch), now_ms) if reservation is None else reservation
 
-    def append_now(self, batch: Buffer, acks: int, now_ms: int, copy: bool) -> Reservation | None:
+    def append_now(
+        self, batch: Buffer, acks: int, now_ms: int, copy: bool, header: BatchHeader | None = None
+    ) -> Reservation | None:
         """Like `append`; None where it would be Delayed, and nothing is done yet."""
         log = self.log
         if self.state is not ReplicaState.LEADER or log is None:
@@ -256,7 +260,8 @@ class Partition:
         if log.directory.read_only_reason is not None:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, log.directory.read_only_reason)
         rules = self.rules
-        header = validate_batch(batch, rules, now_ms)
+        if header is None:
+            header = validate_batch(batch, rules, now_ms)
         if header.attributes & _TRANSACTIONAL:
             # Kafka's answer to a transactional batch without a transactional id; clients take it for final.
             raise InvalidBatchError(

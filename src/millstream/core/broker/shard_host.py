@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from millstream.core.broker.delayed import Delayed
 from millstream.core.groups.effects import Append, Effect, Respond
@@ -32,10 +32,13 @@ from millstream.core.records import (
     Compression,
     CorruptRecordError,
     Record,
+    compress,
     iter_batches,
     iter_payload,
     keyed_batch,
+    read_header,
     read_payload,
+    seal,
 )
 from millstream.core.wire import ErrorCode, KafkaError, WireError
 
@@ -56,6 +59,9 @@ RECORDS_PER_LOOK: Final = 16
 # The pause before a log is replayed again: the first, and the longest.
 BACKOFF_S_MIN: Final = 0.1
 BACKOFF_S_MAX: Final = 10.0
+
+# Batches up to this size are compressed where that is asked for; more would hold the loop.
+COMPRESSED_SIZE_BYTES_MAX: Final = 64 * 1024
 
 _MARKER: Final = struct.Struct(">hh")  # the key of a control record: version, type
 _ABORT: Final = 0
@@ -87,7 +93,11 @@ class ShardHost:
         self._appends: list[Append] = []
         self._written: deque[_Batch] = deque()
         # Requests that have no answer yet, with what an error becomes for each.
-        self._unanswered: dict[Delayed[Any], Refusal | None] = {}
+        self._unanswered: dict[_Answer, Refusal | None] = {}
+        self._commit_timeout_s = self._broker.config.integer("offsets.commit.timeout.ms") / 1000
+        # Looks whether what was written is committed in time; set while anything is written.
+        self._commit_check: asyncio.TimerHandle | None = None
+        self._codec = Compression(self._broker.config.integer("offsets.topic.compression.codec"))
         self._backoff_s = BACKOFF_S_MIN
         # When a load has to let the loop go on.
         self._slice_end = 0.0
@@ -115,7 +125,7 @@ class ShardHost:
         refusal: Refusal | None,
     ) -> Delayed[Any]:
         """Hand a request to the shard's method `name`; the answer comes once what it shows is committed."""
-        delayed: Delayed[Any] = Delayed()
+        delayed = _Answer(self._unanswered)
         self._unanswered[delayed] = refusal
         try:
             getattr(self.shard, name)(request, caller, delayed, now_ms)
@@ -125,30 +135,26 @@ class ShardHost:
         except Exception:
             logger.exception("%s of group coordinator %d failed", name, self.partition.index)
             self._refuse(delayed, KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR))
-        if not delayed.is_done:
-            delayed.on_cancel(partial(self._forget, delayed))
         return delayed
 
-    def _forget(self, delayed: Delayed[Any]) -> None:
-        self._unanswered.pop(delayed, None)
-
-    def _respond_error(self, delayed: Delayed[Any], error: KafkaError) -> None:
+    def _respond_error(self, delayed: _Answer, error: KafkaError) -> None:
         refusal = self._unanswered.get(delayed)
         if refusal is None or self.shard is None:
             self._refuse(delayed, error)
         else:
             self.shard.outbox.respond(delayed, refusal(error))
 
-    def _refuse(self, delayed: Delayed[Any], error: KafkaError) -> None:
+    def _refuse(self, delayed: _Answer, error: KafkaError) -> None:
         refuse(delayed, self._unanswered.pop(delayed, None), error)
 
     # Effects
 
     def _emit(self, effect: Effect) -> None:
         if isinstance(effect, Respond):
-            reply: Any = effect.reply
-            if self._unanswered.pop(reply, _ABSENT) is not _ABSENT:
-                reply.complete(effect.response)
+            reply, response = effect
+            answer = cast("_Answer", reply)
+            if self._unanswered.pop(answer, _ABSENT) is not _ABSENT:
+                answer.complete(response)
         else:
             if not self._appends:
                 self._coordinators.write_soon(self)
@@ -160,6 +166,9 @@ class ShardHost:
         if self.state is not HostState.ACTIVE:
             return
         now_ms = self._broker.clock.now_ms()
+        if len(appends) == 1:
+            self._reserve(appends, now_ms)
+            return
         size_bytes_max = self.partition.rules.max_message_bytes
         start = 0
         size_bytes = HEADER_SIZE
@@ -176,15 +185,19 @@ class ShardHost:
         if self.state is not HostState.ACTIVE:
             return
         records = appends[0].records if len(appends) == 1 else [each for append in appends for each in append.records]
-        data, _ = keyed_batch(records, now_ms)
-        batch = _Batch(appends[-1].number)
+        data, header = keyed_batch(records, now_ms)
+        if self._codec is not Compression.NONE and len(data) <= COMPRESSED_SIZE_BYTES_MAX:
+            data, header = self._compressed(header, data)
+        batch = _Batch(appends[-1].number, self._broker.loop.time())
         self._written.append(batch)
+        if self._commit_check is None:
+            self._commit_check = self._broker.loop.call_later(self._commit_timeout_s, self._refuse_overdue)
         partition = self.partition
         if partition.generation != self._generation:
             self._fail(KafkaError(partition.failure, f"{partition} ended a generation"))
             return
         try:
-            reservation = partition.append(data, -1, now_ms, copy=False)
+            reservation = partition.append(data, -1, now_ms, copy=False, header=header)
         except KafkaError as error:
             self._fail(error)
             return
@@ -193,8 +206,33 @@ class ShardHost:
         else:
             batch.end_offset = reservation.last_offset + 1
 
+    def _compressed(self, header: BatchHeader, data: bytearray) -> tuple[bytearray, BatchHeader]:
+        payload = compress(self._codec, memoryview(data)[HEADER_SIZE:])
+        sealed = bytearray(seal(header._replace(attributes=header.attributes | self._codec), payload))
+        return sealed, read_header(sealed)
+
+    def _refuse_overdue(self) -> None:
+        """Let nobody wait longer than offsets.commit.timeout.ms for a write; it may yet be committed."""
+        self._commit_check = None
+        written = self._written
+        if self.state is not HostState.ACTIVE or self.shard is None or not written:
+            return
+        loop = self._broker.loop
+        overdue_since = loop.time() - self._commit_timeout_s
+        overdue = [batch.number for batch in written if batch.written_at <= overdue_since]
+        if overdue:
+            error = KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"{self.partition} takes long to commit")
+            for reply in list(self.shard.outbox.waiting_for(overdue[-1])):
+                self._refuse(cast("_Answer", reply), error)
+            wait_s = self._commit_timeout_s
+        else:
+            wait_s = written[0].written_at - overdue_since
+        self._commit_check = loop.call_later(wait_s, self._refuse_overdue)
+
     def _opened(self, batch: _Batch, delayed: Delayed[Any]) -> None:
         """A batch that the topic wants compressed came back from its thread."""
+        if batch not in self._written:
+            return  # The shard that appended it was closed meanwhile.
         try:
             batch.end_offset = delayed.result().last_offset + 1
         except KafkaError as error:
@@ -228,6 +266,8 @@ class ShardHost:
         self.state = HostState.STOPPED
         if self.task is not None:
             self.task.cancel()
+        if self._commit_check is not None:
+            self._commit_check.cancel()
         self._close_shard(KafkaError(ErrorCode.NOT_COORDINATOR))
 
     def check(self) -> None:
@@ -369,13 +409,29 @@ def refuse(delayed: Delayed[Any], refusal: Refusal | None, error: KafkaError) ->
         delayed.complete(refusal(error))
 
 
+class _Answer(Delayed[Any]):
+    """The answer to one request; of one that nobody wants any more the host keeps nothing."""
+
+    __slots__ = ("_unanswered",)
+
+    def __init__(self, unanswered: dict[_Answer, Refusal | None]) -> None:
+        super().__init__()
+        self._unanswered = unanswered
+
+    def cancel(self) -> None:
+        self._unanswered.pop(self, None)
+        super().cancel()
+
+
 class _Batch:
     """Appends on their way into the log as one batch."""
 
-    __slots__ = ("end_offset", "number")
+    __slots__ = ("end_offset", "number", "written_at")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, written_at: float) -> None:
         self.number = number
+        # The loop's time.
+        self.written_at = written_at
         self.end_offset: int | None = None
 
 

@@ -21,12 +21,21 @@ from __future__ import annotations
 import struct as layouts
 from collections.abc import Mapping
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from millstream.core.wire import ZERO_UUID, WireError, decode, encode
 from millstream.core.wire.fields import field, int8, int32, int64, message, struct, uuid
 
+# The version that committed offsets are written in, and the one that has a place for when they expire.
+_OFFSET_VERSION: Final = 3
 _EXPIRING_OFFSET_VERSION: Final = 1
+# An OffsetCommitValue as nearly all are: its version, offset, leader epoch, the length of no metadata, timestamp.
+_PLAIN_OFFSET: Final = layouts.Struct(">hqihq")
+# Keys whose bytes are remembered: who commits an offset commits the next one soon.
+OFFSET_KEYS_KEPT_MAX: Final = 10_000
+# Keys of longer group ids are not remembered: a client may make them of 32 KiB.
+KEPT_GROUP_LENGTH_MAX: Final = 256
 _NUMBER: Final = layouts.Struct(">h")
 
 
@@ -209,8 +218,8 @@ class _Format(NamedTuple):
 
 
 _FORMATS: Final[Mapping[int, _Format]] = {
-    RecordKind.LEGACY_OFFSET_COMMIT: _Format(OffsetCommitKey, OffsetCommitValue, 3),
-    RecordKind.OFFSET_COMMIT: _Format(OffsetCommitKey, OffsetCommitValue, 3),
+    RecordKind.LEGACY_OFFSET_COMMIT: _Format(OffsetCommitKey, OffsetCommitValue, _OFFSET_VERSION),
+    RecordKind.OFFSET_COMMIT: _Format(OffsetCommitKey, OffsetCommitValue, _OFFSET_VERSION),
     RecordKind.GROUP_METADATA: _Format(GroupMetadataKey, GroupMetadataValue, 3),
     RecordKind.CONSUMER_GROUP_METADATA: _Format(ConsumerGroupMetadataKey, ConsumerGroupMetadataValue, 0),
     RecordKind.CONSUMER_GROUP_PARTITION_METADATA: _Format(ConsumerGroupPartitionMetadataKey, None, 0),
@@ -252,7 +261,23 @@ def encode_value(key: object, value: object) -> bytes:
 
 def encode_record(key: object, value: object | None) -> tuple[bytes, bytes | None]:
     """Return a record's bytes; without a value it deletes what the key stands for."""
-    return encode_key(key), None if value is None else encode_value(key, value)
+    if type(key) is OffsetCommitKey:
+        make_key = _kept_offset_commit_key if len(key.group) <= KEPT_GROUP_LENGTH_MAX else _offset_commit_key
+        encoded = make_key(key.group, key.topic, key.partition)
+        if type(value) is OffsetCommitValue and not value.metadata and value.expire_timestamp == -1:
+            return encoded, _PLAIN_OFFSET.pack(
+                _OFFSET_VERSION, value.offset, value.leader_epoch, 0, value.commit_timestamp
+            )
+    else:
+        encoded = encode_key(key)
+    return encoded, None if value is None else encode_value(key, value)
+
+
+def _offset_commit_key(group: str, topic: str, partition: int) -> bytes:
+    return encode_key(OffsetCommitKey(group=group, topic=topic, partition=partition))
+
+
+_kept_offset_commit_key = lru_cache(OFFSET_KEYS_KEPT_MAX)(_offset_commit_key)
 
 
 def decode_record(key: bytes | memoryview, value: bytes | memoryview | None) -> tuple[Any, Any] | None:

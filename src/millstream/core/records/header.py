@@ -27,8 +27,8 @@ from millstream.core.records.errors import CorruptRecordError
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-_HEADER: Final = struct.Struct(">qiibIhiqqqhii")
-HEADER_SIZE: Final = _HEADER.size
+HEADER_LAYOUT: Final = struct.Struct(">qiibIhiqqqhii")
+HEADER_SIZE: Final = HEADER_LAYOUT.size
 LENGTH_END: Final = 12
 MAGIC: Final = 2
 MAGIC_POSITION: Final = 16
@@ -135,7 +135,7 @@ class BatchHeader(NamedTuple):
 
     def pack(self) -> bytes:
         """Return the 61 bytes."""
-        return _HEADER.pack(*self)
+        return HEADER_LAYOUT.pack(*self)
 
 
 # A header of its 13 fields in their order: `_make` without its check, on the broker's hottest path.
@@ -148,7 +148,7 @@ def read_header(data: Buffer, position: int = 0) -> BatchHeader:
     Raises CorruptRecordError.
     """
     try:
-        header = new_header(BatchHeader, _HEADER.unpack_from(data, position))
+        header = new_header(BatchHeader, HEADER_LAYOUT.unpack_from(data, position))
     except struct.error as error:
         raise CorruptRecordError(
             f"{max(len(data) - position, 0)} bytes at {position} are no batch header of {HEADER_SIZE}", position

@@ -52,6 +52,9 @@ def _split(
             refused.append(_refused_topic(topic, topic.partitions, ErrorCode.TOPIC_AUTHORIZATION_FAILED))
             continue
         count = 0 if known is None else len(known.partitions)
+        if len(topic.partitions) == 1 and 0 <= topic.partitions[0].partition_index < count:
+            accepted.append(topic)
+            continue
         unknown = [each for each in topic.partitions if not 0 <= each.partition_index < count]
         if unknown:
             refused.append(_refused_topic(topic, unknown, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
