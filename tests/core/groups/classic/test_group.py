@@ -416,3 +416,28 @@ def test_encoded_as_kafka_does() -> None:
     value = ClassicGroup(GROUP).empty_record(0, 1)
     assert encode_key(KEY) == b"\0\2" + b"\0\1g"
     assert encode_value(KEY, value) == b"\0\3" + b"\0\0" + bytes(4) + b"\xff\xff" * 2 + bytes(7) + b"\1" + bytes(4)
+
+
+def test_a_load_takes_what_the_last_record_says_of_a_member() -> None:
+    coordinator = Coordinator()
+    number = coordinator.call("join_group", join_request(protocols=[("range", b"old")]), version=3)
+    coordinator.pass_ms(3_000)
+    joined = coordinator.answers[number]
+    coordinator.call("sync_group", sync_request(joined.member_id, joined.generation_id))
+    again = join_request(joined.member_id, protocols=[("sticky", b"new")], session_ms=20_000, rebalance_ms=70_000)
+    # One protocol after the other: there must always be one that it spoke before.
+    number = coordinator.call(
+        "join_group", join_request(joined.member_id, protocols=[("range", b"o"), ("sticky", b"n")])
+    )
+    generation = coordinator.answers[number].generation_id
+    coordinator.call("sync_group", sync_request(joined.member_id, generation))
+    number = coordinator.call("join_group", again)
+    generation = coordinator.answers[number].generation_id
+    coordinator.call("sync_group", sync_request(joined.member_id, generation))
+    coordinator.fail()
+    group = coordinator.group
+    assert group is not None
+    member = group.members[joined.member_id]
+    assert (group.protocol_name, member.metadata("sticky")) == ("sticky", b"new")
+    assert (member.session_timeout_ms, member.rebalance_timeout_ms) == (20_000, 70_000)
+    assert group.speaks("consumer", ["sticky"])

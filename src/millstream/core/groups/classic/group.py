@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from millstream.core.groups.classic.member import ClassicMember, HeldJoin, Protocols
 from millstream.core.groups.group import OffsetExpiry, Record
-from millstream.core.groups.records import GroupMetadataKey, GroupMetadataValue
+from millstream.core.groups.records import GroupMetadataKey, GroupMetadataValue, MemberMetadata
 from millstream.core.wire import ErrorCode, KafkaError, WireError, decode
 from millstream.core.wire.embedded_protocol import CONSUMER_PROTOCOL_TYPE, Subscription, embedded_version
 from millstream.core.wire.messages.describe_groups import DescribedGroup, DescribedGroupMember
@@ -331,6 +331,7 @@ class ClassicGroup:
                 self.add(ClassicMember.from_record(data, value.protocol), value.protocol_type)
             else:
                 member.assignment = data.assignment
+                self._refresh(member, data, value.protocol)
         for member in gone.values():
             self.remove(member)
         self.generation = value.generation
@@ -339,6 +340,16 @@ class ClassicGroup:
         self._topics_asked = False
         self.previous_state, self.state = self.state, _STABLE if self.members else _EMPTY
         self.state_timestamp_ms = value.current_state_timestamp
+
+    def _refresh(self, member: ClassicMember, data: MemberMetadata, protocol_name: str | None) -> None:
+        """Take what a later record says of a member; in a load that is news, right after an append it is not."""
+        told = ClassicMember.from_record(data, protocol_name)
+        if member.metadata(protocol_name) != data.subscription:
+            self.set_protocols(member, told.protocols)
+        member.session_timeout_ms = told.session_timeout_ms
+        member.rebalance_timeout_ms = told.rebalance_timeout_ms
+        member.client_id = told.client_id
+        member.client_host = told.client_host
 
     def tombstones(self) -> list[Record]:
         """Return the record that deletes it."""
