@@ -72,7 +72,7 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
         ("\n\nlog.dir.s=3", "line 3: log.dir.s is no config"),
         ("qwertz=1", "qwertz is no config that is known here"),
         ("zookeeper.connect=h:2181", "zookeeper.connect has no effect any more"),
-        ("offsets.commit.timeout.ms=1", "accepted and have no effect here: offsets.commit.timeout.ms"),
+        ("num.io.threads=1", "accepted and have no effect here: num.io.threads"),
         ("listener.name.plaintext.ssl.keystore.type=PEM", "accepted and have no effect here"),
         ("listeners=PLAINTEXT://:9092", "told the host this.example"),
     ],

@@ -16,6 +16,7 @@ from millstream.core.config.definition import (
     Validator,
     accepted_by,
     at_least,
+    between,
     list_of,
 )
 
@@ -71,6 +72,13 @@ COORDINATOR_CONFIGS: Final = [
         "The longest text that a client may store with a committed offset, in UTF-16 units.",
     ),
     _offsets(
+        "offsets.commit.timeout.ms",
+        5_000,
+        "Whoever waits for so long for a write to __consumer_offsets to be committed is told to look for the "
+        "coordinator again.",
+        validator=at_least(1),
+    ),
+    _offsets(
         "offsets.load.buffer.size",
         5 * 1024 * 1024,
         "How much of a partition of __consumer_offsets is read at once when its groups are loaded; a larger batch is "
@@ -90,6 +98,12 @@ COORDINATOR_CONFIGS: Final = [
         "How long committed offsets are kept once their group has no members, or, for a consumer that was assigned its "
         "partitions by hand, since its last commit.",
         validator=at_least(1),
+    ),
+    _offsets(
+        "offsets.topic.compression.codec",
+        0,
+        "How batches of __consumer_offsets are compressed: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.",
+        validator=between(0, 4),
     ),
     _offsets(
         "offsets.topic.num.partitions",

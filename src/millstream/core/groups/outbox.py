@@ -7,6 +7,7 @@ once the high watermark covers the last record that was appended before it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 from millstream.core.groups.effects import Append, Emit, KeyedRecord, Respond
 
@@ -49,6 +50,13 @@ class Outbox:
             return
         while self._waiting and self._waiting[0][0] <= number:
             self._emit(self._waiting.popleft()[1])
+
+    def waiting_for(self, number: int) -> Iterator[object]:
+        """Yield the replies whose answers wait for this append or one before it."""
+        for waits_for, respond in self._waiting:
+            if waits_for > number:
+                return
+            yield respond.reply
 
     def close(self) -> None:
         """Emit nothing any more: what was appended may never be committed, and what waits is for others to refuse."""
