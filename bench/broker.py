@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.kafka_tools import consumer_performance, end_to_end_latency, producer_performance
 from bench.load import report
 from bench.load.brokers import Kafka, Millstream, Served, cpu_seconds, peak_memory_mb, raise_open_files, remove, start
 from bench.load.fill import fill_page_cache, forget_clean_stop, write_log
@@ -31,7 +32,6 @@ from bench.load.frames import make_batch
 from bench.load.report import Measured, Target
 
 from millstream.core.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
-from millstream.testing.kafka import Java
 from millstream.testing.raw import RawConnection
 
 PARTITIONS = 4
@@ -107,15 +107,19 @@ class Bench:
         measure: Callable[[Served], dict[str, float]],
         *,
         warm_up: Callable[[Served], object] | None = None,
+        full_cache: bool = False,
     ) -> None:
-        """The row's rounds: both brokers in turn, the first one changing. What they wrote is on disk before each."""
+        """The row's rounds: both brokers in turn, the first one changing. What they wrote is on disk before each.
+
+        With `full_cache` no memory is free then, as on a server that has run for some days.
+        """
         if warm_up is not None:
             for broker in self.brokers:
                 warm_up(broker)
         for number in range(self.settings.rounds):
             for broker in self.brokers if number % 2 == 0 else self.brokers[::-1]:
                 os.sync()
-                if self.settings.full_cache:
+                if full_cache or self.settings.full_cache:
                     fill_page_cache(self.work / "cached")
                 figures = measure(broker)
                 self.measured.append(Measured(row, broker.name, number, figures))
@@ -137,7 +141,7 @@ def rates(found: dict[str, float]) -> dict[str, float]:
     }
 
 
-def produce(records_a_batch: int) -> Callable[[Bench, str], None]:
+def produce(records_a_batch: int, *, full_cache: bool = False) -> Callable[[Bench, str], None]:
     """The row that produces batches of so many records."""
 
     def row(bench: Bench, name: str) -> None:
@@ -149,38 +153,14 @@ def produce(records_a_batch: int) -> Callable[[Bench, str], None]:
             return rates(found)
 
         settings = bench.settings
-        bench.alternate(name, lambda b: run(b, settings.seconds), warm_up=lambda b: run(b, settings.warmup_s))
+        bench.alternate(
+            name,
+            lambda b: run(b, settings.seconds),
+            warm_up=lambda b: run(b, settings.warmup_s),
+            full_cache=full_cache,
+        )
 
     return row
-
-
-def producer_performance(bench: Bench, name: str) -> None:
-    """Kafka's own ProducerPerformance: it is the slower side, so the broker's CPU tells more than the rate."""
-    java = Java()
-    count = int(400_000 * bench.settings.seconds)
-
-    def run(broker: Served, records: int) -> dict[str, float]:
-        topic = bench.topic(broker)
-        settings = (
-            "acks=1",
-            "batch.size=1100000",
-            "linger.ms=20",
-            "max.request.size=2097152",
-            "enable.idempotence=false",
-        )
-        arguments = ("--topic", topic, "--num-records", str(records), "--record-size", "100", "--throughput", "-1")
-        properties = [word for setting in settings for word in ("--command-property", setting)]
-        tool = "org.apache.kafka.tools.ProducerPerformance"
-        bench.commands.setdefault(name, f"java {tool} {' '.join(arguments)} {' '.join(properties)}")
-        before = cpu_seconds(broker.pid)
-        told = java.run(tool, "--bootstrap-server", broker.bootstrap, *arguments, *properties, timeout_s=300).stdout
-        used = cpu_seconds(broker.pid) - before
-        bench.delete(broker, topic)
-        last = told.splitlines()[-1]
-        rate = float(last.split(" records/sec")[0].split()[-1])
-        return {"records/s": rate, "broker CPU us/record": used / records * 1e6}
-
-    bench.alternate(name, lambda b: run(b, count), warm_up=lambda b: run(b, count // 2))
 
 
 def consume(topic: str) -> Callable[[Bench, str], None]:
@@ -412,6 +392,8 @@ ROWS = {
     "produce-1": Row(
         "produce, 1 record a request, pipelined", produce(1), (Target(THROUGHPUT, ">=", 4), Target(CPU, "<=", 0.15))
     ),
+    "produce-10000-full": Row("the same on a full page cache, 10,000-record batches", produce(10_000, full_cache=True)),
+    "produce-100-full": Row("the same on a full page cache, 100-record batches", produce(100, full_cache=True)),
     "producer-performance": Row("produce, Kafka's ProducerPerformance, 1.1 MB batches", producer_performance),
     "consume-large": Row("consume from the start, 10,000-record batches", consume(LARGE), CONSUMED),
     "consume-small": Row("consume from the start, one-record batches", consume(SMALL), CONSUMED),
@@ -421,12 +403,16 @@ ROWS = {
     "fetch-librdkafka": Row("as librdkafka's: no session, 4 partitions named", small_fetches("librdkafka")),
     "fetch-kafka-python": Row("as kafka-python's: a session, version 10", small_fetches("kafka-python")),
     "fetch-aiokafka": Row("as aiokafka's: no session, version 4", small_fetches("aiokafka")),
+    "consumer-performance": Row(
+        "the same by Kafka's ConsumerPerformance, 10,000-record batches", consumer_performance(LARGE, fill)
+    ),
     "latency": Row(
         "end to end latency, one record at a time",
         latency("latency"),
         (Target("p50 ms", "<=", 0.5), Target("p99 ms", "<=", 0.2)),
     ),
     "latency-librdkafka": Row("the same by confluent-kafka", latency("librdkafka latency")),
+    "latency-kafka": Row("the same by Kafka's EndToEndLatency", end_to_end_latency),
     "latency-busy": Row(
         "end to end latency while recovery, retention and a cold catch-up consumer run",
         latency_busy,

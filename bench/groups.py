@@ -27,7 +27,7 @@ from bench.load.report import Target
 
 from millstream.testing.raw import RawConnection
 
-PROPERTIES = {"offsets.topic.num.partitions": "50", "group.initial.rebalance.delay.ms": "0"}
+PROPERTIES = {"offsets.topic.num.partitions": "50"}
 TOPIC, PARTITIONS = "committed", 1000
 SECTION = "groups"
 _numbers = itertools.count()

@@ -18,7 +18,12 @@ from millstream.testing.raw import ClosedError, RawConnection
 
 START_TIMEOUT_S = 600.0
 # What both are told. Everything else is each broker's default.
-PROPERTIES = {"num.partitions": "4", "log.retention.check.interval.ms": "2000", "auto.create.topics.enable": "false"}
+PROPERTIES = {
+    "num.partitions": "4",
+    "log.retention.check.interval.ms": "2000",
+    "auto.create.topics.enable": "false",
+    "group.initial.rebalance.delay.ms": "0",
+}
 
 
 class Served(Protocol):
