@@ -155,7 +155,7 @@ class EmbeddedStore:
         except sqlite3.Error as error:
             raise codec.CorruptMetadataError(f"{self._path}: {error}") from error
         finally:
-            connection.execute("ROLLBACK")
+            self._roll_back(connection)
         return ClusterImage.of(
             topics,
             version=int(meta["version"]),

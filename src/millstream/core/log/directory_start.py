@@ -142,7 +142,6 @@ class DirectoryStart:
         log = loader.load(topic_partition, path, owner.config)
         if log.topic_id is None and owner.topic_id is not None:
             log.assign_topic_id(owner.topic_id)
-        self.unloaded.discard(topic_partition)
         # The one on disk may be of an earlier topic of that name, or of a log that has lost its end.
         high_watermark = self.directory.high_watermarks.get(topic_partition)
         if high_watermark is not None:

@@ -25,10 +25,10 @@ class LogDirectoryError(KafkaError):
 
 
 class SegmentReplacedError(FileNotFoundError):
-    """A cleaned segment has taken the place of this one: look again in the log's segments."""
+    """Another has taken its place, cleaned or in another directory: look again in the log's segments."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(errno.ENOENT, "a cleaned segment has taken its place", path)
+        super().__init__(errno.ENOENT, "another segment has taken its place", path)
 
 
 class OffsetOutOfRangeError(KafkaError):

@@ -61,13 +61,15 @@ class MoveEndedError(Exception):
 class _Copy:
     """One segment's copy: how much of it there is, and whether that is all, and synced."""
 
-    __slots__ = ("fd", "is_complete", "is_plain", "size_bytes")
+    __slots__ = ("fd", "index_sizes", "is_complete", "is_plain", "size_bytes")
 
     def __init__(self, size_bytes: int = 0, *, is_complete: bool = False) -> None:
         self.size_bytes = size_bytes
         self.is_complete = is_complete
         # Whether its batches are followed: not behind damage, which is copied as it is.
         self.is_plain = True
+        # Of the offset index and the time index, as they were copied.
+        self.index_sizes = (0, 0)
         self.fd = -1
 
 
@@ -88,8 +90,8 @@ class FutureLog:
         self.log_end_offset = log.log_start_offset
         self._files = log.cache.files
         self._copies: dict[int, _Copy] = {}
-        # The log's: where it has changed, the log may have been cut, and what was copied is no copy any more.
-        self._generation = log.generation
+        # The log's: where it has changed, the log was cut, and what was copied is no copy any more.
+        self._truncation_count = log.truncation_count
         self._buffer = memoryview(b"")
         self._rows = new_rows(_ROWS_COUNT)
 
@@ -126,8 +128,8 @@ class FutureLog:
         self._check()
         log = self.log
         segments = log.segments.items
-        if log.generation != self._generation:
-            self._generation = log.generation
+        if log.truncation_count != self._truncation_count:
+            self._truncation_count = log.truncation_count
             self._discard(self._copies.keys())
         self._discard(self._copies.keys() - {segment.base_offset for segment in segments})
         for segment, following in zip(segments, (*segments[1:], None), strict=True):
@@ -178,7 +180,7 @@ class FutureLog:
 
     def drop(self) -> str | None:
         """Give the copy up; returns the renamed folder, to be unlinked; None where there is none or its disk fails."""
-        self._close()
+        self.close()
         renamed = f"{self.directory.path}/{self.log.topic_partition.folder_with_suffix(DELETE_SUFFIX)}"
         if self.directory.offline_reason is not None or not self.path.endswith(FUTURE_SUFFIX):
             return None
@@ -246,13 +248,19 @@ class FutureLog:
                 break
             if self._files.stat(file_stem(self.path, base) + LOG_SUFFIX).st_size != segment.size_bytes:
                 break
-            self._copies[base] = _Copy(segment.size_bytes, is_complete=True)
+            copy = _Copy(segment.size_bytes, is_complete=True)
+            copy.index_sizes = self._size(base, INDEX_SUFFIX), self._size(base, TIME_INDEX_SUFFIX)
+            self._copies[base] = copy
             self.log_end_offset = following.base_offset
         for name in names:
             if base_offset_of(name) not in self._copies:
                 self._files.unlink(f"{self.path}/{name}")
         if self._copies:
             _logger.info("%s: %d segments were copied before the restart", self.path, len(self._copies))
+
+    def _size(self, base_offset: int, suffix: str) -> int:
+        path = file_stem(self.path, base_offset) + suffix
+        return self._files.stat(path).st_size if self._files.exists(path) else 0
 
     def _begin(self, segment: Segment) -> _Copy:
         copy = _Copy()
@@ -299,7 +307,8 @@ class FutureLog:
             for suffix in _DERIVED_SUFFIXES:
                 if self._files.exists(segment.stem + suffix):
                     found[suffix] = self._files.read_bytes(segment.stem + suffix)
-            sizes = {INDEX_SUFFIX: segment.index_bytes, TIME_INDEX_SUFFIX: segment.time_index_bytes}
+            index_sizes = segment.index_bytes, segment.time_index_bytes
+        sizes = dict(zip((INDEX_SUFFIX, TIME_INDEX_SUFFIX), index_sizes, strict=True))
         stem = file_stem(self.path, segment.base_offset)
         with self._target_errors():
             for suffix, data in found.items():
@@ -308,6 +317,7 @@ class FutureLog:
             fd, copy.fd = copy.fd, -1
             self._files.close(fd)
             self._files.sync_directory(self.path)
+        copy.index_sizes = index_sizes
         copy.is_complete = True
         self.log_end_offset = max(self.log_end_offset, end_offset)
 
@@ -341,7 +351,8 @@ class FutureLog:
                     self._files.fdatasync(copy.fd)
 
     def _is_near(self, segments: Sequence[Segment]) -> bool:
-        if self.log.generation != self._generation or self._copies.keys() != {each.base_offset for each in segments}:
+        was_cut = self.log.truncation_count != self._truncation_count
+        if was_cut or self._copies.keys() != {each.base_offset for each in segments}:
             return False
         *sealed, active = segments
         behind = active.size_bytes - self._copies[active.base_offset].size_bytes
@@ -360,18 +371,24 @@ class FutureLog:
 
     def _take_over(self, path: str, old: Sequence[Segment]) -> str | None:
         log, source = self.log, self.log.directory
-        doomed: str | None = f"{source.path}/{log.topic_partition.folder_with_suffix(DELETE_SUFFIX)}"
-        assert doomed is not None
+        old_path = log.path
+        renamed = f"{source.path}/{log.topic_partition.folder_with_suffix(DELETE_SUFFIX)}"
+        doomed: str | None = renamed
+        failure: OSError | None = None
         try:
-            self._files.rename(log.path, doomed)
+            self._files.rename(old_path, renamed)
             self._files.sync_directory(source.path)
         except OSError as error:  # the log has moved all the same; a start would find it twice, and take either
-            source.failed(error, f"renaming {log.path}")
-            doomed = None
-        log.relocate(self.directory, path, [_moved(log, segment, path) for segment in old])
+            failure, doomed = error, None
+        moved = [_moved(log, segment, path, self._copies[segment.base_offset].index_sizes) for segment in old]
+        log.relocate(self.directory, path, moved)
+        # Only now, since who hears of it looks where the logs are.
+        if failure is not None:
+            source.failed(failure, f"renaming {old_path}")
         return doomed
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of the copy's files."""
         for copy in self._copies.values():
             if copy.fd >= 0:
                 fd, copy.fd = copy.fd, -1
@@ -379,10 +396,13 @@ class FutureLog:
         self._buffer = memoryview(b"")
 
 
-def _moved(log: Log, old: Segment, path: str) -> Segment:
+def _moved(log: Log, old: Segment, path: str, index_sizes: tuple[int, int]) -> Segment:
     segment = Segment(log.cache, path, old.base_offset, created_ms=old.created_ms)
     segment.size_bytes = old.size_bytes
     segment.index_bytes, segment.time_index_bytes = old.index_bytes, old.time_index_bytes
+    if old.index_is_lost or index_sizes != (old.index_bytes, old.time_index_bytes):
+        # A full disk took them, or they were made again after they were copied: made again here, where there is room.
+        segment.index_is_lost, segment.index_bytes, segment.time_index_bytes = True, 0, 0
     segment.transaction_bytes = old.transaction_bytes
     segment.max_timestamp, segment.max_timestamp_offset = old.max_timestamp, old.max_timestamp_offset
     segment.first_timestamp = old.first_timestamp

@@ -15,9 +15,9 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
-from millstream.core.log.cleaner.throttle import Throttle
 from millstream.core.log.errors import LogDirectoryError
 from millstream.core.log.future_log import FutureLog, MoveEndedError
+from millstream.core.log.throttle import Throttle
 
 if TYPE_CHECKING:
     from millstream.core.log.directory import LogDirectory
@@ -108,6 +108,8 @@ class LogMover:
             except Exception:
                 _logger.exception("moving %s failed; it stays where it is", future.log.path)
                 self._end(future, future.drop())
+            finally:
+                future.close()
 
     def _move(self, future: FutureLog) -> None:
         log = future.log

@@ -87,6 +87,7 @@ class LogState:
         "snapshot_offset",
         "topic_id",
         "topic_partition",
+        "truncation_count",
         "unsynced",
     )
 
@@ -134,6 +135,8 @@ class LogState:
         self.recovery_point_is_ahead = False
         # Grows when reservations were dropped: a write that was submitted for an older one must fail.
         self.generation = 0
+        # Grows with each truncation: what was copied before it is no copy any more.
+        self.truncation_count = 0
         # Why writing failed, until the loop has dropped the reservations (forget_reserved).
         self.failure: LogDirectoryError | None = None
         self.cache = cache
@@ -226,8 +229,10 @@ class LogState:
     def _has_left(self, path: object) -> bool:
         # Whether this names a file of a segment that is not in the log any more.
         folder, _, name = str(path).rpartition("/")
-        if folder != self.path or not name.endswith(SEGMENT_SUFFIXES):
+        if not name.endswith(SEGMENT_SUFFIXES):
             return False
+        if folder != self.path:
+            return True  # it lay there before the log moved to another directory
         with self.lock:
             return all(file_stem(folder, segment.base_offset) not in str(path) for segment in self.segments)
 

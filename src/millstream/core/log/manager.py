@@ -204,6 +204,8 @@ class LogManager:
                 directory = directory or self.placement.take_preferred(topic_partition) or self._emptiest_directory()
                 log = self._create(topic_partition, topic_id, config, directory)
             self.logs[topic_partition] = log
+            for start in self._starts:
+                start.unloaded.discard(topic_partition)  # only now: a checkpoint finds it in one of the two
             return log
 
     def _open_found(self, topic_partition: TopicPartition, owner: Owner) -> Log | None:
@@ -268,9 +270,10 @@ class LogManager:
         with self._lock:
             log = self.logs.pop(topic_partition, None)
         if log is not None:
-            path = f"{log.directory.path}/{topic_partition.folder_with_suffix(DELETE_SUFFIX)}"
-            log.release()
-            log.rename(path, "the partition is deleted")
+            with log.lock:  # a move that arrives meanwhile changes the directory
+                path = f"{log.directory.path}/{topic_partition.folder_with_suffix(DELETE_SUFFIX)}"
+                log.release()
+                log.rename(path, "the partition is deleted")
             self._doomed.add(self._now_ms() + log.config.file_delete_delay_ms, (path,))
 
     def delete_old_segments(self, now_ms: int, high_watermarks: Mapping[TopicPartition, int]) -> int:
@@ -364,7 +367,7 @@ class LogManager:
             if directory.offline_reason is not None:
                 continue
             with directory.checkpoints.lock:  # a log that moves is there or not, for as long as it is held
-                found = [(each, directory.checkpoints.on_disk(name, each)) for each in start.unloaded]
+                found = [(each, directory.checkpoints.on_disk(name, each)) for each in list(start.unloaded)]
                 logs = [log for log in self.logs.copy().values() if log.directory is directory]
                 found += [(log.topic_partition, offset_of(log)) for log in logs]
                 try:
@@ -448,10 +451,11 @@ class LogManager:
     def _drop_leftover(self, log: Log) -> None:
         # A topic was deleted and made again while this directory was away.
         del self.logs[log.topic_partition]
-        path = f"{log.directory.path}/{log.topic_partition.folder_with_suffix(STRAY_SUFFIX)}"
-        _logger.error("%s belongs to an earlier topic of that name; it is kept as %s", log.path, path)
-        log.release()
-        log.rename(path, "it belongs to an earlier topic")
+        with log.lock:
+            path = f"{log.directory.path}/{log.topic_partition.folder_with_suffix(STRAY_SUFFIX)}"
+            _logger.error("%s belongs to an earlier topic of that name; it is kept as %s", log.path, path)
+            log.release()
+            log.rename(path, "it belongs to an earlier topic")
 
     @staticmethod
     def _files_of(directories: Sequence[LogDirectory]) -> FileSystem:

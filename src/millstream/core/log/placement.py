@@ -77,7 +77,10 @@ class Placement:
             named = path.rpartition("/")[2].removesuffix(FUTURE_SUFFIX).rpartition(".")[0]
             tp = TopicPartition.from_folder(named)
             try:
-                log = None if tp is None else by_id.get((self._topic_id(path), tp.partition)) or logs.get(tp)
+                log: Log | None = None
+                if tp is not None:
+                    topic_id = self._topic_id(path)
+                    log = logs.get(tp) if topic_id is None else by_id.get((topic_id, tp.partition))
                 if log is None and not is_complete:
                     continue  # what it is a copy of may come back
                 if log is None:

@@ -76,6 +76,7 @@ def snapshot_offsets(log: Log) -> list[int]:
 
 def _moved(log: Log) -> None:
     log.folder_changed = True
+    log.truncation_count += 1
     log.reader.forget_positions()
     log.unsynced = tuple(segment for segment in log.unsynced if segment in log.segments.items)
     log.leader_epochs.truncate_from_end(log.log_end_offset)

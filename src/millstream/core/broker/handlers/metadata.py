@@ -133,6 +133,7 @@ async def _create_and_answer(
     missing: Sequence[str],
 ) -> Encoded:
     """Create topics with the broker's defaults, and answer once they are served."""
+    # What the plan finds; it may run once more after this has answered.
     errors: dict[str, ErrorCode] = {}
     defaults = TopicDefaults(broker.config.num_partitions, broker.config.default_replication_factor)
 
@@ -153,11 +154,11 @@ async def _create_and_answer(
     try:
         if GROUP_TOPIC in missing:
             await broker.coordinators.create_topic()  # not with the defaults of a topic of clients
-        if not await commit_applied(broker, plan, CREATION_MS_MAX):
-            errors = dict.fromkeys(missing, ErrorCode.LEADER_NOT_AVAILABLE) | errors
+        in_time = await commit_applied(broker, plan, CREATION_MS_MAX)
+        answered = ({} if in_time else dict.fromkeys(missing, ErrorCode.LEADER_NOT_AVAILABLE)) | errors
     except KafkaError as error:
-        errors = dict.fromkeys(missing, error.code)
-    return await _large_answer(broker, request, asked, context, errors)
+        answered = dict.fromkeys(missing, error.code)
+    return await _large_answer(broker, request, asked, context, answered)
 
 
 def _is_large(image: ClusterImage, asked: Sequence[MetadataRequestTopic] | None) -> bool:

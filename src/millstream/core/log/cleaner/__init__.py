@@ -5,7 +5,6 @@ plan             which part of a log may be cleaned, which log first, which segm
 cleaning         one cleaning of one log = offset_map (keys), transactions, batch_opener (compressed batches),
                  segment_walk (reading), cleaned_segment (writing)
 swap             putting a cleaned segment in place, and finishing that after a crash
-throttle         how much is read and written in a second
 """
 
 from millstream.core.log.cleaner.cleaning import Tools

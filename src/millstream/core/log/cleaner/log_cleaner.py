@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from millstream.core.log.cleaner.cleaning import CleaningStats, LogCleaning, Tools
 from millstream.core.log.cleaner.errors import CleaningAbortedError, UncleanableError
 from millstream.core.log.cleaner.plan import LogToClean, examine, uncleaned_bytes
-from millstream.core.log.cleaner.throttle import Throttle
 from millstream.core.log.errors import LogDirectoryError
+from millstream.core.log.throttle import Throttle
 from millstream.core.log.topic_partition import TopicPartition
 
 if TYPE_CHECKING:
@@ -266,6 +266,8 @@ class LogCleaner:
     def _leave_alone(self, log: Log, offset: int, why: str) -> None:
         found = Uncleanable(log.topic_partition, offset, why)
         with self._lock:
+            for gone in [each for each in self._uncleanable if each.retired is not None]:
+                del self._uncleanable[gone]
             self._uncleanable[log] = found
             of_directory = [each for each_log, each in self._uncleanable.items() if each_log.directory is log.directory]
         _logger.error(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from millstream.core.log.cleaner.throttle import BURST_S, Throttle
+from millstream.core.log.throttle import BURST_S, Throttle
 
 
 class Clock:

@@ -1,4 +1,8 @@
-"""How much the cleaner threads together may read and write in a second (`log.cleaner.io.max.bytes.per.second`)."""
+"""How much a group of threads may read and write in a second.
+
+The cleaner's: `log.cleaner.io.max.bytes.per.second`; those that move logs to another directory:
+`replica.alter.log.dirs.io.max.bytes.per.second`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ class Throttle:
     """A bucket that runs over: who took more than the rate allows waits until it has drained. For any thread."""
 
     def __init__(self, now_s: Callable[[], float], wait: Callable[[float], bool]) -> None:
-        """`wait(seconds)` returns True, early, when the cleaner stops. Without a rate nobody waits."""
+        """`wait(seconds)` returns True, early, when its owner stops. Without a rate nobody waits."""
         self._now_s = now_s
         self._wait = wait
         self._lock = threading.Lock()
