@@ -543,7 +543,6 @@ STORIES: Final[Mapping[str, Sequence[Step]]] = {
         described("..", "", "a b", "x" * 250, first=1),
         described("..", create=True, first=4),
         described("a/b", "d-described", create=True, first=4),
-        described("__consumer_offsets", create=False, first=4),
         described(
             "d-described",
             "d-none",
