@@ -294,3 +294,32 @@ def test_a_directory_that_was_named_before_its_partition_came(manager: LogManage
         tp = TopicPartition("named", index)
         manager.placement.prefer(tp, manager.directories[1])
         assert manager.create_log(tp, TOPIC_ID, CONFIG).directory is manager.directories[1]
+
+
+def test_indexes_that_found_no_room_are_made_again_over_there(manager: LogManager, tmp_path: Path) -> None:
+    log = filled(manager)
+    for segment in log.segments:
+        segment.index_is_lost = True
+        segment.index_bytes = segment.time_index_bytes = 0
+        for suffix in (".index", ".timeindex"):
+            Path(segment.stem + suffix).unlink(missing_ok=True)
+    move(manager, log)
+    log.store_index_tails()
+    assert [directory.offline_reason for directory in manager.directories] == [None, None]
+    assert not any(segment.index_is_lost for segment in log.segments)
+    there = {path.name for path in (tmp_path / "two" / str(TP)).iterdir()}
+    assert {f"{segment.base_offset:020d}.index" for segment in log.segments} <= there
+
+
+def test_a_failed_write_keeps_the_copy(manager: LogManager) -> None:
+    log = filled(manager)
+    future = FutureLog(log, manager.directories[1])
+    future.open()
+    while future.copy_some(take):
+        pass
+    copied = future.size_bytes
+    log.generation += 1  # as a failed write does
+    while future.copy_some(take):
+        pass
+    assert future.size_bytes == copied
+    finish(manager, future)

@@ -168,8 +168,9 @@ class FutureLog:
             active = segments[-1]
             while self._copies[active.base_offset].size_bytes < active.size_bytes:
                 self._copy_piece(active, self._copies[active.base_offset])
-            with log.storage_errors("writing the indexes of"):
-                active.store_tails()
+            if not active.index_is_lost:
+                with log.storage_errors("writing the indexes of"):
+                    active.store_tails()
             last = self._copies[active.base_offset]
             try:
                 self._complete(active, last, log.log_end_offset)
