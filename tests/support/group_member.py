@@ -119,6 +119,9 @@ def kafka_python(given: argparse.Namespace, stopped: Callable[[], bool]) -> None
         fetch_max_wait_ms=50,
         reconnect_backoff_max_ms=200,
     )
+    # A leader that joins before it knows the topic's partitions joins again once it does; kafka-python 3.0 forgets to
+    # take that second assignment up where the poll in which it began ends before it comes.
+    consumer.partitions_for_topic(given.topic)
     consumer.subscribe([given.topic], listener=Listener())
     while not stopped():
         polled = consumer.poll(timeout_ms=int(POLL_S * 1000))
