@@ -27,10 +27,10 @@ from millstream.cli.output import err, fail, out, print_json, print_table, size_
 from millstream.cli.produce import CompressionName
 from millstream.core.client import (
     LATEST,
+    BatchWriter,
     Client,
     Fetcher,
     NewTopic,
-    Producer,
     TopicPartition,
     create_topics,
     list_offsets,
@@ -171,7 +171,7 @@ async def _send(
     sent = Moved()
     names = [TopicPartition(_TOPIC, index) for index in range(partitions)]
     started = time.monotonic()
-    async with Producer(client, idempotent=True, compression=compression) as producer:
+    async with BatchWriter(client, idempotent=True, compression=compression) as producer:
         for start in range(0, len(rows), _RECORDS_BETWEEN_WAITS):
             for key, value, timestamp in rows[start : start + _RECORDS_BETWEEN_WAITS]:
                 partition = partition_of_key(key, partitions)

@@ -24,7 +24,7 @@ from millstream.cli.options import (
     parse_pairs,
 )
 from millstream.cli.output import note, print_json, progress, rate_text
-from millstream.core.client import Client, KeylessPartitioner, Producer, TopicPartition, partition_of_key
+from millstream.core.client import BatchWriter, Client, KeylessPartitioner, TopicPartition, partition_of_key
 from millstream.core.records import Compression
 
 _READ_BYTES: Final = 1024 * 1024
@@ -114,7 +114,7 @@ def produce(
         count = len(info.partitions) if info is not None else 0
         if not count:
             count = await _partitions_once_created(client, topic)
-        async with Producer(
+        async with BatchWriter(
             client,
             acks=_ACKS[acks],
             idempotent=idempotent,
@@ -171,7 +171,7 @@ def _pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _line_sender(
-    producer: Producer,
+    producer: BatchWriter,
     topic: str,
     count: int,
     partition: int | None,
@@ -197,7 +197,7 @@ def _line_sender(
 
 
 async def _send_lines(
-    source: int, total: int | None, producer: Producer, send: Callable[[bytes], None]
+    source: int, total: int | None, producer: BatchWriter, send: Callable[[bytes], None]
 ) -> tuple[int, int]:
     """Read `source` to its end, off the loop, and send its lines; return how many, and their bytes."""
     records = size_bytes = 0

@@ -11,6 +11,7 @@ from millstream.core.client import (
     EARLIEST,
     LATEST,
     MAX_TIMESTAMP,
+    BatchWriter,
     Client,
     ConfigOperation,
     ConfigResource,
@@ -19,7 +20,6 @@ from millstream.core.client import (
     ConfigValue,
     Fetcher,
     NewTopic,
-    Producer,
     TopicPartition,
     alter_configs,
     create_partitions,
@@ -88,7 +88,7 @@ async def test_records_come_back_as_they_were_sent(
         assert first_offset == delivered[tp]
         delivered[tp] += count
 
-    async with Producer(
+    async with BatchWriter(
         client, compression=codec, idempotent=idempotent, batch_bytes=4_000, on_delivery=on_delivery
     ) as producer:
         for index in range(3_000):
@@ -112,14 +112,14 @@ async def test_a_batch_of_the_callers_own_is_written_as_it_is(client: Client, to
     builder = BatchBuilder(compression=Compression.LZ4)
     for index in range(10):
         builder.append(NOW_MS + index, None, b"%d" % index)
-    async with Producer(client, acks=1) as producer:
+    async with BatchWriter(client, acks=1) as producer:
         await producer.send_batch(tp, builder.build(), len(builder))
     assert [record.value for record in (await read(client, tp))[tp]] == [b"%d" % index for index in range(10)]
 
 
 async def test_reading_starts_in_the_middle_of_a_batch_and_stops_at_its_end_offset(client: Client, topic: str) -> None:
     tp = TopicPartition(topic, 0)
-    async with Producer(client) as producer:
+    async with BatchWriter(client) as producer:
         for index in range(100):
             producer.append(tp, None, b"%d" % index)
     async with Fetcher(client, {tp: 42}, end_offsets={tp: 100}) as fetcher:
@@ -129,7 +129,7 @@ async def test_reading_starts_in_the_middle_of_a_batch_and_stops_at_its_end_offs
 
 async def test_following_gets_what_is_written_later(client: Client, topic: str) -> None:
     partitions = [TopicPartition(topic, index) for index in range(3)]
-    async with Fetcher(client, dict.fromkeys(partitions, 0)) as fetcher, Producer(client) as producer:
+    async with Fetcher(client, dict.fromkeys(partitions, 0)) as fetcher, BatchWriter(client) as producer:
         batches = aiter(fetcher)
         for round_ in range(3):
             producer.append(partitions[round_], None, b"%d" % round_)
@@ -141,7 +141,7 @@ async def test_following_gets_what_is_written_later(client: Client, topic: str) 
 
 async def test_acks_0_is_written_too(client: Client, topic: str) -> None:
     tp = TopicPartition(topic, 2)
-    async with Producer(client, acks=0) as producer:
+    async with BatchWriter(client, acks=0) as producer:
         for index in range(10):
             producer.append(tp, None, b"%d" % index)
     async with Fetcher(client, {tp: 0}, end_offsets={tp: 10}) as fetcher:
@@ -151,7 +151,7 @@ async def test_acks_0_is_written_too(client: Client, topic: str) -> None:
 
 async def test_offsets_by_time(client: Client, topic: str) -> None:
     tp = TopicPartition(topic, 0)
-    async with Producer(client, batch_bytes=1) as producer:
+    async with BatchWriter(client, batch_bytes=1) as producer:
         for index in range(10):
             producer.append(tp, None, b"x", timestamp=NOW_MS + 1000 * index)
     found = {
@@ -184,7 +184,7 @@ async def test_a_batch_that_is_too_large_fails_with_the_brokers_reason(client: C
     resource = ConfigResource(ConfigResourceType.TOPIC, topic)
     await alter_configs(client, resource, [("max.message.bytes", ConfigOperation.SET, "1000")])
     tp = TopicPartition(topic, 0)
-    async with Producer(client) as producer:
+    async with BatchWriter(client) as producer:
         producer.append(tp, None, b"x" * 5_000)
         with pytest.raises(KafkaError, match=f"{topic}-0 took no records") as raised:
             await producer.flush()
@@ -273,7 +273,7 @@ async def test_configs_of_a_broker_are_its_own(client: Client) -> None:
 async def test_a_deadline_holds_where_no_leader_can_be_found(client: Client, topic: str) -> None:
     """The producer gives a batch up at its delivery deadline, and says which partition it was for."""
     tp = TopicPartition(topic, 3)
-    async with Producer(client, delivery_timeout_ms=500) as producer:
+    async with BatchWriter(client, delivery_timeout_ms=500) as producer:
         producer.append(tp, None, b"x")
         with pytest.raises(KafkaError, match="has no partition 3"):
             await asyncio.wait_for(producer.flush(), 10)
@@ -281,7 +281,7 @@ async def test_a_deadline_holds_where_no_leader_can_be_found(client: Client, top
 
 async def test_memory_is_bounded_by_waiting_for_room(client: Client, topic: str) -> None:
     tp = TopicPartition(topic, 0)
-    async with Producer(client, batch_bytes=1_000, buffered_bytes_max=10_000) as producer:
+    async with BatchWriter(client, batch_bytes=1_000, buffered_bytes_max=10_000) as producer:
         for index in range(2_000):
             await producer.room()
             producer.append(tp, None, b"x" * 200)

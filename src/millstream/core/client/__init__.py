@@ -1,7 +1,7 @@
 """The client on bytes: connections, metadata, produce, fetch, admin. Works against any Kafka-compatible broker.
 
 async with Client("127.0.0.1:9092") as client:
-    async with Producer(client, idempotent=True) as producer:
+    async with BatchWriter(client, idempotent=True) as producer:
         producer.append(TopicPartition("flights", 0), b"key", b"value")
     async with Fetcher(client, {TopicPartition("flights", 0): 0}, end_offsets=...) as fetcher:
         async for fetched in fetcher:
@@ -21,6 +21,7 @@ from millstream.core.client.admin import (
     delete_topics,
     describe_configs,
 )
+from millstream.core.client.batch_writer import BatchWriter
 from millstream.core.client.client import Client
 from millstream.core.client.cluster import BrokerNode, Cluster, PartitionInfo, TopicInfo, TopicPartition
 from millstream.core.client.coordinators import find_coordinators
@@ -37,12 +38,13 @@ from millstream.core.client.groups import (
 )
 from millstream.core.client.offsets import EARLIEST, LATEST, MAX_TIMESTAMP, LogOffset, delete_records, list_offsets
 from millstream.core.client.partitioner import KeylessPartitioner, partition_of_key
-from millstream.core.client.producer import Producer, init_producer_id
+from millstream.core.client.producer.ids import init_producer_id
 
 __all__ = [
     "EARLIEST",
     "LATEST",
     "MAX_TIMESTAMP",
+    "BatchWriter",
     "BrokerNode",
     "Client",
     "Cluster",
@@ -62,7 +64,6 @@ __all__ = [
     "LogOffset",
     "NewTopic",
     "PartitionInfo",
-    "Producer",
     "TopicInfo",
     "TopicPartition",
     "alter_configs",

@@ -22,9 +22,9 @@ from typing import Final
 
 from millstream.core.client.client import Client
 from millstream.core.client.cluster import TopicPartition
+from millstream.core.client.producer.ids import init_producer_id
 from millstream.core.records import BatchBuilder, Compression
 from millstream.core.wire import ErrorCode, KafkaError, error_code
-from millstream.core.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from millstream.core.wire.messages.produce import (
     PartitionProduceData,
     PartitionProduceResponse,
@@ -64,7 +64,7 @@ class _OpenBatch:
         self.size_bytes = 0
 
 
-class Producer:
+class BatchWriter:
     """Sends records to partitions of the caller's choice; an async context manager that flushes at its end."""
 
     def __init__(
@@ -116,7 +116,7 @@ class Producer:
         self.records_acknowledged = 0
         self.bytes_acknowledged = 0
 
-    async def __aenter__(self) -> Producer:
+    async def __aenter__(self) -> BatchWriter:
         await self.start()
         return self
 
@@ -355,20 +355,6 @@ class Producer:
             raise self._broken
         if self._error is not None:
             raise self._error
-
-
-async def init_producer_id(client: Client, *, timeout_ms: int | None = None) -> tuple[int, int]:
-    """Return a fresh producer id and its epoch. Raises KafkaError."""
-    request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000)
-
-    async def ask() -> tuple[int, int]:
-        response: InitProducerIdResponse = await client.request(request, timeout_ms=timeout_ms)
-        code = error_code(response.error_code)
-        if code is not ErrorCode.NONE:
-            raise KafkaError(code, f"no producer id: {code.sentence}")
-        return response.producer_id, response.producer_epoch
-
-    return await client.retried(ask, timeout_ms=timeout_ms)
 
 
 def _error(tp: TopicPartition, partition: PartitionProduceResponse) -> KafkaError | None:

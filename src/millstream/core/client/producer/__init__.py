@@ -1,0 +1,1 @@
+"""The producer on bytes; see `producer` for its journey of a record."""
