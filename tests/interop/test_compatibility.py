@@ -213,7 +213,7 @@ def test_kafkas_tools(served: BrokerThread, jars: Path, tmp_path: Path, note: Ca
         for run in tool.runs:
             where: tuple[str, ...] = ("--bootstrap-server", bootstrap)
             arguments = (run[0], *where, *run[1:]) if tool.script == "kafka-cluster.sh" else (*where, *run)
-            done = java.run(tool.name, *arguments, timeout_s=90, check=False)
+            done = java.run(tool.name, *arguments, check=False)
             if done.returncode:
                 failures.append(f"{tool.script} {' '.join(run)}: {done.stdout[-500:]} {done.stderr[-500:]}")
         shown = [" ".join(_shown(each, tmp_path) for each in run) for run in tool.runs if run]

@@ -13,7 +13,7 @@ from tests.interop.conftest import MakeTopic
 
 from millstream.testing.kafka import Java, wait_until
 
-pytestmark = [pytest.mark.java, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.java, pytest.mark.timeout(600)]
 
 COMMAND = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 COUNT = 30
@@ -27,7 +27,7 @@ class Command:
         self._java = Java(jars)
 
     def __call__(self, *arguments: str) -> str:
-        done = self._java.run(COMMAND, "--bootstrap-server", self.bootstrap, *arguments, timeout_s=90, check=False)
+        done = self._java.run(COMMAND, "--bootstrap-server", self.bootstrap, *arguments, check=False)
         return done.stdout + done.stderr
 
     def rows(self, *arguments: str) -> list[dict[str, str]]:

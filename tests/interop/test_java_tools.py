@@ -12,7 +12,7 @@ from tests.support.clients import CODECS, ConfluentKafka, Row, by_assignment
 
 from millstream.testing.kafka import Java
 
-pytestmark = [pytest.mark.java, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.java, pytest.mark.timeout(600)]
 
 TOOLS = "org.apache.kafka.tools."
 Tool = Callable[..., str]
@@ -25,7 +25,7 @@ def tool(bootstrap: str, jars: Path) -> Tool:
 
     def run(name: str, *arguments: str, text: str | None = None) -> str:
         full = name if name.startswith("kafka.") else TOOLS + name
-        return java.run(full, "--bootstrap-server", bootstrap, *arguments, text=text, timeout_s=90).stdout
+        return java.run(full, "--bootstrap-server", bootstrap, *arguments, text=text).stdout
 
     return run
 

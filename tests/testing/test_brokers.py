@@ -109,8 +109,8 @@ def test_it_ends_with_the_process_that_started_it(end: signal.Signals, tmp_path:
         pid = int(parent.stdout.readline())
         assert is_alive(pid)
         parent.send_signal(end)
-        parent.wait(10)
-    wait_until(lambda: not is_alive(pid), 10, f"the end of broker {pid}")
+        parent.wait(60)
+    wait_until(lambda: not is_alive(pid), 60, f"the end of broker {pid}")
 
 
 def test_it_ends_at_exit_where_nobody_closed_it() -> None:

@@ -26,6 +26,9 @@ _TEST_CONFIG: Final = {
     "group.initial.rebalance.delay.ms": "0",
 }
 
+# A clean stop takes a fraction of a second; where a busy machine makes it long, a kill instead would fail the test.
+STOP_TIMEOUT_S: Final = 60.0
+
 _running: Final[weakref.WeakSet[TestBroker]] = weakref.WeakSet()
 
 
@@ -95,7 +98,7 @@ class TestBroker:
 
     def stop(self) -> int:
         """Stop it in order (SIGTERM) and return its exit code; the data stays for `start`."""
-        return self._running_process.stop()
+        return self._running_process.stop(STOP_TIMEOUT_S)
 
     def kill(self) -> None:
         """End it as a crash would (SIGKILL); the data stays for `start`."""

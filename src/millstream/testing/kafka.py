@@ -12,6 +12,7 @@ Everything here blocks and is meant for tests; the process is always addressed b
 """
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Self, TypeVar
+from typing import IO, Final, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ SERVER_JVM_OPTIONS = (
 )
 # A tool lives for a second or two: the quick compiler and the small collector halve its processor time.
 TOOL_JVM_OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xmx256m")
+# A tool takes a second or two; on a machine that does much else, far longer.
+TOOL_TIMEOUT_S = 150.0
 LOGGING_OPTIONS = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dlog4j2.level=WARN")
 
 
@@ -59,12 +62,40 @@ def kafka_jars() -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different loopback TCP ports that nothing listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [taken.getsockname()[1] for taken in sockets]
-    for taken in sockets:
-        taken.close()
+    """`count` different loopback TCP ports that nothing listens on now, and that this process was never given before.
+
+    They lie below those that the kernel hands out by itself: such a port, while its server is down, may become the
+    local end of any connection that goes out (of one to itself, even), or another test's, and is in use ever after.
+    """
+    draw = random.SystemRandom()
+    ports: list[int] = []
+    while len(ports) < count:
+        port = draw.choice(_OWN_PORTS)
+        if port not in _given_ports and _is_free(port):
+            _given_ports.add(port)
+            ports.append(port)
     return ports
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def _own_ports() -> range:
+    """The 12,000 ports below the kernel's own."""
+    try:
+        low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        low = 32_768
+    return range(low - 12_000, low) if low > 16_000 else range(16_000, 28_000)
+
+
+_OWN_PORTS: Final = _own_ports()
+_given_ports: Final[set[int]] = set()
 
 
 def wait_until(condition: Callable[[], T | None], timeout_s: float, what: str) -> T:
@@ -104,7 +135,7 @@ class Java:
         return ["java", *options, *LOGGING_OPTIONS, "-cp", f"{self.jars}/*", *arguments]
 
     def run(
-        self, *arguments: str, text: str | None = None, timeout_s: float = 60.0, check: bool = True
+        self, *arguments: str, text: str | None = None, timeout_s: float = TOOL_TIMEOUT_S, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run to the end with `text` as standard input; a failure (unless `check` is off) raises with its output."""
         done = subprocess.run(
@@ -121,7 +152,7 @@ class Java:
             ["javac", "-nowarn", "-cp", f"{self.jars}/*", "-d", str(classes), str(source)],
             check=True,
             capture_output=True,
-            timeout=120,
+            timeout=TOOL_TIMEOUT_S,
         )
 
 
@@ -217,7 +248,7 @@ class ApacheKafka:
             cwd=self.folder,
         )
 
-    def start(self, timeout_s: float = 60.0) -> Self:
+    def start(self, timeout_s: float = 120.0) -> Self:
         """Start and wait until it answers as a live broker; KafkaUnavailableError otherwise, with its log's end."""
         self.spawn()
         try:
@@ -256,7 +287,7 @@ class ApacheKafka:
             self._output = None
 
     def run_tool(
-        self, tool: str, *arguments: str, text: str | None = None, timeout_s: float = 60.0, check: bool = True
+        self, tool: str, *arguments: str, text: str | None = None, timeout_s: float = TOOL_TIMEOUT_S, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run one of Kafka's command-line tools against this broker."""
         bootstrap = ("--bootstrap-server", self.bootstrap_servers)
