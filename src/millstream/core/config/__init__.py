@@ -6,6 +6,8 @@ for a topic; `TOPIC_CONFIGS` and `BROKER_CONFIGS` are the tables.
 
 from millstream.core.config.broker_config import BrokerConfig
 from millstream.core.config.broker_configs import BROKER_CONFIGS
+from millstream.core.config.client_config import ClientConfig
+from millstream.core.config.client_configs import ADMIN_CONFIGS, CONSUMER_CONFIGS, PRODUCER_CONFIGS
 from millstream.core.config.definition import (
     ConfigDef,
     ConfigError,
@@ -33,10 +35,14 @@ from millstream.core.config.properties import PropertiesError, Property, read_pr
 from millstream.core.config.topic_configs import TOPIC_CONFIGS, validate_topic_configs
 
 __all__ = [
+    "ADMIN_CONFIGS",
     "BROKER_CONFIGS",
+    "CONSUMER_CONFIGS",
     "GROUP_CONFIGS",
+    "PRODUCER_CONFIGS",
     "TOPIC_CONFIGS",
     "BrokerConfig",
+    "ClientConfig",
     "ConfigDef",
     "ConfigEntry",
     "ConfigError",

@@ -123,6 +123,18 @@ def one_of(*names: str) -> Validator:
     return Validator(f"[{', '.join(names)}]", check)
 
 
+def one_of_any_case(*names: str) -> Validator:
+    """Accept these strings, in capitals or not."""
+
+    def check(value: ConfigValue) -> tuple[object, str] | None:
+        assert isinstance(value, str), value
+        if value.lower() in {name.lower() for name in names}:
+            return None
+        return value, f"String must be one of (case insensitive): {', '.join(names)}"
+
+    return Validator(f"(case insensitive) [{', '.join(names)}]", check)
+
+
 def list_of(*names: str) -> Validator:
     """Accept lists of these strings; an empty list is one."""
 
