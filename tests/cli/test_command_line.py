@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.cli.conftest import CommandLine
@@ -140,6 +141,36 @@ def loaded_by(statement: str) -> set[str]:
 def test_light_paths_load_nothing_heavy(statement: str) -> None:
     loaded = loaded_by(statement)
     assert not loaded & {"pyarrow", "typer", "rich", "numpy", "pandas"}
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(name for name, *_ in COMMANDS))
+def test_a_command_loads_no_other(command: str) -> None:
+    modules = {f"millstream.cli.{name.replace('-', '_')}" for name, *_ in COMMANDS}
+    loaded = loaded_by(f"from millstream.cli.app import run; assert run([{command!r}, '--help']) == 0")
+    assert loaded & modules == {f"millstream.cli.{command.replace('-', '_')}"}
+
+
+def test_a_plain_server_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
+    arguments = [
+        "--listen",
+        "127.0.0.1:0",
+        "-d",
+        str(tmp_path / "data"),
+        "-s",
+        "num.partitions=3",
+        "--set",
+        "node.id=4",
+    ]
+    statements = (
+        "from unittest.mock import patch; import sys; import millstream.cli; import millstream.cli.serve as serve; "
+        f"sys.argv[1:] = {['server', *arguments]}; served = []\n"
+        "with patch.object(serve, 'run', lambda config, **_: served.append(config) or 0):\n"
+        "    try: millstream.cli.main()\n"
+        "    except SystemExit as end: assert not end.code\n"
+        "assert [(config.num_partitions, config.node_id) for config in served] == [(3, 4)]"
+    )
+    loaded = loaded_by(statements)
+    assert not loaded & {"typer", "click", "rich", "pydantic", "millstream.cli.app", "millstream.core.client"}
 
 
 def test_the_plugin_loads_nothing_of_ours_until_it_is_used() -> None:

@@ -14,7 +14,8 @@ import pytest
 from tests.cli.conftest import CommandLine
 
 from millstream import __version__
-from millstream.cli.serve import load_config, parse_settings
+from millstream.cli.pairs import parse_pairs
+from millstream.cli.serve import load_config, plain_config
 from millstream.core.config import ConfigError
 
 
@@ -78,6 +79,7 @@ def test_what_keeps_it_from_starting_is_one_sentence(tmp_path: Path, offline: Co
     with serving(*free, "--data-dir", data) as (_, address):
         taken = offline("server", *free, "--data-dir", data, code=1)
         assert "is in use by another process" in taken.err
+        assert offline("server", *free, "--data-dir", data, code=1, process=True).err == taken.err
         bound = offline("server", "--listen", address, "--data-dir", str(tmp_path / "other"), code=1)
         assert "Address already in use; stop the process that listens there" in bound.err
     other_node = offline("server", *free, "--data-dir", data, "--set", "node.id=7", code=1)
@@ -145,7 +147,42 @@ def test_options_go_over_the_file_and_settings_over_both(tmp_path: Path) -> None
     with pytest.raises(ConfigError):
         load_config(None, listen=None, data_dir=None, settings={"num.partitions": "x"})
     with pytest.raises(ValueError, match="write name=value"):
-        parse_settings(["nonsense"])
+        parse_pairs(["nonsense"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--show-config"],
+        ["--listen"],
+        ["--listen", "x:y"],
+        ["--listen", "--help"],
+        ["--set", "nonsense"],
+        ["--set", "num.partitions=x"],
+        ["--config", "/nonexistent/server.properties"],
+        ["--data-dir", "/dev/null"],
+        ["--listen=127.0.0.1:0"],
+        ["--nonsense", "x"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_not_plain_or_is_wrong_is_left_to_the_command(arguments: list[str]) -> None:
+    assert plain_config(arguments) is None
+
+
+def test_a_plain_command_line_means_what_the_command_says(tmp_path: Path, offline: CommandLine) -> None:
+    file = tmp_path / "server.properties"
+    file.write_text("num.partitions=2\nlistener.name=x\nlisteners=PLAINTEXT://127.0.0.1:1111\n")
+    for arguments in (
+        [],
+        ["-c", str(file), "-s", "num.partitions=3", "--set", "num.partitions=4"],
+        ["-l", "127.0.0.1:5", "--listen", "127.0.0.1:6", "--config", str(file), "-d", str(tmp_path / "data")],
+    ):
+        config = plain_config(arguments)
+        assert config is not None
+        shown = offline("server", *arguments, "--show-config").json
+        assert {name: str(config[name]) for name in shown} == {name: str(value) for name, value in shown.items()}
 
 
 def test_doctor_looks_at_the_machine_and_at_a_directory(tmp_path: Path, offline: CommandLine) -> None:

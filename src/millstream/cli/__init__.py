@@ -3,9 +3,10 @@
     app        the tree of commands, and how an error becomes one sentence and an exit code
     output     tables, JSON, rates, progress
     options    what several commands take
-    serve      the server by the light path; `child` runs it as a child process
+    serve      the server by the light path, which `millstream server` takes too; `child` runs it as a child process
 
-This package itself imports nothing, so that a child broker pays for neither typer nor rich.
+This package itself imports nothing, and `app` no command before it is asked for: who starts a broker pays for neither
+typer nor rich, and who runs a command not for the others.
 """
 
 from __future__ import annotations
@@ -15,6 +16,19 @@ def main() -> None:
     """Run the command line of this process, and end it with the command's exit code."""
     import sys
 
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["server"]:
+        from millstream.cli.errors import CommandError
+        from millstream.cli.serve import plain_config, serve
+
+        # Written plainly, as it nearly always is, it needs no typer, which takes as long to load as half the broker.
+        if (config := plain_config(arguments[1:])) is not None:
+            try:
+                sys.exit(serve(config))
+            except CommandError as error:
+                from millstream.cli.app import failed
+
+                sys.exit(failed(str(error)))
     from millstream.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(arguments))

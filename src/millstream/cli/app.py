@@ -7,15 +7,15 @@ Whoever reads the output may leave (`| head`): the command ends with 1 and says 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 import millstream
 from millstream.cli.errors import CommandError, os_sentence
-from millstream.cli.output import err, silence_stdout
 from millstream.core.wire import KafkaError, WireError
 
 EXIT_FAILED: Final = 1
@@ -24,31 +24,66 @@ EXIT_INTERRUPTED: Final = 130
 # typer names only this subclass of its usage errors.
 _UsageError: Final[Any] = typer.BadParameter.__base__
 _HELP_NAMES: Final = ["-h", "--help"]
+_MARKUP: Final = "rich"
+
+# Commands and groups of commands, in the order of the help, and the module that registers each on the app it is given.
+_MODULES: Final = {
+    "server": "server",
+    "produce": "produce",
+    "consume": "consume",
+    "offsets": "offsets",
+    "dump-log": "dump_log",
+    "doctor": "doctor",
+    "demo": "demo",
+    "topics": "topics",
+    "configs": "configs",
+    "groups": "groups",
+}
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands, each made when it is looked up: typer takes longer over all of them than most commands work.
+
+    The names are known without their modules. Only `millstream --help`, which shows a line of each, loads all.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        module = _MODULES[name]
+        if name not in self._made:
+            made = typer.Typer(rich_markup_mode=_MARKUP)
+            import_module(f"millstream.cli.{module}").register(made)
+            self._made[name] = command = typer.main.get_group(made).commands[name]
+            _show_flags_plainly(command)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
+
+    def __len__(self) -> int:
+        return len(_MODULES)
+
+
+class _Root(TyperGroup):
+    """`millstream` itself."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        _show_flags_plainly(self)
+        self.commands: Any = _Commands()
+
 
 app = typer.Typer(
     name="millstream",
+    cls=_Root,
     help="Millstream carries data from any Kafka client into Hadoop. This is its broker, and tools for any Kafka.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=_MARKUP,
     context_settings={"help_option_names": _HELP_NAMES},
 )
-
-# Command groups and single commands: the module that registers itself on the app it is given.
-_MODULES: Final = (
-    "server",
-    "topics",
-    "configs",
-    "produce",
-    "consume",
-    "offsets",
-    "groups",
-    "dump_log",
-    "doctor",
-    "demo",
-)
-for _module in _MODULES:
-    import_module(f"millstream.cli.{_module}").register(app)
 
 
 def _print_version(asked: bool) -> None:
@@ -69,23 +104,24 @@ def _root(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; return the exit code."""
     command = typer.main.get_command(app)
-    _show_flags_plainly(command)
     try:
         result = command.main(args=list(arguments), prog_name="millstream", standalone_mode=False)
         sys.stdout.flush()
     except _UsageError as error:
         return _usage(error)
     except CommandError as error:
-        return _failed(str(error))
+        return failed(str(error))
     except KafkaError as error:
-        return _failed(error.message)
+        return failed(error.message)
     except WireError as error:
-        return _failed(f"the broker answered what this client cannot read: {error}")
+        return failed(f"the broker answered what this client cannot read: {error}")
     except BrokenPipeError:
+        from millstream.cli.output import silence_stdout
+
         silence_stdout()
         return EXIT_FAILED
     except OSError as error:
-        return _failed(os_sentence(error))
+        return failed(os_sentence(error))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAILED  # a broken pipe, seen by typer
     except (KeyboardInterrupt, typer.Abort):
@@ -109,7 +145,8 @@ def _no_type(ctx: Any) -> None:  # noqa: ARG001  the name is typer's
     return None
 
 
-def _failed(sentence: str) -> int:
+def failed(sentence: str) -> int:
+    """Say what went wrong on standard error; return the exit code."""
     _print_error(sentence[:1].lower() + sentence[1:] if sentence[:2].istitle() else sentence)
     return EXIT_FAILED
 
@@ -124,6 +161,8 @@ def _usage(error: Any) -> int:
 
 
 def _print_error(sentence: str) -> None:
+    from millstream.cli.output import err
+
     one_line = " ".join(sentence.split())
     console = err()
     console.print(

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from millstream.cli.offsets import parse_time, time_text
 from millstream.cli.options import (
     BOOTSTRAP_DEFAULT,
     TIMEOUT_DEFAULT_S,
@@ -24,6 +23,7 @@ from millstream.cli.options import (
     partitions_of,
 )
 from millstream.cli.output import fail, note, rate_text
+from millstream.cli.times import parse_time, time_text
 from millstream.core.client import EARLIEST, LATEST, Client, Fetcher, TopicPartition, list_offsets
 from millstream.core.records import Record
 

@@ -22,9 +22,8 @@ import typer
 from rich.markup import escape
 
 from millstream.cli.child import BrokerProcess
-from millstream.cli.options import TIMEOUT_DEFAULT_S, examples
+from millstream.cli.options import TIMEOUT_DEFAULT_S, CompressionName, examples
 from millstream.cli.output import err, fail, out, print_json, print_table, size_text
-from millstream.cli.produce import CompressionName
 from millstream.core.client import (
     LATEST,
     BatchWriter,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
 from typing import Annotated, Final, TypeVar
 
 import typer
 from rich.markup import escape
 
+from millstream.cli.pairs import parse_pairs
 from millstream.core.client import Client, TopicPartition
 
 T = TypeVar("T")
@@ -32,6 +34,16 @@ Timeout = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
+class CompressionName(StrEnum):
+    """Codecs by the names Kafka's configs have for them."""
+
+    none = "none"
+    gzip = "gzip"
+    snappy = "snappy"
+    lz4 = "lz4"
+    zstd = "zstd"
+
+
 def examples(*commands: str) -> str:
     """Return the end of a command's help: command lines to copy, one per line."""
     return "\n\n".join(("[bold]Examples[/bold]", *(f"  [cyan]$[/cyan] {escape(command)}" for command in commands)))
@@ -51,15 +63,12 @@ def on_cluster(bootstrap: str, timeout_s: float, work: Callable[[Client], Awaita
     return asyncio.run(with_client())
 
 
-def parse_pairs(texts: list[str], hint: str) -> dict[str, str]:
-    """Read `name=value` texts. Raises BadParameter."""
-    pairs: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise typer.BadParameter(f"{text!r} is no setting: write name=value", param_hint=hint)
-        pairs[name.strip()] = value.strip()
-    return pairs
+def pairs_of(texts: Sequence[str], hint: str) -> dict[str, str]:
+    """Read the `name=value` texts of the option `hint`. Raises BadParameter."""
+    try:
+        return parse_pairs(texts)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=hint) from error
 
 
 async def partitions_of(client: Client, topic: str, chosen: list[int] | None = None) -> list[TopicPartition]:

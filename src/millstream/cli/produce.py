@@ -17,11 +17,12 @@ from millstream.cli.options import (
     BOOTSTRAP_DEFAULT,
     TIMEOUT_DEFAULT_S,
     Bootstrap,
+    CompressionName,
     Json,
     Timeout,
     examples,
     on_cluster,
-    parse_pairs,
+    pairs_of,
 )
 from millstream.cli.output import note, print_json, progress, rate_text
 from millstream.core.client import BatchWriter, Client, KeylessPartitioner, TopicPartition, partition_of_key
@@ -29,16 +30,6 @@ from millstream.core.records import Compression
 
 _READ_BYTES: Final = 1024 * 1024
 _LINE_BYTES_MAX: Final = 64 * 1024 * 1024
-
-
-class CompressionName(StrEnum):
-    """Codecs by the names Kafka's configs have for them."""
-
-    none = "none"
-    gzip = "gzip"
-    snappy = "snappy"
-    lz4 = "lz4"
-    zstd = "zstd"
 
 
 class Acks(StrEnum):
@@ -167,7 +158,7 @@ class _Lines(NamedTuple):
 
 def _pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
     """Read the headers, in their order; a name may come twice. Raises BadParameter."""
-    return [pair for text in texts for pair in parse_pairs([text], "--header").items()]
+    return [pair for text in texts for pair in pairs_of([text], "--header").items()]
 
 
 def _line_sender(

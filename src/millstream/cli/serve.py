@@ -1,7 +1,8 @@
-"""The server, by the light path: what `millstream server` calls, and what a child broker runs as a module.
+"""The server, by the light path: what `millstream server` runs, and what a child broker runs as a module.
 
-Nothing here loads typer, rich or Arrow, so a broker for a test is up in a fraction of a second. The arguments are few
-and the same as the command's; `argparse` would cost more than the loop that reads them.
+Nothing here loads typer, rich or Arrow, so a broker is up in a fraction of a second. The arguments are few and the same
+as the command's; `argparse` would cost more than the loop that reads them. What this loop cannot read, and what is
+wrong, is left to the command in `server.py`, which has the help and the sentences.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from millstream.cli.errors import os_sentence
+from millstream.cli.errors import CommandError, os_sentence
+from millstream.cli.pairs import parse_pairs
 from millstream.core.broker import run
 from millstream.core.config import BrokerConfig, ConfigError, read_properties
 from millstream.core.net.addresses import parse_address
@@ -23,6 +26,13 @@ LISTEN_DEFAULT: Final = "127.0.0.1:9092"
 DATA_DIR_DEFAULT: Final = "millstream-data"
 _STOP_TIMEOUT_S: Final = 10.0
 _OPTIONS: Final = ("--listen", "--data-dir", "--config", "--set", "--life-fd", "--ready-fd")
+# Those of `millstream server`, and their short names.
+_SERVER_OPTIONS: Final = {name: name for name in _OPTIONS[:4]} | {
+    "-l": "--listen",
+    "-d": "--data-dir",
+    "-c": "--config",
+    "-s": "--set",
+}
 
 
 def load_config(
@@ -67,22 +77,19 @@ def _unusable(path: Path) -> str | None:
     return f"{path} cannot be used: it is {why}" if place == path else f"{path} cannot be made: {place} is {why}"
 
 
-def parse_settings(texts: Sequence[str]) -> dict[str, str]:
-    """Read `name=value` texts. Raises ValueError."""
-    settings: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise ValueError(f"{text!r} is no setting: write name=value, for example log.retention.hours=24")
-        settings[name.strip()] = value.strip()
-    return settings
+@contextmanager
+def start_errors() -> Iterator[None]:
+    """Turn what keeps a broker from starting into a CommandError, and let pass an error that nobody foresaw."""
+    try:
+        yield
+    except Exception as error:
+        if (sentence := _start_error(error)) is None:
+            raise
+        raise CommandError(sentence) from error
 
 
-def start_error(error: Exception) -> str | None:
-    """Return the sentence for what kept a broker from starting, or None for an error that nobody foresaw.
-
-    The kinds are looked up only now: a start that works pays for none of them.
-    """
+def _start_error(error: Exception) -> str | None:
+    """Return the sentence for an error that a start may meet; the kinds are looked up only once there is one."""
     from millstream.core.cluster.adoption import AdoptionError
     from millstream.core.cluster.store import StoreWriteError
     from millstream.core.log.errors import CorruptCheckpointError, InconsistentDirectoryError, LogLockedError
@@ -109,37 +116,57 @@ def die_with_parent(life: int) -> None:
     threading.Thread(target=_wait_for_end, args=(life,), name="parent-watch", daemon=True).start()
 
 
+def plain_config(arguments: Sequence[str]) -> BrokerConfig | None:
+    """Return what `millstream server ARGUMENTS` is to serve with, or None where the command itself has to look."""
+    names, values = arguments[::2], arguments[1::2]
+    if len(names) != len(values) or any(value.startswith("-") for value in values):
+        return None
+    try:
+        config = _config_of((_SERVER_OPTIONS[name], value) for name, value in zip(names, values, strict=True))
+        check_directories(config)
+    except (KeyError, ConfigError, ValueError, OSError):
+        return None
+    return config
+
+
+def serve(config: BrokerConfig, announce: Callable[[str], None] | None = None) -> int:
+    """Serve until told to stop; return the exit code. Raises CommandError with what kept it from starting."""
+    with start_errors():
+        return run(config, announce=announce, service_manager=os.environ.get("NOTIFY_SOCKET"))
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Serve until told to stop; return the exit code."""
-    given: dict[str, list[str]] = {name: [] for name in _OPTIONS}
-    for name, value in zip(arguments[::2], arguments[1::2], strict=True):
-        given[name].append(value)
+    """Serve as a child process until told to stop; return the exit code."""
+    given = list(zip(arguments[::2], arguments[1::2], strict=True))
+    life, ready = (next((value for name, value in given if name == one), None) for one in ("--life-fd", "--ready-fd"))
+    if life is not None:
+        die_with_parent(int(life))
+    try:
+        with start_errors():
+            config = _config_of(given)
+            check_directories(config)
+        return serve(config, lambda line: _announce(line, int(ready) if ready else None))
+    except CommandError as error:
+        print(f"millstream: {error}", file=sys.stderr)
+        return 1
+
+
+def _config_of(given: Iterable[tuple[str, str]]) -> BrokerConfig:
+    """Return what the options ask for; of one that may be given once the last holds. Raises as `load_config`."""
+    options: dict[str, list[str]] = {name: [] for name in _OPTIONS}
+    for name, value in given:
+        options[name].append(value)
 
     def last(name: str) -> str | None:
-        return given[name][-1] if given[name] else None
+        return options[name][-1] if options[name] else None
 
-    if life := last("--life-fd"):
-        die_with_parent(int(life))
-    ready = last("--ready-fd")
     path, data_dir = last("--config"), last("--data-dir")
-    try:
-        config = load_config(
-            Path(path) if path else None,
-            listen=last("--listen"),
-            data_dir=Path(data_dir) if data_dir else None,
-            settings=parse_settings(given["--set"]),
-        )
-        check_directories(config)
-        return run(
-            config,
-            announce=lambda line: _announce(line, int(ready) if ready else None),
-            service_manager=os.environ.get("NOTIFY_SOCKET"),
-        )
-    except Exception as error:  # raised again where it is no error that a start may meet
-        if (sentence := start_error(error)) is None:
-            raise
-        print(f"millstream: {sentence}", file=sys.stderr)
-        return 1
+    return load_config(
+        Path(path) if path else None,
+        listen=last("--listen"),
+        data_dir=Path(data_dir) if data_dir else None,
+        settings=parse_pairs(options["--set"]),
+    )
 
 
 def _announce(line: str, ready: int | None) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from millstream.cli.options import examples, parse_pairs
+from millstream.cli.options import examples, pairs_of
 from millstream.cli.output import fail, print_json
 
 
@@ -55,12 +54,11 @@ def server(
     It says `millstream VERSION serving on HOST:PORT` once every partition answers.
     Nothing is authenticated yet: it listens on the loopback unless told otherwise.
     """
-    from millstream.cli.serve import check_directories, load_config, start_error
-    from millstream.core.broker import run
+    from millstream.cli.serve import check_directories, load_config, serve, start_errors
     from millstream.core.config import BROKER_CONFIGS, ConfigError
 
     try:
-        loaded = load_config(config, listen=listen, data_dir=data_dir, settings=parse_pairs(settings or [], "--set"))
+        loaded = load_config(config, listen=listen, data_dir=data_dir, settings=pairs_of(settings or [], "--set"))
     except ConfigError as error:
         fail(str(error))
     except ValueError as error:
@@ -68,13 +66,9 @@ def server(
     if show_config:
         print_json({name: loaded[name] for name in sorted(BROKER_CONFIGS)})
         return
-    try:
+    with start_errors():
         check_directories(loaded)
-        code = run(loaded, service_manager=os.environ.get("NOTIFY_SOCKET"))
-    except Exception as error:  # raised again where it is no error that a start may meet
-        if (sentence := start_error(error)) is None:
-            raise
-        fail(sentence)
+    code = serve(loaded)
     sys.stdout.flush()
     if code:
         raise typer.Exit(code)

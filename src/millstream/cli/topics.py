@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from millstream.cli.offsets import parse_time
 from millstream.cli.options import (
     BOOTSTRAP_DEFAULT,
     TIMEOUT_DEFAULT_S,
@@ -16,10 +15,11 @@ from millstream.cli.options import (
     Timeout,
     examples,
     on_cluster,
-    parse_pairs,
+    pairs_of,
     partitions_of,
 )
 from millstream.cli.output import done, fail, note, out, print_json, print_table
+from millstream.cli.times import parse_time
 from millstream.core.client import (
     EARLIEST,
     LATEST,
@@ -142,7 +142,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Create topics."""
-    configs = parse_pairs(config or [], "--config")
+    configs = pairs_of(config or [], "--config")
     wanted = [NewTopic(name, partitions or -1, replication_factor or -1, configs) for name in dict.fromkeys(names)]
     results = on_cluster(bootstrap, timeout, lambda client: create_topics(client, wanted, validate_only=dry_run))
     forgiven = ErrorCode.TOPIC_ALREADY_EXISTS if if_not_exists else None
