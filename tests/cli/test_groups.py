@@ -15,7 +15,10 @@ from tests.cli.conftest import CommandLine
 from typer import BadParameter
 
 from millstream.cli.reset_offsets import duration_ms
+from millstream.core.wire.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol
+from millstream.core.wire.messages.leave_group import LeaveGroupRequest
 from millstream.testing.kafka import wait_until
+from millstream.testing.raw import RawConnection
 
 TopicName = Callable[[], str]
 COUNT = 20
@@ -194,8 +197,61 @@ def test_a_plan_is_exported_changed_and_executed(
     plan.write_text(exported)
     millstream(*reset, "--from-file", str(plan), "--execute")
     assert [offsets(millstream, one) for one in both] == [{0: 9, 1: 9}] * 2
-    plan.write_text("nonsense\n")
-    assert f"{plan}:1: a line is" in millstream(*reset, "--from-file", str(plan), code=1).err
+    # A file that a table program has saved, with a line for a group that was not asked for.
+    plan.write_text(f"\ufeff{group}, {topic}, 0, 3\r\nanother,{topic},0,1\r\n\r\n")
+    told = millstream("groups", "reset-offsets", group, "--from-file", str(plan), "--execute")
+    assert "lines for group 'another' are passed over" in told.err
+    assert offsets(millstream, group) == {0: 3, 1: 9}
+    for nonsense in (
+        "nonsense\n",
+        "\0,\u00b2,\u00b2\n",
+        f"{topic},0,-1\n",
+        f"{topic},\u00b2,1\n",
+        f'"{"x" * 200_000}"',
+    ):
+        plan.write_text(nonsense)
+        assert f"{plan}:1: " in millstream(*reset, "--from-file", str(plan), code=1).err
+    plan.write_text(f"{topic},0,1\n")
+    assert "begins with its group" in millstream(*reset, "--from-file", str(plan), code=1).err
+    plan.write_text(f"{group},{topic},7,1\n")
+    assert "has no partition 7" in millstream("groups", "reset-offsets", group, "--from-file", str(plan), code=1).err
+
+
+def test_of_several_groups_one_that_cannot_be_reset_keeps_no_other(
+    millstream: CommandLine, topic: str, group: str
+) -> None:
+    busy = f"busy-{topic}"
+    reset = ("groups", "reset-offsets", busy, group, "--topic", f"{topic}:0", "--to-offset", "2", "--execute")
+    with member(millstream, busy, topic, "classic"):
+        told = millstream(*reset, "--json", code=1)
+        assert [(one["group"], one["new_offset"], one["changed"]) for one in told.json] == [(group, 2, True)]
+        assert f"group '{busy}' is Stable" in told.err
+    assert offsets(millstream, group) == {0: 2, 1: 10}
+    told = millstream("groups", "describe", "not-there", group, code=1)
+    assert "there is no group 'not-there'" in told.err
+    assert topic in told.out
+
+
+def test_all_groups_are_those_of_consumers(millstream: CommandLine, topic: str, group: str) -> None:
+    """A group of Connect's workers is listed, and left alone by what is done to all groups."""
+    other = f"connect-{topic}"
+    join = JoinGroupRequest(
+        group_id=other,
+        session_timeout_ms=30_000,
+        rebalance_timeout_ms=30_000,
+        protocol_type="connect",
+        protocols=[JoinGroupRequestProtocol(name="default", metadata=b"")],
+    )
+    with RawConnection(millstream.bootstrap) as raw:
+        joined = raw.call(join, 3)
+        assert joined.error_code == 0
+        listed = {one["group"]: one for one in millstream("groups", "list", "--json").json}
+        assert listed[other]["protocol"] == "connect"
+        described = {one["group"] for one in millstream("groups", "describe", "--all-groups", "--json").json}
+        assert group in described
+        assert other not in described
+        assert millstream("groups", "describe", other, "--state", "--json").json[0]["protocol"] == "connect"
+        raw.call(LeaveGroupRequest(group_id=other, member_id=joined.member_id), 2)
 
 
 def test_what_is_asked_wrongly(millstream: CommandLine, topic: str, group: str) -> None:
@@ -209,6 +265,7 @@ def test_what_is_asked_wrongly(millstream: CommandLine, topic: str, group: str) 
     assert "name groups" in millstream("groups", "describe", code=2).err
     shift = ("groups", "reset-offsets", f"new-{group}", "-t", topic, "--shift-by", "1")
     assert "no offset to shift" in millstream(*shift, code=1).err
+    assert "there is no state 'stabel'" in millstream("groups", "list", "--state", "stabel", code=2).err
     assert "there is no type 'new'" in millstream("groups", "list", "--type", "new", code=2).err
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tests.cli.conftest import CommandLine
+
+from millstream.testing.kafka import wait_until
 
 TopicName = Callable[[], str]
 
@@ -100,13 +103,28 @@ def test_one_bad_topic_does_not_keep_the_others_from_being_made(millstream: Comm
     assert "no spaces" in result.err
 
 
+def configs_once(
+    millstream: CommandLine, condition: Callable[[dict[str, Any]], bool], *resource: str
+) -> dict[str, Any]:
+    """The configs that are set, by name, once they are as wanted: a Kafka broker hears of a change a little later."""
+    found: dict[str, Any] = {}
+
+    def is_so() -> bool:
+        found.clear()
+        found.update({one["name"]: one for one in millstream("configs", "describe", *resource, "--json").json})
+        return condition(found)
+
+    wait_until(is_so, 60, "the change of configs to be seen")
+    return found
+
+
 def test_configs_are_set_shown_and_taken_back(millstream: CommandLine, topic_name: TopicName) -> None:
     name = topic_name()
     millstream("topics", "create", name)
     set_ = millstream("configs", "set", "--topic", name, "retention.ms=60000", "cleanup.policy+=compact")
     assert f"topic {name}: retention.ms = 60000" in set_.out
 
-    shown = {one["name"]: one for one in millstream("configs", "describe", "--topic", name, "--json").json}
+    shown = configs_once(millstream, lambda shown: "retention.ms" in shown, "--topic", name)
     assert shown["retention.ms"]["value"] == "60000"
     assert shown["retention.ms"]["source"] == "DYNAMIC_TOPIC_CONFIG"
     assert set(shown["cleanup.policy"]["value"].split(",")) == {"compact", "delete"}
@@ -117,13 +135,30 @@ def test_configs_are_set_shown_and_taken_back(millstream: CommandLine, topic_nam
 
     millstream("configs", "set", "--topic", name, "retention.ms=1", "--dry-run")
     millstream("configs", "delete", "--topic", name, "cleanup.policy")
-    left = {one["name"]: one["value"] for one in millstream("configs", "describe", "-t", name, "--json").json}
-    assert left["retention.ms"] == "60000"
-    assert "cleanup.policy" not in left
+    left = configs_once(millstream, lambda left: "cleanup.policy" not in left, "-t", name)
+    assert left["retention.ms"]["value"] == "60000"
 
     assert "retention.ms" in millstream("configs", "set", "--topic", name, "retention.ms=soon", code=1).err
     millstream("configs", "set", "--topic", name, "retention.ms", code=2)
     millstream("configs", "describe", code=2)
+
+
+def test_configs_of_a_group(millstream: CommandLine, topic_name: TopicName) -> None:
+    group = f"group-of-{topic_name()}"
+    of_group = ("--group", group)
+    assert f"group {group} has its default" in millstream("configs", "describe", *of_group).err
+    everything = {one["name"]: one for one in millstream("configs", "describe", *of_group, "--all", "--json").json}
+    assert everything["consumer.session.timeout.ms"]["value"] == "45000"
+    set_ = millstream("configs", "set", "-g", group, "consumer.session.timeout.ms=50000")
+    assert set_.out == f"group {group}: consumer.session.timeout.ms = 50000\n"
+    (shown,) = configs_once(millstream, bool, *of_group).values()
+    assert (shown["name"], shown["value"], shown["source"]) == ("consumer.session.timeout.ms", "50000", "GROUP_CONFIG")
+    assert "  group" in millstream("configs", "describe", *of_group).out
+    assert "retention.ms" in millstream("configs", "set", *of_group, "retention.ms=1", code=1).err
+    assert millstream("configs", "set", *of_group, "consumer.session.timeout.ms=1", code=1).err
+    millstream("configs", "delete", *of_group, "consumer.session.timeout.ms")
+    configs_once(millstream, lambda shown: not shown, *of_group)
+    assert "name one of --topic" in millstream("configs", "describe", *of_group, "--topic", "t", code=2).err
 
 
 def test_offsets_at_both_ends_and_by_time(millstream: CommandLine, topic_name: TopicName) -> None:

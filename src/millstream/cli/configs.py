@@ -1,4 +1,4 @@
-"""`millstream configs`: describe, set, delete; of topics and brokers."""
+"""`millstream configs`: describe, set, delete; of topics, consumer groups and brokers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from millstream.core.client import (
     describe_configs,
 )
 
-_group = typer.Typer(no_args_is_help=True, help="Show and change the configs of topics and brokers.")
+_group = typer.Typer(no_args_is_help=True, help="Show and change the configs of topics, consumer groups and brokers.")
 
 _Topic = Annotated[str | None, typer.Option("--topic", "-t", metavar="TOPIC", help="The topic's configs.")]
+_GroupName = Annotated[
+    str | None, typer.Option("--group", "-g", metavar="GROUP", help="The configs of the consumer group of this name.")
+]
 _Broker = Annotated[str | None, typer.Option("--broker", metavar="ID", help="The configs of the broker with this id.")]
 _Default = Annotated[bool, typer.Option("--broker-default", help="What holds for every broker.")]
 _ValidateOnly = Annotated[bool, typer.Option("--dry-run", help="Have the cluster check it, and change nothing.")]
@@ -32,12 +35,14 @@ def register(app: typer.Typer) -> None:
 @_group.command(
     epilog=examples(
         "millstream configs describe --topic flights",
+        "millstream configs describe --group billing --all",
         "millstream configs describe --broker 1 --all --docs",
         "millstream configs describe --topic flights --all --json | jq '.[] | {name, value}'",
     )
 )
 def describe(
     topic: _Topic = None,
+    group: _GroupName = None,
     broker: _Broker = None,
     broker_default: _Default = False,
     show_all: Annotated[bool, typer.Option("--all", "-a", help="Also what has its default value.")] = False,
@@ -47,7 +52,7 @@ def describe(
     as_json: Json = False,
 ) -> None:
     """Show configs, with where each value comes from."""
-    resource = _resource(topic, broker, broker_default)
+    resource = _resource(topic, group, broker, broker_default)
     configs = on_cluster(bootstrap, timeout, lambda client: describe_configs(client, resource, documentation=docs))
     shown = [one for one in configs if show_all or not one.is_default]
     if as_json:
@@ -68,6 +73,7 @@ def describe(
     epilog=examples(
         "millstream configs set --topic flights retention.ms=86400000",
         "millstream configs set --topic flights cleanup.policy+=compact",
+        "millstream configs set --group billing consumer.session.timeout.ms=60000",
         "millstream configs set --broker-default log.retention.hours=48 --dry-run",
     ),
 )
@@ -76,6 +82,7 @@ def set_configs(
         list[str], typer.Argument(metavar="NAME=VALUE", help="NAME+=VALUE adds to a list, NAME-=VALUE takes away.")
     ],
     topic: _Topic = None,
+    group: _GroupName = None,
     broker: _Broker = None,
     broker_default: _Default = False,
     dry_run: _ValidateOnly = False,
@@ -85,7 +92,7 @@ def set_configs(
 ) -> None:
     """Set configs, or add to and take from lists; all of them or none."""
     changes = [_change(text) for text in settings]
-    _alter(_resource(topic, broker, broker_default), changes, dry_run, bootstrap, timeout, as_json)
+    _alter(_resource(topic, group, broker, broker_default), changes, dry_run, bootstrap, timeout, as_json)
 
 
 _group.command("alter", hidden=True)(set_configs)
@@ -95,6 +102,7 @@ _group.command("alter", hidden=True)(set_configs)
 def delete(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Config names.")],
     topic: _Topic = None,
+    group: _GroupName = None,
     broker: _Broker = None,
     broker_default: _Default = False,
     dry_run: _ValidateOnly = False,
@@ -104,7 +112,7 @@ def delete(
 ) -> None:
     """Take configs back to what holds without them."""
     changes: list[tuple[str, ConfigOperation, str | None]] = [(name, ConfigOperation.DELETE, None) for name in names]
-    _alter(_resource(topic, broker, broker_default), changes, dry_run, bootstrap, timeout, as_json)
+    _alter(_resource(topic, group, broker, broker_default), changes, dry_run, bootstrap, timeout, as_json)
 
 
 def _alter(
@@ -140,11 +148,13 @@ def _alter(
 _SIGNS = {ConfigOperation.SET: "=", ConfigOperation.APPEND: "+=", ConfigOperation.SUBTRACT: "-="}
 
 
-def _resource(topic: str | None, broker: str | None, broker_default: bool) -> ConfigResource:
-    if (topic is not None) + (broker is not None) + broker_default != 1:
-        raise typer.BadParameter("name one of --topic TOPIC, --broker ID, --broker-default")
+def _resource(topic: str | None, group: str | None, broker: str | None, broker_default: bool) -> ConfigResource:
+    if sum(name is not None for name in (topic, group, broker)) + broker_default != 1:
+        raise typer.BadParameter("name one of --topic TOPIC, --group GROUP, --broker ID, --broker-default")
     if topic is not None:
         return ConfigResource(ConfigResourceType.TOPIC, topic)
+    if group is not None:
+        return ConfigResource(ConfigResourceType.GROUP, group)
     return ConfigResource(ConfigResourceType.BROKER, broker or "")
 
 

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from millstream.cli.options import partitions_of
-from millstream.core.client import Client, TopicPartition, list_groups
+from millstream.core.client import Client, GroupListing, GroupType, TopicPartition, list_groups
+from millstream.core.wire.embedded_protocol import CONSUMER_PROTOCOL_TYPE
 
 Groups = Annotated[list[str] | None, typer.Argument(metavar="GROUP", help="Names of groups.", show_default=False)]
-AllGroups = Annotated[bool, typer.Option("--all-groups", help="Every group of the cluster.")]
+AllGroups = Annotated[bool, typer.Option("--all-groups", help="Every consumer group of the cluster.")]
 Partitions = Annotated[
     list[str],
     typer.Option("--topic", "-t", metavar="TOPIC[:0,1]", help="All its partitions, or these; repeatable."),
@@ -18,10 +19,23 @@ Partitions = Annotated[
 
 
 async def groups_of(client: Client, names: list[str] | None, all_groups: bool) -> list[str]:
-    """Return the groups that were named, or all there are. Raises BadParameter where it is neither or both."""
+    """Return the groups that were named, or all consumer groups. Raises BadParameter where it is neither or both.
+
+    Groups of other kinds (Connect's workers, schema registries) are meant only where they are named, as in Kafka's.
+    """
     if bool(names) == all_groups:
         raise typer.BadParameter("name groups, or give --all-groups")
-    return list(names) if names else [one.group_id for one in await list_groups(client)]
+    if names:
+        return list(dict.fromkeys(names))
+    return [one.group_id for one in await list_groups(client) if is_of_consumers(one)]
+
+
+def is_of_consumers(group: GroupListing) -> bool:
+    """Whether a group reads topics, or has only committed offsets."""
+    return group.type in {GroupType.CLASSIC, GroupType.CONSUMER, GroupType.UNKNOWN} and group.protocol_type in {
+        "",
+        CONSUMER_PROTOCOL_TYPE,
+    }
 
 
 async def parse_partitions(client: Client, texts: list[str]) -> list[TopicPartition]:

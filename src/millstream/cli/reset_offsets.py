@@ -1,7 +1,8 @@
 """`millstream groups reset-offsets`: set what groups have committed; shows the plan, and does it with --execute.
 
 A plan is a new offset per partition: an end of its log, a time, an offset, a step from the committed one, or a file.
-It is held within the log, as Kafka's own command does it.
+It is held within the log, as Kafka's own command does it. Of several groups one that cannot be reset, since it has
+members or nothing to shift, does not keep the others from it; the command fails in the end.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Annotated, Final
 
 import typer
 
+from millstream.cli.errors import CommandError
 from millstream.cli.group_options import AllGroups, Groups, groups_of, parse_partitions
 from millstream.cli.offsets import parse_time
 from millstream.cli.options import (
@@ -125,24 +127,36 @@ def reset_offsets(
     if target.rows is not None and (topic or all_topics):
         raise typer.BadParameter("a file names its partitions itself", param_hint="--from-file")
 
-    async def work(client: Client) -> dict[str, dict[TopicPartition, _Step]]:
+    async def work(client: Client) -> tuple[dict[str, dict[TopicPartition, _Step]], list[str]]:
         groups = await groups_of(client, names, all_groups)
-        _refuse_active(await describe_groups(client, groups))
+        if target.rows is not None:
+            _check_rows(target.rows, groups, alone=len(groups) == 1 and not all_groups)
         named = await parse_partitions(client, topic or [])
-        plans = {group: await _plan(client, group, named, target, alone=len(groups) == 1) for group in groups}
-        if execute:
-            for group, steps in plans.items():
-                if steps:
+        plans: dict[str, dict[TopicPartition, _Step]] = {}
+        refused: list[str] = []
+        for group, described in (await describe_groups(client, groups)).items():
+            try:
+                _refuse_active(group, described)
+                steps = await _plan(client, group, named, target)
+                if execute and steps:
                     await commit_offsets(client, group, {tp: CommittedOffset(step.new) for tp, step in steps.items()})
-        return plans
+            except (CommandError, KafkaError) as error:
+                refused.append(error.message if isinstance(error, KafkaError) else str(error))
+            else:
+                plans[group] = steps
+        return plans, refused
 
-    plans = on_cluster(bootstrap, timeout, work)
+    plans, refused = on_cluster(bootstrap, timeout, work)
+    if refused and not plans:
+        fail("; ".join(refused))
     if export:
         sys.stdout.write(_csv(plans))
     elif as_json:
         print_json(_as_json(plans, execute))
     else:
         _print(plans, execute)
+    if refused:
+        fail("; ".join(refused))
 
 
 @dataclass(frozen=True)
@@ -170,21 +184,23 @@ def _target(given: Mapping[str, Callable[[], _Target] | None]) -> _Target:
     return chosen[0]()
 
 
-def _refuse_active(described: Mapping[str, GroupDescription | KafkaError]) -> None:
-    for group_id, one in described.items():
-        if isinstance(one, KafkaError):
-            # A group may be given offsets before it has ever been there.
-            if one.code is not ErrorCode.GROUP_ID_NOT_FOUND:
-                raise one
-        elif one.is_active:
-            fail(f"group {group_id!r} is {one.state}: its offsets can be reset when all its members have stopped")
+def _refuse_active(group_id: str, described: GroupDescription | KafkaError) -> None:
+    if isinstance(described, KafkaError):
+        # A group may be given offsets before it has ever been there.
+        if described.code is not ErrorCode.GROUP_ID_NOT_FOUND:
+            raise described
+    elif described.is_active:
+        fail(f"group {group_id!r} is {described.state}: its offsets can be reset when all its members have stopped")
 
 
 async def _plan(
-    client: Client, group: str, named: list[TopicPartition], target: _Target, *, alone: bool
+    client: Client, group: str, named: list[TopicPartition], target: _Target
 ) -> dict[TopicPartition, _Step]:
     committed = {tp: at.offset for tp, at in (await fetch_offsets(client, {group: None}))[group].items()}
-    rows = _rows_of(group, target.rows, alone=alone) if target.rows is not None else None
+    rows = None
+    if target.rows is not None:
+        rows = {tp: offset for whose, tp, offset in target.rows if whose in {group, None}}
+        await _check_partitions(client, rows)
     wanted = sorted(rows if rows is not None else named or committed)
     if not wanted:
         return {}
@@ -213,6 +229,16 @@ async def _plan(
     return plan
 
 
+async def _check_partitions(client: Client, partitions: Iterable[TopicPartition]) -> None:
+    indexes: dict[str, list[int]] = {}
+    for tp in partitions:
+        indexes.setdefault(tp.topic, []).append(tp.partition)
+    for topic, wanted in indexes.items():
+        known = {info.partition for info in (await client.metadata([topic])).topic(topic).partitions}
+        if missing := sorted(set(wanted) - known):
+            fail(f"topic {topic!r} has no partition {missing[0]}: it has {len(known)}, from 0 on")
+
+
 async def _offsets_at(
     client: Client, partitions: Iterable[TopicPartition], timestamp: int
 ) -> dict[TopicPartition, int]:
@@ -238,22 +264,29 @@ def _date_ms(text: str) -> int:
 
 def _read_file(path: Path) -> list[tuple[str | None, TopicPartition, int]]:
     found: list[tuple[str | None, TopicPartition, int]] = []
-    with path.open(newline="") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if not row:
-                continue
-            *group, topic, partition, offset = row if len(row) in _CSV_COLUMNS else ("", "", "")
-            if not (topic and partition.strip().isdigit() and offset.strip().isdigit()):
-                fail(f"{path}:{number}: a line is topic,partition,offset or group,topic,partition,offset")
-            found.append((group[0] if group else None, TopicPartition(topic, int(partition)), int(offset)))
+    with path.open("rb") as file:
+        # A table program may have put a byte order mark in front.
+        lines = file.read().decode("utf-8-sig", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            row = [cell.strip() for cell in next(csv.reader([line]), ())]
+        except csv.Error as error:
+            fail(f"{path}:{number}: {error}")
+        if not row:
+            continue
+        *group, topic, partition, offset = row if len(row) in _CSV_COLUMNS else ("", "", "")
+        if not (topic and all(each.isascii() and each.isdigit() for each in (partition, offset))):
+            fail(f"{path}:{number}: a line is topic,partition,offset or group,topic,partition,offset")
+        found.append((group[0] if group else None, TopicPartition(topic, int(partition)), int(offset)))
     return found
 
 
-def _rows_of(
-    group: str, rows: list[tuple[str | None, TopicPartition, int]], *, alone: bool
-) -> dict[TopicPartition, int]:
-    """The lines for a group; those without a group's name are meant for the only one."""
-    return {tp: offset for whose, tp, offset in rows if whose == group or (whose is None and alone)}
+def _check_rows(rows: list[tuple[str | None, TopicPartition, int]], groups: list[str], *, alone: bool) -> None:
+    """Lines without a group's name are meant for the only one."""
+    if not alone and any(whose is None for whose, _, _ in rows):
+        fail("with several groups each line of the file begins with its group: group,topic,partition,offset")
+    for other in sorted({whose for whose, _, _ in rows if whose is not None and whose not in groups}):
+        note(f"the file's lines for group {other!r} are passed over: it was not named")
 
 
 def _csv(plans: Mapping[str, Mapping[TopicPartition, _Step]]) -> str:

@@ -41,7 +41,10 @@ DEFAULT_COUNT: Final = -1  # the broker's own num.partitions or default.replicat
 
 
 class ConfigResource(NamedTuple):
-    """What a configuration belongs to; a broker's name is its id, the empty one the default of all brokers."""
+    """What a configuration belongs to; a broker's name is its id, the empty one the default of all brokers.
+
+    A group need not be there to have one.
+    """
 
     type: ConfigResourceType
     name: str
@@ -57,6 +60,7 @@ class ConfigResourceType(IntEnum):
     TOPIC = 2
     BROKER = 4
     BROKER_LOGGER = 8
+    GROUP = 32
 
 
 class ConfigSource(IntEnum):
@@ -241,7 +245,7 @@ async def alter_configs(
 
 async def _node_of(client: Client, resource: ConfigResource, timeout_ms: int | None) -> int | None:
     """Return the broker to ask: a broker's own configs are known to itself alone."""
-    if resource.type is ConfigResourceType.TOPIC or not resource.name:
+    if resource.type not in {ConfigResourceType.BROKER, ConfigResourceType.BROKER_LOGGER} or not resource.name:
         return None
     if not resource.name.isdigit():
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"{resource.name!r} is no broker id: it is a number")
