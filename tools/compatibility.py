@@ -5,7 +5,7 @@
 
 What is served comes from the code (`HANDLERS`, `APIS`). What clients send comes from `tests/interop/requests.json`,
 which `pytest tests/interop/test_compatibility.py --rerecord` writes from the broker's own counters while each of them
-runs against it.
+runs against it. What differs from Kafka on purpose is a table of its own, `tools/differences.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from tools.differences import DIFFERENCES
 
 from millstream.core.broker.handlers import HANDLERS
 from millstream.core.wire import APIS
@@ -105,6 +107,21 @@ def _lines(speakers: list[Speaker]) -> Iterator[str]:
             (f"`{each.name}`", ", ".join(f"`{run}`" for run in each.runs), ", ".join(sorted(each.requests)))
             for each in tools
         ),
+    )
+    yield ""
+    yield from _differences()
+
+
+def _differences() -> Iterator[str]:
+    yield "## What differs from Apache Kafka 4.3 on purpose\n"
+    yield (
+        "Requests that are served are answered as a single Kafka 4.3 answers them; tests ask both and compare. These "
+        "are the exceptions, and what else an operator may notice. An API or a version that is missing above is not "
+        "served yet.\n"
+    )
+    yield from _table(
+        ("what", "here", "Kafka", "why", "decided in"),
+        ((*each[:4], f"`{each.where.removeprefix('src/millstream/')}`") for each in DIFFERENCES),
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 from tests.support.broker_thread import BrokerThread
 from tools import compatibility
 from tools.compatibility import Speaker
+from tools.differences import DIFFERENCES
 from tools.golden_clients import CLIENTS, GoldenClient, Kafka
 
 from millstream.core.broker import HANDLERS, Broker
@@ -235,6 +236,11 @@ def test_the_page_is_up_to_date() -> None:
     assert compatibility.PAGE.read_text() == compatibility.page(compatibility.load()), (
         "run python -m tools.compatibility"
     )
+
+
+def test_differences_name_the_files_that_decide_them() -> None:
+    assert len({each.subject for each in DIFFERENCES}) == len(DIFFERENCES)
+    assert not [each.where for each in DIFFERENCES if not (compatibility.ROOT / each.where).is_file()]
 
 
 def test_every_api_was_sent_by_somebody() -> None:
