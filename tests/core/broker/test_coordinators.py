@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,11 +14,13 @@ import pytest
 from tests.support.broker_thread import BrokerThread
 
 from millstream.core.broker import Broker
+from millstream.core.broker.handlers.produce import INTERNAL_CLIENT_ID
 from millstream.core.groups.partitioning import partition_for
 from millstream.core.groups.records import OffsetCommitKey, OffsetCommitValue, encode_record
+from millstream.core.groups.shard import GroupShard
 from millstream.core.metrics import render_pieces
 from millstream.core.records import BatchBuilder, Compression
-from millstream.core.wire import ErrorCode, error_code
+from millstream.core.wire import ApiKey, ErrorCode, decode, encode_request, error_code, parse_response_header
 from millstream.core.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from millstream.core.wire.messages.find_coordinator import FindCoordinatorRequest
 from millstream.core.wire.messages.list_groups import ListGroupsRequest
@@ -28,11 +31,16 @@ from millstream.core.wire.messages.offset_commit import (
     OffsetCommitRequestTopic,
 )
 from millstream.core.wire.messages.offset_fetch import OffsetFetchRequest, OffsetFetchRequestGroup
-from millstream.core.wire.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
+from millstream.core.wire.messages.produce import (
+    PartitionProduceData,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+)
 from millstream.testing.faulty_disk import FaultyDisk
-from millstream.testing.raw import RawConnection
+from millstream.testing.raw import RawConnection, frame_of
 
-DEADLINE_S = 20.0
+DEADLINE_S = 90.0
 OFFSETS = "__consumer_offsets"
 SETTLING = (ErrorCode.NOT_COORDINATOR, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
 PARTITIONS = 4
@@ -207,6 +215,41 @@ def test_clients_do_not_write_to_the_topic_unless_they_say_that_they_know(raw: R
         assert topic.partition_responses[0].error_code == ErrorCode.INVALID_TOPIC_EXCEPTION
 
 
+def produce_as_operator(raw: RawConnection, codec: Compression) -> int:
+    data = PartitionProduceData(index=0, records=batch([("g", 0, 1)], codec))
+    request = ProduceRequest(acks=-1, topic_data=[TopicProduceData(name=OFFSETS, partition_data=[data])])
+    raw.send(frame_of(encode_request(request, 9, 1, INTERNAL_CLIENT_ID)))
+    answer = raw.receive()
+    _, position = parse_response_header(ApiKey.PRODUCE, 9, answer)
+    response: ProduceResponse = decode(ProduceResponse, 9, answer, position)[0]
+    code: int = response.responses[0].partition_responses[0].error_code
+    return code
+
+
+@pytest.mark.parametrize(
+    ("codec", "broken"),
+    [
+        (Compression.NONE, "validate_batch"),
+        (Compression.NONE, "Partition._reserve"),
+        (Compression.GZIP, "open_batch"),
+        (Compression.GZIP, "Partition._reserve"),
+    ],
+)
+def test_a_mistake_of_ours_is_answered_to_the_operator(
+    raw: RawConnection, monkeypatch: pytest.MonkeyPatch, codec: Compression, broken: str
+) -> None:
+    """Who writes to the topic by the client id that may do so hears of it, wherever in the produce it happens."""
+
+    def fail(*_given: object, **_named: object) -> None:
+        raise RuntimeError("a mistake")
+
+    assert produce_as_operator(raw, codec) == ErrorCode.NONE
+    with monkeypatch.context() as patched:
+        patched.setattr(f"millstream.core.broker.partition.{broken}", fail)
+        assert produce_as_operator(raw, codec) == ErrorCode.UNKNOWN_SERVER_ERROR
+    assert produce_as_operator(raw, codec) == ErrorCode.NONE
+
+
 def batch(offsets: list[tuple[str, int, int]], codec: Compression = Compression.NONE) -> bytes:
     builder = BatchBuilder(compression=codec)
     for group, partition, offset in offsets:
@@ -276,3 +319,30 @@ def test_groups_and_offsets_are_counted(served: BrokerThread, raw: RawConnection
     assert 'kafka_server_group_coordinator_metrics_group_count{protocol="classic",state="Empty"} 2' in text
     assert "kafka_coordinator_group_groupmetadatamanager_numoffsets 2" in text
     assert f'kafka_server_group_coordinator_metrics_num_partitions{{state="active"}} {PARTITIONS}' in text
+
+
+def test_nothing_is_asked_of_a_coordinator_whose_sessions_have_not_begun(
+    served: BrokerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be told of new topics and have to write meanwhile; all of it counts once it serves."""
+    resume, may_end = GroupShard.resume, threading.Event()
+
+    def held(shard: GroupShard, now_ms: int) -> Iterator[None]:
+        while not may_end.is_set():
+            yield
+        yield from resume(shard, now_ms)
+
+    with RawConnection(served.bootstrap_servers) as raw:
+        assert settled(lambda: commit(raw, "g", 1)) == ErrorCode.NONE
+    served.stop()
+    monkeypatch.setattr(GroupShard, "resume", held)
+    monkeypatch.setattr("millstream.core.broker.shard_host.SLICE_S", 0.0)
+    served.start()
+    with RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic("later", 1)
+        assert commit(raw, "g", 2) == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+        may_end.set()
+        assert settled(lambda: commit(raw, "g", 3)) == ErrorCode.NONE
+        assert committed(raw, "g") == {0: 3}
+        images = served.call(lambda broker: {"later" in shard.image.topics for shard in broker.coordinators.shards()})
+        assert images == {True}

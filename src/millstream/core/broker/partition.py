@@ -388,7 +388,7 @@ class Partition:
                 log = self.check_leader()
                 header = read_header(opening.batch)
                 reservation = self._reserve(log, bytearray(opening.batch), header, opening.now_ms, False)
-            except (KafkaError, MemoryError) as error:
+            except Exception as error:  # noqa: BLE001  whoever waits for it is answered, whatever it is
                 opening.delayed.fail(_as_kafka_error(error, ErrorCode.UNKNOWN_SERVER_ERROR))
             else:
                 opening.delayed.complete(reservation)
