@@ -11,7 +11,15 @@ from millstream.core.log import Log, LogConfig, TopicPartition
 from millstream.core.log.cleaner import CleanerConfig, LogCleaner, Tools
 from millstream.core.log.manager import LogManager
 from millstream.core.log.producer_rebuild import read_marker
-from millstream.core.records import BatchBuilder, BatchHeader, Compression, iter_batches, iter_records, set_log_fields
+from millstream.core.records import (
+    BatchBuilder,
+    BatchHeader,
+    Compression,
+    TimestampType,
+    iter_batches,
+    iter_records,
+    set_log_fields,
+)
 
 NOW_MS = 1_700_000_000_000
 SECRET = bytes(range(16))
@@ -57,12 +65,14 @@ class Model:
         producer_id: int = -1,
         transactional: bool = False,
         timestamp: int | None = None,
+        log_append_ms: int | None = None,
     ) -> None:
-        """Append one batch."""
+        """Append one batch; with `log_append_ms` its records all have that time (LogAppendTime)."""
         builder = BatchBuilder(
             compression=compression,
             base_offset=self.end_offset,
             leader_epoch=0,
+            timestamp_type=TimestampType.CREATE_TIME if log_append_ms is None else TimestampType.LOG_APPEND_TIME,
             producer_id=producer_id,
             producer_epoch=0 if producer_id >= 0 else -1,
             base_sequence=self._sequences.get(producer_id, 0) if producer_id >= 0 else -1,
@@ -71,12 +81,13 @@ class Model:
         base = NOW_MS + self.end_offset if timestamp is None else timestamp
         for index, (key, value) in enumerate(records):
             offset = builder.append(base + index, key, value)
-            self.records.append(Kept(offset, key, value, base + index, producer_id if transactional else -1))
+            at_ms = base + index if log_append_ms is None else log_append_ms
+            self.records.append(Kept(offset, key, value, at_ms, producer_id if transactional else -1))
             if transactional:
                 self._open.setdefault(producer_id, []).append(offset)
         if producer_id >= 0:
             self._sequences[producer_id] = self._sequences.get(producer_id, 0) + len(builder)
-        self._append(builder.build(), len(builder))
+        self._append(builder.build(), len(builder), log_append_ms)
 
     def end(self, producer_id: int, *, commit: bool) -> None:
         """End a producer's transaction."""
@@ -94,8 +105,8 @@ class Model:
             self.aborted.update(offsets)
         self._append(builder.build(), 1)
 
-    def random_step(self, *, keys: int, transactions: bool, compress: bool) -> None:
-        """Append something, or roll."""
+    def random_step(self, *, keys: int, transactions: bool, compress: bool, log_append_time: bool = False) -> None:
+        """Append something, or roll; with `log_append_time` every other batch is stamped by the broker."""
         rng = self.random
         choice = rng.random()
         if choice < 0.12:
@@ -119,6 +130,8 @@ class Model:
             compression=rng.choice(list(Compression)) if compress else Compression.NONE,
             producer_id=producer_id,
             transactional=transactional,
+            # Later than what the producer said, and never before the batch in front.
+            log_append_ms=NOW_MS + 50_000 + self.end_offset if log_append_time and rng.random() < 0.5 else None,
         )
 
     def end_all(self) -> None:
@@ -141,9 +154,9 @@ class Model:
                 newest[record.key] = record
         return newest
 
-    def _append(self, data: bytes, count: int) -> None:
+    def _append(self, data: bytes, count: int, log_append_ms: int | None = None) -> None:
         batch = bytearray(data)
-        set_log_fields(batch, self.end_offset, 0)
+        set_log_fields(batch, self.end_offset, 0, log_append_ms)
         self.segments[-1].append(bytes(batch))
         self.end_offset += count
 

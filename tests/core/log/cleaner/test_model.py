@@ -10,6 +10,7 @@ from tests.core.log.conftest import OpenManager
 from tests.support.dirty_logs import NOW_MS, TOPIC, Kept, Model, Sweep, compacted, read_committed, stored
 
 from millstream.core.log import Log
+from millstream.core.records import Compression, TimestampType
 
 SEEDS = range(300 if os.environ.get("MILLSTREAM_SOAK") == "1" else 40)
 
@@ -44,8 +45,9 @@ def test_a_cleaned_log_is_a_dictionary(open_manager: OpenManager, tmp_path: Path
     model = Model(seed)
     rng = model.random
     keys, transactions, compress = rng.choice((3, 20, 200)), rng.random() < 0.6, rng.random() < 0.5
+    log_append_time = rng.random() < 0.4
     for _ in range(rng.choice((10, 60, 150))):
-        model.random_step(keys=keys, transactions=transactions, compress=compress)
+        model.random_step(keys=keys, transactions=transactions, compress=compress, log_append_time=log_append_time)
     if rng.random() < 0.8:
         model.end_all()
     model.roll()
@@ -88,3 +90,32 @@ def test_a_cleaned_log_is_a_dictionary(open_manager: OpenManager, tmp_path: Path
     assert stored(again) == before
     assert again.first_dirty_offset == log.first_dirty_offset
     assert {each.producer_id: (each.epoch, each.last_sequence) for each in again.active_producers()} == producers
+
+
+@pytest.mark.parametrize("compression", [Compression.NONE, Compression.ZSTD], ids=lambda codec: codec.name)
+def test_a_batch_keeps_its_log_append_time(open_manager: OpenManager, tmp_path: Path, compression: Compression) -> None:
+    """Also where its records are written anew, and where the newest of them go."""
+    model = Model(1)
+    model.batch(
+        [(b"stays", b"1"), (b"deleted", None), (b"goes", b"2")], log_append_ms=NOW_MS + 9, compression=compression
+    )
+    model.roll()
+    model.batch([(b"goes", b"3")], log_append_ms=NOW_MS + 10)
+    model.roll()
+    model.batch([(b"active", b"value")])
+    model.write(tmp_path / "data" / str(TOPIC))
+    manager = open_manager(compacted(delete_retention_ms=1000))
+    log = manager.logs[TOPIC]
+    Sweep(manager).run()
+    records, headers = stored(log)
+    assert [(each.offset, each.timestamp) for each in records[:3]] == [
+        (0, NOW_MS + 9),
+        (1, NOW_MS + 9),
+        (3, NOW_MS + 10),
+    ]
+    assert headers[0].has_delete_horizon, "records were written anew"
+    assert [each.max_timestamp for each in headers[:2]] == [NOW_MS + 9, NOW_MS + 10]
+    assert {each.timestamp_type for each in headers[:2]} == {TimestampType.LOG_APPEND_TIME}
+    found = log.offset_for_timestamp(NOW_MS + 10)
+    assert found is not None
+    assert (found.timestamp, found.offset) == (NOW_MS + 10, 3)

@@ -271,3 +271,50 @@ def check_given_up(change: str, log: Log, sweep: Sweep, model: Model, moment: in
         assert sweep.run() == 0
         log.is_moving = False
         assert sweep.run() > 0
+
+
+def make_growing_model() -> Model:
+    """Eight segments of keys that come once, half of them in two transactions that span four: one is aborted."""
+    model = Model(7)
+    for number in range(8):
+        model.batch([(b"%d-%d" % (number, index), b"x" * 30) for index in range(20)])
+        keys = [(b"%d-%d in one" % (number, index), b"x" * 23) for index in range(20)]
+        model.batch(keys, producer_id=10, transactional=True)
+        if number in {3, 7}:
+            model.end(10, commit=number == 7)
+        model.roll()
+    model.batch([(b"active", b"value")])
+    return model
+
+
+def test_a_group_that_does_not_fit_one_segment_is_halved(open_manager: OpenManager, tmp_path: Path) -> None:
+    """Records may grow while they are written anew: no segment passes the int32 positions of its indexes."""
+    model = make_growing_model()
+    model.write(tmp_path / "data" / str(TOPIC))
+    log = (manager := open_manager(compacted(segment_bytes=1 << 20))).logs[TOPIC]
+    sweep = Sweep(manager)
+    # The real limit is 2 GiB. Eight segments do not fit, nor the four of the committed transaction.
+    limit = sweep.tools.segment_bytes_max = 3 * max(segment.size_bytes for segment in log.segments)
+    assert sweep.run() == 1
+    assert not sweep.cleaner.uncleanable
+    assert [segment.base_offset // 40 for segment in log.segments] == [0, 4, 6, 8]
+    assert max(segment.size_bytes for segment in log.segments) <= limit
+    check_cleaned(model, log)
+    assert not [each.name for each in (tmp_path / "data" / str(TOPIC)).iterdir() if each.suffix == ".cleaned"]
+
+
+def test_a_segment_that_grows_over_the_limit_is_left_alone(
+    open_manager: OpenManager, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    model = make_growing_model()
+    model.write(tmp_path / "data" / str(TOPIC))
+    log = (manager := open_manager(config())).logs[TOPIC]
+    before = stored(log)
+    sweep = Sweep(manager)
+    sweep.tools.segment_bytes_max = 100
+    sweep.run()
+    (found,) = sweep.cleaner.uncleanable
+    assert (found.topic_partition, found.offset) == (TOPIC, 0)
+    assert "grows over 100 bytes" in found.reason
+    assert stored(log) == before

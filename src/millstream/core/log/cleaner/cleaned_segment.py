@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from millstream.core.log.cleaner.errors import SegmentOverflowError
 from millstream.core.log.files import FileSystem
 from millstream.core.log.segment import (
     CLEANED_SUFFIX,
@@ -44,6 +45,8 @@ from millstream.core.records import (
 INDEX_BYTES: Final = 1 << 14
 TIME_INDEX_BYTES: Final = 3 << 13
 ROWS: Final = 256
+# Indexes hold positions as int32, and Kafka opens no larger file.
+SIZE_BYTES_MAX: Final = 2**31 - 1
 
 
 class IndexBuffers:
@@ -67,11 +70,13 @@ class CleanedSegment:
         index_interval_bytes: int,
         buffers: IndexBuffers,
         on_write: Callable[[int], object],
+        size_bytes_max: int = SIZE_BYTES_MAX,
     ) -> None:
         """Make `<stem>.log.cleaned` anew. `on_write(bytes)` is called behind each write and may wait or raise."""
         self._files = files
         self._buffers = buffers
         self._on_write = on_write
+        self._size_bytes_max = size_bytes_max
         self._state = new_index_state(base_offset, index_interval_bytes=index_interval_bytes)
         self._offset_index = bytearray()
         self._time_index = bytearray()
@@ -99,9 +104,11 @@ class CleanedSegment:
         return self._state[STATE_OFFSET_OF_MAX_TIMESTAMP] if self.batch_count else self.base_offset
 
     def append(self, data: memoryview) -> None:
-        """Write whole batches behind what there is."""
+        """Write whole batches behind what there is. Raises SegmentOverflowError before a byte too many."""
         if not data:
             return
+        if self.size_bytes + len(data) > self._size_bytes_max:
+            raise SegmentOverflowError(f"{self.stem}: {self.size_bytes} + {len(data)} bytes")
         if not self.size_bytes:
             self.first_timestamp = read_header(data).max_timestamp
         self._files.write_all(self._fd, data, self.size_bytes)

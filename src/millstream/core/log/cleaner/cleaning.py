@@ -6,7 +6,7 @@
    record stays if it is the newest of its key, or behind what was noted; a tombstone stays until its delete horizon,
    which it gets when it is first seen here (KIP-534). Records without a key go.
 3. **Swap.** Each group's copy takes its place (`swap`) before the next one is begun, in the log's order: so a tombstone
-   never goes before what it deletes.
+   never goes before what it deletes. A group whose copy would not fit one segment after all is halved.
 
 An idempotent producer's last batch stays, were it empty, since it says the producer's sequence; so does the last batch
 of each group, since it says where the group ended. Markers: see `transactions`. Offsets never change.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -26,8 +27,8 @@ from typing import TYPE_CHECKING, Final
 from millstream.core._kernels.compaction import filter_batches
 from millstream.core.log import transactions
 from millstream.core.log.cleaner.batch_opener import BatchOpener
-from millstream.core.log.cleaner.cleaned_segment import CleanedSegment, IndexBuffers, discard
-from millstream.core.log.cleaner.errors import CleaningAbortedError, UncleanableError
+from millstream.core.log.cleaner.cleaned_segment import SIZE_BYTES_MAX, CleanedSegment, IndexBuffers, discard
+from millstream.core.log.cleaner.errors import CleaningAbortedError, SegmentOverflowError, UncleanableError
 from millstream.core.log.cleaner.offset_map import OffsetMap
 from millstream.core.log.cleaner.plan import LogToClean, group_segments
 from millstream.core.log.cleaner.segment_walk import ROWS_MAX, Batches, ReadBuffer, walk_segment
@@ -64,8 +65,17 @@ _logger = logging.getLogger(__name__)
 class Tools:
     """What one cleaner thread uses again from log to log, bounded by log.cleaner.*."""
 
-    def __init__(self, *, map_bytes: int, load_factor: float, io_buffer_bytes: int, secret: bytes) -> None:
-        """Half of `io_buffer_bytes` is for reading, half for writing."""
+    def __init__(
+        self,
+        *,
+        map_bytes: int,
+        load_factor: float,
+        io_buffer_bytes: int,
+        secret: bytes,
+        segment_bytes_max: int = SIZE_BYTES_MAX,
+    ) -> None:
+        """Half of `io_buffer_bytes` is for reading, half for writing. No segment grows over `segment_bytes_max`."""
+        self.segment_bytes_max = segment_bytes_max
         self.offsets = OffsetMap(map_bytes, load_factor=load_factor, secret=secret)
         self.read_buffer = ReadBuffer(max(io_buffer_bytes // 2, 4096))
         self._out_bytes = max(io_buffer_bytes // 2, 4096)
@@ -151,14 +161,25 @@ class LogCleaning:
         self._know_producers(found.first_uncleanable_offset)
         touched = [each for each in segments if each.base_offset < end_offset]
         aborted = self._aborted(touched[0].base_offset, found.first_uncleanable_offset)
-        groups = group_segments(
-            touched,
-            self._end_of(segments, touched[-1], found),
-            segment_bytes=log.config.segment_bytes,
-            index_bytes=log.config.segment_index_bytes,
+        groups = deque(
+            group_segments(
+                touched,
+                self._end_of(segments, touched[-1], found),
+                segment_bytes=log.config.segment_bytes,
+                index_bytes=log.config.segment_index_bytes,
+            )
         )
-        for group in groups:
-            self._clean_group(group, aborted)
+        while groups:
+            group = groups.popleft()
+            before = aborted.copy()
+            try:
+                self._clean_group(group, aborted)
+            except SegmentOverflowError as error:
+                if len(group) == 1:
+                    why = f"grows over {self._tools.segment_bytes_max} bytes as it is cleaned"
+                    raise UncleanableError(self._path(group[0]), 0, group[0].base_offset, why) from error
+                aborted, middle = before, len(group) // 2
+                groups.extendleft((group[middle:], group[:middle]))
         return end_offset
 
     # Noting.
@@ -207,6 +228,7 @@ class LogCleaning:
                 index_interval_bytes=log.config.index_interval_bytes,
                 buffers=self._tools.index_buffers,
                 on_write=self._count_written,
+                size_bytes_max=self._tools.segment_bytes_max,
             )
             last = [segment for segment, size in old if size][-1]
             for segment in group:

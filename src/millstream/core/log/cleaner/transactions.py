@@ -26,6 +26,15 @@ class CleanedTransactions:
         # Aborted transactions that still have batches and ended since `take_kept`: they stay in the index.
         self._kept: list[AbortedTransaction] = []
 
+    def copy(self) -> CleanedTransactions:
+        """Return this point of the walk, to go on from here once more."""
+        copied = CleanedTransactions(())
+        copied._waiting = list(self._waiting)
+        copied._aborting = dict(self._aborting)
+        copied._seen, copied._committing = set(self._seen), set(self._committing)
+        copied._kept = list(self._kept)
+        return copied
+
     def see_batch(self, producer_id: int, last_offset: int) -> bool:
         """A transactional batch with records; return whether it was aborted."""
         self._begin_up_to(last_offset)
