@@ -16,11 +16,12 @@ from millstream.core.broker.handlers import metadata as metadata_handler
 from millstream.core.cluster import slices
 from millstream.core.cluster.configs import ResourceType
 from millstream.core.log import TopicPartition
-from millstream.core.wire import APIS, ApiKey
+from millstream.core.wire import APIS, ApiKey, decode
+from millstream.core.wire.long_list import ITEMS_PER_PIECE_MAX
 from millstream.core.wire.messages.create_topics import CreatableTopic, CreateTopicsRequest
 from millstream.core.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from millstream.core.wire.messages.describe_configs import DescribeConfigsRequest, DescribeConfigsResource
-from millstream.core.wire.messages.metadata import MetadataRequest
+from millstream.core.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
 
 TOPICS_COUNT = 40
 NAMES = [f"sliced-{number}" for number in range(TOPICS_COUNT)]
@@ -106,6 +107,22 @@ def test_planning_topics_and_their_answers(served: BrokerThread) -> None:
 )
 def test_answers_about_many_topics(with_topics: BrokerThread, api_key: ApiKey, request_of: Callable[[], Any]) -> None:
     assert with_topics.wait(lambda broker: passes_of(broker, api_key, request_of())) >= TOPICS_COUNT
+
+
+def test_an_answer_about_one_large_topic(served: BrokerThread, new_name: Callable[[], str]) -> None:
+    name, count = new_name(), 5 * ITEMS_PER_PIECE_MAX
+    topic = CreatableTopic(name=name, num_partitions=count, replication_factor=1)
+    served.wait(
+        lambda broker: answer(broker, ApiKey.CREATE_TOPICS, CreateTopicsRequest(topics=[topic], timeout_ms=30_000))
+    )
+    request = MetadataRequest(topics=[MetadataRequestTopic(name=name)])
+    found = served.wait(lambda broker: answer(broker, ApiKey.METADATA, request)).body
+    (described,) = decode(MetadataResponse, APIS[ApiKey.METADATA].version_max, found)[0].topics
+    assert [partition.partition_index for partition in described.partitions] == list(range(count))
+    other = MetadataRequest(topics=request.topics, include_topic_authorized_operations=True)  # that answer was kept
+    assert served.wait(lambda broker: passes_of(broker, ApiKey.METADATA, other)) >= count // ITEMS_PER_PIECE_MAX
+    deletion = DeleteTopicsRequest(topics=[DeleteTopicState(name=name)], timeout_ms=30_000)
+    served.wait(lambda broker: answer(broker, ApiKey.DELETE_TOPICS, deletion))
 
 
 def test_a_small_answer_is_made_at_once(served: BrokerThread) -> None:

@@ -53,3 +53,21 @@ def test_items_with_tags_and_lists_of_their_own(version: int) -> None:
     encoder = ListEncoder(CreateTopicsResponse(), "topics", version)
     encoder.add(topics)
     assert encoder.body() == encode(CreateTopicsResponse(topics=topics), version)
+
+
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 127, 128, 300])
+@pytest.mark.parametrize("version", APIS[ApiKey.METADATA].versions)
+def test_an_item_with_a_long_list_of_its_own(version: int, count: int) -> None:
+    (topic,) = metadata_topics(1)
+    partitions = [MetadataResponsePartition(partition_index=n, isr_nodes=[1] * (n % 3)) for n in range(count)]
+    long = MetadataResponseTopic(name="long", is_internal=True, topic_authorized_operations=3)
+    encoder = ListEncoder(MetadataResponse(cluster_id="c"), "topics", version)
+    encoder.add([topic])
+    inner = ListEncoder(long, "partitions", version, within=encoder)
+    inner.add(partitions[: count // 3])
+    inner.add(partitions[count // 3 :])
+    encoder.add_body(inner.body())
+    encoder.add([topic, topic])
+    long.partitions = partitions
+    whole = MetadataResponse(cluster_id="c", topics=[topic, long, topic, topic])
+    assert encoder.body() == encode(whole, version)

@@ -6,13 +6,13 @@ topics, over and over, and encoding 1,200 partitions costs a millisecond.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from millstream.core.broker.context import AllowAll, Operation, RequestContext, ResourceType
 from millstream.core.broker.delayed import Delayed
 from millstream.core.broker.handlers._admin import cluster_operations, commit_applied
-from millstream.core.broker.handlers.encoded import Encoded, encoded_in_slices
+from millstream.core.broker.handlers.encoded import Encoded, LongItem, encoded_in_slices
 from millstream.core.broker.metadata_cache import CacheKey
 from millstream.core.broker.partition import ReplicaState
 from millstream.core.broker.partitions import INTERNAL_TOPICS
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 CREATION_MS_MAX: Final = 15_000
 # Topics and partitions in an answer that is made in one step of the loop, in about two milliseconds.
 ONE_STEP_COUNT_MAX: Final = 1000
+# A topic's answer without its partitions, and these, to be made one by one.
+_TopicAnswer: TypeAlias = tuple[MetadataResponseTopic, Iterable[MetadataResponsePartition]]
 # Topics may be asked for by their id (KIP-516).
 BY_ID_FROM_VERSION: Final = 12
 _TOPIC_OPERATIONS: Final = (
@@ -185,7 +187,8 @@ async def _large_answer(
 ) -> Encoded:
     """Make and encode an answer in slices, of the image of this moment."""
     image = broker.metadata.image
-    topics = _topics(broker, image, request, asked, context, errors)
+    answers = _topics(broker, image, request, asked, context, errors)
+    topics = (LongItem(topic, "partitions", partitions) for topic, partitions in answers)
     return await encoded_in_slices(_head(image, request, context), "topics", topics, context.api_version)
 
 
@@ -217,7 +220,9 @@ def _response(
 ) -> MetadataResponse:
     image = broker.metadata.image
     response = _head(image, request, context)
-    response.topics = list(_topics(broker, image, request, asked, context, errors))
+    for topic, partitions in _topics(broker, image, request, asked, context, errors):
+        topic.partitions = list(partitions)
+        response.topics.append(topic)
     return response
 
 
@@ -245,7 +250,8 @@ def _topics(
     asked: Sequence[MetadataRequestTopic] | None,
     context: RequestContext,
     errors: Mapping[str, ErrorCode],
-) -> Iterator[MetadataResponseTopic]:
+) -> Iterator[_TopicAnswer]:
+    """The topics' answers, made one by one."""
     if asked is None:
         for topic in image.topics.values():
             if context.permits(Operation.DESCRIBE, ResourceType.TOPIC, topic.name):
@@ -262,7 +268,7 @@ def _asked(
     request: MetadataRequest,
     context: RequestContext,
     errors: Mapping[str, ErrorCode],
-) -> MetadataResponseTopic:
+) -> _TopicAnswer:
     """Answer one topic that was named, or the error that stands against it."""
     by_id = asked.topic_id != ZERO_UUID
     topic = image.topic_by_id(asked.topic_id) if by_id else image.topics.get(asked.name or "")
@@ -270,14 +276,14 @@ def _asked(
     if name is not None and not context.permits(Operation.DESCRIBE, ResourceType.TOPIC, name):
         # Who may not describe a topic must not learn its name from its id (KIP-516).
         if by_id:
-            return _error(ErrorCode.UNKNOWN_TOPIC_ID, None, asked.topic_id)
-        return _error(ErrorCode.TOPIC_AUTHORIZATION_FAILED, name)
+            return _error(ErrorCode.UNKNOWN_TOPIC_ID, None, asked.topic_id), ()
+        return _error(ErrorCode.TOPIC_AUTHORIZATION_FAILED, name), ()
     if topic is not None:
         return _topic(broker, topic, request, context)
     if by_id:
-        return _error(ErrorCode.UNKNOWN_TOPIC_ID, None, asked.topic_id)
+        return _error(ErrorCode.UNKNOWN_TOPIC_ID, None, asked.topic_id), ()
     if asked.name is None:
-        return _error(ErrorCode.INVALID_REQUEST, None)
+        return _error(ErrorCode.INVALID_REQUEST, None), ()
     code = errors.get(asked.name)
     if code is None or code is ErrorCode.TOPIC_ALREADY_EXISTS:
         try:
@@ -288,44 +294,40 @@ def _asked(
     answer = _error(code, asked.name)
     if request.include_topic_authorized_operations:
         answer.topic_authorized_operations = _topic_operations(asked.name, context)
-    return answer
+    return answer, ()
 
 
 def _error(code: ErrorCode, name: str | None, topic_id: bytes = ZERO_UUID) -> MetadataResponseTopic:
     return MetadataResponseTopic(error_code=code, name=name, topic_id=topic_id, is_internal=name in INTERNAL_TOPICS)
 
 
-def _topic(
-    broker: Broker, topic: TopicImage, request: MetadataRequest, context: RequestContext
-) -> MetadataResponseTopic:
-    node_id = broker.config.node_id
-    partitions = []
-    for index, state in enumerate(topic.partitions):
-        held = broker.partitions.get(topic.name, index)
-        offline = (
-            [node_id]
-            if held is not None
-            and held.state is ReplicaState.OFFLINE
-            and held.offline_error is ErrorCode.KAFKA_STORAGE_ERROR
-            else []
-        )
-        partitions.append(
-            MetadataResponsePartition(
-                error_code=ErrorCode.LEADER_NOT_AVAILABLE if state.leader < 0 else ErrorCode.NONE,
-                partition_index=index,
-                leader_id=state.leader,
-                leader_epoch=state.leader_epoch,
-                replica_nodes=list(state.replicas),
-                isr_nodes=list(state.isr),
-                offline_replicas=offline,
-            )
-        )
+def _topic(broker: Broker, topic: TopicImage, request: MetadataRequest, context: RequestContext) -> _TopicAnswer:
     response = MetadataResponseTopic(
-        name=topic.name, topic_id=topic.topic_id, is_internal=topic.name in INTERNAL_TOPICS, partitions=partitions
+        name=topic.name, topic_id=topic.topic_id, is_internal=topic.name in INTERNAL_TOPICS
     )
     if request.include_topic_authorized_operations:
         response.topic_authorized_operations = _topic_operations(topic.name, context)
-    return response
+    return response, _partitions(broker, topic)
+
+
+def _partitions(broker: Broker, topic: TopicImage) -> Iterator[MetadataResponsePartition]:
+    node_id = broker.config.node_id
+    for index, state in enumerate(topic.partitions):
+        held = broker.partitions.get(topic.name, index)
+        is_offline = (
+            held is not None
+            and held.state is ReplicaState.OFFLINE
+            and held.offline_error is ErrorCode.KAFKA_STORAGE_ERROR
+        )
+        yield MetadataResponsePartition(
+            error_code=ErrorCode.LEADER_NOT_AVAILABLE if state.leader < 0 else ErrorCode.NONE,
+            partition_index=index,
+            leader_id=state.leader,
+            leader_epoch=state.leader_epoch,
+            replica_nodes=list(state.replicas),
+            isr_nodes=list(state.isr),
+            offline_replicas=[node_id] if is_offline else [],
+        )
 
 
 def _topic_operations(name: str, context: RequestContext) -> int:
