@@ -189,3 +189,24 @@ def test_what_a_live_member_may_not_do() -> None:
     assert isinstance(refused, KafkaError)
     assert refused.code is ErrorCode.NON_EMPTY_GROUP
     assert committed(coordinator) == [1]
+
+
+def test_a_protocol_that_a_member_names_twice_counts_once() -> None:
+    coordinator = ConsumerCoordinator({"t": 4})
+    consumer = Consumer(coordinator, "m")
+    consumer.beat()
+
+    def join(*names: str) -> Any:
+        request = join_request(protocols=[(name, METADATA) for name in names])
+        answer = ask(coordinator, "join_group", request, version=3)
+        return answer.code if isinstance(answer, KafkaError) else answer.error_code
+
+    assert join("range", "range") == ErrorCode.NONE
+    assert join("sticky") == ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+    assert join("sticky", "range") == ErrorCode.NONE
+    # All that are left have one in common, so the group can be of the classic protocol again.
+    consumer.epoch = -1
+    consumer.beat()
+    group = coordinator.shard.groups[GROUP]
+    assert isinstance(group, ClassicGroup)
+    assert group.choose_protocol() == "range"

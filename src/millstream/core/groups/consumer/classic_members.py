@@ -164,7 +164,7 @@ class ClassicMembers:
             member_id=after.member_id,
             generation_id=after.member_epoch,
             protocol_type=CONSUMER_PROTOCOL_TYPE,
-            protocol_name=after.classic_protocols[0],
+            protocol_name=next(iter(after.classic_protocols)),
         )
 
     def _downgrade(

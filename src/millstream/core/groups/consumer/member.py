@@ -76,9 +76,15 @@ class ConsumerMember:
         return self.classic is not None
 
     @property
-    def classic_protocols(self) -> list[str]:
-        """The names of what it can be assigned by, its first choice first; of a member of the classic protocol."""
-        return [] if self.classic is None else [protocol.name for protocol in self.classic.supported_protocols]
+    def classic_protocols(self) -> dict[str, bytes]:
+        """What a member of the classic protocol can be assigned by, its first choice first, and its metadata for it.
+
+        Each name stands once, though a client may give it twice: the group counts its speakers.
+        """
+        protocols: dict[str, bytes] = {}
+        for protocol in () if self.classic is None else self.classic.supported_protocols:
+            protocols.setdefault(protocol.name, protocol.metadata)
+        return protocols
 
     def is_reconciled_to(self, target_epoch: int) -> bool:
         """Whether it has all that its target assignment of this epoch says."""

@@ -217,9 +217,7 @@ class Downgrade:
             targets[joining.member_id] = group.target_of(joining)
             self.records = [*member_tombstones(group.group_id, joining.member_id), *self.records]
         self._protocols = {
-            each.member_id: tuple((protocol.name, protocol.metadata) for protocol in each.classic.supported_protocols)
-            for each in members.values()
-            if each.classic is not None
+            each.member_id: tuple(each.classic_protocols.items()) for each in members.values() if each.is_classic
         }
         name = _select_protocol(self._protocols.values())
         self.records.append(
