@@ -29,6 +29,8 @@ HOST: Final = "/10.0.0.1"
 # A consumer's metadata: it reads the topic `flights` (ConsumerProtocolSubscription, version 0). Apache Kafka never ends
 # the rebalance of consumers whose metadata it can't read.
 SUBSCRIPTION: Final = b"\0\0" + b"\0\0\0\1" + b"\0\7flights" + b"\xff\xff\xff\xff"
+# A cluster without topics.
+NO_TOPICS: Final = ClusterImage()
 # What a request gets that the shard did not answer before it was closed.
 REFUSED: Final = "NOT_COORDINATOR"
 
@@ -44,9 +46,10 @@ CONFIGS: Final = replace(
 class Coordinator:
     """One shard after the other on the same log. `answers` maps each request's number to its response."""
 
-    def __init__(self, configs: GroupConfigs = CONFIGS, *, seed: int = 0) -> None:
+    def __init__(self, configs: GroupConfigs = CONFIGS, *, seed: int = 0, image: ClusterImage = NO_TOPICS) -> None:
         self.configs = configs
         self.now_ms = 0
+        self.image = image
         # What is committed, and what is written behind it.
         self.log: list[KeyedRecord] = []
         self.written: list[Append] = []
@@ -63,18 +66,23 @@ class Coordinator:
         self.shard = self._load()
 
     def _load(self) -> GroupShard:
+        shard = self.replayed()
+        shard.handle_loaded(self.now_ms)
+        return shard
+
+    def replayed(self) -> GroupShard:
+        """A shard that has replayed the log, and is to resume."""
         self.timers = TimerWheel()
         shard = GroupShard(
             0,
             configs=self.configs,
-            image=ClusterImage(),
+            image=self.image,
             timers=self.timers,
             random_source=self._random,
             emit=self._perform,
         )
         for key, value in self.log:
             shard.replay(key, value)
-        shard.handle_loaded(self.now_ms)
         return shard
 
     @property

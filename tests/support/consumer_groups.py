@@ -13,8 +13,6 @@ from millstream.core.cluster import ClusterImage, PartitionState, TopicImage
 from millstream.core.groups.configs import GroupConfigs
 from millstream.core.groups.consumer.group import ConsumerGroup
 from millstream.core.groups.group import Caller
-from millstream.core.groups.shard import GroupShard
-from millstream.core.groups.timer_wheel import TimerWheel
 from millstream.core.wire import KafkaError
 from millstream.core.wire.messages.consumer_group_heartbeat import (
     ConsumerGroupHeartbeatRequest,
@@ -55,23 +53,7 @@ class ConsumerCoordinator(Coordinator):
         seed: int = 0,
         image: ClusterImage | None = None,
     ) -> None:
-        self.image = image if image is not None else image_of(topics or {})
-        super().__init__(configs, seed=seed)
-
-    def _load(self) -> GroupShard:
-        self.timers = TimerWheel()
-        shard = GroupShard(
-            0,
-            configs=self.configs,
-            image=self.image,
-            timers=self.timers,
-            random_source=self._random,
-            emit=self._perform,
-        )
-        for key, value in self.log:
-            shard.replay(key, value)
-        shard.handle_loaded(self.now_ms)
-        return shard
+        super().__init__(configs, seed=seed, image=image if image is not None else image_of(topics or {}))
 
     @property
     def consumer_group(self) -> ConsumerGroup:
@@ -90,8 +72,8 @@ class ConsumerCoordinator(Coordinator):
         try:
             getattr(self.shard, method)(request, caller or Caller(client_id, HOST, version), number, self.now_ms)
         except KafkaError as error:
-            self.unanswered.remove(number)
-            self.answers[number] = error
+            # As the broker has it: it may come of what is not committed yet.
+            self.shard.outbox.respond(number, error)
         self._settle()
         return number
 
