@@ -34,7 +34,7 @@ def topic(millstream: CommandLine, topic_name: TopicName) -> str:
     for partition in range(2):
         for number in range(COUNT):
             producer.produce(name, b"%d" % number, partition=partition, timestamp=BASE_MS + number * 1000)
-    assert producer.flush(30) == 0
+    assert producer.flush(90) == 0
     return name
 
 
@@ -73,7 +73,7 @@ def member(millstream: CommandLine, group: str, topic: str, protocol: str, **set
             consumer.poll(0.05)
             return len(consumer.assignment()) == 2
 
-        wait_until(has_both, 30, "an assignment")
+        wait_until(has_both, 90, "an assignment")
         yield consumer
     finally:
         consumer.close()
@@ -111,7 +111,7 @@ def test_a_group_with_a_member(millstream: CommandLine, topic: str, protocol: st
         consumer.commit(offsets=[confluent_kafka.TopicPartition(topic, 0, 3)], asynchronous=False)
         described = wait_until(
             lambda: (found := millstream("groups", "describe", group, "--json").json[0])["state"] == "Stable" and found,
-            30,
+            90,
             "a stable group",
         )
         assert described["type"] == protocol.title()

@@ -109,7 +109,7 @@ def test_following_sees_what_is_written_and_ends_by_ctrl_c(millstream: CommandLi
             millstream("produce", name, stdin=f"{word}\n")
             assert following.stdout.readline() == f"{word}\n".encode()
         following.send_signal(signal.SIGINT)
-        out, err = following.communicate(timeout=10)
+        out, err = following.communicate(timeout=90)
     finally:
         following.kill()
         following.wait()
@@ -130,7 +130,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly(millstream: CommandLine, 
     os.close(write)
     assert os.read(read, 16) == b"some longer line"
     os.close(read)
-    _, err = consuming.communicate(timeout=20)
+    _, err = consuming.communicate(timeout=90)
     assert (consuming.returncode, err) == (1, b"")
 
 

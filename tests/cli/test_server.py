@@ -17,6 +17,7 @@ from millstream import __version__
 from millstream.cli.pairs import parse_pairs
 from millstream.cli.serve import load_config, plain_config
 from millstream.core.config import ConfigError
+from millstream.testing.kafka import free_ports
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def test_it_serves_says_so_and_stops_in_order(tmp_path: Path, number: signal.Sig
         command = CommandLine(address)
         command("produce", "kept", stdin="one\ntwo\n")
         process.send_signal(number)
-        _, err = process.communicate(timeout=15)
+        _, err = process.communicate(timeout=90)
     assert process.returncode == 0
     assert "Traceback" not in err
     assert (tmp_path / "data" / ".kafka_cleanshutdown").exists()
@@ -123,14 +124,14 @@ def test_an_unknown_name_is_said_with_the_nearest_one(tmp_path: Path) -> None:
         _,
     ):
         process.terminate()
-        _, err = process.communicate(timeout=15)
+        _, err = process.communicate(timeout=90)
     assert "num.partition is no config that is known here; is it meant to be num.partitions?" in err
 
 
 def test_a_public_address_is_warned_about(tmp_path: Path) -> None:
     with serving("--listen", "0.0.0.0:0", "--data-dir", str(tmp_path / "data")) as (process, _):
         process.terminate()
-        _, err = process.communicate(timeout=15)
+        _, err = process.communicate(timeout=90)
     assert "public address" in err
 
 
@@ -196,7 +197,7 @@ def test_doctor_looks_at_the_machine_and_at_a_directory(tmp_path: Path, offline:
         assert "in use by another process" in running.out
         assert "in use by another process" in offline("doctor", "-d", str(data), "--abort", "all", code=1).err
         process.terminate()
-        process.wait(15)
+        process.wait(90)
     stopped = offline("doctor", "--data-dir", str(data))
     assert str(data) in stopped.out
     assert "in use" not in stopped.out
@@ -204,9 +205,7 @@ def test_doctor_looks_at_the_machine_and_at_a_directory(tmp_path: Path, offline:
 
 
 def test_a_port_that_was_asked_for_is_the_port(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     with serving("--listen", f"127.0.0.1:{port}", "--data-dir", str(tmp_path / "data")) as (_, address):
         assert address == f"127.0.0.1:{port}"
-        socket.create_connection(("127.0.0.1", port), 5).close()
+        socket.create_connection(("127.0.0.1", port), 60).close()

@@ -21,7 +21,7 @@ from millstream.core.log import FileSystem
 
 T = TypeVar("T")
 
-TIMEOUT_S: Final = 60.0
+TIMEOUT_S: Final = 120.0
 
 
 class BrokerThread:

@@ -23,7 +23,7 @@ from tests.support.broker_thread import BrokerThread
 from millstream.core.records import BatchBuilder
 from millstream.testing.raw import RawConnection
 
-TIMEOUT_S = 30
+TIMEOUT_S = 90
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ SET, DELETE, APPEND, SUBTRACT = range(4)
 RANDOM_ID = bytes(range(16))
 # Answered by brokers of Kafka that learn of a change some time after its controller has acknowledged it.
 SETTLING = (describe_configs.DescribeConfigsRequest, describe_log_dirs.DescribeLogDirsRequest)
-SETTLED_S_MAX = 5.0
+SETTLED_S_MAX = 60.0
 UNHEARD_OF = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
 

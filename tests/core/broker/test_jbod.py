@@ -66,8 +66,8 @@ def test_a_directory_that_fails_under_load_takes_only_its_own_partitions(
         with RawConnection(spread.bootstrap_servers) as raw:
             for number in range(200):
                 if number == 50:
-                    all_run.wait(20)
-                    assert failing.wait(20)
+                    all_run.wait(90)
+                    assert failing.wait(90)
                 answer = raw.produce(TOPIC, index, batch(b"%d" % number))
                 if answer.error_code:
                     codes[index] = answer.error_code
@@ -77,11 +77,11 @@ def test_a_directory_that_fails_under_load_takes_only_its_own_partitions(
     threads = [threading.Thread(target=write, args=(index,)) for index in range(PARTITIONS)]
     for thread in threads:
         thread.start()
-    all_run.wait(20)
+    all_run.wait(90)
     disk.fail("pwritev", errno.EIO, path="/two/", times=1000)
     failing.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(90)
     assert {index: acknowledged[index] for index in places["one"]} == dict.fromkeys(places["one"], 200)
     assert codes == dict.fromkeys(places["two"], ErrorCode.KAFKA_STORAGE_ERROR)
     with RawConnection(spread.bootstrap_servers) as raw:

@@ -71,17 +71,17 @@ def test_a_slow_disk_costs_lines_and_says_how_many(tmp_path: Path) -> None:
     class SlowDisk(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
             stuck.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
             return True
 
     files = LogFiles(tmp_path / "server.log", lines_count_max=5)
     files._target.addFilter(SlowDisk())
     logger.info("the first, which the disk holds up")
-    assert stuck.wait(10)
+    assert stuck.wait(60)
     for index in range(8):
         logger.info("line %d", index)
     go_on.set()
-    wait_until(files._lines.empty, 10, "the queue has room again")
+    wait_until(files._lines.empty, 60, "the queue has room again")
     logger.info("the next that fits")
     files.close()
 

@@ -29,7 +29,7 @@ from millstream.testing.faulty_disk import FaultyDisk
 from millstream.testing.raw import ClosedError, RawConnection
 
 LARGE = 100_000
-DEADLINE_S = 20.0
+DEADLINE_S = 90.0
 
 
 class HeldDisk(FaultyDisk):
@@ -42,6 +42,8 @@ class HeldDisk(FaultyDisk):
         self.waiting = threading.Semaphore(0)
 
     def hold(self) -> None:
+        while self.waiting.acquire(blocking=False):
+            continue  # what waited in another test
         self._free.clear()
 
     def let_go(self) -> None:
@@ -114,7 +116,7 @@ def batch(
 def produce(topic: str, data: bytes, acks: int = -1) -> ProduceRequest:
     partition = PartitionProduceData(index=0, records=data)
     return ProduceRequest(
-        acks=acks, timeout_ms=5000, topic_data=[TopicProduceData(name=topic, partition_data=[partition])]
+        acks=acks, timeout_ms=60_000, topic_data=[TopicProduceData(name=topic, partition_data=[partition])]
     )
 
 
@@ -218,7 +220,8 @@ def test_a_failed_write_fails_all_that_wait_and_nothing_else(
         for number in range(3):
             connection.send(connection.encode(produce(topic, batch(b"%d" % number + b"x" * size)), 11))
     assert disk.waiting.acquire(timeout=DEADLINE_S)
-    wait_for(lambda: slow.call(lambda broker: broker.appends.unwritten_bytes) >= 9 * size)
+    wait_for(lambda: slow.call(in_flight) == 9)
+    assert slow.call(lambda broker: broker.appends.unwritten_bytes) >= 9 * size
     raw.send(raw.encode(produce(other, batch(b"second")), 11))
     disk.fail("pwritev", errno.ENOSPC, path=f"{topic}-0", times=1)
     disk.let_go()
@@ -325,7 +328,7 @@ def test_deleting_the_topic_answers_who_waits(slow: BrokerThread, raw: RawConnec
         producer.send(producer.encode(produce(topic, batch(b"x" * LARGE)), 11))
         assert disk.waiting.acquire(timeout=DEADLINE_S)
         wait_for(lambda: slow.call(in_flight) == 3)
-        raw.send(raw.encode(DeleteTopicsRequest(topics=[DeleteTopicState(name=topic)], timeout_ms=10_000), 6))
+        raw.send(raw.encode(DeleteTopicsRequest(topics=[DeleteTopicState(name=topic)], timeout_ms=60_000), 6))
         wait_for(lambda: slow.call(in_flight) <= 2 or slow.broker.partitions.get(topic, 0) is None)
         disk.let_go()
         raw.receive()
@@ -398,7 +401,7 @@ def test_who_waits_for_room_may_hang_up(slow: BrokerThread, raw: RawConnection, 
             while True:
                 producer.send(frame)
         producer.close()
-    assert slow.call(lambda broker: len(broker.appends._room_waiters)) > 0
+    wait_for(lambda: slow.call(lambda broker: len(broker.appends._room_waiters)) > 0)
     disk.let_go()
     wait_for(lambda: slow.call(lambda broker: len(broker.connections)) == 1)
     assert slow.call(lambda broker: len(broker.appends._room_waiters)) == 0
