@@ -102,7 +102,7 @@ def test_a_flipped_bit_costs_its_batch_and_no_other(running: TestBroker, how: st
         after = range(bad + A_BATCH, BATCHES * A_BATCH)
         assert read_all(raw, "t", after[0], after[-1] + 1) == list(after)
         assert raw.produce("t", 0, batch(BATCHES)).base_offset == BATCHES * A_BATCH
-    assert "t-0" in running.output, "the damage was not reported"
+    wait_until(lambda: "t-0" in running.output, 90, "the damage to be reported")
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
@@ -164,7 +164,7 @@ def test_a_really_full_file_system_stops_its_partitions_only_and_loses_nothing(
             assert answer.error_code == ErrorCode.KAFKA_STORAGE_ERROR
             assert acknowledged > 50
             assert raw.produce("t", 1 - small, batch(0)).error_code == 0, "the other directory must go on"
-        assert "No space left" in running.output or "ENOSPC" in running.output
+        wait_until(lambda: "No space left" in running.output or "ENOSPC" in running.output, 90, "the reason to be told")
         running.kill()
         subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
         running.start()
@@ -216,7 +216,7 @@ def test_a_restart_on_a_full_file_system_serves_reads_and_takes_records_once_the
             assert raw.produce("t", small, batch(0, 100_000)).error_code == ErrorCode.KAFKA_STORAGE_ERROR
             assert raw.produce("t", 1 - small, batch(0)).error_code == 0, "the other directory must go on"
             subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-            wait_until(lambda: raw.produce("t", small, batch(0)).error_code == 0, 20, "records to be taken again")
+            wait_until(lambda: raw.produce("t", small, batch(0)).error_code == 0, 90, "records to be taken again")
 
 
 def test_an_io_error_takes_one_directory_offline_and_the_others_serve_on(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_an_io_error_takes_one_directory_offline_and_the_others_serve_on(tmp_pat
             assert raw.produce("t", 1, batch(5)).error_code == 0
             assert raw.produce("t", 0, batch(5)).error_code == ErrorCode.KAFKA_STORAGE_ERROR
             assert raw.fetch("t", 1, 0).error_code == 0
-        assert str(where[0]) in running.output, "the failed directory was not named"
+        wait_until(lambda: str(where[0]) in running.output, 90, "the failed directory to be named")
         running.kill()
         running.start()
         with RawConnection(running.bootstrap_servers) as raw:
@@ -263,7 +263,7 @@ def test_no_more_descriptors_keep_new_clients_waiting_and_old_ones_served(tmp_pa
         opened: list[socket.socket] = []
         try:
             for _ in range(60):
-                opened.append(socket.create_connection((host, int(port)), timeout=5))  # noqa: PERF401
+                opened.append(socket.create_connection((host, int(port)), timeout=60))  # noqa: PERF401
             request = struct.pack(">ihhih", 10, 18, 0, 1, -1)
             for connection in opened:
                 connection.sendall(request)
@@ -276,9 +276,9 @@ def test_no_more_descriptors_keep_new_clients_waiting_and_old_ones_served(tmp_pa
 
         def answers() -> bool:
             try:
-                with RawConnection(running.bootstrap_servers, timeout_s=2) as newcomer:
+                with RawConnection(running.bootstrap_servers, timeout_s=20) as newcomer:
                     return "t" in newcomer.topics()
             except (OSError, ConnectionError):
                 return False
 
-        wait_until(answers, 20, "a new client to be served")
+        wait_until(answers, 90, "a new client to be served")

@@ -31,7 +31,7 @@ TOPIC: Final = "killed"
 PARTITIONS: Final = 3
 COMMITTERS: Final = 6
 IN_FLIGHT: Final = 5
-DEADLINE_S: Final = 60.0
+DEADLINE_S: Final = 150.0
 _VERSION: Final = APIS[ApiKey.OFFSET_COMMIT].version_max
 
 

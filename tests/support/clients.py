@@ -20,7 +20,7 @@ import kafka
 from millstream.testing.kafka import Java
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
-DEADLINE_S = 60.0
+DEADLINE_S = 150.0
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -278,7 +278,7 @@ class JavaClient:
 
     def close(self) -> None:
         """End the JVM by closing its input."""
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=90)
         self._errors.close()
         self._folder.cleanup()
 

@@ -92,13 +92,13 @@ class FaultyBroker:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.communicate(timeout=30)
+            process.communicate(timeout=90)
 
     def stop(self) -> int:
         """A clean stop; returns the exit code."""
         assert self._process is not None
         process, self._process = self._process, None
-        process.communicate(timeout=30)
+        process.communicate(timeout=90)
         return process.returncode
 
     def __enter__(self) -> Self:

@@ -27,7 +27,7 @@ class Witness:
 
     def _run(self) -> None:
         try:
-            with RawConnection(self._bootstrap, timeout_s=30) as raw:
+            with RawConnection(self._bootstrap, timeout_s=90) as raw:
                 while not self._stop.is_set():
                     started = time.monotonic()
                     self._round(raw)
@@ -49,7 +49,7 @@ class Witness:
         values = [record.value for _, batch in iter_batches(found.records) for record in iter_records(batch)]
         assert values == [value], values
 
-    def wait_rounds(self, count: int, timeout_s: float = 60) -> None:
+    def wait_rounds(self, count: int, timeout_s: float = 150) -> None:
         """Until it has gone on for `count` rounds more."""
         goal = self.rounds + count
         deadline = time.monotonic() + timeout_s
@@ -68,6 +68,6 @@ class Witness:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(60)
+        self._thread.join(150)
         if self._error is not None and error is None:
             raise AssertionError(f"the well-behaved client failed after {self.rounds} rounds") from self._error
