@@ -13,7 +13,7 @@ import pytest
 from tests.interop.conftest import MakeTopic
 from tests.support.clients import CODECS, KafkaClient, Row, by_assignment
 
-pytestmark = [pytest.mark.java, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.java, pytest.mark.timeout(600)]
 
 NAMES = ("confluent-kafka", "kafka-python", "aiokafka", "java")
 VARIANTS = [(codec, idempotent) for codec in CODECS for idempotent in (False, True)]
@@ -94,11 +94,11 @@ def test_a_read_may_start_inside_a_batch(
     try:
         for start in (1, 137, 499):
             consumer.assign([confluent_kafka.TopicPartition(topic, 0, start)])
-            message = consumer.poll(30)
+            message = consumer.poll(90)
             assert message is not None
             assert (message.offset(), message.value()) == (start, b"%d" % start)
         at = confluent_kafka.TopicPartition(topic, 0, 1_700_000_000_000 + 250)
-        assert consumer.offsets_for_times([at], timeout=30)[0].offset == 250
-        assert consumer.get_watermark_offsets(confluent_kafka.TopicPartition(topic, 0), timeout=30) == (0, 500)
+        assert consumer.offsets_for_times([at], timeout=90)[0].offset == 250
+        assert consumer.get_watermark_offsets(confluent_kafka.TopicPartition(topic, 0), timeout=90) == (0, 500)
     finally:
         consumer.close()

@@ -54,7 +54,7 @@ def fill(bootstrap: str, topic: str) -> None:
     for partition in range(2):
         for number in range(COUNT):
             producer.produce(topic, b"x", partition=partition, timestamp=1_700_000_000_000 + number * 1000)
-    assert producer.flush(30) == 0
+    assert producer.flush(90) == 0
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def member(bootstrap: str, group: str, topic: str, protocol: str) -> Iterator[co
             consumer.poll(0.05)
             return len(consumer.assignment()) == 2
 
-        wait_until(has_both, 30, "an assignment")
+        wait_until(has_both, 90, "an assignment")
         offsets = [confluent_kafka.TopicPartition(topic, partition, 10 * (partition + 1)) for partition in range(2)]
         consumer.commit(offsets=offsets, asynchronous=False)
         yield consumer

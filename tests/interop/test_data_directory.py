@@ -19,7 +19,7 @@ from millstream.testing import broker
 from millstream.testing.kafka import ApacheKafka, wait_until
 from millstream.testing.raw import RawConnection
 
-pytestmark = [pytest.mark.java, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.java, pytest.mark.timeout(600)]
 
 BASE = 1_700_000_000_000
 
@@ -75,7 +75,13 @@ def fill(kafka: ApacheKafka) -> confluent_kafka.Producer:
         with RawConnection(bootstrap) as raw:
             return bytes(raw.fetch("compacted", 0, 0).records[:8]) != bytes(8)
 
-    wait_until(cleaned, 60, "Kafka's cleaner")
+    def ended() -> bool:
+        """Markers are written a moment after the client is told that its transaction has ended."""
+        with RawConnection(bootstrap) as raw:
+            return raw.offset("transactions", 0) == 3 * (50 + 1)
+
+    wait_until(cleaned, 150, "Kafka's cleaner")
+    wait_until(ended, 90, "the transactions' markers")
     return transaction(bootstrap, "four", "transactions", [b"open %d" % i for i in range(50)], "leave")
 
 
@@ -101,8 +107,8 @@ def read_to_end(bootstrap: str, topic: str, partition: int, isolation: str) -> l
     try:
         consumer.assign([confluent_kafka.TopicPartition(topic, partition, 0)])
         while True:
-            message: Any = consumer.poll(30)
-            assert message is not None, f"{topic}-{partition}: neither a record nor the end within 30 s"
+            message: Any = consumer.poll(90)
+            assert message is not None, f"{topic}-{partition}: neither a record nor the end within 90 s"
             if message.error() is not None:
                 assert message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF, message.error()
                 return rows

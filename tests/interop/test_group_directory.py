@@ -27,7 +27,7 @@ from millstream.testing import broker
 from millstream.testing.kafka import ApacheKafka, wait_until
 from millstream.testing.raw import RawConnection
 
-pytestmark = [pytest.mark.java, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.java, pytest.mark.timeout(600)]
 
 TOPIC: Final = "grouped"
 PARTITIONS: Final = 3
@@ -48,7 +48,7 @@ def commit(raw: RawConnection, group: str, *offsets: int, text: str = "") -> Non
         assert code in SETTLING | {ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION}
         return bool(code == ErrorCode.NONE)
 
-    wait_until(done, 30, "a coordinator")
+    wait_until(done, 90, "a coordinator")
 
 
 def consume(bootstrap: str, group: str, protocol: str) -> None:
@@ -68,7 +68,7 @@ def consume(bootstrap: str, group: str, protocol: str) -> None:
     consumer.subscribe([TOPIC])
     count = 0
     while count < PARTITIONS:
-        message: Any = consumer.poll(30)
+        message: Any = consumer.poll(90)
         assert message is not None, f"{group}: {count} records came"
         assert message.error() is None, message.error()
         count += 1
@@ -80,16 +80,16 @@ def transaction(bootstrap: str, group: str, offset: int, end: str) -> confluent_
     """Commit an offset in a transaction, and end that: commit, abort, or leave open."""
     settings = {"bootstrap.servers": bootstrap, "transactional.id": f"{group}-{offset}", "log_level": 0}
     producer = confluent_kafka.Producer({**settings, "transaction.timeout.ms": 600_000})
-    producer.init_transactions(30)
+    producer.init_transactions(90)
     producer.begin_transaction()
     metadata = confluent_kafka.Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})
     position = confluent_kafka.TopicPartition(TOPIC, 0, offset)
-    producer.send_offsets_to_transaction([position], metadata.consumer_group_metadata(), 30)
+    producer.send_offsets_to_transaction([position], metadata.consumer_group_metadata(), 90)
     metadata.close()
     if end == "commit":
-        producer.commit_transaction(30)
+        producer.commit_transaction(90)
     elif end == "abort":
-        producer.abort_transaction(30)
+        producer.abort_transaction(90)
     return producer
 
 
@@ -100,7 +100,7 @@ def offsets_of(raw: RawConnection, group: str, *, stable: bool = False) -> Any:
         (answer,) = raw.call(asked).groups
         return None if answer.error_code in SETTLING else answer
 
-    answer = wait_until(answered, 30, f"the coordinator of {group}")
+    answer = wait_until(answered, 90, f"the coordinator of {group}")
     return answer.error_code, {
         (p.partition_index, p.committed_offset, p.metadata, p.error_code)
         for topic in answer.topics
@@ -117,7 +117,7 @@ def everything(bootstrap: str) -> dict[str, Any]:
             # Kafka lists what it has loaded; before it leads the partition that is nothing, and no error.
             return None if answer.error_code in SETTLING or not answer.groups else answer
 
-        groups = wait_until(listed, 30, "all coordinators").groups
+        groups = wait_until(listed, 90, "all coordinators").groups
         found: dict[str, Any] = {
             group.group_id: (group.protocol_type, group.group_state, group.group_type) for group in groups
         }
@@ -134,7 +134,7 @@ def fill(kafka: ApacheKafka) -> confluent_kafka.Producer:
         producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, "log_level": 0})
         for partition in range(PARTITIONS):
             producer.produce(TOPIC, b"v", partition=partition)
-        producer.flush(30)
+        assert producer.flush(90) == 0
         commit(raw, "by-hand", 1, 2, 3, text="größer")
         commit(raw, "by-hand", 4, text="")
         consume(bootstrap, "classic", "classic")
@@ -142,8 +142,17 @@ def fill(kafka: ApacheKafka) -> confluent_kafka.Producer:
         commit(raw, "transactions", 1, 1, 1)
         transaction(bootstrap, "transactions", 5, "commit")
         transaction(bootstrap, "transactions", 6, "abort")
+        # Members leave, and transactions end, a moment after the client is told.
+        wait_until(lambda: is_settled(raw), 90, "members and transactions to be gone")
         commit(raw, "open", 1, 1)
         return transaction(bootstrap, "open", 9, "leave")
+
+
+def is_settled(raw: RawConnection) -> bool:
+    """Whether no group has a member, and the transactions that were committed or aborted are over."""
+    groups = raw.call(ListGroupsRequest()).groups
+    _, offsets = offsets_of(raw, "transactions", stable=True)
+    return all(group.group_state == "Empty" for group in groups) and (0, 5, "", ErrorCode.NONE) in offsets
 
 
 @pytest.mark.parametrize("ended", ["stopped", "killed"])
