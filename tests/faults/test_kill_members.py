@@ -14,7 +14,7 @@ from typing import Any
 
 import confluent_kafka
 import pytest
-from tests.support.group_members import KINDS, GroupMember, check_reading
+from tests.support.group_members import KINDS, SESSION_MS, GroupMember, check_reading
 
 from millstream.testing import broker
 from millstream.testing.kafka import free_ports, wait_until
@@ -23,11 +23,11 @@ from millstream.testing.raw import RawConnection
 SEED = 44
 TOPIC = "killed-groups"
 PARTITIONS = 4
-WAIT_S = 90.0
+WAIT_S = 150.0
 PROPERTIES = {
     "group.min.session.timeout.ms": "1000",
     "group.consumer.min.session.timeout.ms": "1000",
-    "group.consumer.session.timeout.ms": "3000",
+    "group.consumer.session.timeout.ms": str(SESSION_MS),
     "group.consumer.min.heartbeat.interval.ms": "100",
     "group.consumer.heartbeat.interval.ms": "200",
     "auto.create.topics.enable": "false",
@@ -72,8 +72,8 @@ class Flow:
     def finish(self) -> None:
         """Send no more; everything is acknowledged then."""
         self._stop.set()
-        self._thread.join(30)
-        assert self._producer.flush(60) == 0
+        self._thread.join(WAIT_S)
+        assert self._producer.flush(WAIT_S) == 0
         assert not self._errors, self._errors[:3]
 
 
@@ -88,9 +88,15 @@ def committed(members: list[GroupMember]) -> list[int]:
 
 def await_committed(groups: Mapping[str, list[GroupMember]], goals: Mapping[str, int]) -> None:
     """Wait until each group has committed so many records."""
-    wait_until(
-        lambda: all(sum(committed(groups[name])) >= goal for name, goal in goals.items()), WAIT_S, "members to commit"
-    )
+    try:
+        wait_until(
+            lambda: all(sum(committed(groups[name])) >= goal for name, goal in goals.items()),
+            WAIT_S,
+            "members to commit",
+        )
+    except TimeoutError as error:
+        error.add_note("\n".join(member.told() for members in groups.values() for member in members))
+        raise
 
 
 @pytest.mark.java

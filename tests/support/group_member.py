@@ -26,6 +26,8 @@ import kafka
 import kafka.errors
 
 POLL_S = 0.05
+# kafka-python waits so long for a coordinator before it says that a commit failed.
+COMMIT_S = 5.0
 ENTRY = tuple[str, int]
 
 
@@ -37,6 +39,34 @@ def say(name: str, **what: object) -> None:
 
 def partitions(found: Iterable[Any]) -> list[dict[str, object]]:
     return [{"topic": each.topic, "partition": each.partition} for each in found]
+
+
+class Uncommitted:
+    """What was read and is not committed yet, by partition: the offset to commit.
+
+    A commit that failed is tried again with the next turn, as an application would: a client may give one up while it
+    looks for its coordinator. What another assignment begins with is read again from what was committed.
+    """
+
+    def __init__(self) -> None:
+        self.offsets: dict[ENTRY, int] = {}
+
+    def add(self, read: Mapping[ENTRY, list[int]]) -> None:
+        self.offsets |= {entry: offsets[-1] + 1 for entry, offsets in read.items()}
+
+    def forget(self, partitions: Iterable[Any]) -> None:
+        """These were given or taken."""
+        for each in partitions:
+            self.offsets.pop((each.topic, each.partition), None)
+
+    def end(self, error: Exception | None = None) -> None:
+        """A commit of all of it has ended: say so, and forget it unless it failed."""
+        told = [
+            {"topic": topic, "partition": index, "offset": offset} for (topic, index), offset in self.offsets.items()
+        ]
+        say("offsets_committed", offsets=told, success=error is None, error=None if error is None else repr(error))
+        if error is None:
+            self.offsets.clear()
 
 
 def say_consumed(read: Mapping[ENTRY, list[int]]) -> None:
@@ -52,11 +82,6 @@ def say_consumed(read: Mapping[ENTRY, list[int]]) -> None:
         for (topic, partition), offsets in read.items()
     ]
     say("records_consumed", count=sum(map(len, read.values())), partitions=told)
-
-
-def say_committed(read: Mapping[ENTRY, list[int]], error: Exception | None = None) -> None:
-    told = [{"topic": topic, "partition": index, "offset": offsets[-1] + 1} for (topic, index), offsets in read.items()]
-    say("offsets_committed", offsets=told, success=error is None, error=None if error is None else str(error))
 
 
 def confluent(given: argparse.Namespace, stopped: Callable[[], bool]) -> None:
@@ -77,10 +102,16 @@ def confluent(given: argparse.Namespace, stopped: Callable[[], bool]) -> None:
     if given.instance:
         settings["group.instance.id"] = given.instance
     consumer = confluent_kafka.Consumer(settings)
+    uncommitted = Uncommitted()
+
+    def tell(name: str, found: list[Any]) -> None:
+        uncommitted.forget(found)
+        say(name, partitions=partitions(found))
+
     consumer.subscribe(
         [given.topic],
-        on_assign=lambda _, found: say("partitions_assigned", partitions=partitions(found)),
-        on_revoke=lambda _, found: say("partitions_revoked", partitions=partitions(found)),
+        on_assign=lambda _, found: tell("partitions_assigned", found),
+        on_revoke=lambda _, found: tell("partitions_revoked", found),
     )
     while not stopped():
         read: dict[ENTRY, list[int]] = {}
@@ -90,28 +121,34 @@ def confluent(given: argparse.Namespace, stopped: Callable[[], bool]) -> None:
                 read.setdefault((topic, partition), []).append(offset)
         if read:
             say_consumed(read)
-            offsets = [confluent_kafka.TopicPartition(*key, found[-1] + 1) for key, found in read.items()]
+            uncommitted.add(read)
+        if uncommitted.offsets:
+            offsets = [confluent_kafka.TopicPartition(*key, offset) for key, offset in uncommitted.offsets.items()]
             try:
                 failed = [each.error for each in consumer.commit(offsets=offsets, asynchronous=False) if each.error]
-                say_committed(read, confluent_kafka.KafkaException(failed[0]) if failed else None)
+                uncommitted.end(confluent_kafka.KafkaException(failed[0]) if failed else None)
             except confluent_kafka.KafkaException as error:
-                say_committed(read, error)
+                uncommitted.end(error)
     consumer.close()
 
 
 def kafka_python(given: argparse.Namespace, stopped: Callable[[], bool]) -> None:
     """kafka-python."""
+    uncommitted = Uncommitted()
 
     class Listener(kafka.ConsumerRebalanceListener):  # type: ignore[misc]
         def on_partitions_assigned(self, assigned: Any) -> None:
+            uncommitted.forget(assigned)
             say("partitions_assigned", partitions=partitions(assigned))
 
         def on_partitions_revoked(self, revoked: Any) -> None:
+            uncommitted.forget(revoked)
             say("partitions_revoked", partitions=partitions(revoked))
 
     consumer = kafka.KafkaConsumer(
         bootstrap_servers=given.bootstrap,
         group_id=given.group,
+        group_instance_id=given.instance or None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         session_timeout_ms=given.session_ms,
@@ -128,29 +165,39 @@ def kafka_python(given: argparse.Namespace, stopped: Callable[[], bool]) -> None
         read = {(tp.topic, tp.partition): [each.offset for each in found] for tp, found in polled.items() if found}
         if read:
             say_consumed(read)
+            uncommitted.add(read)
+        if uncommitted.offsets:
+            offsets = {
+                kafka.TopicPartition(*key): kafka.OffsetAndMetadata(offset, "", -1)
+                for key, offset in uncommitted.offsets.items()
+            }
             try:
-                consumer.commit()
+                consumer.commit(offsets, timeout_ms=int(COMMIT_S * 1000))
             except kafka.errors.KafkaError as error:
-                say_committed(read, error)
+                uncommitted.end(error)
             else:
-                say_committed(read)
+                uncommitted.end()
     consumer.close()
 
 
 def aio(given: argparse.Namespace, stopped: Callable[[], bool]) -> None:
     """aiokafka."""
+    uncommitted = Uncommitted()
 
     class Listener(aiokafka.abc.ConsumerRebalanceListener):  # type: ignore[misc]
         def on_partitions_assigned(self, assigned: Any) -> None:
+            uncommitted.forget(assigned)
             say("partitions_assigned", partitions=partitions(assigned))
 
         def on_partitions_revoked(self, revoked: Any) -> None:
+            uncommitted.forget(revoked)
             say("partitions_revoked", partitions=partitions(revoked))
 
     async def run() -> None:
         consumer = aiokafka.AIOKafkaConsumer(
             bootstrap_servers=given.bootstrap,
             group_id=given.group,
+            group_instance_id=given.instance or None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             session_timeout_ms=given.session_ms,
@@ -165,14 +212,15 @@ def aio(given: argparse.Namespace, stopped: Callable[[], bool]) -> None:
             read = {(tp.topic, tp.partition): [each.offset for each in found] for tp, found in polled.items() if found}
             if read:
                 say_consumed(read)
+                uncommitted.add(read)
+            if uncommitted.offsets:
+                offsets = {aiokafka.TopicPartition(*key): offset for key, offset in uncommitted.offsets.items()}
                 try:
-                    await consumer.commit(
-                        {aiokafka.TopicPartition(*key): offsets[-1] + 1 for key, offsets in read.items()}
-                    )
+                    await consumer.commit(offsets)
                 except aiokafka.errors.KafkaError as error:
-                    say_committed(read, error)
+                    uncommitted.end(error)
                 else:
-                    say_committed(read)
+                    uncommitted.end()
         await consumer.stop()
 
     asyncio.run(run())
@@ -189,7 +237,7 @@ def main() -> None:
     parser.add_argument("--protocol", default="classic")
     parser.add_argument("--assignor", default="range")
     parser.add_argument("--instance", default="")
-    parser.add_argument("--session-ms", type=int, default=3000)
+    parser.add_argument("--session-ms", type=int, required=True)
     given = parser.parse_args()
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))

@@ -17,6 +17,12 @@ from typing import Any, NamedTuple
 from millstream.testing.kafka import Java
 
 STOP_S = 60.0
+# How soon a member that died is missed. A static one must be back before that, and its process starts slowly on a busy
+# machine.
+SESSION_MS = 5_000
+STATIC_SESSION_MS = 20_000
+# A JVM takes its time to start; nothing waits for such a session to end.
+JAVA_STATIC_SESSION_MS = 45_000
 
 
 class MemberKind(NamedTuple):
@@ -37,10 +43,14 @@ KINDS = (
     MemberKind("confluent-static", "confluent", is_static=True),
     MemberKind("confluent-consumer", "confluent", protocol="consumer", is_incremental=True),
     MemberKind("kafka-python", "kafka-python"),
+    MemberKind("kafka-python-static", "kafka-python", is_static=True),
     MemberKind("aiokafka", "aiokafka"),
+    MemberKind("aiokafka-static", "aiokafka", is_static=True),
     MemberKind("java-classic", "java", assignor="RangeAssignor"),
+    MemberKind("java-static", "java", assignor="RangeAssignor", is_static=True),
     MemberKind("java-cooperative", "java", assignor="CooperativeStickyAssignor", is_incremental=True),
     MemberKind("java-consumer", "java", protocol="consumer", is_incremental=True),
+    MemberKind("java-consumer-static", "java", protocol="consumer", is_static=True, is_incremental=True),
 )
 
 
@@ -70,6 +80,7 @@ class GroupMember:
             command = [sys.executable, "-m", "tests.support.group_member", kind.client, "--bootstrap", bootstrap]
             command += ["--group", group, "--topic", topic, "--protocol", kind.protocol, "--assignor", kind.assignor]
             command += ["--instance", instance] if instance else []
+            command += ["--session-ms", str(STATIC_SESSION_MS if instance else SESSION_MS)]
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by `close`
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, text=True
@@ -82,12 +93,19 @@ class GroupMember:
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if line.startswith("{"):
+            # One that was killed may have left half a line.
+            if line.startswith("{") and line.endswith("\n"):
                 self.events.append(json.loads(line))
 
     @property
     def is_running(self) -> bool:
         return self._process.poll() is None
+
+    def told(self) -> str:
+        """What it said last, for who looks into a failure."""
+        lines = [f"{self.kind.name}, {'running' if self.is_running else 'ended'}, holds {sorted(self.assigned)}"]
+        lines += [f"    {json.dumps(event)[:400]}" for event in list(self.events)[-8:]]
+        return "\n".join(lines)
 
     def check(self) -> None:
         """Raise what it said on standard error if it has ended by itself."""
@@ -159,7 +177,12 @@ def _java_command(kind: MemberKind, jars: Path, bootstrap: str, group: str, topi
     command += ["--group-id", group, "--topic", topic, "--group-protocol", kind.protocol, "--reset-policy", "earliest"]
     if kind.protocol == "classic":
         assignor = f"org.apache.kafka.clients.consumer.{kind.assignor}"
-        command += ["--session-timeout", "3000", "--assignment-strategy", assignor]
+        command += [
+            "--session-timeout",
+            str(JAVA_STATIC_SESSION_MS if instance else SESSION_MS),
+            "--assignment-strategy",
+            assignor,
+        ]
     return command + (["--group-instance-id", instance] if instance else [])
 
 
