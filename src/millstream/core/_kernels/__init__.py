@@ -4,6 +4,8 @@
     record_batches    headers of many batches a call: check_batches, index_batches, trim_batches, find_batch
     batch_validation  the produce path: inspect_batch, walk_records
     compaction        the log's cleaner: note_keys, filter_batches
+    consumer_records  a fetch looked over, and records as objects: survey_batches, build_records, ConsumerRecord
+    record_accumulator the producer: batches filled record by record, the one compiled class
     record_columns    records of many batches a call: locate_records, locate_payload
 
 Each of these also runs interpreted, slower and with the same results. `native.h` and `native.pxd` hold the few lines
@@ -14,7 +16,15 @@ from __future__ import annotations
 
 from importlib import import_module
 
-KERNELS = ("batch_validation", "compaction", "crc32c", "record_batches", "record_columns")
+KERNELS = (
+    "batch_validation",
+    "compaction",
+    "consumer_records",
+    "crc32c",
+    "record_accumulator",
+    "record_batches",
+    "record_columns",
+)
 
 
 def kernels_compiled() -> dict[str, bool]:

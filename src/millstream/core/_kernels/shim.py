@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+_F = TypeVar("_F", bound=Callable[..., Any])  # functions and classes
 
 compiled = False
 
@@ -19,7 +19,12 @@ def ccall(function: _F) -> _F:
     return function
 
 
-cfunc = inline = ccall
+cfunc = inline = cclass = final = no_gc = ccall
+
+
+def freelist(_size: int) -> Callable[[_F], _F]:
+    """Return a decorator that changes nothing."""
+    return ccall
 
 
 def exceptval(*_: Any, **__: Any) -> Callable[[_F], _F]:
@@ -32,7 +37,7 @@ def returns(_type: Any) -> Callable[[_F], _F]:
     return ccall
 
 
-def declare(_type: Any, value: Any = None) -> Any:
+def declare(_type: Any, value: Any = None, *, visibility: str = "private") -> Any:  # noqa: ARG001
     """Return the value as it is."""
     return value
 

@@ -53,6 +53,12 @@ class RecordColumns:
         """Forget all rows."""
         self.count = 0
 
+    def grow(self, capacity: int) -> None:
+        """Make room for `capacity` rows where there is less, and forget those there are."""
+        if capacity > self.capacity:
+            self.__init__(capacity)  # type: ignore[misc]  # every column is made anew
+        self.count = 0
+
     def locate(
         self, data: Buffer, position: int = 0, end: int | None = None, *, check_crc: bool = True
     ) -> tuple[int, StopReason]:

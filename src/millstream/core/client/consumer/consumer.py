@@ -1,0 +1,651 @@
+"""The consumer: reads partitions, given by hand or by a group, and hands over what they hold. On bytes, for asyncio.
+
+    async with Consumer("127.0.0.1:9092", group_id="loaders", auto_offset_reset="earliest") as consumer:
+        consumer.subscribe(["flights"])
+        async for record in consumer:
+            ...
+
+Three faces over the same positions: `poll` gives fetched pieces (columns stand on them), `poll_records` lists of
+records, `async for` one record at a time. Fetching goes on in the background within `buffer_memory`; `poll` is where
+group callbacks run and errors are raised.
+
+    fetching.py        what to ask which broker for, what answers mean        fetch_session.py   KIP-227
+    offset_lookups.py  resets and validation (KIP-320)                        engine.py          sends what they plan
+    subscription.py, partition_state.py   what is read, and where             fetch_buffer.py, memory.py   what waits
+    delivery.py, records.py   from the buffer to the application              rebalances.py      group callbacks in poll
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from enum import Enum
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from millstream.core._kernels.consumer_records import ConsumerRecord
+from millstream.core.client.client import Client
+from millstream.core.client.cluster import PartitionInfo, TopicInfo, TopicPartition
+from millstream.core.client.consumer.consumer_metrics import consumer_metrics
+from millstream.core.client.consumer.delivery import Delivery
+from millstream.core.client.consumer.engine import FetchEngine
+from millstream.core.client.consumer.errors import ConsumerStateError, PinnedMemoryError
+from millstream.core.client.consumer.fetched import FetchedRecords
+from millstream.core.client.consumer.listeners import ConsumerInterceptor, RebalanceListener
+from millstream.core.client.consumer.partition_state import Position
+from millstream.core.client.consumer.rebalances import Rebalances
+from millstream.core.client.consumer.settings import EARLIEST_RESET, LATEST_RESET, ConsumerSettings
+from millstream.core.client.consumer.step_over import find_behind_damage
+from millstream.core.client.consumer.subscription import SubscriptionKind, SubscriptionState, TopicPattern
+from millstream.core.client.group_offsets import CommittedOffset
+from millstream.core.client.membership.coordinator import GroupCoordinator
+from millstream.core.client.membership.offset_committer import OffsetCommitter
+from millstream.core.client.offsets import EARLIEST, LATEST, LogOffset, list_offsets
+from millstream.core.config.client_config import ClientConfig, Given
+from millstream.core.config.client_configs import CONSUMER_CONFIGS
+from millstream.core.wire import KafkaError
+
+if TYPE_CHECKING:
+    from millstream.core.client.membership.membership import GroupMetadata, Membership
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CommitCallback = Callable[[Mapping[TopicPartition, CommittedOffset], KafkaError | None], None]
+Offsets = Mapping[TopicPartition, int | CommittedOffset]
+
+
+class ConsumerState(Enum):
+    """NEW -> OPEN (the first await) -> CLOSING -> CLOSED."""
+
+    NEW = "new"
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Consumer:
+    """A consumer; an async context manager. Owned by one event loop, and polled by one task at a time.
+
+    Configs are Kafka's, as keywords in snake_case or in a mapping by their own names. `assignors` are objects beside
+    the names in partition_assignment_strategy. Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str | Iterable[str] | Mapping[str, Given] | None = None,
+        *,
+        interceptors: Sequence[ConsumerInterceptor] = (),
+        assignors: Sequence[Any] = (),
+        ssl_context: ssl.SSLContext | None = None,
+        sasl_token_provider: Any = None,
+        **configs: Given,
+    ) -> None:
+        """Read the configuration; the first await connects."""
+        self.config = ClientConfig.load(CONSUMER_CONFIGS, bootstrap_servers, configs)
+        self._settings = ConsumerSettings.from_config(self.config)
+        self._interceptors = tuple(interceptors)
+        self._assignors = tuple(assignors)
+        self._ssl_context = ssl_context
+        self._sasl_token_provider = sasl_token_provider
+        self._state = ConsumerState.NEW
+        self._subscription = SubscriptionState()
+        self._is_polling = False
+        self._listener: RebalanceListener | None = None
+        # Keeps a pattern that is matched here, not by the membership, up with the topics there are.
+        self._pattern_task: asyncio.Task[None] | None = None
+
+    # Opening and closing.
+
+    @property
+    def state(self) -> ConsumerState:
+        """Where it stands."""
+        return self._state
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Make the machinery on the running loop; done by itself on first use. Connections follow when needed."""
+        if self._state is ConsumerState.OPEN:
+            return
+        if self._state is not ConsumerState.NEW:
+            raise ConsumerStateError("this consumer is closed")
+        client = self._client = Client(
+            self.config, ssl_context=self._ssl_context, sasl_token_provider=self._sasl_token_provider
+        )
+        self._committer: OffsetCommitter | None = None
+        self._membership: Membership | None = None
+        group_id = self._settings.group_id
+        if group_id is not None:
+            self._committer = OffsetCommitter(
+                GroupCoordinator(client, group_id), self.config, consumed=self._consumed, backoff=client.backoff
+            )
+        self._engine = FetchEngine(
+            client,
+            self._settings,
+            self._subscription,
+            find_committed=self._find_committed if self._committer is not None else None,
+        )
+        self._delivery = Delivery(self._subscription, self._engine.fetching)
+        self._rebalances = Rebalances(
+            self._engine,
+            self._subscription,
+            self._delivery,
+            commit_consumed=self._commit_consumed if self._settings.auto_commit else None,
+        )
+        self._state = ConsumerState.OPEN
+        self._engine.start()
+        self._apply_subscription()
+
+    async def close(self, timeout_s: float | None = None) -> None:
+        """Commit (with enable_auto_commit), leave the group, and end every connection; at most about `timeout_s`."""
+        if self._state is ConsumerState.NEW:
+            self._state = ConsumerState.CLOSED
+        if self._state in (ConsumerState.CLOSING, ConsumerState.CLOSED):
+            return
+        self._state = ConsumerState.CLOSING
+        self._stop_watching()
+        timeout_ms = self._timeout_ms(timeout_s)
+        try:
+            await self._leave(timeout_ms)
+        finally:
+            try:
+                await self._engine.close()
+                self._delivery.close()
+            finally:
+                await self._client.close()
+                self._state = ConsumerState.CLOSED
+                for interceptor in self._interceptors:
+                    interceptor.close()
+
+    async def _leave(self, timeout_ms: int) -> None:
+        self._rebalances.runs_at_once = True
+        try:
+            if self._membership is not None:
+                await self._membership.close(timeout_ms=timeout_ms)
+            elif self._committer is not None:
+                if self._settings.auto_commit:
+                    await self._commit_consumed(timeout_ms=timeout_ms)
+                await self._committer.close(timeout_ms=timeout_ms)
+        except KafkaError as error:
+            _log.warning("leaving the group: %s", error)
+
+    # What is read.
+
+    def subscribe(
+        self, topics: Iterable[str] | TopicPattern | re.Pattern[str], listener: RebalanceListener | None = None
+    ) -> None:
+        """Have the group assign partitions of `topics`, or of those that a pattern matches, now and later.
+
+        A TopicPattern is RE2's syntax, a re.Pattern is matched here; both against whole names. Replaces an earlier
+        subscription.
+        """
+        self._check_open()
+        if self._settings.group_id is None:
+            raise ConsumerStateError("subscribe needs group_id; assign reads partitions without a group")
+        if isinstance(topics, str):
+            raise TypeError("subscribe takes a list of topics, not one text")
+        if isinstance(topics, TopicPattern | re.Pattern):
+            self._subscription.subscribe_pattern(topics)
+        else:
+            self._subscription.subscribe_topics(topics)
+        self._listener = listener
+        if self._state is ConsumerState.OPEN:
+            self._apply_subscription()
+
+    def assign(self, partitions: Iterable[TopicPartition | tuple[str, int]]) -> None:
+        """Read exactly these partitions, without asking a group. Those assigned before keep their position."""
+        self._check_open()
+        before = self._subscription.assigned
+        self._subscription.assign_by_hand(TopicPartition(*tp) for tp in partitions)
+        if self._state is ConsumerState.OPEN:
+            for tp in before - self._subscription.assigned:
+                self._delivery.drop(tp)
+            self._apply_subscription()
+
+    async def unsubscribe(self) -> None:
+        """Read nothing any more; a member leaves its group."""
+        await self.start()
+        self._stop_watching()
+        if self._membership is not None:
+            self._rebalances.runs_at_once = True
+            try:
+                await self._membership.unsubscribe()
+            finally:
+                self._rebalances.runs_at_once = False
+        elif self._settings.auto_commit and self._committer is not None and self._subscription.assigned:
+            await self._commit_consumed()
+        for tp in self._subscription.assigned:
+            self._delivery.drop(tp)
+        self._subscription.unsubscribe()
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        """The partitions that are read now."""
+        return self._subscription.assigned
+
+    def subscription(self) -> frozenset[str]:
+        """The topics subscribed to: those given, or those that the pattern matches."""
+        if self._subscription.kind is SubscriptionKind.PATTERN and self._state is ConsumerState.OPEN:
+            return frozenset(self._membership.topics) if self._membership is not None else frozenset()
+        return self._subscription.topics
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        """Hand over nothing of these until `resume`; what is buffered stays."""
+        for tp in partitions:
+            self._subscription.get(TopicPartition(*tp)).is_paused = True
+        self._wake()
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        """Undo `pause`."""
+        for tp in partitions:
+            self._subscription.get(TopicPartition(*tp)).is_paused = False
+        self._wake()
+
+    def paused(self) -> frozenset[TopicPartition]:
+        """The partitions paused now."""
+        return frozenset(state.tp for state in self._subscription if state.is_paused)
+
+    # Positions.
+
+    def seek(self, partition: TopicPartition, offset: int | CommittedOffset) -> None:
+        """Go on reading at `offset`; with a CommittedOffset its leader epoch is checked against the log (KIP-320)."""
+        tp = TopicPartition(*partition)
+        state = self._subscription.get(tp)
+        at = offset if isinstance(offset, CommittedOffset) else CommittedOffset(offset)
+        if at.offset < 0:
+            raise ValueError(f"{at.offset} is no offset to seek to; seek_to_beginning and seek_to_end find the ends")
+        self._drop(tp)
+        state.seek(Position(at.offset, at.leader_epoch))
+        self._wake()
+
+    def seek_to_beginning(self, *partitions: TopicPartition) -> None:
+        """Go to the first record there is; without partitions: in all assigned. The offset is asked for later."""
+        for tp in partitions or self._subscription.assigned:
+            state = self._subscription.get(TopicPartition(*tp))
+            self._drop(state.tp)
+            state.request_reset(EARLIEST_RESET)
+        self._wake()
+
+    def seek_to_end(self, *partitions: TopicPartition) -> None:
+        """Go behind the last record; with isolation_level=read_committed, of those that can be read."""
+        for tp in partitions or self._subscription.assigned:
+            state = self._subscription.get(TopicPartition(*tp))
+            self._drop(state.tp)
+            state.request_reset(LATEST_RESET)
+        self._wake()
+
+    async def seek_to_timestamp(self, timestamps: Mapping[TopicPartition, int]) -> None:
+        """Go to the first record at or after a time, in milliseconds since 1970; to the end where none is as young."""
+        for tp in timestamps:
+            self._subscription.get(TopicPartition(*tp))
+        for tp, found in (await self.offsets_for_times(timestamps)).items():
+            if tp not in self._subscription:
+                continue
+            if found is None:
+                self.seek_to_end(tp)
+            else:
+                self.seek(tp, CommittedOffset(found.offset))
+
+    def position(self, partition: TopicPartition) -> int | None:
+        """The offset of the next record to be handed over; None while that is being found out."""
+        state = self._subscription.get(TopicPartition(*partition))
+        self._settle()
+        return state.position.offset if state.position is not None else None
+
+    def current_lag(self, partition: TopicPartition) -> int | None:
+        """Records between the position and the end, as of the last answer; None before one came."""
+        state = self._subscription.get(TopicPartition(*partition))
+        self._settle()
+        end = state.last_stable_offset if self._settings.read_committed else state.high_watermark
+        return max(end - state.position.offset, 0) if state.position is not None and end >= 0 else None
+
+    async def lag(self) -> dict[TopicPartition, int]:
+        """Return for each assigned partition with a position how far its end is away now."""
+        ends = await self.end_offsets(self._subscription.assigned)
+        self._settle()
+        positions = self._subscription.positions()
+        return {tp: max(end - positions[tp].offset, 0) for tp, end in ends.items() if tp in positions}
+
+    async def step_over(self, partition: TopicPartition) -> int:
+        """Go on behind the damaged batch that a CorruptBatchError named; returns the offset.
+
+        Where only the broker has seen the damage, its end is found by asking for what lies behind.
+        """
+        await self.start()
+        tp = TopicPartition(*partition)
+        state = self._subscription.get(tp)
+        found = self._engine.fetching.step_over(tp)
+        if found is None:
+            assert isinstance(state.error, KafkaError), state
+            from_offset = getattr(state.error, "offset", 0)
+            found = await find_behind_damage(self._client, tp, from_offset, self._settings)
+            self._drop(tp)
+            state.seek(Position(found))
+            _log.warning("stepped over damage in %s, from offset %d to %d", tp, from_offset, found)
+        self._wake()
+        return found
+
+    # Reading.
+
+    async def poll(self, timeout_s: float | None = 0.0, *, max_records: int | None = None) -> list[FetchedRecords]:
+        """Return fetched pieces as soon as there are any, or an empty list after `timeout_s` (None: wait for ever).
+
+        Each piece is of one partition and has records. Raises PartitionError for a partition that cannot go on,
+        KafkaError for what else is wrong, and what a rebalance listener raises.
+        """
+        return list(await self._poll(timeout_s, lambda: self._intercepted(self._delivery.take_pieces(max_records))))
+
+    async def poll_records(
+        self, timeout_s: float | None = 0.0, max_records: int | None = None
+    ) -> Sequence[ConsumerRecord]:
+        """Return records as soon as there are any, at most `max_records` (or max_poll_records). Else as `poll`."""
+        count = self._settings.poll_records_max if max_records is None else max_records
+        if count < 1:
+            raise ValueError(f"max_records must be at least 1, not {count}")
+        return await self._poll(timeout_s, lambda: self._intercepted(self._delivery.take_records(count)))
+
+    async def __aiter__(self) -> AsyncIterator[ConsumerRecord]:
+        """Yield records for ever; leaving the loop keeps what was not yielded for later."""
+        count = self._settings.poll_records_max
+        if self._interceptors:
+            while True:
+                for record in await self.poll_records(None, count):
+                    yield record
+        while True:
+            chunk = await self._poll(None, lambda: self._delivery.next_chunk(count))
+            assert chunk is not None
+            current = chunk.current
+            records = current.records
+            while current.index < len(records):
+                record = records[current.index]
+                current.index += 1
+                yield record
+                if chunk.is_over or current.records is not records:
+                    break
+
+    def enforce_rebalance(self, reason: str = "asked for by the application") -> None:
+        """Have the group assign anew. Does nothing without a membership."""
+        if self._state is ConsumerState.OPEN and self._membership is not None:
+            self._membership.rejoin(reason)
+
+    def group_metadata(self) -> GroupMetadata:
+        """Who this member is in its group, for a transaction that commits offsets."""
+        if self._state is not ConsumerState.OPEN or self._membership is None:
+            raise ConsumerStateError("this consumer is no member of a group: subscribe and poll first")
+        return self._membership.group_metadata()
+
+    # Commits.
+
+    async def commit(self, offsets: Offsets | None = None, *, timeout_s: float | None = None) -> None:
+        """Commit `offsets`, or the positions behind everything handed over. Raises CommitFailedError, KafkaError."""
+        await self.start()
+        given = self._offsets(offsets)
+        if given:
+            await self._needed_committer().commit(given, timeout_ms=self._timeout_ms(timeout_s))
+            self._note_commit(given)
+
+    def commit_soon(self, offsets: Offsets | None = None, callback: CommitCallback | None = None) -> None:
+        """Commit in the background, in order with other commits; `callback(offsets, error or None)` on the loop."""
+        if self._state is not ConsumerState.OPEN:
+            raise ConsumerStateError("commit_soon needs an open consumer: use `async with`, or poll first")
+        given = self._offsets(offsets)
+
+        def done(committed: Mapping[TopicPartition, CommittedOffset], error: KafkaError | None) -> None:
+            if error is None:
+                self._note_commit(committed)
+            if callback is not None:
+                callback(committed, error)
+
+        self._needed_committer().commit_soon(given, done)
+
+    async def committed(
+        self, partitions: Iterable[TopicPartition], *, timeout_s: float | None = None
+    ) -> dict[TopicPartition, CommittedOffset | None]:
+        """Return what the group has committed for each partition, None where nothing."""
+        await self.start()
+        wanted = [TopicPartition(*tp) for tp in partitions]
+        found = await self._needed_committer().committed(wanted, timeout_ms=self._timeout_ms(timeout_s))
+        return {tp: found.get(tp) for tp in wanted}
+
+    # Asking.
+
+    async def offsets_for_times(
+        self, timestamps: Mapping[TopicPartition, int], *, timeout_s: float | None = None
+    ) -> dict[TopicPartition, LogOffset | None]:
+        """Return the first record at or after each time (milliseconds since 1970), None where none is as young."""
+        if any(timestamp < 0 for timestamp in timestamps.values()):
+            raise ValueError("a time before 1970 cannot be looked for; beginning_offsets and end_offsets find the ends")
+        found = await self._list(timestamps, timeout_s)
+        return {tp: at if at.offset >= 0 else None for tp, at in found.items()}
+
+    async def beginning_offsets(
+        self, partitions: Iterable[TopicPartition], *, timeout_s: float | None = None
+    ) -> dict[TopicPartition, int]:
+        """Return the offset of the first record of each partition."""
+        found = await self._list(dict.fromkeys(partitions, EARLIEST), timeout_s)
+        return {tp: at.offset for tp, at in found.items()}
+
+    async def end_offsets(
+        self, partitions: Iterable[TopicPartition], *, timeout_s: float | None = None
+    ) -> dict[TopicPartition, int]:
+        """Return the offset behind the last record that can be read of each partition."""
+        found = await self._list(dict.fromkeys(partitions, LATEST), timeout_s)
+        return {tp: at.offset for tp, at in found.items()}
+
+    async def partitions_for(self, topic: str, *, timeout_s: float | None = None) -> list[PartitionInfo]:
+        """Return the partitions of a topic. Raises KafkaError where there is none of that name."""
+        await self.start()
+        cluster = await self._client.metadata([topic], timeout_ms=self._timeout_ms(timeout_s))
+        return list(cluster.topic(topic).partitions)
+
+    async def topics(self, *, timeout_s: float | None = None) -> dict[str, TopicInfo]:
+        """Return every topic that this client may see, by name."""
+        await self.start()
+        cluster = await self._client.metadata(None, timeout_ms=self._timeout_ms(timeout_s))
+        return dict(cluster.topics)
+
+    def metrics(self) -> dict[str, float]:
+        """Kafka's consumer metrics by their names in snake_case; times in milliseconds, sizes in bytes."""
+        if self._state is ConsumerState.NEW:
+            return {}
+        return consumer_metrics(self._engine.fetching, self._engine.memory, self._subscription, self._settings)
+
+    def __repr__(self) -> str:
+        group = f" of group {self._settings.group_id!r}" if self._settings.group_id is not None else ""
+        return f"<Consumer{group}, {self._state.value}, {len(self._subscription)} partitions>"
+
+    # Inside.
+
+    async def _poll(self, timeout_s: float | None, take: Callable[[], T]) -> T:
+        await self.start()
+        if self._is_polling:
+            raise ConsumerStateError("another task polls this consumer")
+        if self._subscription.kind is SubscriptionKind.NONE:
+            raise ConsumerStateError("nothing is subscribed to or assigned: call subscribe or assign first")
+        self._is_polling = True
+        if self._membership is not None:
+            self._membership.begin_poll()
+        try:
+            self._delivery.begin_turn()
+            return await self._wait_for(timeout_s, take)
+        finally:
+            self._is_polling = False
+            if self._membership is not None:
+                self._membership.end_poll()
+
+    async def _wait_for(self, timeout_s: float | None, take: Callable[[], T]) -> T:
+        engine = self._engine
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            await self._rebalances.run_waiting()
+            engine.progress.clear()
+            self._raise_failure()
+            taken = take()
+            # What was taken made room for more.
+            engine.wake()
+            if taken:
+                return taken
+            if (error := engine.take_error()) is not None:
+                raise error
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                if timeout_s and engine.fetching.is_starved:
+                    raise PinnedMemoryError(engine.memory.held_bytes, engine.memory.bound_bytes)
+                # Let what is on its way come, for those who poll without waiting.
+                await asyncio.sleep(0)
+                return taken
+            try:
+                async with asyncio.timeout(left):
+                    await engine.progress.wait()
+            except TimeoutError:
+                continue
+
+    def _raise_failure(self) -> None:
+        if self._state is not ConsumerState.OPEN:
+            raise ConsumerStateError("this consumer is closed")
+        if self._membership is not None and self._membership.failure is not None:
+            raise self._membership.failure
+
+    def _apply_subscription(self) -> None:
+        """Tell the membership what is subscribed to, or begin to read what is assigned by hand."""
+        kind = self._subscription.kind
+        self._stop_watching()
+        self._rebalances.listener = self._listener or RebalanceListener()
+        if kind in (SubscriptionKind.TOPICS, SubscriptionKind.PATTERN):
+            membership = self._needed_membership()
+            pattern = self._subscription.pattern
+            if kind is SubscriptionKind.TOPICS:
+                membership.subscribe(sorted(self._subscription.topics))
+            elif isinstance(pattern, TopicPattern):
+                membership.subscribe_pattern(pattern.pattern)
+            else:
+                assert pattern is not None
+                self._pattern_task = asyncio.create_task(self._watch_pattern(pattern, membership))
+        elif kind is SubscriptionKind.BY_HAND and self._settings.auto_commit and self._committer is not None:
+            self._committer.start_auto_commit()
+        self._engine.wake()
+
+    async def _watch_pattern(self, pattern: re.Pattern[str], membership: Membership) -> None:
+        pause_s = self._settings.metadata_age_ms_max / 1000
+        matching: list[str] | None = None
+        while True:
+            try:
+                topics = await self.topics()
+            except KafkaError as error:
+                _log.warning("topics could not be listed: %s", error)
+            else:
+                found = sorted(
+                    name
+                    for name, topic in topics.items()
+                    if pattern.fullmatch(name) and not (topic.is_internal and self._settings.exclude_internal_topics)
+                )
+                if found != matching:
+                    matching = found
+                    membership.subscribe(found)
+            await asyncio.sleep(pause_s)
+
+    def _stop_watching(self) -> None:
+        if self._pattern_task is not None:
+            self._pattern_task.cancel()
+            self._pattern_task = None
+
+    def _needed_membership(self) -> Membership:
+        if self._membership is None:
+            from millstream.core.client.membership.membership import Membership
+
+            self._membership = Membership(
+                self._client,
+                self.config,
+                self._rebalances,
+                assignors=self._assignors,
+                consumed=self._consumed,
+            )
+            self._committer = self._membership.committer
+            if self._settings.auto_commit:
+                self._committer.start_auto_commit()
+        return self._membership
+
+    def _needed_committer(self) -> OffsetCommitter:
+        if self._committer is None:
+            raise ConsumerStateError("commits need group_id")
+        return self._committer
+
+    async def _find_committed(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, CommittedOffset]:
+        return await self._needed_committer().committed(list(partitions))
+
+    async def _commit_consumed(self, timeout_ms: int | None = None) -> None:
+        committed = self._consumed()
+        if await self._needed_committer().commit_consumed(timeout_ms=timeout_ms):
+            self._note_commit(committed)
+
+    def _consumed(self) -> dict[TopicPartition, CommittedOffset]:
+        return {tp: CommittedOffset(at.offset, at.leader_epoch) for tp, at in self._delivery.consumed().items()}
+
+    def _offsets(self, offsets: Offsets | None) -> dict[TopicPartition, CommittedOffset]:
+        if offsets is None:
+            self._settle()
+            return {
+                tp: CommittedOffset(at.offset, at.leader_epoch) for tp, at in self._subscription.positions().items()
+            }
+        return {
+            TopicPartition(*tp): at if isinstance(at, CommittedOffset) else CommittedOffset(at)
+            for tp, at in offsets.items()
+        }
+
+    def _note_commit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
+        for interceptor in self._interceptors:
+            try:
+                interceptor.on_commit(offsets)
+            except Exception as error:  # noqa: BLE001  an interceptor never stops its consumer
+                _log.warning("an interceptor's on_commit raised", exc_info=error)
+
+    def _intercepted(self, records: Sequence[T]) -> Sequence[T]:
+        if records:
+            for interceptor in self._interceptors:
+                try:
+                    records = interceptor.on_consume(records)
+                except Exception as error:  # noqa: BLE001  an interceptor never stops its consumer
+                    _log.warning("an interceptor's on_consume raised", exc_info=error)
+        return records
+
+    async def _list(
+        self, timestamps: Mapping[TopicPartition, int], timeout_s: float | None
+    ) -> dict[TopicPartition, LogOffset]:
+        await self.start()
+        return await list_offsets(
+            self._client,
+            {TopicPartition(*tp): timestamp for tp, timestamp in timestamps.items()},
+            read_committed=self._settings.read_committed,
+            timeout_ms=self._timeout_ms(timeout_s),
+        )
+
+    def _timeout_ms(self, timeout_s: float | None) -> int:
+        return self._settings.api_timeout_ms if timeout_s is None else int(timeout_s * 1000)
+
+    def _settle(self) -> None:
+        if self._state is ConsumerState.OPEN:
+            self._delivery.settle()
+
+    def _drop(self, tp: TopicPartition) -> None:
+        if self._state is ConsumerState.OPEN:
+            self._delivery.drop(tp)
+
+    def _wake(self) -> None:
+        if self._state is ConsumerState.OPEN:
+            self._engine.wake()
+
+    def _check_open(self) -> None:
+        if self._state in (ConsumerState.CLOSING, ConsumerState.CLOSED):
+            raise ConsumerStateError("this consumer is closed")
