@@ -9,25 +9,26 @@ address where nothing listens is most often a mistyped one, and its user should 
 from __future__ import annotations
 
 import asyncio
+import random
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import millstream
+from millstream.core.client.backoff import Backoff
 from millstream.core.client.cluster import NO_NODE, Cluster, TopicPartition
 from millstream.core.client.connections import BrokerConnection, Connections
-from millstream.core.net import Address, parse_bootstrap
+from millstream.core.client.security import ClientSecurity, TokenProvider
+from millstream.core.config.client_config import ClientConfig, Given
+from millstream.core.config.client_configs import ADMIN_CONFIGS
+from millstream.core.net import Address, canonical_addresses, parse_bootstrap
 from millstream.core.wire import ErrorCode, KafkaError
 from millstream.core.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
 
 T = TypeVar("T")
 
-REQUEST_TIMEOUT_MS: Final = 30_000
-CONNECT_TIMEOUT_MS: Final = 10_000
-METADATA_MAX_AGE_MS: Final = 300_000
-_BACKOFF_MIN_S: Final = 0.05
-_BACKOFF_MAX_S: Final = 1.0
 _UNKNOWN_TOPIC_WAIT_S: Final = 1.0
 
 
@@ -44,22 +45,37 @@ class Client:
 
     def __init__(
         self,
-        bootstrap_servers: str | Sequence[Address],
+        bootstrap_servers: str | Sequence[Address] | ClientConfig,
         *,
-        client_id: str = "millstream",
-        request_timeout_ms: int = REQUEST_TIMEOUT_MS,
-        connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
-        metadata_max_age_ms: int = METADATA_MAX_AGE_MS,
+        ssl_context: ssl.SSLContext | None = None,
+        sasl_token_provider: TokenProvider | None = None,
+        **configs: Given,
     ) -> None:
-        """Remember how to reach the cluster; the first request connects. Raises ValueError for a bad address."""
-        given = parse_bootstrap(bootstrap_servers) if isinstance(bootstrap_servers, str) else list(bootstrap_servers)
-        self._bootstrap = given
-        self.request_timeout_ms = request_timeout_ms
-        self._metadata_max_age_s = metadata_max_age_ms / 1000
+        """Remember how to reach the cluster; the first request connects.
+
+        `configs` are Kafka's, in snake_case; a ClientConfig has them all already. Raises ValueError for a bad address,
+        ConfigError for a bad config.
+        """
+        if isinstance(bootstrap_servers, ClientConfig):
+            assert not configs, configs
+            config = bootstrap_servers
+        else:
+            given = (
+                bootstrap_servers if isinstance(bootstrap_servers, str) else [str(each) for each in bootstrap_servers]
+            )
+            config = ClientConfig.load(ADMIN_CONFIGS, given, configs)
+        self.config = config
+        self._bootstrap = parse_bootstrap(",".join(config.strings("bootstrap.servers")))
+        self._canonical = config.string("client.dns.lookup") == "resolve_canonical_bootstrap_servers_only"
+        self._rebootstraps = config.string("metadata.recovery.strategy").lower() == "rebootstrap"
+        self.request_timeout_ms = config.integer("request.timeout.ms")
+        self._metadata_max_age_s = config.seconds("metadata.max.age.ms")
+        self.backoff = Backoff(config.seconds("retry.backoff.ms"), config.seconds("retry.backoff.max.ms"))
+        self._random = random.Random()
         self._connections = Connections(
-            client_id=client_id,
+            config,
+            ClientSecurity.load(config, ssl_context=ssl_context, token_provider=sasl_token_provider),
             software_version=millstream.__version__,
-            connect_timeout_s=min(connect_timeout_ms, request_timeout_ms) / 1000,
         )
         self._cluster = Cluster()
         # When each topic's metadata was last heard, on the monotonic clock; a topic not in it is asked for.
@@ -176,23 +192,40 @@ class Client:
     async def retried(self, attempt: Callable[[], Awaitable[T]], *, timeout_ms: int | None = None) -> T:
         """Run `attempt` until it returns, raises what no retry mends, or the deadline is there."""
         deadline = time.monotonic() + self._timeout_s(timeout_ms)
-        pause_s = _BACKOFF_MIN_S
+        failures = 0
         while True:
             try:
                 return await attempt()
             except FinalKafkaError:
                 raise
             except KafkaError as error:
+                failures += 1
+                pause_s = self.backoff.pause_s(failures)
                 if not error.code.retriable or not self._connected_once or time.monotonic() + pause_s >= deadline:
                     raise
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _BACKOFF_MAX_S)
 
     async def _any_connection(self) -> BrokerConnection:
+        """Return a connection to a broker: one that is open if there is, else any known one's, else a bootstrap one's.
+
+        Asking those of `bootstrap.servers` last is what KIP-899 calls to rebootstrap: every broker known may be gone.
+        """
         known = [broker.address for broker in self._cluster.brokers.values()]
-        connection = await self._connections.first_of(list(dict.fromkeys((*known, *self._bootstrap))))
+        self._random.shuffle(known)
+        known.sort(key=self._connections.is_connected, reverse=True)
+        if self._rebootstraps or not known:
+            known += await self._bootstrap_addresses()
+        connection = await self._connections.first_of(list(dict.fromkeys(known)))
         self._connected_once = True
         return connection
+
+    async def _bootstrap_addresses(self) -> list[Address]:
+        if not self._canonical:
+            return self._bootstrap
+        canonical: list[Address] = []
+        for address in self._bootstrap:
+            canonical += await canonical_addresses(address)
+        return canonical
 
     def _timeout_s(self, timeout_ms: int | None) -> float:
         return (self.request_timeout_ms if timeout_ms is None else timeout_ms) / 1000

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from millstream.core.net import Address, Connection, ConnectionClosedError
+from millstream.core.client.authentication import authenticate
+from millstream.core.client.backoff import Backoff
+from millstream.core.client.security import ClientSecurity
+from millstream.core.config.client_config import ClientConfig
+from millstream.core.net import Address, Connection, ConnectionClosedError, SocketSettings
 from millstream.core.wire import APIS, ApiKey, ErrorCode, KafkaError, error_code
 from millstream.core.wire.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 
 BROKERS_MAX: Final = 10_000
+# A session is renewed after this share of its lifetime (Kafka's clients: 0.85 to 0.95).
+_SESSION_SHARE: Final = 0.85
+_RETIRED_CHECK_S: Final = 1.0
 
 
 class BrokerConnection:
     """An open connection and the version ranges its broker announced (KIP-35)."""
 
-    def __init__(self, connection: Connection, versions: Mapping[int, tuple[int, int]]) -> None:
+    def __init__(
+        self, connection: Connection, versions: Mapping[int, tuple[int, int]], *, lifetime_s: float | None = None
+    ) -> None:
         self.connection = connection
         self.versions = versions
+        # On the monotonic clock, with time to spare: the broker ends connections whose session has ended.
+        self._expires_at = None if lifetime_s is None else time.monotonic() + _SESSION_SHARE * lifetime_s
 
     @property
     def is_open(self) -> bool:
         return self.connection.is_open
+
+    @property
+    def is_expiring(self) -> bool:
+        """Whether its SASL session is about to end."""
+        return self._expires_at is not None and time.monotonic() >= self._expires_at
 
     def version(self, key: ApiKey, *, version_max: int | None = None) -> int:
         """Return the highest version both ends speak, at most `version_max`. Raises KafkaError where there is none."""
@@ -57,16 +74,33 @@ class BrokerConnection:
 class Connections:
     """Opens connections on demand and keeps one per address and lane; a lost one is opened anew by its next use.
 
-    A lane keeps requests that wait at the broker (Fetch) from holding up those that don't.
+    A lane keeps requests that wait at the broker (Fetch) from holding up those that don't. An address that was not
+    reached is left alone for a while (KIP-144); a connection that nothing uses for long is closed, and one whose SASL
+    session nears its end is replaced once its answers are in (KIP-368).
     """
 
-    def __init__(self, *, client_id: str, software_version: str, connect_timeout_s: float) -> None:
-        self._client_id = client_id
+    def __init__(self, config: ClientConfig, security: ClientSecurity, *, software_version: str) -> None:
+        self._client_id = config.string("client.id")
         self._software_version = software_version
-        self._connect_timeout_s = connect_timeout_s
+        self._security = security
+        self._settings = SocketSettings(
+            security.tls, config.integer("send.buffer.bytes"), config.integer("receive.buffer.bytes")
+        )
+        self._setup_timeout = Backoff(
+            config.seconds("socket.connection.setup.timeout.ms"),
+            config.seconds("socket.connection.setup.timeout.max.ms"),
+        )
+        self._request_timeout_s = config.seconds("request.timeout.ms")
+        self._backoff = Backoff(config.seconds("reconnect.backoff.ms"), config.seconds("reconnect.backoff.max.ms"))
+        self._idle_s = config.seconds("connections.max.idle.ms")
         # Invariant: at most two lanes of BROKERS_MAX addresses.
         self._open: dict[tuple[Address, str], BrokerConnection] = {}
         self._opening: dict[tuple[Address, str], asyncio.Task[BrokerConnection]] = {}
+        # Failures in a row of each address that was not reached the last time, and when it may be tried again.
+        self._failures: dict[Address, tuple[int, float]] = {}
+        # Replaced connections that wait for their last answers.
+        self._retired: set[BrokerConnection] = set()
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def get(self, address: Address, *, lane: str = "") -> BrokerConnection:
@@ -76,11 +110,20 @@ class Connections:
         key = (address, lane)
         known = self._open.get(key)
         if known is not None and known.is_open:
-            return known
+            if not known.is_expiring:
+                return known
+            self._retire(key, known)
         opening = self._opening.get(key)
         if opening is None:
             opening = self._opening[key] = asyncio.create_task(self._connect(key))
+            # Whoever asked may have given up meanwhile: its error is told to the next one.
+            opening.add_done_callback(_retrieve)
         return await asyncio.shield(opening)
+
+    def is_connected(self, address: Address) -> bool:
+        """Whether a connection to `address` is open now."""
+        known = self._open.get((address, ""))
+        return known is not None and known.is_open
 
     async def first_of(self, addresses: Sequence[Address]) -> BrokerConnection:
         """Return a connection to the first of `addresses` that takes one; each is tried once. Raises KafkaError."""
@@ -92,6 +135,8 @@ class Connections:
                 errors.append(error)
         if len(errors) == 1:
             raise errors[0]
+        if final := [error for error in errors if not error.code.retriable]:
+            raise final[0]
         raise ConnectionClosedError(
             f"no broker of {len(errors)} answers: {'; '.join(error.message for error in errors)}"
         ) from errors[-1]
@@ -99,37 +144,87 @@ class Connections:
     async def close(self) -> None:
         """Close every connection and wait until their sockets are gone."""
         self._closed = True
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         for opening in list(self._opening.values()):
             opening.cancel()
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
-        connections = [known.connection for known in self._open.values()]
+        connections = [known.connection for known in (*self._open.values(), *self._retired)]
         self._open.clear()
+        self._retired.clear()
         for connection in connections:
             connection.close()
         await asyncio.gather(*(connection.wait_closed() for connection in connections))
 
     async def _connect(self, key: tuple[Address, str]) -> BrokerConnection:
+        address = key[0]
+        failures, retry_at = self._failures.get(address, (0, 0.0))
         try:
-            connection = await Connection.open(key[0], client_id=self._client_id, timeout_s=self._connect_timeout_s)
+            if (pause_s := retry_at - time.monotonic()) > 0:
+                await asyncio.sleep(pause_s)
             try:
-                versions = await self._negotiate(connection)
-            except BaseException:
-                connection.close()
+                opened = await self._open_one(address, failures)
+            except KafkaError:
+                self._failures[address] = (failures + 1, time.monotonic() + self._backoff.pause_s(failures + 1))
                 raise
+            self._failures.pop(address, None)
             if key not in self._open and len(self._open) >= 2 * BROKERS_MAX:
-                connection.close()
+                opened.connection.close()
                 raise ConnectionClosedError(f"this client holds {len(self._open)} connections, its bound")
-            self._open[key] = BrokerConnection(connection, versions)
-            return self._open[key]
+            self._open[key] = opened
+            self._watch_idle()
+            return opened
         finally:
             del self._opening[key]
+
+    async def _open_one(self, address: Address, failures: int) -> BrokerConnection:
+        timeout_s = min(self._setup_timeout.pause_s(failures + 1), self._request_timeout_s)
+        connection = await Connection.open(
+            address, client_id=self._client_id, timeout_s=timeout_s, settings=self._settings
+        )
+        try:
+            versions = await self._negotiate(connection)
+            lifetime_s = None
+            if self._security.sasl_mechanism is not None:
+                lifetime_s = await authenticate(connection, versions, self._security, timeout_s=self._request_timeout_s)
+        except BaseException:
+            connection.close()
+            raise
+        return BrokerConnection(connection, versions, lifetime_s=lifetime_s)
+
+    def _retire(self, key: tuple[Address, str], known: BrokerConnection) -> None:
+        """Take a connection out of use; it is closed when what it was asked has been answered."""
+        del self._open[key]
+        self._retired.add(known)
+        self._watch_idle()
+
+    def _watch_idle(self) -> None:
+        if self._idle_timer is None and not self._closed:
+            pause_s = _RETIRED_CHECK_S if self._retired else max(_RETIRED_CHECK_S, self._idle_s / 4)
+            if self._retired or self._idle_s >= 0:
+                self._idle_timer = asyncio.get_running_loop().call_later(pause_s, self._close_idle)
+
+    def _close_idle(self) -> None:
+        self._idle_timer = None
+        now = asyncio.get_running_loop().time()
+        for known in [known for known in self._retired if not known.connection.in_flight]:
+            self._retired.discard(known)
+            known.connection.close("its SASL session was about to end")
+        for key, known in list(self._open.items()):
+            if not known.is_open:
+                del self._open[key]
+            elif 0 <= self._idle_s <= now - known.connection.used_at and not known.connection.in_flight:
+                del self._open[key]
+                known.connection.close(f"nothing used it for {self._idle_s:g} s")
+        if self._open or self._retired:
+            self._watch_idle()
 
     async def _negotiate(self, connection: Connection) -> dict[int, tuple[int, int]]:
         request = ApiVersionsRequest(client_software_name="millstream", client_software_version=self._software_version)
         version = APIS[ApiKey.API_VERSIONS].versions[-1]
         while True:
             response: ApiVersionsResponse = await connection.request(
-                request, ApiKey.API_VERSIONS, version, timeout_s=self._connect_timeout_s
+                request, ApiKey.API_VERSIONS, version, timeout_s=self._request_timeout_s
             )
             if response.error_code == ErrorCode.UNSUPPORTED_VERSION and version > 0:
                 # KIP-511: the broker answers in version 0 and names the versions it has.
@@ -140,3 +235,9 @@ class Connections:
                 code = error_code(response.error_code)
                 raise KafkaError(code, f"{connection.address} refused ApiVersions: {code.sentence}")
             return {api.api_key: (api.min_version, api.max_version) for api in response.api_keys}
+
+
+def _retrieve(task: asyncio.Task[BrokerConnection]) -> None:
+    """Look at a task's error, so that one nobody waits for any more is not reported as forgotten."""
+    if not task.cancelled():
+        task.exception()

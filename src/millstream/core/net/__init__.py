@@ -4,8 +4,14 @@
 feeds both from a socket. Nothing here knows what a broker or a topic is.
 """
 
-from millstream.core.net.addresses import Address, parse_address, parse_bootstrap
-from millstream.core.net.connection import Connection, ConnectionClosedError, ConnectionTimeoutError
+from millstream.core.net.addresses import Address, canonical_addresses, parse_address, parse_bootstrap
+from millstream.core.net.connection import (
+    Connection,
+    ConnectionClosedError,
+    ConnectionTimeoutError,
+    SocketSettings,
+    TlsFailedError,
+)
 from millstream.core.net.correlation import Correlator, Pending
 from millstream.core.net.framing import FRAME_BYTES_MAX, FrameError, FrameReader, frame
 
@@ -19,6 +25,9 @@ __all__ = [
     "FrameError",
     "FrameReader",
     "Pending",
+    "SocketSettings",
+    "TlsFailedError",
+    "canonical_addresses",
     "frame",
     "parse_address",
     "parse_bootstrap",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from typing import Final, NamedTuple
 
 PORT_DEFAULT: Final = 9092
@@ -48,3 +50,18 @@ def parse_bootstrap(text: str) -> list[Address]:
     if not addresses:
         raise ValueError("the list of bootstrap servers is empty: write HOST:PORT, for example 127.0.0.1:9092")
     return list(dict.fromkeys(addresses))
+
+
+async def canonical_addresses(address: Address) -> list[Address]:
+    """Return the canonical names behind every address of a name, for Kerberos behind one alias (KIP-235).
+
+    Where a name or an address cannot be resolved it stays as it is: connecting to it will say why.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        ends = [(str(info[4][0]), int(info[4][1])) for info in found]
+        names = [(await loop.getnameinfo(end, socket.NI_NAMEREQD))[0] for end in ends]
+    except OSError:
+        return [address]
+    return [Address(name, address.port) for name in dict.fromkeys(names)]

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import Any, Final, cast
+import ssl
+from typing import Any, Final, NamedTuple, cast
 
 from millstream.core.net.addresses import Address
 from millstream.core.net.correlation import Correlator
@@ -37,6 +38,24 @@ class ConnectionTimeoutError(KafkaError):
         super().__init__(ErrorCode.REQUEST_TIMED_OUT, reason)
 
 
+class TlsFailedError(KafkaError):
+    """The two ends found no way to speak TLS, or the peer's certificate is not to be trusted; a retry mends neither."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(ErrorCode.SASL_AUTHENTICATION_FAILED, reason)
+
+
+class SocketSettings(NamedTuple):
+    """How a socket is made: TLS or none, and the system's buffers in bytes, -1 for its own choice."""
+
+    tls: ssl.SSLContext | None = None
+    send_buffer_bytes: int = -1
+    receive_buffer_bytes: int = -1
+
+
+PLAIN: Final = SocketSettings()
+
+
 class Connection:
     """An open connection; made by `Connection.open`."""
 
@@ -44,6 +63,8 @@ class Connection:
         self.address = address
         self.close_reason: str | None = None
         self._loop = asyncio.get_running_loop()
+        # When the last request was sent or answered, on the loop's clock: what has been idle for long is closed.
+        self.used_at = self._loop.time()
         self._reader = FrameReader(frame_bytes_max)
         self._correlator = Correlator(client_id, in_flight_max=in_flight_max)
         self._transport: asyncio.Transport | None = None
@@ -59,20 +80,59 @@ class Connection:
         *,
         client_id: str | None = "millstream",
         timeout_s: float = 10.0,
+        settings: SocketSettings = PLAIN,
         frame_bytes_max: int = FRAME_BYTES_MAX,
         in_flight_max: int = IN_FLIGHT_MAX,
     ) -> Connection:
-        """Connect to `address` within `timeout_s`. Raises ConnectionClosedError, ConnectionTimeoutError."""
+        """Connect to `address`, trying every address its name has for at most `timeout_s` each (KIP-302).
+
+        Raises ConnectionClosedError, ConnectionTimeoutError, TlsFailedError.
+        """
         loop = asyncio.get_running_loop()
-        connection = cls(address, client_id=client_id, frame_bytes_max=frame_bytes_max, in_flight_max=in_flight_max)
         try:
             async with asyncio.timeout(timeout_s):
-                await loop.create_connection(lambda: _Protocol(connection), address.host, address.port)
+                found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         except TimeoutError as error:
-            raise ConnectionTimeoutError(f"{address} did not accept a connection within {timeout_s:g} s") from error
+            raise ConnectionTimeoutError(f"{address}: its name was not resolved within {timeout_s:g} s") from error
         except OSError as error:
             raise ConnectionClosedError(f"cannot connect to {address}: {_os_sentence(error)}") from error
-        return connection
+        failure: KafkaError | None = None
+        for host, port in dict.fromkeys((info[4][0], info[4][1]) for info in found):
+            connection = cls(address, client_id=client_id, frame_bytes_max=frame_bytes_max, in_flight_max=in_flight_max)
+            try:
+                await connection._connect(str(host), int(port), settings, timeout_s)
+            except KafkaError as error:
+                failure = failure or error
+            else:
+                return connection
+        assert failure is not None, f"{address} has no address"
+        raise failure
+
+    async def _connect(self, host: str, port: int, settings: SocketSettings, timeout_s: float) -> None:
+        tls = {"ssl": settings.tls, "server_hostname": self.address.host} if settings.tls is not None else {}
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._loop.create_connection(lambda: _Protocol(self), host, port, **cast("Any", tls))
+        except TimeoutError as error:
+            raise ConnectionTimeoutError(
+                f"{self.address} did not accept a connection within {timeout_s:g} s"
+            ) from error
+        except ssl.SSLError as error:
+            raise TlsFailedError(f"TLS with {self.address} failed: {_tls_sentence(error)}") from error
+        except OSError as error:
+            reason = _os_sentence(error)
+            if settings.tls is not None and isinstance(error, ConnectionResetError | ConnectionAbortedError):
+                reason = "it hung up in the TLS handshake; does security.protocol fit the listener?"
+            raise ConnectionClosedError(f"cannot connect to {self.address}: {reason}") from error
+        assert self._transport is not None
+        raw = self._transport.get_extra_info("socket")
+        for option, size in (
+            (socket.SO_SNDBUF, settings.send_buffer_bytes),
+            (socket.SO_RCVBUF, settings.receive_buffer_bytes),
+        ):
+            if size >= 0:
+                with contextlib.suppress(OSError):
+                    raw.setsockopt(socket.SOL_SOCKET, option, size)
 
     @property
     def is_open(self) -> bool:
@@ -101,6 +161,31 @@ class Connection:
         except TimeoutError as error:
             raise ConnectionTimeoutError(f"{self.address} took no {api_key.name} request in {timeout_s:g} s") from error
         self._write(self._correlator.send_unanswered(message, api_key, version))
+
+    def post(self, message: Any, api_key: ApiKey, version: int, *, timeout_s: float) -> asyncio.Future[Any]:
+        """Send `message` now, behind all that was sent before, and return the future of its answer.
+
+        For callers that keep an order and a bound of their own: a full socket doesn't hold it up. The future raises
+        as `request` does. Raises ConnectionClosedError.
+        """
+        self._raise_if_closed()
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._write(self._correlator.send(message, api_key, version, answer))
+        self.used_at = self._loop.time()
+        self._update_may_send()
+        late = self._loop.call_later(timeout_s, self._expire, api_key, timeout_s)
+        answer.add_done_callback(lambda _: late.cancel())
+        return answer
+
+    def post_unanswered(self, message: Any, api_key: ApiKey, version: int) -> None:
+        """Send `message`, which has no answer, as `post` does. Raises ConnectionClosedError."""
+        self._raise_if_closed()
+        self._write(self._correlator.send_unanswered(message, api_key, version))
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether so much waits to be written that what needn't be sent now had better wait."""
+        return self._paused
 
     def close(self, reason: str = "closed by this client") -> None:
         """Close at once; requests in flight fail with `reason`. Does nothing on a closed connection."""
@@ -133,6 +218,7 @@ class Connection:
     async def _send(self, message: Any, api_key: ApiKey, version: int, timeout_s: float, deadline: float) -> Any:
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._write(self._correlator.send(message, api_key, version, answer))
+        self.used_at = self._loop.time()
         self._update_may_send()
         late = self._loop.call_at(deadline, self._expire, api_key, timeout_s)
         try:
@@ -177,6 +263,7 @@ class Connection:
                     pending.token.set_result(response)
         except WireError as error:
             self.close(f"{self.address} sent what is no Kafka answer: {error}")
+        self.used_at = self._loop.time()
         self._update_may_send()
 
     def _set_paused(self, paused: bool) -> None:
@@ -218,6 +305,15 @@ class _Protocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection._lost(exc)
+
+
+def _tls_sentence(error: ssl.SSLError) -> str:
+    """Return OpenSSL's reason in words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted: {error.verify_message.rstrip('.')}"
+    if error.reason == "WRONG_VERSION_NUMBER":
+        return "it does not speak TLS on this port; does security.protocol fit the listener?"
+    return (error.reason or str(error)).replace("_", " ").lower()
 
 
 def _os_sentence(error: OSError) -> str:

@@ -207,6 +207,17 @@ class KafkaError(Exception):
     def __str__(self) -> str:
         return f"{self.code.name}: {self.message}"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Subclasses take other arguments than an error keeps; a worker process sends its errors home pickled.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[KafkaError], args: tuple[object, ...], state: dict[str, object]) -> KafkaError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class WireError(ValueError):
     """Bytes that are no message of the class and version they were read as, or fields that can't be encoded.
