@@ -11,8 +11,11 @@ works until its checkpoint says that everything but the active segment is clean.
     CPU             the broker's, all threads, over the cleaning, less what it used in as long a time before
     passes          how often the log was gone through: the map of keys holds 24 bytes a key, and 10 % stay free
     memory          the broker's peak before, and what the cleaning added to it
-    latency         of a client that sends a record every 5 ms to another topic (acks=1) and waits for each: p99 over a
-                    stretch without cleaning before, and while the log is cleaned
+    latency         of a client in a process of its own that sends a record every 2 ms to another topic (acks=1) and
+                    waits for each: over 8 s without cleaning before and 8 s behind, and while the log is cleaned
+
+Each broker does that three times for each map, started anew; the table has the medians. One p99 says little: a machine
+that does something else for a moment, be it its host, makes it several times as long, with cleaning or without.
 
 Kafka has the JVM settings of its own start script and 1 GB of heap. Needs about 7 GB in the temporary directory.
 """
@@ -20,14 +23,16 @@ Kafka has the JVM settings of its own start script and 1 GB of heap. Needs about
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import random
 import shutil
+import statistics
 import struct
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from bench.load import report
@@ -46,8 +51,10 @@ RECORD_BYTES = 100
 KEY_BYTES = 10
 A_BATCH = 1000
 SEGMENT_BYTES = 500_000_000
-IDLE_S = 4.0
-PACE_S = 0.005
+IDLE_S = 8.0
+WARM_UP_S = 2.0
+PACE_S = 0.002
+ROUNDS = 3
 TOPIC, OTHER = "dirty", "other"
 NOW_MS = 1_700_000_000_000
 MAP_MB = (64, 32)
@@ -90,31 +97,45 @@ def write_dirty_log(folder: Path, size_bytes: int, segment_bytes: int) -> int:
         left -= min(left, a_segment)
 
 
-class Client(threading.Thread):
-    """Sends a record at a time at an even pace and notes how long each takes."""
+class Client:
+    """A process that sends a record at a time at an even pace and notes how long each takes."""
 
     def __init__(self, bootstrap: str) -> None:
-        super().__init__(name="client", daemon=True)
-        self._raw = RawConnection(bootstrap)
-        builder = BatchBuilder()
-        builder.append(NOW_MS, None, b"x" * RECORD_BYTES)
-        self._batch = builder.build()
-        self._stop_asked = threading.Event()
-        self.latencies_ms: list[float] = []
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_send, args=(bootstrap, there), name="client", daemon=True)
+        self._process.start()
 
-    def run(self) -> None:
-        due = time.perf_counter()
-        while not self._stop_asked.is_set():
-            started = time.perf_counter()
-            assert self._raw.produce(OTHER, 0, self._batch, acks=1).error_code == 0
-            self.latencies_ms.append((time.perf_counter() - started) * 1000)
-            due += PACE_S
-            time.sleep(max(due - time.perf_counter(), 0))
+    def take(self) -> list[float]:
+        """Return the latencies since the last call, in ms."""
+        self._here.send("take")
+        latencies: list[float] = self._here.recv()
+        return latencies
 
     def stop(self) -> None:
-        self._stop_asked.set()
-        self.join()
-        self._raw.close()
+        self._here.send("stop")
+        self._process.join(60)
+
+
+def _send(bootstrap: str, asked: Connection) -> None:
+    builder = BatchBuilder()
+    builder.append(NOW_MS, None, b"x" * RECORD_BYTES)
+    batch = builder.build()
+    latencies_ms: list[float] = []
+    with RawConnection(bootstrap) as raw:
+        due = time.perf_counter()
+        while True:
+            if asked.poll():
+                if asked.recv() == "stop":
+                    return
+                asked.send(latencies_ms)
+                latencies_ms = []
+                due = time.perf_counter()
+            started = time.perf_counter()
+            assert raw.produce(OTHER, 0, batch, acks=1).error_code == 0
+            latencies_ms.append((time.perf_counter() - started) * 1000)
+            due += PACE_S
+            time.sleep(max(due - time.perf_counter(), 0))
 
 
 def p99(latencies: list[float]) -> float:
@@ -141,6 +162,17 @@ def clean_offset(data_directory: Path) -> int:
 
 
 def measure(
+    make: Callable[[Path, dict[str, str]], Served], source: Path, active: int, work: Path, map_mb: int, rounds: int
+) -> dict[str, float]:
+    """Clean the same files so often, each time by a broker started anew; return each figure's median."""
+    found = []
+    for _ in range(rounds):
+        found.append(measure_once(make, source, active, work, map_mb))
+        print(f"    {map_mb} MB, {make.__name__.lower()}: {report.brief(found[-1])}", flush=True)
+    return {name: statistics.median(each[name] for each in found) for name in found[0]}
+
+
+def measure_once(
     make: Callable[[Path, dict[str, str]], Served], source: Path, active: int, work: Path, map_mb: int
 ) -> dict[str, float]:
     """One cleaning on one broker."""
@@ -164,33 +196,34 @@ def measure(
     forget_clean_stop(broker.data_directory)
     start(broker, {TOPIC: 1, OTHER: 1})
     try:
-        time.sleep(2)
         client = Client(broker.bootstrap)
-        client.start()
-        time.sleep(2)
-        client.latencies_ms.clear()
-        cpu, started = cpu_seconds(broker.pid), time.monotonic()
-        time.sleep(IDLE_S)
-        idle_rate = (cpu_seconds(broker.pid) - cpu) / (time.monotonic() - started)
-        idle, client.latencies_ms = client.latencies_ms, []
+        time.sleep(WARM_UP_S)
+        client.take()
+        _, idle_rate, idle = watched(broker, client, lambda passed, _: passed < IDLE_S)
         memory = peak_memory_mb(broker.pid)
         before = sum(each.stat().st_size for each in folder.glob("*.log"))
-        cpu, started = cpu_seconds(broker.pid), time.monotonic()
+
+        def is_dirty(passed: float, cleaned: int) -> bool:
+            assert passed < 600, f"clean up to {cleaned} of {active}"
+            return cleaned < active
+
         set_ratio(broker.bootstrap, "0")
-        while clean_offset(broker.data_directory) < active:
-            assert time.monotonic() - started < 600, f"clean up to {clean_offset(broker.data_directory)} of {active}"
-            time.sleep(0.02)
-        seconds = time.monotonic() - started
-        used = cpu_seconds(broker.pid) - cpu - idle_rate * seconds
-        busy = client.latencies_ms
+        seconds, rate, busy = watched(broker, client, is_dirty)
+        added = peak_memory_mb(broker.pid) - memory
+        set_ratio(broker.bootstrap, "1")
+        time.sleep(WARM_UP_S)
+        client.take()
+        idle += watched(broker, client, lambda passed, _: passed < IDLE_S)[2]
         client.stop()
         after = sum(each.stat().st_size for each in folder.glob("*.log"))
         return {
-            "MB of log per CPU-second": before / 1e6 / used,
+            "MB of log per CPU-second": before / 1e6 / ((rate - idle_rate) * seconds),
             "seconds": seconds,
             "share of the log that stays": after / before,
             "peak memory before, MB": memory,
-            "added by cleaning, MB": peak_memory_mb(broker.pid) - memory,
+            "added by cleaning, MB": added,
+            "client's p50 idle, ms": statistics.median(idle),
+            "client's p50 meanwhile, ms": statistics.median(busy),
             "client's p99 idle, ms": p99(idle),
             "client's p99 meanwhile, ms": p99(busy),
             "p99 meanwhile over idle": p99(busy) / p99(idle),
@@ -199,7 +232,17 @@ def measure(
         remove(broker)
 
 
-def table(rows: dict[int, dict[str, dict[str, float]]], size_bytes: int) -> list[str]:
+def watched(broker: Served, client: Client, goes_on: Callable[[float, int], bool]) -> tuple[float, float, list[float]]:
+    """Wait while `goes_on(seconds passed, clean offset)`; return the seconds, CPU-seconds in each, and latencies."""
+    cpu, started = cpu_seconds(broker.pid), time.monotonic()
+    # With cleaning or without: what this process takes of the machine by looking falls out of the ratio.
+    while goes_on(time.monotonic() - started, clean_offset(broker.data_directory)):
+        time.sleep(0.02)
+    seconds = time.monotonic() - started
+    return seconds, (cpu_seconds(broker.pid) - cpu) / seconds, client.take()
+
+
+def table(rows: dict[int, dict[str, dict[str, float]]], size_bytes: int, rounds: int) -> list[str]:
     """The figures as lines of Markdown."""
     out = [
         "| map | figure | Millstream | Kafka | ratio | target | met |",
@@ -228,8 +271,9 @@ def table(rows: dict[int, dict[str, dict[str, float]]], size_bytes: int) -> list
             out.append("| " + " | ".join(cells) + " |")
     return [
         "Written by `python -m bench.cleaner --write-doc docs/performance.md`: one log of 100 B records,",
-        f"{size_bytes / 1e9:g} GB, with a tenth as many keys, cleaned once by each broker from the same files, with",
-        "`log.cleaner.dedupe.buffer.size` as given. How it is measured stands in `bench/cleaner.py`.",
+        f"{size_bytes / 1e9:g} GB, with a tenth as many keys, cleaned by each broker from the same files, with",
+        f"`log.cleaner.dedupe.buffer.size` as given; medians of {rounds}. How it is measured is said in",
+        "`bench/cleaner.py`.",
         "",
         f"Machine: {report.machine()}.",
         "",
@@ -242,6 +286,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the bytes")
     parser.add_argument("--without-kafka", action="store_true", help="Millstream only")
+    parser.add_argument("--maps", type=int, nargs="+", default=MAP_MB, metavar="MB", help="sizes of the map")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each broker cleans with each map")
     parser.add_argument("--write-doc", type=Path, help="put the table into its section of this page")
     given = parser.parse_args()
     size_bytes = 2_000_000_000 // (10 if given.quick else 1)
@@ -250,15 +296,15 @@ def main() -> None:
         work = Path(name)
         source = work / "source"
         active = write_dirty_log(source, size_bytes, SEGMENT_BYTES // (10 if given.quick else 1))
-        for map_mb in MAP_MB:
+        for map_mb in given.maps:
             size_mb = max(map_mb // 10, 1) if given.quick else map_mb
             for make in (Millstream,) if given.without_kafka else (Millstream, Kafka):
-                figures = measure(make, source, active, work / make.name, size_mb)
+                figures = measure(make, source, active, work / make.name, size_mb, given.rounds)
                 rows.setdefault(map_mb, {})[make.name] = figures
                 print(f"{map_mb} MB, {make.name}: {report.brief(figures)}", flush=True)
         shutil.rmtree(source)
     if given.write_doc:
-        report.replace_section(given.write_doc, SECTION, "The log cleaner", table(rows, size_bytes))
+        report.replace_section(given.write_doc, SECTION, "The log cleaner", table(rows, size_bytes, given.rounds))
 
 
 if __name__ == "__main__":
