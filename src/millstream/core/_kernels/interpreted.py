@@ -5,6 +5,7 @@ Same names, same arguments, same results; buffers are anything that can be index
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli, bits reflected
@@ -188,3 +189,36 @@ def store_varint(data: Any, position: int, number: int) -> int:
         raw >>= 7
     data[position] = raw
     return position + 1
+
+
+def varint_size(number: int) -> int:
+    """Return how many bytes `number` takes as a zigzag varint."""
+    raw = (number << 1 ^ number >> 63) & 0xFFFFFFFFFFFFFFFF
+    return max(1, -(-raw.bit_length() // 7))
+
+
+def murmur2_of(data: Any, size: int) -> int:
+    """Return the 32-bit MurmurHash2 (A. Appleby) with Kafka's seed, unsigned."""
+    mask, multiplier = 0xFFFFFFFF, 0x5BD1E995
+    whole = size & ~3
+    value = 0x9747B28C ^ size
+    for position in range(0, whole, 4):
+        word = int.from_bytes(bytes(data[position : position + 4]), "little") * multiplier & mask
+        value = value * multiplier & mask ^ (word ^ word >> 24) * multiplier & mask
+    if whole < size:
+        value = (value ^ int.from_bytes(bytes(data[whole:size]), "little")) * multiplier & mask
+    value = (value ^ value >> 13) * multiplier & mask
+    return value ^ value >> 15
+
+
+def now_ms() -> int:
+    """Return the milliseconds since 1970 by the system's clock."""
+    return time.time_ns() // 1_000_000
+
+
+def resize(buffer: bytearray, size: int) -> None:
+    """Make `buffer` so many bytes long."""
+    if size < len(buffer):
+        del buffer[size:]
+    else:
+        buffer.extend(bytes(size - len(buffer)))

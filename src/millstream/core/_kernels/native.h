@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 #if defined(__x86_64__)
 #include <nmmintrin.h>
@@ -474,6 +475,37 @@ static inline ptrdiff_t store_varint(uint8_t *data, ptrdiff_t position, int64_t 
         data[position++] = (uint8_t)(raw | 0x80);
     data[position++] = (uint8_t)raw;
     return position;
+}
+
+/* How many bytes `number` takes as a zigzag varint. */
+static inline ptrdiff_t varint_size(int64_t number) {
+    uint64_t raw = ((uint64_t)number << 1) ^ (uint64_t)(number >> 63);
+    return 1 + (63 - __builtin_clzll(raw | 1)) / 7;
+}
+
+/* The 32-bit MurmurHash2 (A. Appleby) with Kafka's seed. */
+static inline uint32_t murmur2_of(const uint8_t *data, ptrdiff_t size) {
+    const uint32_t multiplier = 0x5bd1e995u;
+    uint32_t value = 0x9747b28cu ^ (uint32_t)size, word;
+    const uint8_t *words_end = data + (size & ~(ptrdiff_t)3);
+    for (; data < words_end; data += 4) {
+        word = ((uint32_t)data[0] | (uint32_t)data[1] << 8 | (uint32_t)data[2] << 16 | (uint32_t)data[3] << 24) * multiplier;
+        value = (value * multiplier) ^ ((word ^ word >> 24) * multiplier);
+    }
+    if (size & 3) {
+        for (int byte = 0; byte < (size & 3); byte++)
+            value ^= (uint32_t)data[byte] << (8 * byte);
+        value *= multiplier;
+    }
+    value = (value ^ value >> 13) * multiplier;
+    return value ^ value >> 15;
+}
+
+/* Milliseconds since 1970 by the system's clock. */
+static inline int64_t now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 #endif

@@ -23,3 +23,6 @@ cdef extern from "native.h" nogil:
         unsigned char *target, Py_ssize_t position, const unsigned char *source, Py_ssize_t start, Py_ssize_t end
     )
     Py_ssize_t store_varint(unsigned char *data, Py_ssize_t position, long long number)
+    Py_ssize_t varint_size(long long number)
+    unsigned int murmur2_of(const unsigned char *data, Py_ssize_t size)
+    long long now_ms()
