@@ -114,7 +114,8 @@ class Consumer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.close()
+        # After an error the application is not done with what it was last given.
+        await self._close(None, is_done=error is None)
 
     async def start(self) -> None:
         """Make the machinery on the running loop; done by itself on first use. Connections follow when needed."""
@@ -150,7 +151,14 @@ class Consumer:
         self._apply_subscription()
 
     async def close(self, timeout_s: float | None = None) -> None:
-        """Commit (with enable_auto_commit), leave the group, and end every connection; at most about `timeout_s`."""
+        """Commit all that was handed over (with enable_auto_commit), leave the group, and end every connection.
+
+        Takes at most about `timeout_s`. Leaving `async with` by an exception commits only what was handed over before
+        the last poll, or record.
+        """
+        await self._close(timeout_s, is_done=True)
+
+    async def _close(self, timeout_s: float | None, *, is_done: bool) -> None:
         if self._state is ConsumerState.NEW:
             self._state = ConsumerState.CLOSED
         if self._state in (ConsumerState.CLOSING, ConsumerState.CLOSED):
@@ -159,6 +167,8 @@ class Consumer:
         self._stop_watching()
         timeout_ms = self._timeout_ms(timeout_s)
         try:
+            if is_done:
+                self._delivery.begin_turn()
             await self._leave(timeout_ms)
         finally:
             try:
@@ -219,6 +229,7 @@ class Consumer:
         """Read nothing any more; a member leaves its group."""
         await self.start()
         self._stop_watching()
+        self._delivery.begin_turn()
         if self._membership is not None:
             self._rebalances.runs_at_once = True
             try:
