@@ -21,7 +21,6 @@ import typer
 
 from millstream.cli.errors import CommandError
 from millstream.cli.group_options import AllGroups, Groups, groups_of, parse_partitions
-from millstream.cli.offsets import parse_time
 from millstream.cli.options import (
     BOOTSTRAP_DEFAULT,
     TIMEOUT_DEFAULT_S,
@@ -32,6 +31,7 @@ from millstream.cli.options import (
     on_cluster,
 )
 from millstream.cli.output import fail, note, print_json, print_table
+from millstream.cli.times import parse_time
 from millstream.core.client import (
     EARLIEST,
     LATEST,
