@@ -6,6 +6,7 @@ import errno
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.logs import NOW_MS, TOPIC_ID, append, read_all
 from millstream.core.log import FileSystem, Log, LogConfig, LogDirectory, LogManager, TopicPartition
 from millstream.core.log.future_log import FutureLog, MoveEndedError
 from millstream.core.log.log_mover import LogMover
+from millstream.core.wire import KafkaError
 from millstream.testing.faulty_disk import FaultyDisk, SimulatedCrashError
 from millstream.testing.kafka import wait_until
 
@@ -271,7 +273,8 @@ def test_a_move_that_is_not_wanted_any_more(manager: LogManager, tmp_path: Path)
     wait_until(lambda: any(name.endswith("-future") for name in folders(tmp_path)), 10, "the copy's folder")
     mover.move(log, manager.directories[0])  # where it is
     assert not mover.futures
-    mover.set_rate(float("inf"))
+    # Its thread waits no longer for what the rate would allow in an hour: the copy goes.
+    wait_until(lambda: not any(name.endswith("-future") for name in folders(tmp_path)), 30, "the copy to go")
     mover.stop()
     assert log.directory is manager.directories[0]
 
@@ -287,6 +290,67 @@ def test_a_deleted_partition_ends_its_move(manager: LogManager) -> None:
     renamed = future.drop()
     assert renamed is not None
     assert renamed.endswith("-delete")
+
+
+def test_a_partition_deleted_while_its_copy_arrives_is_deleted_over_there(manager: LogManager, tmp_path: Path) -> None:
+    log = filled(manager)
+    future = FutureLog(log, manager.directories[1])
+    future.open()
+    while future.copy_some(take):
+        pass
+    begun = threading.Event()
+
+    def delete() -> None:
+        begun.set()
+        manager.delete_log(TP)
+
+    deletion = threading.Thread(target=delete)
+
+    @contextmanager
+    def arrival(log: Log, directory: LogDirectory) -> Iterator[None]:
+        with manager.arrival(log, directory):
+            deletion.start()
+            assert begun.wait(30)
+            wait_until(lambda: TP not in manager.logs, 30, "the deletion to reach the log's lock")
+            yield
+
+    doomed = future.arrive(arrival)
+    deletion.join()
+    assert doomed is not None
+    manager.doom_folder(doomed)
+    assert TP not in manager.logs
+    assert all(name.endswith("-delete") for name in folders(tmp_path))
+    assert len(folders(tmp_path)) == 2
+    with pytest.raises(KafkaError):
+        append(log, b"gone")
+    manager.unlink_doomed(NOW_MS + 10 * CONFIG.file_delete_delay_ms)
+    assert folders(tmp_path) == []
+    assert read_all(manager.create_log(TP, bytes(16), CONFIG, directory=manager.directories[1])) == []
+
+
+def test_a_source_that_cannot_be_renamed_is_given_up_and_the_log_goes_on_over_there(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    manager = manager_of(tmp_path, disk)
+    log = filled(manager)
+    future = FutureLog(log, manager.directories[1])
+    future.open()
+    while future.copy_some(take):
+        pass
+    disk.fail("rename", errno.EIO, path="/one/t-3")
+    assert future.arrive(manager.arrival) is None
+    assert log.directory is manager.directories[1]
+    assert manager.directories[0].offline_reason is not None
+    assert manager.directories[1].offline_reason is None
+    append(log, b"over there", producer_id=7, producer_epoch=0, base_sequence=60)
+    records = read_all(log)
+    assert len(records) == 61
+    assert folders(tmp_path) == ["t-3", "t-3"]
+    manager.release()
+    # The old folder is whole, and shorter.
+    manager = manager_of(tmp_path)
+    assert manager.logs[TP].path == str(tmp_path / "two" / "t-3")
+    assert read_all(manager.logs[TP]) == records
+    manager.close()
 
 
 def test_a_directory_that_was_named_before_its_partition_came(manager: LogManager) -> None:

@@ -60,6 +60,14 @@ def test_a_higher_rate_ends_a_wait_that_would_last_for_days() -> None:
     assert clock.now_s - 1000 <= 2
 
 
+def test_work_that_is_over_does_not_wait() -> None:
+    over: list[bool] = []
+    clock = Clock(lambda: over.append(True))
+    throttle = make(clock, 1)
+    throttle.take(1_000_000, is_over=lambda: bool(over))
+    assert clock.now_s <= 1001.0
+
+
 def test_a_cleaner_that_stops_does_not_wait() -> None:
     clock = Clock(stops=True)
     make(clock, 1).take(1_000_000)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 from millstream.core.log import checkpoints
 from millstream.core.log.damage import read_fully
 from millstream.core.log.errors import LogDirectoryError
+from millstream.core.log.rebuild import unlink_files
 from millstream.core.log.segment import (
     INDEX_SUFFIX,
     LOG_SUFFIX,
@@ -119,6 +120,10 @@ class FutureLog:
                 metadata = checkpoints.encode_partition_metadata(self.log.topic_id)
                 self._files.write_atomically(f"{self.path}/{checkpoints.PARTITION_METADATA}", metadata)
             self._files.sync_directory(self.directory.path)
+
+    def is_over(self) -> bool:
+        """Whether there is no use in going on: it was cancelled, or its partition deleted."""
+        return self.is_cancelled or self.log.retired is not None
 
     def copy_some(self, take: Callable[[int], object]) -> bool:
         """Copy one piece; False where nothing is left that is written. `take` is told the bytes, and may block.
@@ -339,10 +344,7 @@ class FutureLog:
                 copy = self._copies.pop(base)
                 if copy.fd >= 0:
                     self._files.close(copy.fd)
-                for suffix in (*reversed(SEGMENT_SUFFIXES), SNAPSHOT_SUFFIX):
-                    path = file_stem(self.path, base) + suffix
-                    if self._files.exists(path):
-                        self._files.unlink(path)
+                unlink_files(self._files, file_stem(self.path, base), (*reversed(SEGMENT_SUFFIXES), SNAPSHOT_SUFFIX))
 
     def _sync_last(self) -> None:
         # So that little is left to be synced while writes wait.

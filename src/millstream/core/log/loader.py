@@ -50,6 +50,7 @@ from millstream.core.log.truncation import truncate_fully_at
 
 if TYPE_CHECKING:
     from millstream.core.log.directory import LogDirectory
+    from millstream.core.log.files import FileSystem
     from millstream.core.log.open_segments import OpenSegments
 
 _logger = logging.getLogger(__name__)
@@ -192,15 +193,20 @@ class LogLoader:
             return LeaderEpochs()
 
     def topic_id(self, path: str) -> bytes | None:
-        """Return the topic id that `partition.metadata` in the folder names, None where it does not."""
-        name = f"{path}/{checkpoints.PARTITION_METADATA}"
-        try:
-            return checkpoints.decode_partition_metadata(self._files.read_bytes(name))
-        except FileNotFoundError:
-            return None
-        except CorruptCheckpointError as error:
-            _logger.warning("%s: %s; the partition is known by its name only", name, error)
-            return None
+        """Return the topic id that a partition's folder names, None where it does not."""
+        return read_topic_id(self._files, path)
+
+
+def read_topic_id(files: FileSystem, path: str) -> bytes | None:
+    """Return the topic id that `partition.metadata` in the folder `path` names, None where it does not."""
+    name = f"{path}/{checkpoints.PARTITION_METADATA}"
+    try:
+        return checkpoints.decode_partition_metadata(files.read_bytes(name))
+    except FileNotFoundError:
+        return None
+    except CorruptCheckpointError as error:
+        _logger.warning("%s: %s; the partition is known by its name only", name, error)
+        return None
 
 
 class _Found:

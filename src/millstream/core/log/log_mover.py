@@ -121,7 +121,7 @@ class LogMover:
                     _logger.info("moving %s to %s", source, future.directory.path)
                     future.open()
                     is_open = True
-                while future.copy_some(self._throttle.take):
+                while future.copy_some(lambda size_bytes: self._throttle.take(size_bytes, is_over=future.is_over)):
                     if self._stopping.is_set():
                         return
                 doomed = future.arrive(self._manager.arrival)

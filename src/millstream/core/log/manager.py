@@ -329,7 +329,7 @@ class LogManager:
         """Write `log-start-offset-checkpoint`: the starts that are not simply the first segment's. Blocks."""
         self._checkpoint(
             checkpoints.LOG_START_OFFSET,
-            lambda log: log.log_start_offset if log.log_start_offset > log.segments.first.base_offset else None,
+            _log_start_of_its_own,
         )
 
     def checkpoint_cleaner(self) -> None:
@@ -343,11 +343,10 @@ class LogManager:
         No checkpoint is written before the context ends, and then the log is where `log.directory` says. Raises
         OSError.
         """
-        start = log.log_start_offset if log.log_start_offset > log.segments.first.base_offset else None
         with directory.checkpoints.lock:
             for name, offset in (
                 (checkpoints.RECOVERY_POINT, log.log_end_offset),
-                (checkpoints.LOG_START_OFFSET, start),
+                (checkpoints.LOG_START_OFFSET, _log_start_of_its_own(log)),
                 (checkpoints.CLEANER_OFFSET, log.first_dirty_offset),
             ):
                 offsets = directory.checkpoints.read(name)
@@ -467,3 +466,8 @@ def _always(config: LogConfig) -> OwnerOf:
         return Owner(topic_id, config)
 
     return owner_of
+
+
+def _log_start_of_its_own(log: Log) -> int | None:
+    """Return the log's start where it is not simply its first segment's."""
+    return log.log_start_offset if log.log_start_offset > log.segments.first.base_offset else None

@@ -12,8 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from millstream.core.log import checkpoints
-from millstream.core.log.errors import CorruptCheckpointError
+from millstream.core.log.loader import read_topic_id
 from millstream.core.log.topic_partition import DELETE_SUFFIX, FUTURE_SUFFIX, STRAY_SUFFIX, TopicPartition
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ class Placement:
             try:
                 log: Log | None = None
                 if tp is not None:
-                    topic_id = self._topic_id(path)
+                    topic_id = read_topic_id(self._files, path)
                     log = logs.get(tp) if topic_id is None else by_id.get((topic_id, tp.partition))
                 if log is None and not is_complete:
                     continue  # what it is a copy of may come back
@@ -98,11 +97,3 @@ class Placement:
             except OSError as error:
                 directory.failed(error, f"looking at {path}")
         self._folders.clear()
-
-    def _topic_id(self, path: str) -> bytes | None:
-        try:
-            return checkpoints.decode_partition_metadata(
-                self._files.read_bytes(f"{path}/{checkpoints.PARTITION_METADATA}")
-            )
-        except (FileNotFoundError, CorruptCheckpointError):
-            return None

@@ -128,9 +128,14 @@ def delete_snapshots(log: Log, offsets: Iterable[int]) -> None:
 def delete_files(files: FileSystem, segment: Segment) -> None:
     """Unlink a segment's files, the log last, so that a crash leaves nothing that looks like a segment without one."""
     segment.close()
-    for suffix in reversed(SEGMENT_SUFFIXES):
-        if files.exists(segment.stem + suffix):
-            files.unlink(segment.stem + suffix)
+    unlink_files(files, segment.stem, reversed(SEGMENT_SUFFIXES))
+
+
+def unlink_files(files: FileSystem, stem: str, suffixes: Iterable[str]) -> None:
+    """Unlink those of a segment's files that are there, in this order."""
+    for suffix in suffixes:
+        if files.exists(stem + suffix):
+            files.unlink(stem + suffix)
 
 
 def cut_file(files: FileSystem, segment: Segment, size_bytes: int) -> None:

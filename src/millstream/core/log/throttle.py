@@ -36,8 +36,8 @@ class Throttle:
             self._drain()
             self._rate = max(bytes_per_second, 1.0)
 
-    def take(self, size_bytes: int) -> None:
-        """Count bytes read or written; blocks as long as they are too many."""
+    def take(self, size_bytes: int, *, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Count bytes read or written; blocks while they are too many and their work is not `is_over`."""
         with self._lock:
             self._drain()
             self._taken += size_bytes
@@ -45,7 +45,7 @@ class Throttle:
             due_s = (mine - self._drained) / self._rate
         if due_s <= BURST_S:
             return
-        while due_s > _MOMENT_S and not self._wait(min(due_s, LOOK_AGAIN_S)):
+        while due_s > _MOMENT_S and not is_over() and not self._wait(min(due_s, LOOK_AGAIN_S)):
             with self._lock:
                 self._drain()
                 due_s = (mine - self._drained) / self._rate
