@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -229,6 +229,16 @@ def _set_meta(connection: sqlite3.Connection, key: str, value: object) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
 
 
+def _alter_configs(
+    connection: sqlite3.Connection, table: str, key: str, of: str, changes: Mapping[str, str | None]
+) -> None:
+    for name, value in changes.items():
+        if value is None:
+            connection.execute(f"DELETE FROM {table} WHERE {key} = ? AND name = ?", (of, name))  # noqa: S608  our names
+        else:
+            connection.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", (of, name, value))  # noqa: S608
+
+
 def _append_change(
     connection: sqlite3.Connection, version: int, token: bytes, operations: Sequence[ops.Operation]
 ) -> None:
@@ -279,17 +289,9 @@ def _apply(connection: sqlite3.Connection, operation: ops.Operation) -> None:
             configs = codec.altered_configs_text(text, changes)
             connection.execute("UPDATE topic SET configs = ? WHERE id = ?", (configs, topic_id))
         case ops.AlterBrokerConfigs(broker, changes):
-            for name, value in changes.items():
-                if value is None:
-                    connection.execute("DELETE FROM broker_config WHERE broker = ? AND name = ?", (broker, name))
-                else:
-                    connection.execute("INSERT OR REPLACE INTO broker_config VALUES (?, ?, ?)", (broker, name, value))
+            _alter_configs(connection, "broker_config", "broker", broker, changes)
         case ops.AlterGroupConfigs(group_id, changes):
-            for name, value in changes.items():
-                if value is None:
-                    connection.execute("DELETE FROM group_config WHERE group_id = ? AND name = ?", (group_id, name))
-                else:
-                    connection.execute("INSERT OR REPLACE INTO group_config VALUES (?, ?, ?)", (group_id, name, value))
+            _alter_configs(connection, "group_config", "group_id", group_id, changes)
         case ops.AdvanceProducerIds(next_producer_id):
             _set_meta(connection, "next_producer_id", next_producer_id)
         case ops.RegisterBroker(broker_image):
