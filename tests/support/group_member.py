@@ -156,10 +156,11 @@ def kafka_python(given: argparse.Namespace, stopped: Callable[[], bool]) -> None
         fetch_max_wait_ms=50,
         reconnect_backoff_max_ms=200,
     )
-    # A leader that joins before it knows the topic's partitions joins again once it does; kafka-python 3.0 forgets to
-    # take that second assignment up where the poll in which it began ends before it comes.
-    consumer.partitions_for_topic(given.topic)
     consumer.subscribe([given.topic], listener=Listener())
+    # A leader notes the partitions that it assigned as they were when metadata last came, and none of a topic that it
+    # had not subscribed to then. It joins again at once, and kafka-python 3.0 never takes that second assignment up where
+    # the poll in which it began ends before it comes. So metadata has to come before the first poll.
+    consumer.topics()
     while not stopped():
         polled = consumer.poll(timeout_ms=int(POLL_S * 1000))
         read = {(tp.topic, tp.partition): [each.offset for each in found] for tp, found in polled.items() if found}
