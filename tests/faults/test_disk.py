@@ -17,7 +17,7 @@ from millstream.core.records import BatchBuilder, iter_batches, iter_records, re
 from millstream.core.wire import ErrorCode
 from millstream.testing import TestBroker, broker
 from millstream.testing.kafka import wait_until
-from millstream.testing.raw import RawConnection
+from millstream.testing.raw import ClosedError, RawConnection
 
 BATCHES = 40
 A_BATCH = 5
@@ -278,7 +278,7 @@ def test_no_more_descriptors_keep_new_clients_waiting_and_old_ones_served(tmp_pa
             try:
                 with RawConnection(running.bootstrap_servers, timeout_s=20) as newcomer:
                     return "t" in newcomer.topics()
-            except (OSError, ConnectionError):
+            except (OSError, ClosedError):  # the loop may turn one away while it is still short of descriptors
                 return False
 
         wait_until(answers, 90, "a new client to be served")

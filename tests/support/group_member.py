@@ -158,7 +158,7 @@ def kafka_python(given: argparse.Namespace, stopped: Callable[[], bool]) -> None
     )
     consumer.subscribe([given.topic], listener=Listener())
     # A leader notes the partitions that it assigned as they were when metadata last came, and none of a topic that it
-    # had not subscribed to then. It joins again at once, and kafka-python 3.0 never takes that second assignment up where
+    # had not subscribed to then. It joins again at once, and kafka-python 3.0 never takes that second assignment up if
     # the poll in which it began ends before it comes. So metadata has to come before the first poll.
     consumer.topics()
     while not stopped():
