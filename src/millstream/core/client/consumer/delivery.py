@@ -128,14 +128,12 @@ class Delivery:
         self._buffer.drop(tp)
         current = self._current
         if current is not None and current.state.tp == tp:
-            current.fetched.release()
-            self._current = None
+            self._let_go()
 
     def close(self) -> None:
         """Give back what is being gone through."""
         if self._current is not None:
-            self._current.fetched.release()
-            self._current = None
+            self._let_go()
 
     def consumed(self) -> dict[TopicPartition, Position]:
         """Return how far the application is done: what to commit by itself."""
@@ -157,11 +155,9 @@ class Delivery:
         current = self._current
         if current is not None:
             if not self._is_valid(current):
-                current.fetched.release()
-                self._current = None
+                self._let_go()
             elif current.cursor.is_done and current.index == len(current.records):
-                current.fetched.release()
-                self._current = None
+                self._let_go()
                 self._fetching.maybe_drained(current.state)
             elif current.state.is_paused or current.state.is_held:
                 self._set_aside()
@@ -173,6 +169,7 @@ class Delivery:
         state, fetched = taken
         cursor = RecordCursor(fetched, self._columns)
         self._current = _Current(state, fetched, cursor, self._buffer.drops_of(state.tp))
+        self._buffer.in_hand = state.tp
         if cursor.is_done:
             self._finish_if_done(self._current, Position(fetched.next_offset, fetched.leader_epoch))
             return self._usable()
@@ -183,8 +180,7 @@ class Delivery:
         try:
             current.records, current.index = current.cursor.take(records_max), 0
         except CorruptBatchError as error:
-            self._current = None
-            current.fetched.release()
+            self._let_go()
             self._buffer.drop(current.state.tp)
             current.state.handle_unreadable(error)
             self._fetching.maybe_drained(current.state)
@@ -198,8 +194,7 @@ class Delivery:
             self._move(current.state, Position(fetched.next_offset, fetched.leader_epoch))
             if self._is_iterating and current.records:
                 return
-            fetched.release()
-            self._current = None
+            self._let_go()
             self._fetching.maybe_drained(current.state)
         else:
             self._move(current.state, position)
@@ -207,16 +202,23 @@ class Delivery:
     def _set_aside(self) -> None:
         """Put what is left of the piece being gone through back into the buffer."""
         self.settle()
-        current, self._current = self._current, None
+        current = self._current
         if current is None:
             return
         if not self._is_valid(current) or (current.cursor.is_done and current.index == len(current.records)):
-            current.fetched.release()
+            self._let_go()
             self._fetching.maybe_drained(current.state)
             return
         assert current.state.position is not None, current.state
         current.fetched.offset = current.state.position.offset
         self._buffer.put_back(current.fetched)
+        self._current = self._buffer.in_hand = None
+
+    def _let_go(self) -> None:
+        """Give back the piece that is being gone through: all of it was handed over, or it is worthless."""
+        assert self._current is not None
+        self._current.fetched.release()
+        self._current = self._buffer.in_hand = None
 
     def _next_piece(self) -> tuple[AssignedPartition, FetchedRecords] | None:
         """Return the next piece with records; one without (control batches) only moves the position."""

@@ -31,6 +31,8 @@ class FetchBuffer:
         # The piece that a worker opens now, by partition: it is the first of its queue.
         self._opening: dict[TopicPartition, FetchedRecords] = {}
         self._opened_bytes = 0
+        # The partition of a piece that was taken and is being gone through: more of it may be put back.
+        self.in_hand: TopicPartition | None = None
         # How often each partition's pieces were thrown away: what was taken before that is not to be used any more.
         self._drops: dict[TopicPartition, int] = {}
 
@@ -128,12 +130,14 @@ class FetchBuffer:
         return self._drops.get(tp, 0)
 
     def has(self, tp: TopicPartition) -> bool:
-        """Whether anything of a partition waits."""
-        return tp in self._queues
+        """Whether anything of a partition waits, or is in hand."""
+        return tp in self._queues or tp == self.in_hand
 
     def drop(self, tp: TopicPartition) -> None:
         """Throw away what waits of a partition, and give its memory back."""
         self._drops[tp] = self._drops.get(tp, 0) + 1
+        if self.in_hand == tp:
+            self.in_hand = None
         queue = self._queues.pop(tp, None)
         if queue is None:
             return

@@ -24,10 +24,10 @@ class TopicPattern(NamedTuple):
 class SubscriptionKind(Enum):
     """How the assignment comes about."""
 
-    NONE = "none"
-    TOPICS = "topics"
-    PATTERN = "pattern"
-    BY_HAND = "by hand"
+    NONE = "nothing"
+    TOPICS = "topics subscribed to"
+    PATTERN = "topics of a pattern"
+    BY_HAND = "partitions assigned by hand"
 
 
 class SubscriptionState:
@@ -130,6 +130,6 @@ class SubscriptionState:
     def _become(self, kind: SubscriptionKind) -> None:
         if self.kind not in (SubscriptionKind.NONE, kind):
             raise ConsumerStateError(
-                f"this consumer reads by {self.kind.value} and cannot by {kind.value} as well: unsubscribe first"
+                f"this consumer reads {self.kind.value}, and cannot read {kind.value} as well: unsubscribe first"
             )
         self.kind = kind
