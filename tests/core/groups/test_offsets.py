@@ -212,6 +212,35 @@ def test_the_offsets_of_a_deleted_topic_go() -> None:
     assert committed(log, "g") == {("u", 0): 6}
 
 
+def test_offsets_of_groups_with_long_names_go_in_as_many_batches_as_they_need() -> None:
+    name = "g" * 30_000
+    log = GroupLog({"offsets.retention.minutes": "60"}, topics={"t": 100, "u": 100})
+    for topic in "tu":
+        for partition in range(100):
+            log.answer("offset_commit", commit(name, 5, partition=partition, topic=topic))
+    log.shard.handle_image(image_of({"u": 100}, version=2), log.now_ms)
+    log.commit()
+    assert len(committed(log, name)) == 100
+    assert log.answer("delete_group", name) == ErrorCode.NONE
+    assert (log.shard.groups, log.shard.offsets.count) == ({}, 0)
+    log.fail()
+    assert (log.shard.groups, log.shard.offsets.count) == ({}, 0)
+
+
+def test_offsets_that_cannot_be_deleted_hold_no_others_back() -> None:
+    name = "g" * 30_000
+    log = GroupLog({"offsets.retention.minutes": "60"}, topics={"t": 1})
+    for group in (name, "other"):
+        log.answer("offset_commit", commit(group, 5))
+    # An operator has made the topic's max.message.bytes smaller since.
+    log.shard.append_size_bytes_max = 20_000
+    log.now_ms += HOUR_MS
+    expire(log)
+    assert list(log.shard.groups) == [name]
+    log.shard.handle_image(image_of({}, version=2), log.now_ms)
+    assert committed(log, name) == {("t", 0): 5}
+
+
 # Expiry (KIP-211)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from millstream.core.cluster import ClusterImage, TopicImage
     from millstream.core.groups.group import Caller, Group, OffsetExpiry, Record
     from millstream.core.groups.shard import GroupShard
+
+_log = logging.getLogger(__name__)
 
 _NONE: Final = ErrorCode.NONE
 NO_OFFSET: Final = -1
@@ -219,7 +222,10 @@ class OffsetRequests:
             for group_id, partition, topic_id in self._offsets.of_topic(topic.name)
             if topic_id in {ZERO_UUID, topic.topic_id}
         }
-        self._append(list(records.values()))
+        try:
+            self._append(list(records.values()))
+        except KafkaError as error:
+            _log.error("offsets of topics that were deleted are kept: %s", error)
 
     def expire(self, now_ms: int) -> Iterator[None]:
         """Delete what has been unused for the retention time; see GroupShard.expire_offsets."""
@@ -229,7 +235,11 @@ class OffsetRequests:
                 all_expired, records = self._expired(group_id, group, now_ms)
                 if all_expired and group.is_empty():
                     records += group.tombstones()
-                self._append(records)
+                try:
+                    self._append(records)
+                except KafkaError as error:
+                    # The others' go all the same.
+                    _log.error("group %s: its offsets have expired and can't be deleted: %s", group_id, error)
             yield
 
     def _expired(self, group_id: str, group: Group, now_ms: int) -> tuple[bool, list[Record]]:
@@ -267,9 +277,23 @@ class OffsetRequests:
         return offsets.get(group_id, topic, partition) is not None or offsets.is_pending(group_id, topic, partition)
 
     def _append(self, records: list[Record]) -> None:
-        """Append what may be more than a batch holds; each part is right by itself."""
+        """Append what may be more than a batch holds; each part is right by itself.
+
+        Raises KafkaError where a single record is too large, which what it deletes was not.
+        """
         for start in range(0, len(records), TOMBSTONES_PER_APPEND):
-            self._shard.append(records[start : start + TOMBSTONES_PER_APPEND])
+            self._append_part(records[start : start + TOMBSTONES_PER_APPEND])
+
+    def _append_part(self, records: list[Record]) -> None:
+        # Names of groups may be so long that a batch holds a few of them only.
+        try:
+            self._shard.append(records)
+        except KafkaError:
+            if len(records) == 1:
+                raise
+            middle = len(records) // 2
+            self._append_part(records[:middle])
+            self._append_part(records[middle:])
 
     # List
 
