@@ -367,6 +367,7 @@ class Simulation:
             ):
                 self._told.pop(member.name, None)
                 if was.owned:
+                    member.has_begun_anew = False
                     self.fenced[member.name] = was, isinstance(self.group, ConsumerGroup)
             elif not code and member.generation > 0 and method in ("join_group", "consumer_group_heartbeat"):
                 self.fenced.pop(member.name, None)
@@ -428,7 +429,7 @@ class Simulation:
         for member in self.members:
             who, _ = self.fenced.get(member.name, (None, False))
             # One that begins anew under its old id may meet a group that counts from its beginning, too.
-            for partition in () if who is None or (member.waits and member.is_joining) else who.owned:
+            for partition in () if who is None or member.has_begun_anew else who.owned:
                 assert who is not None
                 assert not self._may_commit(who, partition), f"{who} was fenced, and may commit {partition}"
 

@@ -73,6 +73,8 @@ class Member:
         self.waits: tuple[int, str] | None = None
         # It takes answers and sends requests; a dead one still has what it had.
         self.is_alive = True
+        # Whether it has asked to join since it was fenced last.
+        self.has_begun_anew = False
 
     # The identity that it commits with, and what it believes to be its own.
 
@@ -99,6 +101,7 @@ class Member:
         return self.generation <= 0
 
     def send(self, method: str, request: object, version: int) -> None:
+        self.has_begun_anew |= self.is_joining
         self.waits = self.coordinator.call(method, request, version=version, client_id=self.name), method
 
     def take_answer(self) -> Any:
@@ -164,6 +167,8 @@ class ClassicConsumer(Member):
         self._owned: set[Partition] = set()
         self._synced_generation = -1
         self._to_assign: dict[str, bytes] = {}
+        # How many partitions there were of each topic when it assigned; None where it does not lead.
+        self._counts: dict[str, int] | None = None
 
     @property
     def is_confirmed(self) -> bool:
@@ -194,6 +199,8 @@ class ClassicConsumer(Member):
     def step(self) -> None:
         if self.waits is not None:
             return
+        if self.phase == "stable" and self._counts not in (None, self._partition_counts()):
+            self.phase = "out"  # a leader sees to it that what has come is read
         if self.phase == "out":
             self.join()
         elif self.phase == "joined":
@@ -248,6 +255,7 @@ class ClassicConsumer(Member):
             self._id, self._generation, self.phase = answer.member_id, answer.generation_id, "joined"
             leads = answer.leader == answer.member_id and not answer.skip_assignment
             self._to_assign = self._assign(answer) if leads else {}
+            self._counts = self._partition_counts() if leads else None
         elif method == "sync_group":
             assigned = {
                 (topic.topic, partition)
@@ -258,6 +266,9 @@ class ClassicConsumer(Member):
             self.phase = "out" if self._owned - assigned else "stable"
             self._synced_generation = self._generation
             self._owned = assigned
+
+    def _partition_counts(self) -> dict[str, int]:
+        return {name: len(topic.partitions) for name, topic in self.coordinator.image.topics.items()}
 
     def _assign(self, answer: Any) -> dict[str, bytes]:
         members = {member.member_id: decode_subscription(bytes(member.metadata)) for member in answer.members}
