@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import confluent_kafka
@@ -252,8 +253,7 @@ def test_rolling_restarts_lose_nothing(group: Group, soak: bool) -> None:
         killed += dies
         (members[number].kill if dies else members[number].stop)()
         members[number] = group.join(number)
-        taker = members[number]
-        group.wait(lambda taker=taker: bool(taker.assigned or taker.count), "the new member to have a share")
+        group.wait(partial(has_taken_part, members[number]), "the new member to have a share")
         if turn == 2:
             group.cluster.restart()
     flowing.join(WAIT_S)
@@ -261,6 +261,10 @@ def test_rolling_restarts_lose_nothing(group: Group, soak: bool) -> None:
     group.await_read()
     doubles = check_reading(group.every, group.ends)
     print(f"{sum(group.ends)} records, {killed} of the members killed, {doubles} read twice; seed {SEED}")
+
+
+def has_taken_part(member: GroupMember) -> bool:
+    return bool(member.assigned or member.count)
 
 
 def _flow(group: Group, count: int, seconds: float) -> None:

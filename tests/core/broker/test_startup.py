@@ -229,13 +229,11 @@ def test_a_failed_directory_takes_only_its_partitions_away(tmp_path: Path) -> No
         failing.take_offline("the test pulled the disk")
         for partition in range(4):
             expected = ErrorCode.KAFKA_STORAGE_ERROR if placed[partition] == directories[1] else ErrorCode.NONE
-            wait_until(
-                lambda partition=partition, expected=expected: (
-                    raw.produce("spread", partition, batch()).error_code == expected
-                ),
-                90,
-                "what the partition answers now",
-            )
+
+            def answers(partition: int = partition, expected: ErrorCode = expected) -> bool:
+                return bool(raw.produce("spread", partition, batch()).error_code == expected)
+
+            wait_until(answers, 90, "what the partition answers now")
             assert raw.fetch("spread", partition, 0).error_code == expected
         (topic,) = raw.call(MetadataRequest(topics=None)).topics
         offline = {p.partition_index for p in topic.partitions if p.offline_replicas}
