@@ -40,6 +40,18 @@ CLUSTER_OPERATIONS: Final = (
 )
 
 
+_TOPIC_OPERATIONS: Final = (
+    Operation.READ,
+    Operation.WRITE,
+    Operation.CREATE,
+    Operation.DELETE,
+    Operation.ALTER,
+    Operation.DESCRIBE,
+    Operation.DESCRIBE_CONFIGS,
+    Operation.ALTER_CONFIGS,
+)
+
+
 class Fault(NamedTuple):
     """An error as an answer carries it."""
 
@@ -68,6 +80,13 @@ def may(context: RequestContext, operation: Operation, topic: str) -> bool:
 def cluster_operations(context: RequestContext) -> int:
     """The operations on the cluster that the one who asks may do, as the protocol's bit field."""
     return sum(1 << operation for operation in CLUSTER_OPERATIONS if context.permits_cluster(operation))
+
+
+def topic_operations(name: str, context: RequestContext) -> int:
+    """The operations on a topic that the one who asks may do, as the protocol's bit field."""
+    return sum(
+        1 << operation for operation in _TOPIC_OPERATIONS if context.permits(operation, ResourceType.TOPIC, name)
+    )
 
 
 async def commit_applied(broker: Broker, plan: Plan, timeout_ms: int) -> bool:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from millstream.core.broker.context import Operation, RequestContext, ResourceType
-from millstream.core.broker.handlers._admin import may
+from millstream.core.broker.context import Operation, RequestContext
+from millstream.core.broker.handlers._admin import may, topic_operations
 from millstream.core.broker.partition import ReplicaState
 from millstream.core.broker.partitions import INTERNAL_TOPICS
 from millstream.core.cluster.topics import validate_topic_name
@@ -30,17 +30,6 @@ if TYPE_CHECKING:
     from millstream.core.cluster import PartitionState, TopicImage
 
 LIMIT: Final = "max.request.partition.size.limit"
-
-_TOPIC_OPERATIONS: Final = (
-    Operation.READ,
-    Operation.WRITE,
-    Operation.CREATE,
-    Operation.DELETE,
-    Operation.ALTER,
-    Operation.DESCRIBE,
-    Operation.DESCRIBE_CONFIGS,
-    Operation.ALTER_CONFIGS,
-)
 
 
 def describe_topic_partitions(
@@ -97,7 +86,7 @@ def _topic(
             _partition(broker, topic.name, index, state)
             for index, state in enumerate(topic.partitions[first:end], start=first)
         ],
-        topic_authorized_operations=_operations(topic.name, context),
+        topic_authorized_operations=topic_operations(topic.name, context),
     )
 
 
@@ -128,15 +117,9 @@ def _unknown(name: str, context: RequestContext) -> DescribeTopicPartitionsRespo
     except KafkaError as error:
         code = error.code
     answer = _error(code, name)
-    answer.topic_authorized_operations = _operations(name, context)
+    answer.topic_authorized_operations = topic_operations(name, context)
     return answer
 
 
 def _error(code: ErrorCode, name: str) -> DescribeTopicPartitionsResponseTopic:
     return DescribeTopicPartitionsResponseTopic(error_code=code, name=name, is_internal=name in INTERNAL_TOPICS)
-
-
-def _operations(name: str, context: RequestContext) -> int:
-    return sum(
-        1 << operation for operation in _TOPIC_OPERATIONS if context.permits(operation, ResourceType.TOPIC, name)
-    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from millstream.core.broker.context import AllowAll, Operation, RequestContext, ResourceType
 from millstream.core.broker.delayed import Delayed
-from millstream.core.broker.handlers._admin import cluster_operations, commit_applied
+from millstream.core.broker.handlers._admin import cluster_operations, commit_applied, topic_operations
 from millstream.core.broker.handlers.encoded import Encoded, LongItem, encoded_in_slices
 from millstream.core.broker.metadata_cache import CacheKey
 from millstream.core.broker.partition import ReplicaState
@@ -41,16 +41,6 @@ ONE_STEP_COUNT_MAX: Final = 1000
 _TopicAnswer: TypeAlias = tuple[MetadataResponseTopic, Iterable[MetadataResponsePartition]]
 # Topics may be asked for by their id (KIP-516).
 BY_ID_FROM_VERSION: Final = 12
-_TOPIC_OPERATIONS: Final = (
-    Operation.READ,
-    Operation.WRITE,
-    Operation.CREATE,
-    Operation.DELETE,
-    Operation.ALTER,
-    Operation.DESCRIBE,
-    Operation.DESCRIBE_CONFIGS,
-    Operation.ALTER_CONFIGS,
-)
 
 
 def metadata(
@@ -293,7 +283,7 @@ def _asked(
             code = error.code
     answer = _error(code, asked.name)
     if request.include_topic_authorized_operations:
-        answer.topic_authorized_operations = _topic_operations(asked.name, context)
+        answer.topic_authorized_operations = topic_operations(asked.name, context)
     return answer, ()
 
 
@@ -306,7 +296,7 @@ def _topic(broker: Broker, topic: TopicImage, request: MetadataRequest, context:
         name=topic.name, topic_id=topic.topic_id, is_internal=topic.name in INTERNAL_TOPICS
     )
     if request.include_topic_authorized_operations:
-        response.topic_authorized_operations = _topic_operations(topic.name, context)
+        response.topic_authorized_operations = topic_operations(topic.name, context)
     return response, _partitions(broker, topic)
 
 
@@ -328,10 +318,3 @@ def _partitions(broker: Broker, topic: TopicImage) -> Iterator[MetadataResponseP
             isr_nodes=list(state.isr),
             offline_replicas=[node_id] if is_offline else [],
         )
-
-
-def _topic_operations(name: str, context: RequestContext) -> int:
-    """What the one who asks may do to a topic, as bits."""
-    return sum(
-        1 << operation for operation in _TOPIC_OPERATIONS if context.permits(operation, ResourceType.TOPIC, name)
-    )
