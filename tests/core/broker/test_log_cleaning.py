@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from pathlib import Path
 
-import pytest
 from tests.support.broker_thread import BrokerThread
 
 from millstream.core.broker.broker import Broker
 from millstream.core.broker.doctor import examine
 from millstream.core.log import TopicPartition
 from millstream.core.log.cleaner import CleanerConfig
-from millstream.core.log.cleaner.log_cleaner import NICENESS
 from millstream.core.records import BatchBuilder, iter_batches, iter_records, read_header
 from millstream.core.wire import ErrorCode, KafkaError, error_code
 from millstream.testing.kafka import wait_until
@@ -71,16 +67,6 @@ def test_what_clients_wrote_is_cleaned_and_the_metrics_say_so(tmp_path: Path) ->
             assert f"kafka_log_logcleanermanager_{name}" in text
     checkpoint = (tmp_path / "data" / "cleaner-offset-checkpoint").read_text()
     assert checkpoint == "0\n1\nkeyed 0 190\n"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own")
-def test_the_cleaner_gives_way_to_the_event_loop(tmp_path: Path) -> None:
-    with BrokerThread(tmp_path / "data", SETTINGS):
-        (cleaner,) = [each for each in threading.enumerate() if each.name == "log-cleaner 0"]
-        assert cleaner.native_id is not None
-        ours, theirs = threading.get_native_id(), cleaner.native_id
-        nicer = min(os.getpriority(os.PRIO_PROCESS, ours) + NICENESS, 19)
-        wait_until(lambda: os.getpriority(os.PRIO_PROCESS, theirs) == nicer, 60, "the thread to be nice")
 
 
 def test_a_damaged_batch_stops_cleaning_of_its_partition_loudly(tmp_path: Path) -> None:

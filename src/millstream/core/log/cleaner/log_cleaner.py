@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from millstream.core.log.manager import LogManager
 
 UNCLEANABLE: Final = "uncleanable-partitions"
-NICENESS: Final = 5  # of the threads, above the process's
 
 _logger = logging.getLogger(__name__)
 
@@ -184,7 +181,6 @@ class LogCleaner:
         )
 
     def _run(self, index: int) -> None:
-        _give_way()
         config, tools = self._config, None
         while not self._stopping.is_set() and index < self._config.threads:
             if tools is None or config is not self._config:
@@ -301,15 +297,6 @@ class LogCleaner:
             done.records_retained, done.records_dropped,
             f" ({done.records_keyless} for want of a key)" if done.records_keyless else "", 100 * done.map_utilization,
         )  # fmt: skip
-
-
-def _give_way() -> None:
-    """Have the scheduler prefer the event loop and clients where processors are short: a kernel runs for long.
-
-    Linux has a niceness for each thread; elsewhere the whole process would get it.
-    """
-    if sys.platform == "linux":
-        os.nice(NICENESS)
 
 
 def encode_uncleanable(found: list[Uncleanable]) -> bytes:
