@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,6 +17,7 @@ from millstream.core.broker import Broker
 from millstream.core.broker.handlers.produce import INTERNAL_CLIENT_ID
 from millstream.core.groups.partitioning import partition_for
 from millstream.core.groups.records import OffsetCommitKey, OffsetCommitValue, encode_record
+from millstream.core.groups.shard import GroupShard
 from millstream.core.metrics import render_pieces
 from millstream.core.records import BatchBuilder, Compression
 from millstream.core.wire import ApiKey, ErrorCode, decode, encode_request, error_code, parse_response_header
@@ -317,3 +319,30 @@ def test_groups_and_offsets_are_counted(served: BrokerThread, raw: RawConnection
     assert 'kafka_server_group_coordinator_metrics_group_count{protocol="classic",state="Empty"} 2' in text
     assert "kafka_coordinator_group_groupmetadatamanager_numoffsets 2" in text
     assert f'kafka_server_group_coordinator_metrics_num_partitions{{state="active"}} {PARTITIONS}' in text
+
+
+def test_nothing_is_asked_of_a_coordinator_whose_sessions_have_not_begun(
+    served: BrokerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be told of new topics and have to write meanwhile; all of it counts once it serves."""
+    resume, may_end = GroupShard.resume, threading.Event()
+
+    def held(shard: GroupShard, now_ms: int) -> Iterator[None]:
+        while shard.groups and not may_end.is_set():
+            yield
+        yield from resume(shard, now_ms)
+
+    with RawConnection(served.bootstrap_servers) as raw:
+        assert settled(lambda: commit(raw, "g", 1)) == ErrorCode.NONE
+    served.stop()
+    monkeypatch.setattr(GroupShard, "resume", held)
+    monkeypatch.setattr("millstream.core.broker.shard_host.SLICE_S", 0.0)
+    served.start()
+    with RawConnection(served.bootstrap_servers) as raw:
+        raw.create_topic("later", 1)
+        assert commit(raw, "g", 2) == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+        may_end.set()
+        assert settled(lambda: commit(raw, "g", 3)) == ErrorCode.NONE
+        assert committed(raw, "g") == {0: 3}
+        images = served.call(lambda broker: {"later" in shard.image.topics for shard in broker.coordinators.shards()})
+        assert images == {True}

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from tests.support.broker_thread import BrokerThread
 
+from millstream.core.broker import Broker
 from millstream.core.records import BatchBuilder
 from millstream.core.wire import ErrorCode
 from millstream.core.wire.messages import incremental_alter_configs
+from millstream.core.wire.messages.find_coordinator import FindCoordinatorRequest
 from millstream.testing.kafka import wait_until
 from millstream.testing.raw import ClosedError, RawConnection
 
@@ -64,7 +66,7 @@ def test_retention_of_this_broker_goes_before_that_of_all(served: BrokerThread) 
         served.wait(lambda broker: broker.control.tasks.run_retention())
         assert raw.offset("kept", 0, -2) == 0
         assert edit(raw, THIS_BROKER, "log.retention.ms", None) == 0
-        wait_until(lambda: raw.offset("kept", 0, -2) == 1, 20, "retention")
+        wait_until(lambda: raw.offset("kept", 0, -2) == 1, 90, "retention")
 
 
 def test_max_connections_closes_the_next_ones(served: BrokerThread) -> None:
@@ -79,7 +81,29 @@ def test_max_connections_closes_the_next_ones(served: BrokerThread) -> None:
 
 def test_recovery_threads_count_from_the_next_start(served: BrokerThread) -> None:
     with RawConnection(served.bootstrap_servers) as raw:
-        assert edit(raw, EVERY_BROKER, "num.recovery.threads.per.data.dir", "5") == 0
+        assert edit(raw, EVERY_BROKER, "num.recovery.threads.per.data.dir", "4") == 0
     served.stop()
     with served:
-        assert served.call(lambda broker: broker.logs._threads) == 5
+        assert served.call(lambda broker: broker.logs._threads) == 4
+
+
+def test_the_assignment_interval_holds_for_loaded_coordinators_and_those_to_come(served: BrokerThread) -> None:
+    name = "group.consumer.assignment.interval.ms"
+
+    def intervals(broker: Broker) -> set[int]:
+        return {shard.configs.consumer_assignment_interval_ms for shard in broker.coordinators.shards()}
+
+    with RawConnection(served.bootstrap_servers) as raw:
+        wait_until(
+            lambda: not raw.call(FindCoordinatorRequest(coordinator_keys=["g"])).coordinators[0].error_code,
+            30,
+            "the coordinator",
+        )
+        assert served.call(intervals) == {1000}
+        assert edit(raw, EVERY_BROKER, name, "250") == 0
+        assert served.call(intervals) == {250}
+    served.stop()
+    with served, RawConnection(served.bootstrap_servers) as raw:
+        wait_until(lambda: served.call(intervals) == {250}, 30, "coordinators")
+        assert edit(raw, EVERY_BROKER, name, None) == 0
+        assert served.call(intervals) == {1000}

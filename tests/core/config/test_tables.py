@@ -65,6 +65,7 @@ def test_a_broker_config_is_obeyed(name: str) -> None:
 def test_what_may_change_while_running_is_read_while_running() -> None:
     """A dynamic config is a topic's default, which the metadata applier reads anew, or is read by one of these."""
     readers = {
+        "group.consumer.assignment.interval.ms": "coordinators.py",
         "log.cleaner.backoff.ms": "log_cleaning.py",
         "log.cleaner.dedupe.buffer.size": "log_cleaning.py",
         "log.cleaner.io.buffer.load.factor": "log_cleaning.py",

@@ -79,7 +79,8 @@ class Coordinators:
         self.loads = asyncio.Semaphore(LOADS_COUNT_MAX)
         # Made with the first shard: who serves no groups does not pay for their modules.
         self._timers: Any = None
-        self._configs: Any = None
+        # What the operator set, dynamic configs included.
+        self.configs: Any = None
         self._random = random.Random()
         self._hosts: dict[int, ShardHost] = {}
         # Hosts whose shards appended in this pass of the loop.
@@ -131,20 +132,20 @@ class Coordinators:
         if topic is not None:
             host = self._hosts.get(_partition_for(group_id, len(topic.partitions)))
             if host is not None:
-                if host.shard is None:
+                if host.serving is None:
                     raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
                 return host
         raise KafkaError(ErrorCode.NOT_COORDINATOR)
 
     def shard_of(self, group_id: str) -> GroupShard:
         """Return the shard that keeps a group; raises as `host_of`."""
-        shard = self.host_of(group_id).shard
+        shard = self.host_of(group_id).serving
         assert shard is not None, "a host that answers has a shard"
         return shard
 
     def shards(self) -> list[GroupShard]:
         """Return the shards that serve."""
-        return [host.shard for host in self._hosts.values() if host.shard is not None]
+        return [host.serving for host in self._hosts.values() if host.serving is not None]
 
     def counts(self) -> dict[str, int]:
         """Return how many shards serve, and how many are being loaded."""
@@ -175,7 +176,7 @@ class Coordinators:
         answers = []
         now_ms = self.now_ms()
         for host in list(self._hosts.values()):
-            if host.shard is None:
+            if host.serving is None:
                 delayed: Delayed[Any] = Delayed()
                 delayed.complete(refusal(KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)))
                 answers.append(delayed)
@@ -252,16 +253,15 @@ class Coordinators:
 
     def make_shard(self, partition: Partition, emit: Emit) -> GroupShard:
         """Return a new shard for a partition, to be loaded."""
-        from millstream.core.groups.configs import GroupConfigs
         from millstream.core.groups.shard import GroupShard
         from millstream.core.groups.timer_wheel import TimerWheel
 
         if self._timers is None:
             self._timers = TimerWheel()
-            self._configs = GroupConfigs.from_broker(self.broker.config)
+            self._take_configs(self.broker.metadata.image)
         return GroupShard(
             partition.index,
-            configs=self._configs,
+            configs=self.configs,
             image=self.broker.metadata.image,
             timers=self._timers,
             random_source=self._random,
@@ -291,12 +291,20 @@ class Coordinators:
             host = self._hosts[partition.index] = ShardHost(self, partition)
             host.start()
 
-    def _handle_image(self, _old: ClusterImage, new: ClusterImage) -> None:
+    def _handle_image(self, old: ClusterImage, new: ClusterImage) -> None:
+        if old.broker_configs is not new.broker_configs and self.configs is not None:
+            self._take_configs(new)
+            for shard in self.shards():
+                shard.reconfigure(self.configs)
         now_ms = self.now_ms()
-        for host in list(self._hosts.values()):
-            if host.shard is not None:
-                host.shard.handle_image(new, now_ms)
+        for shard in self.shards():
+            shard.handle_image(new, now_ms)
         self.turn_timers()
+
+    def _take_configs(self, image: ClusterImage) -> None:
+        from millstream.core.groups.configs import GroupConfigs
+
+        self.configs = GroupConfigs.from_broker(self.broker.config.with_dynamic(image.broker_configs))
 
     # Writes, timers, expiry
 
@@ -338,12 +346,12 @@ class Coordinators:
         loop = self.broker.loop
         until = loop.time() + EXPIRY_SLICE_S
         for host in list(self._hosts.values()):
-            shard = host.shard
+            shard = host.serving
             if shard is None:
                 continue
             for _ in shard.expire_offsets(self.now_ms()):
                 if loop.time() >= until:
                     await asyncio.sleep(0)
                     until = loop.time() + EXPIRY_SLICE_S
-                    if host.shard is not shard:
+                    if host.serving is not shard:
                         break

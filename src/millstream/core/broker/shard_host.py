@@ -2,6 +2,7 @@
 
     load    the partition's bytes are read on a worker thread, piece by piece; the loop replays them in slices of a
             millisecond, up to the high watermark
+    resume  members' sessions begin, in such slices too; one of the first may end before the last begins, and be written
     write   what one pass of the loop made the shard append becomes one batch, written with all others of that pass;
             the shard hears of it when the high watermark has passed it
     fail    a write that failed or a leadership that ended leaves the shard ahead of its log: it is closed, whoever
@@ -74,12 +75,17 @@ class HostState(Enum):
     """See ShardHost."""
 
     LOADING = "loading"
+    RESUMING = "resuming"
     ACTIVE = "active"
     STOPPED = "stopped"
 
 
 class ShardHost:
-    """States: LOADING -> ACTIVE (the log is replayed) -> LOADING (a write failed) ...; any -> STOPPED (resigned)."""
+    """The shard's surroundings.
+
+    States: LOADING -> RESUMING (the log is replayed) -> ACTIVE (sessions run) -> LOADING (a write failed, in either of
+    these) ...; any -> STOPPED (resigned).
+    """
 
     def __init__(self, coordinators: Coordinators, partition: Partition) -> None:
         self._coordinators = coordinators
@@ -88,6 +94,7 @@ class ShardHost:
         self.state = HostState.LOADING
         # The leadership and the run of successful writes that the shard belongs to.
         self._generation = partition.generation
+        # Invariant: there is one while RESUMING and ACTIVE.
         self.shard: GroupShard | None = None
         # Asked for in this pass; and written, or about to be, by the offset behind it (None: not known yet), in order.
         self._appends: list[Append] = []
@@ -107,9 +114,17 @@ class ShardHost:
         """Load the shard; one without records serves at once."""
         log = self.partition.log
         if log is not None and log.log_start_offset == self.partition.high_watermark:
-            self._activate(self._coordinators.make_shard(self.partition, self._emit))
+            shard = self._coordinators.make_shard(self.partition, self._emit)
+            self._take(shard)
+            shard.handle_loaded(self._coordinators.now_ms())
+            self._activate(shard)
         else:
             self._load()
+
+    @property
+    def serving(self) -> GroupShard | None:
+        """The shard, where it takes requests."""
+        return self.shard if self.state is HostState.ACTIVE else None
 
     def _load(self, *, pause: bool = False) -> None:
         self.task = self._broker.loop.create_task(self._load_until_active(pause=pause))
@@ -163,7 +178,7 @@ class ShardHost:
     def write(self) -> None:
         """Reserve what was appended in this pass; `Appends.submit` then writes it."""
         appends, self._appends = self._appends, []
-        if self.state is not HostState.ACTIVE:
+        if self.shard is None:
             return
         now_ms = self._broker.clock.now_ms()
         if len(appends) == 1:
@@ -182,7 +197,7 @@ class ShardHost:
         self._reserve(appends[start:], now_ms)
 
     def _reserve(self, appends: list[Append], now_ms: int) -> None:
-        if self.state is not HostState.ACTIVE:
+        if self.shard is None:
             return
         records = appends[0].records if len(appends) == 1 else [each for append in appends for each in append.records]
         data, header = keyed_batch(records, now_ms)
@@ -215,7 +230,7 @@ class ShardHost:
         """Let nobody wait longer than offsets.commit.timeout.ms for a write; it may yet be committed."""
         self._commit_check = None
         written = self._written
-        if self.state is not HostState.ACTIVE or self.shard is None or not written:
+        if self.shard is None or not written:
             return
         loop = self._broker.loop
         overdue_since = loop.time() - self._commit_timeout_s
@@ -240,7 +255,7 @@ class ShardHost:
 
     def _handle_progress(self) -> None:
         """The partition's offsets moved, or its generation ended."""
-        if self.state is not HostState.ACTIVE:
+        if self.shard is None:
             return
         partition = self.partition
         if partition.generation != self._generation:
@@ -253,7 +268,6 @@ class ShardHost:
         while written and (end_offset := written[0].end_offset) is not None and end_offset <= high_watermark:
             number = written.popleft().number
         if number:
-            assert self.shard is not None, "an active host has a shard"
             self._backoff_s = BACKOFF_S_MIN
             self.shard.handle_committed(number)
 
@@ -272,7 +286,7 @@ class ShardHost:
 
     def check(self) -> None:
         """Notice a generation that has ended without a write."""
-        if self.state is HostState.ACTIVE:
+        if self.shard is not None:
             self._handle_progress()
 
     def _fail(self, error: KafkaError) -> None:
@@ -318,16 +332,25 @@ class ShardHost:
                 logger.exception("group coordinator %d could not be loaded", partition.index)
                 continue
             if partition.generation == self._generation:
+                self._take(shard)
+                for _ in shard.resume(self._coordinators.now_ms()):
+                    await self._breathe()
+                    if self.shard is not shard:
+                        return  # A write of it failed, which began another load.
                 self._activate(shard)
                 return
 
-    def _activate(self, shard: GroupShard) -> None:
+    def _take(self, shard: GroupShard) -> None:
+        """The shard is all that the log says, and may write from here on."""
         self.shard = shard
-        self.state = HostState.ACTIVE
+        self.state = HostState.RESUMING
         self.partition.when_acked(self._handle_progress)
-        now_ms = self._coordinators.now_ms()
-        shard.handle_loaded(now_ms)
-        shard.handle_image(self._broker.metadata.image, now_ms)
+
+    def _activate(self, shard: GroupShard) -> None:
+        self.state = HostState.ACTIVE
+        # What changed while it was loaded.
+        shard.reconfigure(self._coordinators.configs)
+        shard.handle_image(self._broker.metadata.image, self._coordinators.now_ms())
         self._coordinators.turn_timers()
 
     async def _replay(self, shard: GroupShard, log: Log) -> None:

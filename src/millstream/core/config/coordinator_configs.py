@@ -1,4 +1,4 @@
-"""The broker configs of the group coordinator: Kafka's names, types and defaults. None may change while a broker runs.
+"""The broker configs of the group coordinator: Kafka's names, types and defaults.
 
 `core/groups/configs.py` says what most of them mean for groups; `broker/coordinators.py` reads those of the topic.
 """
@@ -39,13 +39,25 @@ def _offsets(
 
 
 def _group(
-    name: str, default: ConfigValue, doc: str, *, kind: ConfigType = _INT, validator: Validator | None = None
+    name: str,
+    default: ConfigValue,
+    doc: str,
+    *,
+    kind: ConfigType = _INT,
+    validator: Validator | None = None,
+    dynamic: UpdateMode = UpdateMode.READ_ONLY,
 ) -> ConfigKey:
-    return _key(name, kind, default, doc, validator, Importance.MEDIUM)
+    return _key(name, kind, default, doc, validator, Importance.MEDIUM, dynamic)
 
 
 def _key(
-    name: str, kind: ConfigType, default: ConfigValue, doc: str, validator: Validator | None, importance: Importance
+    name: str,
+    kind: ConfigType,
+    default: ConfigValue,
+    doc: str,
+    validator: Validator | None,
+    importance: Importance,
+    dynamic: UpdateMode = UpdateMode.READ_ONLY,
 ) -> ConfigKey:
     return ConfigKey(
         name=name,
@@ -53,7 +65,7 @@ def _key(
         default=default,
         doc=doc,
         validator=validator,
-        dynamic=UpdateMode.READ_ONLY,
+        dynamic=dynamic,
         importance=importance,
         synonyms=(),
     )
@@ -137,6 +149,7 @@ COORDINATOR_CONFIGS: Final = [
         "The shortest time between two assignments of a group of the consumer protocol: members that join meanwhile "
         "are assigned together.",
         validator=at_least(0),
+        dynamic=UpdateMode.CLUSTER_WIDE,
     ),
     *(
         _group(

@@ -3,7 +3,7 @@
 Sans-I/O: requests, time, replayed records and metadata come in as calls with the time; effects go out (`effects.py`),
 answers only once what they show is committed (`outbox.py`).
 
-    load      replay and replay_marker for each of the partition's records, in order, then handle_loaded
+    load      replay and replay_marker for each of the partition's records, in order, then resume to its end
     unload    close: the partition has another leader, or an append failed; a new shard replays the log
 
 Event-sourced: a request computes records, and `append` both writes them and applies them by the code that a load runs,
@@ -84,7 +84,7 @@ class ShardState(Enum):
 
 
 class GroupShard:
-    """States: LOADING -> ACTIVE (handle_loaded) -> CLOSED (close: resigned, or an append failed).
+    """States: LOADING -> ACTIVE (resume ends) -> CLOSED (close: resigned, or an append failed).
 
     Each request is `(request, caller, reply, now_ms) -> None` and ends in `outbox.respond(reply, response)`, at once
     or, where it waits in a rebalance, later. A KafkaError that leaves it is the answer, and nothing was changed.
@@ -146,12 +146,23 @@ class GroupShard:
         """A transaction ended: its offsets count from here on, or never did."""
         self.offset_requests.end_transaction(producer_id, committed=committed)
 
-    def handle_loaded(self, now_ms: int) -> None:
-        """Everything in the log was replayed: requests may come."""
+    def resume(self, now_ms: int) -> Iterator[None]:
+        """Everything in the log was replayed: each member has a session from now on, and then requests may come.
+
+        Yields after each member: thousands of them are no work for one pass of the loop. In between timers may fire,
+        and append.
+        """
         assert self.state is ShardState.LOADING, f"shard {self.index} is {self.state}"
+        for group in list(self.groups.values()):
+            if self.groups.get(group.group_id) is group:
+                yield from self._members_of(group.group_id).resume_loaded(group, now_ms)
+            yield
         self.state = ShardState.ACTIVE
-        self.classic.handle_loaded(now_ms)
-        self.consumer.handle_loaded(now_ms)
+
+    def handle_loaded(self, now_ms: int) -> None:
+        """Resume, all at once."""
+        for _ in self.resume(now_ms):
+            continue
 
     def close(self) -> None:
         """Cancel every timer; nothing is emitted from here on."""

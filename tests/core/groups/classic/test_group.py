@@ -30,6 +30,7 @@ from millstream.core.groups.records import (
     encode_key,
     encode_value,
 )
+from millstream.core.groups.shard import ShardState
 from millstream.core.groups.timer_wheel import TimerWheel
 from millstream.core.wire import ErrorCode, KafkaError, encode
 from millstream.core.wire.messages.leave_group import LeaveGroupRequest
@@ -441,3 +442,21 @@ def test_a_load_takes_what_the_last_record_says_of_a_member() -> None:
     assert (group.protocol_name, member.metadata("sticky")) == ("sticky", b"new")
     assert (member.session_timeout_ms, member.rebalance_timeout_ms) == (20_000, 70_000)
     assert group.speaks("consumer", ["sticky"])
+
+
+def test_a_session_may_end_before_the_last_one_has_begun() -> None:
+    """A load resumes member by member, and time does not wait for it."""
+    coordinator = loaded(value_of(*(member_of(name) for name in ("leader", "second", "last"))))
+    coordinator.shard.close()
+    shard = coordinator.shard = coordinator.replayed()
+    resuming = shard.resume(coordinator.now_ms)
+    next(resuming)
+    next(resuming)
+    coordinator.pass_ms(20_000)
+    assert coordinator.group is not None
+    assert list(coordinator.group.members) == ["last"]
+    for _ in resuming:
+        pass
+    assert shard.state is ShardState.ACTIVE
+    coordinator.pass_ms(600_000)
+    assert not coordinator.group.members

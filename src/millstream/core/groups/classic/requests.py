@@ -6,7 +6,7 @@ the fields beside them are those of Kafka 4.3's coordinator. Owned by the shard.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from millstream.core.groups.classic.group import ClassicGroup, ClassicState
@@ -68,13 +68,14 @@ class ClassicRequests:
             group = groups[key.group] = ClassicGroup(key.group)
         group.replay(value)
 
-    def handle_loaded(self, now_ms: int) -> None:
-        """The whole log was replayed: every member has a session timeout to show that it is there."""
-        for group in list(self._shard.groups.values()):
-            if isinstance(group, ClassicGroup):
-                self.resume(group, now_ms)
-                if len(group.members) > self._shard.configs.classic_members_max:
-                    self._rebalances.prepare(group, "it is larger than group.max.size", now_ms)
+    def resume_loaded(self, group: ClassicGroup, now_ms: int) -> Iterator[None]:
+        """The log was replayed: every member has a session timeout to show that it is there. Yields after each."""
+        for member in list(group.members.values()):
+            if group.members.get(member.member_id) is member:
+                self._rebalances.open_session(group, member, now_ms, member.session_timeout_ms)
+            yield
+        if len(group.members) > self._shard.configs.classic_members_max:
+            self._rebalances.maybe_rebalance(group, "it is larger than group.max.size", now_ms)
 
     # Seams for the offset store and for groups that change their protocol.
 
@@ -114,7 +115,7 @@ class ClassicRequests:
         protocols: Mapping[str, Protocols] | None = None,
         rebalance_because: str | None = None,
     ) -> None:
-        """Begin the sessions of a group that was made by replay alone.
+        """Begin the sessions of a group that was of the other protocol.
 
         `protocols` gives by member id what members speak besides the one protocol that a record holds. With a reason
         the group rebalances at once.

@@ -8,7 +8,7 @@ are appended and applied, timers run, answers are given.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -103,11 +103,15 @@ class ConsumerRequests:
             elif self._by_regex:
                 self._by_regex.discard(group_id)
 
-    def handle_loaded(self, now_ms: int) -> None:
-        """The log was replayed: each member has a whole session from now on."""
-        for group in self._shard.groups.values():
-            if isinstance(group, ConsumerGroup):
-                self.sessions.start(group, now_ms)
+    def resume_loaded(self, group: ConsumerGroup, now_ms: int) -> Iterator[None]:
+        """The log was replayed: each member has a whole session from now on. Yields after each."""
+        for member_id in list(group.members):
+            if self._shard.groups.get(group.group_id) is not group:
+                return  # Members that were fenced meanwhile were its last ones of this protocol.
+            member = group.members.get(member_id)
+            if member is not None:
+                self.sessions.begin(group, member, now_ms)
+            yield
 
     def handle_image(self, old: ClusterImage, new: ClusterImage, _now_ms: int) -> None:
         """Topics came, went or grew: each group sees with its next heartbeat whether that changes it."""

@@ -106,10 +106,14 @@ class Sessions:
             timers.cancel()
 
     def start(self, group: ConsumerGroup, now_ms: int) -> None:
-        """The group was loaded, or came from the classic protocol: begin a session of every member."""
+        """The group came from the classic protocol: begin a session of every member."""
         for member in group.members.values():
-            self.extend(group, member, now_ms)
-            self.await_revocation(group, member, now_ms)
+            self.begin(group, member, now_ms)
+
+    def begin(self, group: ConsumerGroup, member: ConsumerMember, now_ms: int) -> None:
+        """Begin a member's session, and its time to give up partitions where it has to."""
+        self.extend(group, member, now_ms)
+        self.await_revocation(group, member, now_ms)
 
     def _of(self, group: ConsumerGroup, member_id: str) -> MemberTimers:
         timers = group.timers.get(member_id)
