@@ -150,6 +150,13 @@ DIFFERENCES: Final = (
         "src/millstream/core/groups/classic/group.py",
     ),
     Difference(
+        "OffsetFetch with an epoch and without a member id",
+        "UNKNOWN_MEMBER_ID from a group of the consumer protocol",
+        "UNKNOWN_SERVER_ERROR",
+        "Kafka's is a failure of its own; nobody is no member",
+        "src/millstream/core/groups/consumer/group.py",
+    ),
+    Difference(
         "Subscriptions by regular expression",
         "8,000 characters at most",
         "as long as the request",

@@ -125,7 +125,8 @@ class Joins:
         if not isinstance(group, ClassicGroup):
             assert group is None, f"{request.group_id} is a group of the other protocol"
             if request.member_id:
-                self._refuse(held, ErrorCode.UNKNOWN_MEMBER_ID, request.member_id)
+                error = ErrorCode.UNKNOWN_MEMBER_ID if protocols else ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+                self._refuse(held, error, request.member_id)
                 return
             if not request.protocol_type or not protocols:
                 # Such a group could have no members, so none is made.

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from millstream.core.groups.classic.rebalances import join_refusal
 from millstream.core.groups.consumer.group import ConsumerGroup
 from millstream.core.groups.consumer.member import ConsumerMember, MemberState
 from millstream.core.groups.consumer.member_update import MemberUpdate, check_static_member
@@ -68,7 +69,8 @@ class ClassicMembers:
         """Answer a JoinGroupResponse. Raises KafkaError where nothing was changed."""
         group = self._group(request.group_id)
         if error := self._shard.classic.session_timeout_error(request):
-            raise KafkaError(error)
+            self._shard.outbox.respond(reply, join_refusal(error, request.member_id, caller.api_version))
+            return
         if group.is_empty():
             self._join_empty(group, request, caller, reply, now_ms)
             return
@@ -80,7 +82,7 @@ class ClassicMembers:
             and request.member_id == ""
             and caller.api_version >= MEMBER_ID_REQUIRED_VERSION
         ):
-            response = JoinGroupResponse(member_id=member_id, error_code=ErrorCode.MEMBER_ID_REQUIRED)
+            response = join_refusal(ErrorCode.MEMBER_ID_REQUIRED, member_id, caller.api_version)
         else:
             response = self._join(group, request, member_id, caller, now_ms)
         self._shard.outbox.respond(reply, response)
@@ -90,7 +92,9 @@ class ClassicMembers:
     ) -> None:
         # Nobody is left in it: it becomes a classic group, with its offsets.
         if request.member_id:
-            raise KafkaError(ErrorCode.UNKNOWN_MEMBER_ID)
+            error = ErrorCode.UNKNOWN_MEMBER_ID if request.protocols else ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+            self._shard.outbox.respond(reply, join_refusal(error, request.member_id, caller.api_version))
+            return
         self._shard.append(group.tombstones())
         self._shard.classic.join_group(request, caller, reply, now_ms)
 
@@ -292,7 +296,6 @@ class ClassicMembers:
             except KafkaError as error:
                 answer.error_code = error.code
                 continue
-            answer.member_id = member.member_id
             leaving[member.member_id] = member
         self._requests.fence(group, list(leaving.values()), now_ms)
         response = (
