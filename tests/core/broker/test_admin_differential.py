@@ -432,17 +432,28 @@ STORIES: dict[str, list[Step | Produce]] = {
             ("log.cleaner.dedupe.buffer.size", "1"),
             ("log.cleaner.io.max.bytes.per.second", "x"),
             ("num.recovery.threads.per.data.dir", "3"),
+            ("num.recovery.threads.per.data.dir", "5"),
             ("log.retention.ms", "0"),
             ("log.segment.bytes", "1"),
             ("compression.type", "zip"),
         ),
-        # Kafka does not show the first before it is set, and the second does nothing here.
+        # Kafka does not show the first before it is set, and the others do nothing here.
         *(
             newest(edit((BROKER, resource, [(name, operation, value)])))
             for name, value in (
                 ("replica.alter.log.dirs.io.max.bytes.per.second", "1000"),
                 ("replica.alter.log.dirs.io.max.bytes.per.second", "-1"),
                 ("num.replica.fetchers", "2"),
+                ("num.replica.fetchers", "3"),
+                ("num.io.threads", "4"),
+                ("num.io.threads", "3"),
+                ("num.io.threads", "16"),
+                ("num.io.threads", "17"),
+                ("num.io.threads", "x"),
+                ("num.io.threads", "0"),
+                ("num.network.threads", "7"),  # fewer of them, and Kafka closes connections
+                ("background.threads", "4"),
+                ("background.threads", "21"),
             )
             for resource in ("1", "")
             for operation in (SET, DELETE)

@@ -26,6 +26,7 @@ from millstream.core.config.listeners import (
     parse_protocol_map,
 )
 from millstream.core.config.properties import PropertiesError, read_properties
+from millstream.core.config.thread_pools import ACCEPTED_THREAD_POOLS
 
 _COMMAND_LINE: Final = "command line"
 
@@ -49,6 +50,10 @@ class BrokerConfig:
         self.texts: Mapping[str, str] = {name: text for name, text in (texts or {}).items() if name in BROKER_CONFIGS}
         self._set: dict[str, ConfigValue] = {
             name: BROKER_CONFIGS.parse(name, text) for name, text in self.texts.items()
+        }
+        # Thread pools that nothing here has, as set: their sizes change by steps.
+        self.accepted_thread_pools: Mapping[str, str] = {
+            name: text for name, text in (texts or {}).items() if name in ACCEPTED_THREAD_POOLS
         }
         self._host_name = host_name
         self.warnings: tuple[str, ...] = warnings
@@ -154,10 +159,10 @@ class BrokerConfig:
 
         Only configs that may change while a broker runs are taken; a stored value that is not valid is left out.
         """
-        texts = dict(self.texts)
+        texts = {**self.texts, **self.accepted_thread_pools}
         for broker in ("", str(self.node_id)):
             for name, text in dynamic_broker_configs.get(broker, {}).items():
-                key = BROKER_CONFIGS.get(name)
+                key = BROKER_CONFIGS.get(name) or ACCEPTED_THREAD_POOLS.get(name)
                 if key is None or not key.is_dynamic:
                     continue
                 try:

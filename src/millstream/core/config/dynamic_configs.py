@@ -14,9 +14,11 @@ from millstream.core.config.accepted_configs import ACCEPTED
 from millstream.core.config.broker_config import BrokerConfig
 from millstream.core.config.broker_configs import BROKER_CONFIGS
 from millstream.core.config.definition import ConfigError, UpdateMode
+from millstream.core.config.thread_pools import ACCEPTED_THREAD_POOLS, thread_count, validate_step
 
 CLEANER_THREADS: Final = "log.cleaner.threads"
 DEDUPE_BUFFER_SIZE: Final = "log.cleaner.dedupe.buffer.size"
+RECOVERY_THREADS: Final = "num.recovery.threads.per.data.dir"
 RETENTION_MS: Final = "log.retention.ms"
 DEDUPE_BUFFER_BYTES_PER_THREAD_MIN: Final = 1 << 20
 
@@ -64,6 +66,14 @@ def validate_dynamic_configs(changes: Mapping[str, str], *, current: BrokerConfi
             )
         if name in BROKER_CONFIGS:
             BROKER_CONFIGS.parse(name, text)
+        elif name in ACCEPTED_THREAD_POOLS:
+            ACCEPTED_THREAD_POOLS.parse(name, text)
+    for name in changes:
+        if name in ACCEPTED_THREAD_POOLS:
+            before = thread_count(current.accepted_thread_pools, name)
+            validate_step(name, before, thread_count(changes, name))
+        elif name == RECOVERY_THREADS:
+            validate_step(name, current.integer(name), BrokerConfig({name: changes[name]}).integer(name))
     if CLEANER_THREADS in changes or DEDUPE_BUFFER_SIZE in changes:
         _validate_cleaner(current, changes)
 
