@@ -171,8 +171,7 @@ class ModelCluster:
         is_full = request.session_epoch in (0, -1)
         if request.session_epoch == -1:
             self.sessions.pop(request.session_id, None)
-            return FetchResponse()
-        if is_full:
+        elif is_full:
             self.sessions.pop(request.session_id, None)
             session_id, self._next_session = self._next_session, self._next_session + 1
             if self.source.random() < 0.1:

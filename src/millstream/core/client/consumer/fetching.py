@@ -361,7 +361,9 @@ class Fetching:
         self, state: AssignedPartition, asked: _Asked, data: PartitionData, node: int, now_ms: int, lease: Lease | None
     ) -> None:
         assert state.fetch_position is not None, state
-        assert state.fetch_position.offset == asked.offset, (state, asked)
+        if state.fetch_position.offset != asked.offset:
+            # Its leader moved while this was on its way, and the new one was asked and has answered already.
+            return
         code = error_code(data.error_code)
         if code is not ErrorCode.NONE:
             self._handle_error(state, code, data, node, now_ms)
