@@ -91,7 +91,8 @@ class ModelLog:
         """A new leader; with `cut_to` its log ends there, and what was behind is gone."""
         if cut_to is not None and cut_to < self.end_offset:
             self.batches = [batch for batch in self.batches if batch.last_offset < cut_to]
-            self.end_offset = self.batches[-1].last_offset + 1 if self.batches else self.log_start_offset
+            end_offset = self.batches[-1].last_offset + 1 if self.batches else 0
+            self.end_offset = max(end_offset, self.log_start_offset)
             self.epoch_starts = [
                 (one, start) for one, start in self.epoch_starts if start < self.end_offset or start == 0
             ]

@@ -37,7 +37,7 @@ from millstream.core.records import BatchBuilder, Compression, RecordColumns
 from millstream.core.wire import ErrorCode, KafkaError
 
 NOW_MS = 1_790_000_000_000
-DEADLINE_S = 60.0
+DEADLINE_S = 90.0
 
 
 @pytest.fixture

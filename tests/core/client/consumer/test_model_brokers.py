@@ -23,7 +23,7 @@ from millstream.core.records import HEADER_SIZE, Compression
 from millstream.core.wire import ErrorCode, KafkaError
 from millstream.core.wire.messages.fetch import FetchRequest, FetchResponse
 
-DEADLINE_S = 60.0
+DEADLINE_S = 90.0
 TP = TopicPartition("t", 0)
 
 
