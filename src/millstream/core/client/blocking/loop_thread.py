@@ -1,0 +1,137 @@
+"""The one thread per process whose event loop does the work of every client that is used without await.
+
+It starts with the first such client and is a daemon: it never keeps a program from ending. At the interpreter's end it
+is stopped and joined before modules go away under it.
+
+A fork has the parent's memory and none of its threads: in the child there is no background loop until a client is made
+there, and a client made before the fork raises ForkedError at its first use instead of waiting for ever. Sockets that
+the child inherited are the parent's; nothing here touches them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
+
+import uvloop
+
+from millstream.core.wire import ErrorCode, KafkaError
+
+T = TypeVar("T")
+
+_STOP_S: Final = 5.0
+
+
+class ForkedError(KafkaError):
+    """A client is used in a process that was forked after it was made."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            ErrorCode.UNKNOWN_SERVER_ERROR,
+            "this client was made before the process forked: make a new one in the child",
+        )
+
+
+class LoopThread:
+    """An event loop on a thread of its own.
+
+    States: RUNNING (made) -> STOPPED (`stop`, or the process forked and this is the child).
+    """
+
+    def __init__(self, name: str = "millstream-client") -> None:
+        self._pid = os.getpid()
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, for `call_soon_threadsafe` from any thread. Raises ForkedError in a child."""
+        self.check()
+        return self._loop
+
+    def check(self) -> None:
+        """Raise ForkedError in a process that has no such thread."""
+        if os.getpid() != self._pid:
+            raise ForkedError
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run `coroutine` on the loop and wait for its end: its result, or what it raises.
+
+        KeyboardInterrupt, or any other exception that a signal handler raises here, cancels the coroutine and goes on.
+        Must not be called on the loop's own thread.
+        """
+        try:
+            self.check()
+            assert threading.current_thread() is not self._thread, "a call that waits cannot be made by a callback"
+        except BaseException:
+            coroutine.close()
+            raise
+        future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run a plain `function` on the loop and wait for its result."""
+
+        async def called() -> T:
+            return function()
+
+        return self.run(called())
+
+    def stop(self) -> None:
+        """End the loop and the thread; what still runs on it is cancelled. Does nothing in a forked child."""
+        if os.getpid() != self._pid or not self._thread.is_alive():
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_STOP_S)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+            remaining = asyncio.all_tasks(self._loop)
+            for task in remaining:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*remaining, return_exceptions=True))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor(_STOP_S))
+        finally:
+            self._loop.close()
+
+
+_background: LoopThread | None = None
+_lock = threading.Lock()
+
+
+def background_loop() -> LoopThread:
+    """Return this process's loop thread, started at the first call."""
+    global _background  # noqa: PLW0603  one thread per process is the point
+    with _lock:
+        if _background is None:
+            _background = LoopThread()
+        return _background
+
+
+def _forget() -> None:
+    """In a forked child: the thread was not inherited, and the lock may be held by one that was not either."""
+    global _background, _lock  # noqa: PLW0603
+    _background = None
+    _lock = threading.Lock()
+
+
+def _stop() -> None:
+    if _background is not None:
+        _background.stop()
+
+
+os.register_at_fork(after_in_child=_forget)
+atexit.register(_stop)
