@@ -119,7 +119,7 @@ class Consumer:
 
     async def start(self) -> None:
         """Make the machinery on the running loop; done by itself on first use. Connections follow when needed."""
-        if self._state is ConsumerState.OPEN:
+        if self._is_running:
             return
         if self._state is not ConsumerState.NEW:
             raise ConsumerStateError("this consumer is closed")
@@ -393,7 +393,7 @@ class Consumer:
 
     def group_metadata(self) -> GroupMetadata:
         """Who this member is in its group, for a transaction that commits offsets."""
-        if self._state is not ConsumerState.OPEN or self._membership is None:
+        if not self._is_running or self._membership is None:
             raise ConsumerStateError("this consumer is no member of a group: subscribe and poll first")
         return self._membership.group_metadata()
 
@@ -409,7 +409,7 @@ class Consumer:
 
     def commit_soon(self, offsets: Offsets | None = None, callback: CommitCallback | None = None) -> None:
         """Commit in the background, in order with other commits; `callback(offsets, error or None)` on the loop."""
-        if self._state is not ConsumerState.OPEN:
+        if not self._is_running:
             raise ConsumerStateError("commit_soon needs an open consumer: use `async with`, or poll first")
         given = self._offsets(offsets)
 
@@ -645,16 +645,21 @@ class Consumer:
     def _timeout_ms(self, timeout_s: float | None) -> int:
         return self._settings.api_timeout_ms if timeout_s is None else int(timeout_s * 1000)
 
+    @property
+    def _is_running(self) -> bool:
+        """Whether there is something to ask and to commit with: to the end of close, whose listener may do both."""
+        return self._state in (ConsumerState.OPEN, ConsumerState.CLOSING)
+
     def _settle(self) -> None:
-        if self._state is ConsumerState.OPEN:
+        if self._is_running:
             self._delivery.settle()
 
     def _drop(self, tp: TopicPartition) -> None:
-        if self._state is ConsumerState.OPEN:
+        if self._is_running:
             self._delivery.drop(tp)
 
     def _wake(self) -> None:
-        if self._state is ConsumerState.OPEN:
+        if self._is_running:
             self._engine.wake()
 
     def _check_open(self) -> None:
