@@ -16,7 +16,7 @@ itself makes a larger batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from threading import Lock
 from typing import Any
 
@@ -62,6 +62,9 @@ _ENDED = cython.declare(cython.int, 7)
 
 NO_PARTITION = -1
 
+# Held by interpreted batches while they end or get a callback; the compiled ones need none.
+_ends = Lock()
+
 
 @cython.cclass
 class OpenBatch:
@@ -80,6 +83,10 @@ class OpenBatch:
     count = cython.declare(cython.Py_ssize_t, visibility="public")
     base_timestamp = cython.declare(cython.longlong, visibility="public")
     max_timestamp = cython.declare(cython.longlong, visibility="public")
+    # Whether it has ended; set by `take_callbacks` only.
+    done = cython.declare(cython.bint, visibility="readonly")
+    # Callbacks and what each is called with, by turns; None while there are none.
+    _callbacks = cython.declare(list)
 
     def __init__(self, topic: str, partition: int, buffer: bytearray) -> None:
         self.topic = topic
@@ -91,6 +98,47 @@ class OpenBatch:
         self.count = 0
         self.base_timestamp = -1
         self.max_timestamp = -1
+        self.done = False
+        self._callbacks = None
+
+    def add_callback(self, callback: Callable[[Any], object], argument: Any) -> None:
+        """Have `callback(argument)` called at its end, on the loop's thread, or here and now where that is past."""
+        fresh: list[Any] = []
+        if cython.compiled:
+            added = self._add_callback(callback, argument, fresh)
+        else:
+            with _ends:
+                added = self._add_callback(callback, argument, fresh)
+        if not added:
+            callback(argument)
+
+    def take_callbacks(self) -> list[Any]:
+        """End, and return the callbacks and their arguments, by turns."""
+        fresh: list[Any] = []
+        if cython.compiled:
+            taken = self._take_callbacks(fresh)
+        else:
+            with _ends:
+                taken = self._take_callbacks(fresh)
+        return taken
+
+    @cython.cfunc
+    @cython.returns(cython.bint)
+    def _add_callback(self, callback: Any, argument: Any, fresh: list[Any]) -> bool:
+        if self.done:
+            return False
+        if self._callbacks is None:
+            self._callbacks = fresh
+        self._callbacks.append(callback)
+        self._callbacks.append(argument)
+        return True
+
+    @cython.cfunc
+    def _take_callbacks(self, fresh: list[Any]) -> list[Any]:
+        taken: list[Any] = fresh if self._callbacks is None else self._callbacks
+        self._callbacks = None
+        self.done = True
+        return taken
 
 
 @cython.final
@@ -105,7 +153,7 @@ class RecordHandle:
 
     # A batch holds callbacks of its handles until it ends and a handle its batch: a circle that always opens by
     # itself, so the garbage collector needn't look at handles, of which there may be millions.
-    _batch = cython.declare(object)
+    _batch = cython.declare(OpenBatch)
     _index = cython.declare(cython.Py_ssize_t)
     _timestamp = cython.declare(cython.longlong)
 
@@ -140,7 +188,7 @@ class RecordHandle:
         """Have `callback(handle)` called when it has ended: on the producer's loop, or now where it has."""
         self._batch.add_callback(callback, self)
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Generator[Any, Any, Any]:
         if not self._batch.done:
             yield from self._batch.ended_on_this_loop()
         return self._batch.outcome(self._index, self._timestamp)
@@ -432,7 +480,7 @@ class RecordAccumulator:
                     handle = self._append(topic, value, key, wanted, timestamp, header_bytes, batch)
                     outcome, lacking, queue = self._outcome, self._lacking, self._lacking_at
             if outcome == _APPENDED:
-                if batch is not None:
+                if not self._told:
                     self._tell()
                 return handle
             if outcome == _NO_BATCH:
@@ -516,6 +564,7 @@ class RecordAccumulator:
             size += varint_size(size)
             if batch.size + size > batch.capacity and not self._grow(batch, size):
                 self._close_open(queue)
+                self._list(queue)
                 batch = None
                 if is_sticky and queues.count > 1 and queues.sticky_bytes + size >= self._batch_size:
                     queues.sticky = NO_PARTITION
@@ -556,6 +605,7 @@ class RecordAccumulator:
             queues.sticky_bytes += size
         if batch.size >= self._batch_size:
             self._close_open(queue)
+            self._list(queue)
         self._outcome = _APPENDED
         return handle
 
@@ -580,7 +630,6 @@ class RecordAccumulator:
         queue._last_size = queue.open.size
         queue._closed.append(queue.open)
         queue.open = None
-        self._list(queue)
 
     @cython.cfunc
     @cython.inline

@@ -4,8 +4,8 @@ States: OPEN (records are added; the accumulator's) -> QUEUED (full, or its ling
 split on a worker thread) -> READY -> SENT (in a request in flight) -> RETRY (to be sent again) -> SENT ...
 -> ENDED (acknowledged, or failed). Any state may end. Without compression QUEUED goes to READY.
 
-Everything but the waiting is the loop's. Handles are asked from any thread: `_lock` holds the list of callbacks
-together with `done`.
+Everything but the waiting is the loop's. Handles are asked from any thread; `done` and the callbacks are the compiled
+class's, which keeps them together.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class Batch(OpenBatch):
     count: int
     base_timestamp: int
     max_timestamp: int
+    done: bool
 
     def __init__(self, topic: str, partition: int, buffer: bytearray, opened_ms: float, thread: int) -> None:
         super().__init__(topic, partition, buffer)
@@ -87,6 +88,8 @@ class Batch(OpenBatch):
         self.retry_at_ms = 0.0
         self.sent_on: tuple[int, int] | None = None
         self.sent_ms = 0.0
+        # Its place among all batches that its partition sent.
+        self.number_sent = -1
         # Whether a broker may have appended it without our knowing.
         self.is_ambiguous = False
         self.last_error: KafkaError | None = None
@@ -96,11 +99,9 @@ class Batch(OpenBatch):
         self.base_sequence = NO_SEQUENCE
         self._is_stamped = False
         # How it ended.
-        self.done = False
         self.error: KafkaError | None = None
         self.base_offset = NO_OFFSET
         self.log_append_time_ms = -1
-        self._callbacks: list[tuple[Callable[[Any], object], Any]] | None = None
         self._event: threading.Event | None = None
         # For a batch that was split: its parts in order, with the index of each one's first record here.
         self._parts: list[tuple[int, Batch]] = []
@@ -187,13 +188,14 @@ class Batch(OpenBatch):
         assert not self.done, f"{self.topic}-{self.partition}: a batch ends once"
         self.state = BatchState.ENDED
         self.buffer = None
-        with _lock:
-            self.done = True
-            callbacks, self._callbacks = self._callbacks, None
+        callbacks = iter(self.take_callbacks())
         if self._event is not None:
             self._event.set()
-        for callback, argument in callbacks or ():
-            _run(callback, argument)
+        for callback in callbacks:
+            try:
+                callback(next(callbacks))
+            except Exception:
+                _logger.exception("a callback of a record failed")
         whole = self._whole
         if whole is not None and all(part.done for _, part in whole._parts):
             whole._end()
@@ -228,16 +230,6 @@ class Batch(OpenBatch):
         """Return what one of its records ended in, None for an acknowledged one."""
         return self._part_of(index)[0].error
 
-    def add_callback(self, callback: Callable[[Any], object], argument: Any) -> None:
-        """Have `callback(argument)` called at its end, on the loop's thread, or here and now where that is past."""
-        with _lock:
-            if not self.done:
-                if self._callbacks is None:
-                    self._callbacks = []
-                self._callbacks.append((callback, argument))
-                return
-        _run(callback, argument)
-
     def ended_on_this_loop(self) -> Iterator[Any]:
         """Wait for its end on the running loop, whichever that is; for `yield from`."""
         loop = asyncio.get_running_loop()
@@ -259,13 +251,6 @@ class Batch(OpenBatch):
         at = bisect_right(self._parts, index, key=lambda entry: entry[0]) - 1
         first, part = self._parts[at]
         return part, index - first
-
-
-def _run(callback: Callable[[Any], object], argument: Any) -> None:
-    try:
-        callback(argument)
-    except Exception:
-        _logger.exception("a callback of a record failed")
 
 
 def _wake_on(loop: asyncio.AbstractEventLoop) -> Callable[[asyncio.Future[None]], None]:

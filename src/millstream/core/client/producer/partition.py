@@ -4,7 +4,9 @@
 producer (KIP-98, KIP-360):
 
 - A batch gets its sequence when it is sent first, and keeps it with every retry: a broker that has it says so.
-- At most five are in the window, as many as a broker knows again.
+- A broker knows the last five again. So nothing is sent that is more than four behind the oldest of the window.
+- Until the first of an epoch is acknowledged only that one is in flight: a broker takes any sequence from a producer it
+  does not know, so that a second one could overtake a first that failed.
 - All of a window goes over one connection. Where one of it has to be sent again, or the leader moved, nothing goes out
   before what is in flight is answered; then everything is sent again in its old order.
 - A batch that ends unacknowledged after it was sent may have left a hole. What is in the window is tried on, nothing
@@ -32,8 +34,10 @@ class SendingPartition:
     __slots__ = (
         "_in_flight_max",
         "_is_idempotent",
+        "_next_number",
         "acked_sequence",
         "has_hole",
+        "is_known",
         "leader",
         "leader_epoch",
         "needs_epoch",
@@ -53,15 +57,19 @@ class SendingPartition:
         self._in_flight_max = in_flight_max
         # Never sent yet, oldest first.
         self.queued: deque[Batch] = deque()
-        # Invariant: of an idempotent producer at most IDEMPOTENT_IN_FLIGHT_MAX are SENT, by increasing sequence.
+        # Invariant: by increasing sequence; of an idempotent producer at most IDEMPOTENT_IN_FLIGHT_MAX are SENT.
         self.window: deque[Batch] = deque()
         self.leader = NO_NODE
         self.leader_epoch = -1
         self.producer_id = NO_PRODUCER_ID
         self.producer_epoch = NO_PRODUCER_EPOCH
         self.next_sequence = 0
+        # How many batches were sent so far: a batch's place among them all.
+        self._next_number = 0
         # The sequence behind the last acknowledged batch.
         self.acked_sequence = 0
+        # Whether a broker has acknowledged anything under this id and epoch.
+        self.is_known = False
         # Whether a batch ended unacknowledged after it was sent; and whether only a new epoch helps.
         self.has_hole = False
         self.needs_epoch = False
@@ -84,16 +92,29 @@ class SendingPartition:
                 return None
             if batch.retry_at_ms > now_ms or self.needs_epoch:
                 return None
-            if self._is_idempotent and (in_flight >= IDEMPOTENT_IN_FLIGHT_MAX or self._has_sent_behind(batch)):
+            if self._is_idempotent and (
+                not self._is_within(batch.number_sent, in_flight) or self._has_sent_behind(batch)
+            ):
                 return None
             return batch
         if not self.queued or self.queued[0].state is not BatchState.READY:
             return None
         if self._in_flight_max == 1 and in_flight:
             return None
-        if self._is_idempotent and (in_flight >= IDEMPOTENT_IN_FLIGHT_MAX or self.has_hole or self.needs_epoch):
+        if self._is_idempotent and (
+            not self._is_within(self._next_number, in_flight) or self.has_hole or self.needs_epoch
+        ):
             return None
         return self.queued[0]
+
+    def _is_within(self, number: int, in_flight: int) -> bool:
+        """Whether a broker that has appended all up to batch `number` still knows the oldest one of the window again.
+
+        Acknowledged ones count as well: a first one that has to be sent again may have been overtaken by others.
+        """
+        if not self.is_known:
+            return not in_flight
+        return not self.window or number - self.window[0].number_sent < IDEMPOTENT_IN_FLIGHT_MAX
 
     def _has_sent_behind(self, batch: Batch) -> bool:
         behind = False
@@ -114,6 +135,8 @@ class SendingPartition:
         if self.queued and self.queued[0] is batch:
             self.queued.popleft()
             self.window.append(batch)
+            batch.number_sent = self._next_number
+            self._next_number += 1
             if self._is_idempotent:
                 batch.number(self.producer_id, self.producer_epoch, self.next_sequence)
                 self.next_sequence = batch.next_sequence
@@ -155,7 +178,7 @@ class SendingPartition:
         assert not self.in_flight, f"{self.topic_partition}: {self.in_flight} batches in flight in a new epoch"
         self.producer_id, self.producer_epoch = producer_id, producer_epoch
         self.next_sequence = self.acked_sequence = 0
-        self.has_hole = self.needs_epoch = False
+        self.has_hole = self.needs_epoch = self.is_known = False
         for batch in self.window:
             batch.number(producer_id, producer_epoch, self.next_sequence)
             self.next_sequence = batch.next_sequence
@@ -172,6 +195,12 @@ class SendingPartition:
             part.state = BatchState.RETRY
             part.attempts = batch.attempts
             self.window.insert(at + index, part)
+        # Nothing behind it can have been appended, so that the places can be given anew.
+        number = batch.number_sent
+        for index in range(at, len(self.window)):
+            self.window[index].number_sent = number
+            number += 1
+        self._next_number = number
 
     def _remove(self, batch: Batch) -> None:
         if self.window and self.window[0] is batch:
@@ -183,6 +212,7 @@ class SendingPartition:
         if batch.producer_epoch == self.producer_epoch and batch.producer_id == self.producer_id:
             # Acknowledgements come in order within a window, so the last one heard of is the highest.
             self.acked_sequence = batch.next_sequence
+            self.is_known = True
 
     def _look_at_hole(self) -> None:
         if self.has_hole and not self.window:
