@@ -54,7 +54,7 @@ from millstream.core._kernels.record_batches import (
 )
 from millstream.core.records.builder import BatchBuilder, append_varint, keyed_batch, seal
 from millstream.core.records.columns import RecordColumns
-from millstream.core.records.compression import compress, decompress
+from millstream.core.records.compression import compress, decompress, decompress_into
 from millstream.core.records.errors import CorruptRecordError, DecompressedTooLargeError, InvalidBatchError
 from millstream.core.records.header import (
     HEADER_SIZE,
@@ -172,6 +172,7 @@ __all__ = [
     "compress",
     "crc32c",
     "decompress",
+    "decompress_into",
     "find_batch",
     "index_batches",
     "inspect_batch",

@@ -72,25 +72,27 @@ def decompress(codec: Compression, data: Buffer, *, size_bytes_max: int) -> memo
         if len(data) > size_bytes_max:
             raise _too_large(codec, size_bytes_max)
         return memoryview(data)
-    if not len(data):
-        raise CorruptRecordError(f"no bytes are no {codec.name.lower()} stream")
     small = bytearray(min(size_bytes_max, max(4 * len(data), 1024), _SMALL_OUTPUT_BYTES))
-    run = {
-        Compression.GZIP: _gunzip,
-        Compression.SNAPPY: _unsnap,
-        Compression.LZ4: _unlz4,
-        Compression.ZSTD: _unzstd,
-    }[codec]
-    size = run(data, small)
+    size = decompress_into(codec, data, small)
     if size is None and len(small) < size_bytes_max:
         # One byte more, as an empty mapping is none; `room` keeps to the bound.
         room = memoryview(mmap.mmap(-1, size_bytes_max + 1))[:size_bytes_max]
-        size = run(data, room)
+        size = decompress_into(codec, data, room)
         if size is not None:
             return room[:size]
     if size is None:
         raise _too_large(codec, size_bytes_max)
     return memoryview(small)[:size]
+
+
+def decompress_into(codec: Compression, data: Buffer, output: bytearray | memoryview) -> int | None:
+    """Put what compressed `data` holds at the start of `output` and return its size, None where there is no room.
+
+    What lies in `output` then is of no use. Raises CorruptRecordError where the data can't be read.
+    """
+    if not len(data):
+        raise CorruptRecordError(f"no bytes are no {codec.name.lower()} stream")
+    return _FILL[codec](data, output)
 
 
 def _too_large(codec: Compression, size_bytes_max: int) -> DecompressedTooLargeError:
@@ -183,3 +185,11 @@ def _compress_xerial(data: Buffer) -> bytes:
         block = bytes(cramjam.snappy.compress_raw(view[start : start + _XERIAL_BLOCK_BYTES]))
         parts += (_XERIAL_CHUNK.pack(len(block)), block)
     return b"".join(parts)
+
+
+_FILL: Final = {
+    Compression.GZIP: _gunzip,
+    Compression.SNAPPY: _unsnap,
+    Compression.LZ4: _unlz4,
+    Compression.ZSTD: _unzstd,
+}

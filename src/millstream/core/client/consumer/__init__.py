@@ -14,8 +14,9 @@ from millstream.core.client.consumer.errors import (
     PartitionError,
     PinnedMemoryError,
 )
-from millstream.core.client.consumer.fetched import FetchedRecords, LocatedRecords, Region
+from millstream.core.client.consumer.fetched import FetchedRecords, LocatedRecords
 from millstream.core.client.consumer.listeners import ConsumerInterceptor, RebalanceListener
+from millstream.core.client.consumer.opening import Region
 from millstream.core.client.consumer.partition_state import Position
 from millstream.core.client.consumer.subscription import TopicPattern
 

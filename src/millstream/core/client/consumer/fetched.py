@@ -1,10 +1,10 @@
 """What a fetch brought of one partition, as it came: the form that columns, loader, serdes and streams stand on.
 
 `FetchedRecords` is a range of offsets over whole batches. Uncompressed ones stay where the network put them. Compressed
-ones have to be opened first, which a consumer does on a worker thread before it hands them over: the batches of one
-piece go into one buffer, each behind a copy of its header, so that what follows sees whole uncompressed batches in both
-cases and needs one compiled call for many of them. A piece is opened up to a bound and the rest stays as it is, so a
-partition of a megabyte that holds a gigabyte costs the bound.
+ones have to be opened first (`opening.py`), which a consumer does on a worker thread before it hands them over: the
+batches of one piece go into one buffer, each behind a copy of its header, so that what follows sees whole uncompressed
+batches in both cases and needs one compiled call for many of them. A piece is opened up to a bound and the rest stays as
+it is, so a partition of a megabyte that holds a gigabyte costs the bound.
 
 `locate` gives columns of positions. Control batches and those of aborted transactions are not among `regions`; records
 before `offset`, which share a batch with it, are left out by row.
@@ -22,18 +22,8 @@ from typing import Final, NamedTuple
 from millstream.core.client.cluster import TopicPartition
 from millstream.core.client.consumer.errors import CorruptBatchError
 from millstream.core.client.consumer.memory import Lease
-from millstream.core.records import (
-    DECOMPRESSED_BYTES_MAX,
-    HEADER_SIZE,
-    BatchHeader,
-    Compression,
-    CorruptRecordError,
-    RecordColumns,
-    StopReason,
-    decompress,
-    read_header,
-)
-from millstream.core.records.header import CODEC_MASK, LENGTH_END
+from millstream.core.client.consumer.opening import Opened, Region, open_batches
+from millstream.core.records import RecordColumns, StopReason, read_header
 
 # Decompressed bytes of one opened piece, about: a piece holds one batch at least.
 OPENED_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -41,16 +31,6 @@ OPENED_BYTES_MAX: Final = 4 * 1024 * 1024
 KIND_COMPRESSED: Final = 1
 KIND_TRANSACTIONAL: Final = 2
 KIND_CONTROL: Final = 4
-
-_ABORT_MARKER: Final = 0
-
-
-class Region(NamedTuple):
-    """Whole uncompressed batches, back to back, in buffer[start:end]."""
-
-    buffer: memoryview
-    start: int
-    end: int
 
 
 class LocatedRecords(NamedTuple):
@@ -60,17 +40,6 @@ class LocatedRecords(NamedTuple):
     columns: RecordColumns
     start: int
     end: int
-
-
-class _Opened(NamedTuple):
-    """How far opening came: the position and offset reached, and the transactions aborted from there on."""
-
-    regions: list[Region]
-    position: int
-    next_offset: int
-    aborted: list[tuple[int, int]]
-    opened_bytes: int
-    record_count: int
 
 
 class FetchedRecords:
@@ -138,7 +107,7 @@ class FetchedRecords:
             if record_count == 0:
                 self._regions = []
             elif kinds & KIND_TRANSACTIONAL and self.aborted:
-                self._regions = self._open_until(None).regions
+                self._regions = self._opened(None).regions
             else:
                 self._regions = [Region(data, 0, len(data))]
 
@@ -176,7 +145,7 @@ class FetchedRecords:
         """
         if self._regions is not None:
             return None
-        regions, position, next_offset, aborted, opened_bytes, record_count = self._open_until(size_bytes_max)
+        regions, position, next_offset, aborted, opened_bytes, record_count = self._opened(size_bytes_max)
         self._regions = regions
         if opened_bytes and self._lease is not None:
             self._opened_lease = self._lease.memory.lease(opened_bytes)
@@ -301,104 +270,10 @@ class FetchedRecords:
             f"FetchedRecords({self.topic}-{self.partition} [{self.offset}, {self.next_offset}), {self.size_bytes:,} B)"
         )
 
-    def _open_until(self, size_bytes_max: int | None) -> _Opened:
-        """Open batches until what was made of them takes so many bytes.
-
-        Runs of uncompressed batches become one region of `data`, compressed ones regions of one new buffer each run.
-        """
-        data = self._data
-        regions: list[Region] = []
-        pending = list(self.aborted)
-        aborting: dict[int, int] = {}
-        pieces: list[tuple[BatchHeader, memoryview]] = []
-        position, next_offset, opened_bytes, record_count, run_start = 0, self.offset, 0, 0, 0
-        while position < len(data):
-            header = read_header(data, position)
-            end = position + header.size_bytes
-            while pending and pending[0][0] <= header.last_offset:
-                first, producer_id = pending.pop(0)
-                aborting[producer_id] = first
-            is_compressed = bool(header.attributes & CODEC_MASK) and not header.is_control
-            is_left_out = header.is_control or (header.is_transactional and header.producer_id in aborting)
-            if is_compressed or is_left_out:
-                if run_start < position:
-                    _flush(pieces, regions)
-                    regions.append(Region(data, run_start, position))
-                run_start = end
-            elif pieces:
-                _flush(pieces, regions)
-            if header.is_control and _marker_type(data[position:end]) == _ABORT_MARKER:
-                aborting.pop(header.producer_id, None)
-            if is_compressed and not is_left_out:
-                try:
-                    payload = _decompressed(header, data[position + HEADER_SIZE : end])
-                except CorruptRecordError as error:
-                    if not regions and not pieces:
-                        raise CorruptBatchError(
-                            self.topic_partition,
-                            max(header.base_offset, self.offset),
-                            header.last_offset + 1,
-                            f"its {_codec_name(header)} batch cannot be opened: {error}",
-                        ) from error
-                    run_start = position
-                    break
-                pieces.append((header, payload))
-                opened_bytes += HEADER_SIZE + len(payload)
-            if not header.is_control:
-                record_count += header.count
-            position, next_offset = end, header.last_offset + 1
-            if size_bytes_max is not None and opened_bytes >= size_bytes_max:
-                break
-        if run_start < position:
-            regions.append(Region(data, run_start, position))
-        _flush(pieces, regions)
-        still = sorted((first, producer_id) for producer_id, first in aborting.items())
-        return _Opened(regions, position, next_offset, [*still, *pending], opened_bytes, record_count)
+    def _opened(self, size_bytes_max: int | None) -> Opened:
+        return open_batches(self.topic_partition, self._data, self.offset, self.aborted, size_bytes_max)
 
     def _damaged(self, buffer: memoryview, position: int, reason: str) -> CorruptBatchError:
         header = read_header(buffer, position)
         offset = max(header.base_offset, self.offset)
         return CorruptBatchError(self.topic_partition, offset, header.last_offset + 1, f"its batch has a {reason}")
-
-
-def _flush(pieces: list[tuple[BatchHeader, memoryview]], regions: list[Region]) -> None:
-    """Make one region of opened batches: each payload behind its header, which names no codec any more."""
-    if not pieces:
-        return
-    arena = bytearray(sum(HEADER_SIZE + len(payload) for _, payload in pieces))
-    position = 0
-    for header, payload in pieces:
-        opened = header._replace(
-            batch_length=HEADER_SIZE - LENGTH_END + len(payload), attributes=header.attributes & ~CODEC_MASK
-        )
-        end = position + HEADER_SIZE + len(payload)
-        arena[position : position + HEADER_SIZE] = opened.pack()
-        arena[position + HEADER_SIZE : end] = payload
-        position = end
-    regions.append(Region(memoryview(arena), 0, position))
-    pieces.clear()
-
-
-def _decompressed(header: BatchHeader, payload: memoryview) -> memoryview:
-    try:
-        codec = header.compression
-    except ValueError as error:
-        raise CorruptRecordError(f"no codec has the number {header.attributes & CODEC_MASK}") from error
-    return decompress(codec, payload, size_bytes_max=DECOMPRESSED_BYTES_MAX)
-
-
-def _codec_name(header: BatchHeader) -> str:
-    number = header.attributes & CODEC_MASK
-    return Compression(number).name.lower() if number in set(Compression) else f"codec {number}"
-
-
-def _marker_type(batch: memoryview) -> int:
-    """Return a control batch's kind: the int16 behind the version in its one record's key; -1 for what is none."""
-    columns = RecordColumns(1)
-    opened = bytearray(batch)
-    opened[22] &= 0xDF
-    columns.locate(opened, check_crc=False)
-    if columns.count != 1 or columns.key_sizes[0] < 4:
-        return -1
-    at = columns.key_positions[0]
-    return int.from_bytes(opened[at + 2 : at + 4], "big")
