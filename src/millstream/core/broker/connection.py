@@ -142,7 +142,7 @@ class Connection(ResponseSender):
         size_max = self._connections.request_size_bytes_max
         self._busy = True
         now_ns = self.last_active_ns = _monotonic_ns()
-        now_ms = self._connections.now_ms()
+        now_ms = self._connections.now_ms() if fast is not None else 0  # nobody else asks
         fast_count = 0
         while end - position >= 12:
             size, api_key, api_version, correlation_id = _FRAME_START.unpack_from(data, position)
@@ -172,11 +172,13 @@ class Connection(ResponseSender):
             elif in_flight and not self._finish_produces():
                 break
             self._handle(data[position + 4 : frame_end], None)
-            fast = self._fast_produce
+            if fast is not self._fast_produce:
+                fast = self._fast_produce
+                now_ms = self._connections.now_ms()
             position = frame_end
             if self._refused:
                 break
-            if api_key != _PRODUCE:
+            if api_key != _PRODUCE and self._exclusive is None:
                 # Sent before the next one is looked at: large answers are held one at a time.
                 self._drain()
                 if self._read_memory_bytes >= TURN_SIZE_BYTES:
@@ -361,8 +363,10 @@ class Connection(ResponseSender):
         """Write what the pass accepted, and send the answers that are ready."""
         if self._connections.appends.touched:
             self._connections.appends.submit()
-        self._drain()
-        self._flush()
+        if self._in_flight:
+            self._drain()
+        if self._out:
+            self._flush()
 
     def _finish_produces(self) -> bool:
         """Try to get all Produce requests answered, since another request stands behind them; whether none is left."""

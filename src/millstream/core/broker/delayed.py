@@ -52,7 +52,8 @@ class Delayed(Generic[R]):
         """Give the answer; the one who waits is called at once."""
         if self._cancelled:
             return
-        assert not self.is_done, f"completed twice: {self._result!r}, then {response!r}"
+        assert self._result is _UNSET, f"completed twice: {self._result!r}, then {response!r}"
+        assert self._error is None, f"completed after its end: {self._error!r}"
         self._result = response
         self._end()
 

@@ -23,24 +23,26 @@ from millstream.core.wire import (
     RequestHeader,
     WireError,
     decoder,
-    encode_parts,
     encode_response_header,
+    parts_encoder,
 )
 
 if TYPE_CHECKING:
     from millstream.core.broker.broker_metrics import BrokerMetrics, RequestMetrics
     from millstream.core.broker.context import RequestContext
+    from millstream.core.wire import Decoder, PartsEncoder
 
 logger = logging.getLogger(__name__)
 
 _LENGTH: Final = struct.Struct(">i")
 _FETCH: Final = int(ApiKey.FETCH)
+_PRODUCE: Final = int(ApiKey.PRODUCE)
 
 
 class Route:
     """What serves one API."""
 
-    __slots__ = ("api", "handler", "key", "metrics", "name", "versions")
+    __slots__ = ("_decoders", "_encoders", "api", "handler", "key", "metrics", "name", "versions")
 
     def __init__(self, api: Api, handler: Handler, metrics: RequestMetrics) -> None:
         self.api = api
@@ -49,13 +51,18 @@ class Route:
         self.versions = api.versions
         self.handler = handler
         self.metrics = metrics
+        # By version, as they come up.
+        self._decoders: dict[int, Decoder[Any]] = {}
+        self._encoders: dict[int, PartsEncoder] = {}
 
     def decode(self, version: int, frame: memoryview, position: int) -> Any:
         """Read the request's body; record bytes in it are views of `frame`. Raises WireError."""
         if self.key == _FETCH:
             return read_request(version, frame, position)
-        request, _ = decoder(self.api.request, version)(frame, position)
-        return request
+        decode = self._decoders.get(version)
+        if decode is None:
+            decode = self._decoders[version] = decoder(self.api.request, version)
+        return decode(frame, position)[0]
 
     def encode(self, response: Any, version: int, correlation_id: int) -> list[Part]:
         """The whole response behind its frame length, as parts to be sent in order; large record bytes aren't
@@ -65,13 +72,17 @@ class Route:
         if type(response) is EncodedParts:
             size = len(header) + len(response.head) + sum(map(len, response.others))
             return [b"".join((_LENGTH.pack(size), header, response.head)), *response.others]
-        parts: list[Any] = [header, response.body] if isinstance(response, Encoded) else []
-        if not parts:
-            parts += encode_parts(response, version, header)
-        size = sum(map(len, parts))
-        if len(parts) == 1:
-            return [_LENGTH.pack(size) + parts[0]]
-        parts[0] = _LENGTH.pack(size) + parts[0]
+        if isinstance(response, Encoded):
+            parts: list[Any] = [header, response.body]
+        else:
+            encode = self._encoders.get(version)
+            if encode is None:
+                encode = self._encoders[version] = parts_encoder(self.api.response, version)
+            parts = encode(response, header)
+            if len(parts) == 1:
+                (part,) = parts
+                return [_LENGTH.pack(len(part)) + part]
+        parts[0] = _LENGTH.pack(sum(map(len, parts))) + parts[0]
         return parts
 
     def observe(self, version: int, time_us: int, response: Any) -> None:
@@ -83,12 +94,12 @@ class Route:
             for code, count in response.error_codes.items():
                 metrics.error(code).value += count
             return
-        if self.key == ApiKey.PRODUCE:
-            codes = [p.error_code for t in response.responses for p in t.partition_responses] if response else []
-        else:
-            codes = [getattr(response, "error_code", 0)]
-        for code in codes:
-            metrics.error(code).value += 1
+        if self.key != _PRODUCE:
+            metrics.error(getattr(response, "error_code", 0)).value += 1
+        elif response:
+            for topic in response.responses:
+                for partition in topic.partition_responses:
+                    metrics.error(partition.error_code).value += 1
 
 
 class Routes:
