@@ -125,6 +125,9 @@ class ConsumerGroupMember(MemberMachine):
         self._asked: int | None = None
         self._beat_interval_ms = config.heartbeat_interval_ms
         self._next_beat_ms: int | None = None
+        # Whether the coordinator was told what this member has, and has not answered: it may take the rest of the
+        # target for free and give it to others, so nothing is added until then.
+        self._is_reporting = False
         # Whether the last assignment waits to be acknowledged.
         self._must_acknowledge = False
         # Whether an ASSIGNED call was made since it joined: the first one is, of no partitions too.
@@ -248,6 +251,7 @@ class ConsumerGroupMember(MemberMachine):
         self._target = None
         self._unnamed = frozenset()
         self._is_reconciled = True
+        self._is_reporting = False
         self._must_acknowledge = False
         self._next_beat_ms = None
 
@@ -297,6 +301,8 @@ class ConsumerGroupMember(MemberMachine):
         if revoked := self.held - target:
             self._make(CallKind.REVOKED, revoked)
         elif (added := known - self.held) or not self._has_assignment:
+            if self._is_reporting:
+                return
             self._has_assignment = True
             self._make(CallKind.ASSIGNED, added)
         else:
@@ -371,6 +377,7 @@ class ConsumerGroupMember(MemberMachine):
             for topic_id, partition in sorted(self.held):
                 topics.setdefault(topic_id, TopicPartitions(topic_id=topic_id)).partitions.append(partition)
             request.topic_partitions = list(topics.values())
+            self._is_reporting = True
             self._must_acknowledge = False
         else:
             now = now._replace(held=told.held)
@@ -423,6 +430,7 @@ class ConsumerGroupMember(MemberMachine):
     def _handle_beat(self, response: ConsumerGroupHeartbeatResponse, now_ms: int) -> None:
         self._failures = 0
         self._told = self._telling
+        self._is_reporting = False
         if self.phase is Phase.JOINING:
             self.phase = Phase.MEMBER
             self._has_assignment = False

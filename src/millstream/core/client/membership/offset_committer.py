@@ -11,6 +11,7 @@ In a consumer group (KIP-848) the epoch moves on while partitions stay; there a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -140,12 +141,13 @@ class OffsetCommitter:
 
     async def flush(self, *, timeout_ms: int | None = None) -> None:
         """Wait until every commit that was asked for has ended; those that have not by then go on."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not self._waiting and not self._sending:
             return
-        self._waiting.append(_Commit({}, OUTSIDE, self._deadline(None), done, None))
+        ended = asyncio.Event()
+        self._waiting.append(_Commit({}, OUTSIDE, self._deadline(None), None, lambda _offsets, _error: ended.set()))
         timeout_s = (self._api_timeout_ms if timeout_ms is None else timeout_ms) / 1000
-        await asyncio.wait([done], timeout=timeout_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), timeout_s)
 
     async def commit_consumed(self, *, timeout_ms: int | None = None) -> bool:
         """Commit what was consumed, as auto commit does before partitions go; failures are logged and return False."""

@@ -35,7 +35,7 @@ def balance(
             for tp in had.get(member.member_id, ())
             if tp.topic in mine and tp.topic in by_topic and tp.partition < topics[tp.topic].partition_count
         ]
-    if len({member.topics & by_topic.keys() for member in members}) <= 1:
+    if len({member.topics.intersection(by_topic) for member in members}) <= 1:
         shares = _Quotas(members, topics, by_topic, kept).fill()
     else:
         shares = _Chains(topics, by_topic, kept).even_out()
