@@ -231,12 +231,14 @@ def test_a_log_that_changes_under_the_cleaner_is_given_up(
         def take(
             size_bytes: int,
             *,
+            is_over: Callable[[], bool] | None = None,
             at: int = moment,
             log: Log = log,
             manager: LogManager = manager,
             throttle_take: Callable[[int], None] = throttle_take,
             taken: list[int] = taken,
         ) -> None:
+            assert is_over is None, "a cleaning is not ended by its throttle"
             throttle_take(size_bytes)
             if len(taken) == at:
                 apply_change(change, log, manager, model)
