@@ -38,14 +38,25 @@ from millstream.core.client.groups import (
 )
 from millstream.core.client.offsets import EARLIEST, LATEST, MAX_TIMESTAMP, LogOffset, delete_records, list_offsets
 from millstream.core.client.partitioner import KeylessPartitioner, partition_of_key
-from millstream.core.client.producer.ids import init_producer_id
+from millstream.core.client.producer import (
+    BatchHandle,
+    BufferFullError,
+    DeliveryTimeoutError,
+    Producer,
+    ProducerClosedError,
+    RecordHandle,
+    RecordMetadata,
+    init_producer_id,
+)
 
 __all__ = [
     "EARLIEST",
     "LATEST",
     "MAX_TIMESTAMP",
+    "BatchHandle",
     "BatchWriter",
     "BrokerNode",
+    "BufferFullError",
     "Client",
     "Cluster",
     "CommittedOffset",
@@ -54,6 +65,7 @@ __all__ = [
     "ConfigResourceType",
     "ConfigSource",
     "ConfigValue",
+    "DeliveryTimeoutError",
     "Fetched",
     "Fetcher",
     "GroupDescription",
@@ -64,6 +76,10 @@ __all__ = [
     "LogOffset",
     "NewTopic",
     "PartitionInfo",
+    "Producer",
+    "ProducerClosedError",
+    "RecordHandle",
+    "RecordMetadata",
     "TopicInfo",
     "TopicPartition",
     "alter_configs",

@@ -2,36 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Final
+from millstream.core._kernels.record_accumulator import murmur2, partition_of_key
 
-_MASK: Final = 0xFFFFFFFF
-_SEED: Final = 0x9747B28C
-_MULTIPLIER: Final = 0x5BD1E995
-_KEYS_REMEMBERED: Final = 65_536
-
-
-@functools.lru_cache(_KEYS_REMEMBERED)
-def partition_of_key(key: bytes, partition_count: int) -> int:
-    """Return the partition of a key: its 32-bit MurmurHash2 without the sign, modulo the count.
-
-    The same as Java's, so that writers of both kinds put a key into one partition.
-    """
-    return (murmur2(key) & 0x7FFFFFFF) % partition_count
-
-
-def murmur2(data: bytes) -> int:
-    """Return the 32-bit MurmurHash2 of `data` with Kafka's seed, unsigned."""
-    whole = len(data) & ~3
-    value = _SEED ^ len(data)
-    for position in range(0, whole, 4):
-        word = int.from_bytes(data[position : position + 4], "little") * _MULTIPLIER & _MASK
-        word = (word ^ word >> 24) * _MULTIPLIER & _MASK
-        value = value * _MULTIPLIER & _MASK ^ word
-    if whole < len(data):
-        value = (value ^ int.from_bytes(data[whole:], "little")) * _MULTIPLIER & _MASK
-    value = (value ^ value >> 13) * _MULTIPLIER & _MASK
-    return value ^ value >> 15
+__all__ = ["KeylessPartitioner", "murmur2", "partition_of_key"]
 
 
 class KeylessPartitioner:

@@ -66,7 +66,8 @@ class SenderDriver:
         self._on_metadata = on_metadata
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._connections: dict[int, BrokerConnection] = {}
+        # The connection to each node, and the sender's generation of it.
+        self._connections: dict[int, tuple[BrokerConnection, int]] = {}
         self._paused: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor: ThreadPoolExecutor | None = None
@@ -119,14 +120,29 @@ class SenderDriver:
         if self._is_closed:
             return
         sender = self._sender
-        for node in [node for node in self._paused if not self._is_paused(node)]:
-            self._paused.discard(node)
-            sender.set_paused(node, False)
-        sender.poll(self.now_ms())
-        for effect in sender.take_effects():
-            self._carry_out(effect)
-        self._after_turn()
+        try:
+            self._look_at_connections()
+            sender.poll(self.now_ms())
+            for effect in sender.take_effects():
+                self._carry_out(effect)
+            self._after_turn()
+        except Exception as error:
+            # Nothing foresaw it: it is ours, and no record may wait for ever.
+            _logger.exception("the producer failed")
+            sender.become_fatal(KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, f"the producer failed: {error!r}"))
+            self._after_turn()
         self._set_timer(sender.wake_at_ms)
+
+    def _look_at_connections(self) -> None:
+        """Have the sender know which connections are gone, or had better be opened anew, and which have room again."""
+        for node, (connection, generation) in list(self._connections.items()):
+            if not connection.is_open or connection.is_expiring:
+                del self._connections[node]
+                self._paused.discard(node)
+                self._sender.node_lost(node, generation)
+            elif node in self._paused and not connection.connection.is_paused:
+                self._paused.discard(node)
+                self._sender.set_paused(node, False)
 
     def _set_timer(self, wake_at_ms: float) -> None:
         if self._paused:
@@ -169,15 +185,14 @@ class SenderDriver:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            # Nothing foresaw it: it is ours, and no record may wait for ever.
             _logger.error("the producer failed", exc_info=error)
-            self._sender.fail_all(KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, f"the producer failed: {error!r}"))
+            self._sender.become_fatal(KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, f"the producer failed: {error!r}"))
         self.turn_soon()
 
     # Requests.
 
     def _send(self, request: SendRequest) -> None:
-        connection = self._connections.get(request.node)
+        connection, _ = self._connections.get(request.node, (None, 0))
         settings = self._settings
         timeout_s = settings.request_timeout_ms / 1000
         if connection is None or not connection.is_open:
@@ -216,26 +231,22 @@ class SenderDriver:
             self._failed(request, KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, f"no answer that can be read: {error}"))
 
     def _failed(self, request: SendRequest, error: KafkaError) -> None:
-        connection = self._connections.get(request.node)
-        if connection is None or not connection.is_open:
+        connection, generation = self._connections.get(request.node, (None, -1))
+        if connection is None or (generation == request.generation and not connection.is_open):
             self._sender.node_lost(request.node, request.generation)
         self._sender.handle_failure(request, error, self.now_ms())
         self.turn_soon()
-
-    def _is_paused(self, node: int) -> bool:
-        connection = self._connections.get(node)
-        return connection is not None and connection.is_open and connection.connection.is_paused
 
     # What takes longer.
 
     async def _connect(self, node: int) -> None:
         try:
-            self._connections[node] = await self._client.connection(node, lane=_LANE)
+            connection = await self._client.connection(node, lane=_LANE)
         except KafkaError as error:
             _logger.debug("no connection to broker %d: %s", node, error)
             self._sender.node_failed(node, self.now_ms())
         else:
-            self._sender.node_ready(node)
+            self._connections[node] = connection, self._sender.node_ready(node)
 
     async def _ask_producer_id(self) -> None:
         try:

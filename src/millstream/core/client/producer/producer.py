@@ -105,7 +105,7 @@ class Producer:
         self._refused_topics: dict[str, KafkaError] = {}
         self._refresh: asyncio.TimerHandle | None = None
         self._buffer_exhausted = 0
-        self._send_or_stall: Callable[..., RecordHandle] | None = None
+        self._append: Callable[..., RecordHandle] | None = None
 
     async def start(self) -> None:
         """Reach the cluster. Raises KafkaError where none of the bootstrap servers answers."""
@@ -141,7 +141,7 @@ class Producer:
         )
         # The compiled methods themselves where nothing stands in between: a Python call costs as much as all they do.
         self.state = ProducerState.OPEN
-        self._send_or_stall = self._sending(self._stall)
+        self._append = self._appender(self._stall)
         for name, stalled in (("send", self._refuse_to_wait), ("send_blocking", self._wait_on_thread)):
             setattr(self, name, self._sending(stalled))
         self._refresh_later()
@@ -201,18 +201,34 @@ class Producer:
         headers: Headers = (),
     ) -> RecordHandle:
         """Take a record, waiting up to `max_block_ms` for room and for metadata. Raises as `send` does."""
-        send = self._send_or_stall or self._sending(self._stall)
+        append = self._append or self._appender(self._stall)
+        record = None
+        if self._is_by_hand:
+            # Interceptors are asked once, however often what follows has to wait.
+            record = intercepted(
+                self._interceptors, OutgoingRecord(topic, value, key, partition, timestamp_ms, headers)
+            )
         deadline_ms = 0.0
         while True:
             try:
-                handle = send(topic, value, key=key, partition=partition, timestamp_ms=timestamp_ms, headers=headers)
-                if self._driver.is_turn_due:
-                    # A caller that sends without a pause would keep the sender from its turn.
-                    await asyncio.sleep(0)
-                return handle  # noqa: TRY300  the awaiting belongs to what may stall
+                if record is None:
+                    handle = append(
+                        topic, value, key=key, partition=partition, timestamp_ms=timestamp_ms, headers=headers
+                    )
+                else:
+                    handle = self._hand_over(append, self._stall, record)
             except _StalledError as stalled:
                 deadline_ms = deadline_ms or self._driver.now_ms() + self._settings.max_block_ms
-                await self._wait_on_loop(stalled.topic, stalled.partition, stalled.lacking_bytes, deadline_ms)
+                try:
+                    await self._wait_on_loop(stalled.topic, stalled.partition, stalled.lacking_bytes, deadline_ms)
+                except KafkaError as error:
+                    tell_refused(self._interceptors, error)
+                    raise
+                continue
+            if self._driver.is_turn_due:
+                # A caller that sends without a pause would keep the sender from its turn.
+                await asyncio.sleep(0)
+            return handle
 
     async def send_encoded(
         self, topic_partition: TopicPartition, buffer: bytearray, count: int, base_timestamp: int, max_timestamp: int
@@ -337,17 +353,23 @@ class Producer:
 
     # How a record is sent where more than the accumulator has a say.
 
-    def _sending(self, stalled: Callable[[str, int, int], object]) -> Callable[..., RecordHandle]:
+    @property
+    def _is_by_hand(self) -> bool:
+        return bool(self._interceptors) or self._partitioner is not None
+
+    def _appender(self, stalled: Callable[[str, int, int], object]) -> Callable[..., RecordHandle]:
         if self.state is ProducerState.NEW:
             raise self._not_open()
-        send = Appender(self._accumulator, stalled).send
-        if not self._interceptors and self._partitioner is None:
-            return send
-        return partial(self._send_by_hand, send, stalled)
+        return Appender(self._accumulator, stalled).send
+
+    def _sending(self, stalled: Callable[[str, int, int], object]) -> Callable[..., RecordHandle]:
+        """Return the `send` of one kind of caller, the compiled one where that is all."""
+        append = self._appender(stalled)
+        return partial(self._send_by_hand, append, stalled) if self._is_by_hand else append
 
     def _send_by_hand(
         self,
-        send: Callable[..., RecordHandle],
+        append: Callable[..., RecordHandle],
         stalled: Callable[[str, int, int], object],
         topic: str,
         value: Content = None,
@@ -357,19 +379,24 @@ class Producer:
         timestamp_ms: int | None = None,
         headers: Headers = (),
     ) -> RecordHandle:
-        """Send through the partitioner, and interceptors around it."""
         record = OutgoingRecord(topic, value, key, partition, timestamp_ms, headers)
-        record = intercepted(self._interceptors, record)
+        return self._hand_over(append, stalled, intercepted(self._interceptors, record))
+
+    def _hand_over(
+        self, append: Callable[..., RecordHandle], stalled: Callable[[str, int, int], object], record: OutgoingRecord
+    ) -> RecordHandle:
+        """Send a record that interceptors have seen: to the partition that the partitioner names."""
+        partition = record.partition
         try:
-            if record.partition is None and self._partitioner is not None:
+            if partition is None and self._partitioner is not None:
                 while not (count := self._accumulator.partition_count(record.topic)):
                     stalled(record.topic, -1, 0)
-                record = record._replace(partition=self._partitioner(record.topic, record.key, record.value, count))
-            handle = send(
+                partition = self._partitioner(record.topic, record.key, record.value, count)
+            handle = append(
                 record.topic,
                 record.value,
                 key=record.key,
-                partition=record.partition,
+                partition=partition,
                 timestamp_ms=record.timestamp_ms,
                 headers=record.headers,
             )

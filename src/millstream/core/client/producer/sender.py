@@ -284,11 +284,12 @@ class Sender:
         self._metadata_failures += 1
         self._ask_metadata_at_ms = now_ms + self._pause_ms(self._metadata_failures)
 
-    def node_ready(self, node: int) -> None:
-        """A connection to the node is open."""
+    def node_ready(self, node: int) -> int:
+        """A connection to the node is open; return its generation."""
         state = self._nodes[node]
         state.is_connecting, state.is_ready, state.is_paused, state.failures = False, True, False, 0
         state.generation += 1
+        return state.generation
 
     def node_failed(self, node: int, now_ms: float) -> None:
         """The node could not be reached; it is tried again after a pause, or its partitions move."""
@@ -350,7 +351,7 @@ class Sender:
             self._id_failures += 1
             self._ask_id_at_ms = now_ms + self._pause_ms(self._id_failures)
         else:
-            self._become_fatal(error)
+            self.become_fatal(error)
 
     def handle_response(
         self, request: SendRequest, outcomes: Mapping[TopicPartition, Outcome], throttle_ms: int, now_ms: float
@@ -392,6 +393,12 @@ class Sender:
             partition.window.clear()
             partition.queued.clear()
         self._active.clear()
+
+    def become_fatal(self, error: KafkaError) -> None:
+        """End every batch with `error`, and each that would follow."""
+        self.fatal_error = error
+        self._accumulator.ending = error
+        self.fail_all(error)
 
     # Batches on their way in.
 
@@ -574,7 +581,7 @@ class Sender:
         batch.last_error = error
         moved = self._follow(partition, outcome)
         if error.code in _FATAL:
-            self._become_fatal(error)
+            self.become_fatal(error)
         elif error.code in _TOO_LARGE and batch.count > 1:
             batch.state = BatchState.PREPARING
             self._effects.append(Split(batch))
@@ -612,11 +619,6 @@ class Sender:
         self._accumulator.recharge(batch, 0)
         self.metrics.errors += batch.count
         batch.fail(error)
-
-    def _become_fatal(self, error: KafkaError) -> None:
-        self.fatal_error = error
-        self._accumulator.ending = error
-        self.fail_all(error)
 
     # Small things.
 
