@@ -5,6 +5,7 @@ Same names, same arguments, same results; buffers are anything that can be index
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -78,6 +79,11 @@ def store_int32(data: Any, position: int, number: int) -> None:
 def store_int64(data: Any, position: int, number: int) -> None:
     """Write the low 64 bits of `number` big-endian at `position`."""
     data[position : position + 8] = (number & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "big")
+
+
+def store_native_int32(data: Any, position: int, number: int) -> None:
+    """Write the low 32 bits of `number` at `position` in the machine's own order of bytes."""
+    data[position : position + 4] = (number & 0xFFFFFFFF).to_bytes(4, sys.byteorder)
 
 
 def read_varint(data: Any, cursor: list[int], end: int) -> int:

@@ -236,6 +236,12 @@ static inline void store_int64(uint8_t *data, ptrdiff_t position, int64_t number
     memcpy(data + position, &value, 8);
 }
 
+/* As Arrow has it: in the machine's own order of bytes. */
+static inline void store_native_int32(uint8_t *data, ptrdiff_t position, int64_t number) {
+    int32_t value = (int32_t)number;
+    memcpy(data + position, &value, 4);
+}
+
 /* A zigzag varint of up to 10 bytes, as records have them: read at cursor[0], which moves behind it, or to end + 1 where
  * it doesn't end in time. Inlined whatever the compiler thinks, so that the cursor lives in a register; what takes more
  * than two bytes is rare and goes by value.

@@ -26,3 +26,4 @@ cdef extern from "native.h" nogil:
     Py_ssize_t varint_size(long long number)
     unsigned int murmur2_of(const unsigned char *data, Py_ssize_t size)
     long long now_ms()
+    void store_native_int32(unsigned char *data, Py_ssize_t position, long long number)
