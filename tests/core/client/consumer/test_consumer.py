@@ -21,6 +21,7 @@ from millstream.core.client import (
     alter_configs,
     create_topics,
     delete_records,
+    delete_topics,
     list_offsets,
 )
 from millstream.core.client.consumer import (
@@ -367,6 +368,48 @@ async def test_offsets_positions_and_lag(client: Client, topic: str, consumer: C
         with pytest.raises(KafkaError) as raised:
             await reader.partitions_for(f"{topic}-not-there")
         assert raised.value.code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+async def test_a_topic_made_again_is_read_from_its_start(
+    client: Client, topic: str, consumer: Callable[..., Consumer]
+) -> None:
+    """Its leader epochs begin anew, and its id is another one (KIP-516)."""
+    tp = TopicPartition(topic, 0)
+    await write(client, tp, [b"old"] * 30)
+    async with consumer(metadata_max_age_ms=200) as reader:
+        reader.assign([tp])
+        await read(reader, 30)
+        assert await delete_topics(client, [topic]) == {topic: None}
+        await until(lambda: is_unknown(client, topic))
+        assert await create_topics(client, [NewTopic(topic, 3)]) == {topic: None}
+        await list_offsets(client, {tp: EARLIEST})
+        await write(client, tp, [b"new"] * 5)
+        records = await read(reader, 5)
+        assert [(record.offset, record.value) for record in records] == [(index, b"new") for index in range(5)]
+
+
+async def is_unknown(client: Client, topic: str) -> bool:
+    return topic not in (await client.metadata()).topics
+
+
+async def test_subscribing_and_assigning_in_turn(
+    client: Client, topic: str, consumer: Callable[..., Consumer], topic_name: Callable[[], str]
+) -> None:
+    tp = TopicPartition(topic, 0)
+    await write(client, tp, [b"%d" % index for index in range(10)])
+    group = topic_name()
+    async with consumer(group_id=group, enable_auto_commit=False) as reader:
+        for _ in range(2):
+            reader.assign([tp])
+            reader.seek_to_beginning()
+            await read(reader, 10)
+            await reader.commit({tp: 3})
+            await reader.unsubscribe()
+            reader.subscribe([topic])
+            assert (await read(reader, 1, max_records=1))[0].offset == 3
+            await reader.commit({tp: 4})
+            await reader.unsubscribe()
+            assert (await reader.committed([tp]))[tp] == CommittedOffset(4, -1, "")
 
 
 async def test_timestamps_of_the_broker_are_said_to_be(

@@ -31,9 +31,9 @@ from millstream.core._kernels.consumer_records import ConsumerRecord
 from millstream.core.client.client import Client
 from millstream.core.client.cluster import PartitionInfo, TopicInfo, TopicPartition
 from millstream.core.client.consumer.consumer_metrics import consumer_metrics
-from millstream.core.client.consumer.delivery import Delivery
+from millstream.core.client.consumer.delivery import Chunk, Delivery
 from millstream.core.client.consumer.engine import FetchEngine
-from millstream.core.client.consumer.errors import ConsumerStateError, PinnedMemoryError
+from millstream.core.client.consumer.errors import ConsumerStateError, CorruptBatchError, PinnedMemoryError
 from millstream.core.client.consumer.fetched import FetchedRecords
 from millstream.core.client.consumer.listeners import ConsumerInterceptor, RebalanceListener
 from millstream.core.client.consumer.partition_state import Position
@@ -237,6 +237,7 @@ class Consumer:
             finally:
                 self._rebalances.runs_at_once = False
         elif self._settings.auto_commit and self._committer is not None and self._subscription.assigned:
+            self._committer.stop_auto_commit()
             await self._commit_consumed()
         for tp in self._subscription.assigned:
             self._delivery.drop(tp)
@@ -375,8 +376,7 @@ class Consumer:
                 for record in await self.poll_records(None, count):
                     yield record
         while True:
-            chunk = await self._poll(None, lambda: self._delivery.next_chunk(count))
-            assert chunk is not None
+            chunk = await self.next_chunk(count)
             current = chunk.current
             records = current.records
             while current.index < len(records):
@@ -385,6 +385,26 @@ class Consumer:
                 yield record
                 if chunk.is_over or current.records is not records:
                     break
+
+    async def next_chunk(self, records_max: int) -> Chunk:
+        """Return records to be handed over one at a time, for faces that iterate; see `Chunk`."""
+        chunk = await self._poll(None, lambda: self._delivery.next_chunk(records_max))
+        assert chunk is not None, "a poll without a timeout ends with records"
+        return chunk
+
+    def return_unread(self, offsets: Mapping[TopicPartition, int], error: CorruptBatchError | None = None) -> None:
+        """Undo handing over from these offsets on: they are read again. For faces that could not pass on what they got.
+
+        With `error`, damage at one of those offsets, that partition is not read again: the next polls raise the error.
+        """
+        for tp, offset in offsets.items():
+            if tp not in self._subscription or self._state is not ConsumerState.OPEN:
+                continue
+            self.seek(tp, offset)
+            if error is not None and error.topic_partition == tp:
+                state = self._subscription.get(tp)
+                state.handle_unreadable(error)
+                self._engine.fetching.maybe_drained(state)
 
     def enforce_rebalance(self, reason: str = "asked for by the application") -> None:
         """Have the group assign anew. Does nothing without a membership."""
@@ -583,6 +603,8 @@ class Consumer:
                 assignors=self._assignors,
                 consumed=self._consumed,
             )
+            if self._committer is not None:
+                self._committer.stop_auto_commit()
             self._committer = self._membership.committer
             if self._settings.auto_commit:
                 self._committer.start_auto_commit()

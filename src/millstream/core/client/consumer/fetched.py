@@ -1,10 +1,10 @@
 """What a fetch brought of one partition, as it came: the form that columns, loader, serdes and streams stand on.
 
-`FetchedRecords` is a range of offsets over whole batches. Uncompressed ones stay where the network put them. Compressed
-ones have to be opened first (`opening.py`), which a consumer does on a worker thread before it hands them over: the
-batches of one piece go into one buffer, each behind a copy of its header, so that what follows sees whole uncompressed
-batches in both cases and needs one compiled call for many of them. A piece is opened up to a bound and the rest stays as
-it is, so a partition of a megabyte that holds a gigabyte costs the bound.
+`FetchedRecords` is a range of offsets over whole batches. Uncompressed ones stay where the network put them. Those
+that are compressed have to be opened first (`opening.py`), which a consumer does on a worker thread before it hands
+them over: the batches of one piece go into one buffer, each behind a copy of its header, so that what follows sees
+whole uncompressed batches in both cases and needs one compiled call for many of them. A piece is opened up to a bound
+and the rest stays as it is, so a partition of a megabyte that holds a gigabyte costs the bound.
 
 `locate` gives columns of positions. Control batches and those of aborted transactions are not among `regions`; records
 before `offset`, which share a batch with it, are left out by row.

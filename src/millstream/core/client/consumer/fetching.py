@@ -167,6 +167,9 @@ class Fetching:
         counters.latency_ms_max = max(counters.latency_ms_max, latency_ms)
         counters.throttle_ms_sum += response.throttle_time_ms
         counters.throttle_ms_max = max(counters.throttle_ms_max, response.throttle_time_ms)
+        if response.throttle_time_ms > 0:
+            # A broker that answers before it throttles is to be left alone for so long (KIP-219).
+            self._node_retry_at_ms[plan.node] = now_ms + response.throttle_time_ms
         if not session.handle_response(code, response.session_id, answered, plan.session):
             self._handle_session_error(plan, code, now_ms)
             return

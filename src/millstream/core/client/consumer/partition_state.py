@@ -182,6 +182,18 @@ class AssignedPartition:
             self.state = FetchState.AWAIT_VALIDATION
             self.retry_at_ms = 0
 
+    def handle_topic_id(self, topic_id: bytes) -> None:
+        """Take the topic's id. Another one is another topic under the name: its epochs begin anew, and offsets may."""
+        if any(self.topic_id) and topic_id != self.topic_id:
+            self.version += 1
+            self.leader, self.leader_epoch = NO_NODE, NO_EPOCH
+            self.preferred_replica = NO_NODE
+            self.skip_validation()
+            if self.position is not None and self.fetch_position is not None:
+                self.position = Position(self.position.offset)
+                self.fetch_position = Position(self.fetch_position.offset)
+        self.topic_id = topic_id
+
     def skip_validation(self) -> None:
         """Fetch on without asking: the broker does not know the request, or asking is pointless."""
         if self.state is FetchState.AWAIT_VALIDATION:

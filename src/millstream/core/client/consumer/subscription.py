@@ -116,7 +116,7 @@ class SubscriptionState:
             if topic is None or info is None:
                 missing.append(tp)
                 continue
-            state.topic_id = topic.topic_id
+            state.handle_topic_id(topic.topic_id)
             leader = info.leader if info.leader in cluster.brokers else NO_NODE
             if leader == NO_NODE:
                 missing.append(tp)
