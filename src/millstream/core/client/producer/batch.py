@@ -226,6 +226,14 @@ class Batch(OpenBatch):
             timestamp if batch.log_append_time_ms < 0 else batch.log_append_time_ms,
         )
 
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return (base offset, count) of each of its parts, itself if it was not split. Raises what any ended in."""
+        parts = [part for _, part in self._parts] or [self]
+        for part in parts:
+            if part.error is not None:
+                raise part.error
+        return [(part.base_offset, part.count) for part in parts]
+
     def error_of(self, index: int) -> KafkaError | None:
         """Return what one of its records ended in, None for an acknowledged one."""
         return self._part_of(index)[0].error

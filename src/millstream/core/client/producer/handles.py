@@ -32,6 +32,13 @@ class BatchHandle:
         self._batch.wait(timeout)
         return self._batch.outcome(0, self._timestamp)
 
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return (first offset, count) of each stretch of its records, once it has ended: several where it was split.
+
+        The offset is -1 where nobody knows it. Raises the KafkaError that any of them ended with.
+        """
+        return self._batch.ranges()
+
     def exception(self, timeout: float | None = None) -> KafkaError | None:
         """Return the first record's error, None where it was acknowledged; blocks as `result` does."""
         self._batch.wait(timeout)

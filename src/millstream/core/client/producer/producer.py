@@ -119,10 +119,10 @@ class Producer:
             await self._client.close()
             raise
         self._thread = threading.get_ident()
-        chooser = StickyChooser(self._queue_sizes, self._partition_count, is_adaptive=settings.is_adaptive)
+        self._chooser = StickyChooser(self._queue_sizes, self._partition_count, is_adaptive=settings.is_adaptive)
         self._accumulator = RecordAccumulator(
             self._new_batch,
-            chooser.choose,
+            self._chooser.choose,
             self._turn_soon,
             self._too_large,
             buffer_memory=settings.buffer_memory,
@@ -335,6 +335,20 @@ class Producer:
             await self._wait_on_loop(topic, -1, 0, deadline_ms)
         partitions: Sequence[PartitionInfo] = self._client.cluster.topic(topic).partitions
         return partitions
+
+    def partition_count(self, topic: str) -> int:
+        """Return how many partitions a topic has as far as is known here, 0 where nothing is; on any thread."""
+        count: int = self._accumulator.partition_count(topic) if self.state is not ProducerState.NEW else 0
+        return count
+
+    def choose_partition(self, topic: str) -> int:
+        """Return where the next keyless records of a known topic go; on any thread."""
+        return self._chooser.choose(topic)
+
+    def refuse(self, error: KafkaError) -> None:
+        """Have every send from now on raise `error`; on any thread, and in a forked child."""
+        if self.state is not ProducerState.NEW:
+            self._accumulator.ending = error
 
     def metrics(self) -> Mapping[str, float]:
         """Return what is counted, by Kafka's names in snake_case; totals since the start."""
