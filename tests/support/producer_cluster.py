@@ -25,6 +25,7 @@ from millstream.core.client.producer.sender import (
     AskProducerId,
     Connect,
     Effect,
+    GiveUp,
     Outcome,
     Prepare,
     Sender,
@@ -213,6 +214,9 @@ class Simulation:
                 self._soon(lambda: self._compress(batch))
             case Split(batch):
                 self._soon(lambda: self._split(batch))
+            case GiveUp(node):
+                self._live[node] = None
+                self.sender.node_lost(node, self.sender._nodes[node].generation)
             case SendRequest():
                 self._handle(effect)
 

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from millstream.core.net.addresses import Address
 from millstream.core.net.correlation import Correlator
@@ -22,6 +22,16 @@ from millstream.core.wire import ApiKey, Buffer, ErrorCode, KafkaError, WireErro
 
 IN_FLIGHT_MAX: Final = 64
 WRITE_BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024
+
+
+class Answer(Protocol):
+    """Who waits for an answer: a future, or what looks like one."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, response: Any, /) -> None: ...
+
+    def set_exception(self, error: KafkaError, /) -> None: ...
 
 
 class ConnectionClosedError(KafkaError):
@@ -162,20 +172,16 @@ class Connection:
             raise ConnectionTimeoutError(f"{self.address} took no {api_key.name} request in {timeout_s:g} s") from error
         self._write(self._correlator.send_unanswered(message, api_key, version))
 
-    def post(self, message: Any, api_key: ApiKey, version: int, *, timeout_s: float) -> asyncio.Future[Any]:
-        """Send `message` now, behind all that was sent before, and return the future of its answer.
+    def post(self, message: Any, api_key: ApiKey, version: int, answer: Answer) -> None:
+        """Send `message` now, behind all that was sent before; `answer` is told of what comes back, at once.
 
-        For callers that keep an order and a bound of their own: a full socket doesn't hold it up. The future raises
-        as `request` does. Raises ConnectionClosedError.
+        For callers that keep an order, a bound and deadlines of their own: a full socket doesn't hold it up, and only
+        `close` ends the wait. Raises ConnectionClosedError.
         """
         self._raise_if_closed()
-        answer: asyncio.Future[Any] = self._loop.create_future()
         self._write(self._correlator.send(message, api_key, version, answer))
         self.used_at = self._loop.time()
         self._update_may_send()
-        late = self._loop.call_later(timeout_s, self._expire, api_key, timeout_s)
-        answer.add_done_callback(lambda _: late.cancel())
-        return answer
 
     def post_unanswered(self, message: Any, api_key: ApiKey, version: int) -> None:
         """Send `message`, which has no answer, as `post` does. Raises ConnectionClosedError."""

@@ -14,7 +14,7 @@ from tests.support.producer_cluster import Simulation
 from millstream.core.client.producer.settings import ProducerSettings
 from millstream.core.records import Compression
 
-SEEDS = range(400 if os.environ.get("MILLSTREAM_SOAK") == "1" else 25)
+SEEDS = range(400 if os.environ.get("MILLSTREAM_SOAK") == "1" else 15)
 
 SETTINGS = ProducerSettings(
     batch_size=1_500,

@@ -102,7 +102,8 @@ class Batch(OpenBatch):
         self.error: KafkaError | None = None
         self.base_offset = NO_OFFSET
         self.log_append_time_ms = -1
-        self._event: threading.Event | None = None
+        # Held until it has ended, where threads wait for that; each of them takes it and gives it on.
+        self._latch: threading.Lock | None = None
         # For a batch that was split: its parts in order, with the index of each one's first record here.
         self._parts: list[tuple[int, Batch]] = []
         self._whole: Batch | None = None
@@ -189,8 +190,8 @@ class Batch(OpenBatch):
         self.state = BatchState.ENDED
         self.buffer = None
         callbacks = iter(self.take_callbacks())
-        if self._event is not None:
-            self._event.set()
+        if self._latch is not None:
+            self._latch.release()
         for callback in callbacks:
             try:
                 callback(next(callbacks))
@@ -208,11 +209,19 @@ class Batch(OpenBatch):
             return
         if threading.get_ident() == self._thread:
             raise RuntimeError("this would block the producer's own loop for ever: `await` the handle instead")
-        with _lock:
-            if self._event is None:
-                self._event = threading.Event()
-        if not self.done and not self._event.wait(timeout_s):
+        latch = self._latch
+        if latch is None:
+            with _lock:
+                if self._latch is None:
+                    fresh = threading.Lock()
+                    fresh.acquire()
+                    self._latch = fresh
+                latch = self._latch
+        if self.done:
+            return
+        if not latch.acquire(timeout=-1 if timeout_s is None else max(0.0, min(timeout_s, threading.TIMEOUT_MAX))):
             raise TimeoutError(f"{self.topic}-{self.partition}: not acknowledged within {timeout_s:g} s")
+        latch.release()
 
     def outcome(self, index: int, timestamp: int) -> RecordMetadata:
         """Return the metadata of one of its records. Raises what it ended in."""

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, Final
 
 from millstream.core._kernels.record_accumulator import RecordAccumulator
@@ -31,6 +30,7 @@ from millstream.core.client.producer.sender import (
     AskProducerId,
     Connect,
     Effect,
+    GiveUp,
     Prepare,
     Sender,
     SendRequest,
@@ -38,6 +38,7 @@ from millstream.core.client.producer.sender import (
 )
 from millstream.core.client.producer.settings import ProducerSettings
 from millstream.core.wire import ApiKey, ErrorCode, KafkaError
+from millstream.core.wire.messages.produce import ProduceResponse
 
 _LANE: Final = "produce"
 _COMPRESSORS_MAX: Final = 4
@@ -46,7 +47,11 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class SenderDriver:
-    """See the module. `after_turn` is called at the end of each turn, `on_metadata` when metadata has come."""
+    """See the module.
+
+    `after_turn` is called at the end of each turn, `on_metadata` when metadata has come; `wants_turn` says whether an
+    answer that leaves nothing to send needs a turn all the same.
+    """
 
     def __init__(
         self,
@@ -56,6 +61,7 @@ class SenderDriver:
         settings: ProducerSettings,
         *,
         after_turn: Callable[[], None],
+        wants_turn: Callable[[], bool],
         on_metadata: Callable[[frozenset[str]], None],
     ) -> None:
         self._client = client
@@ -63,6 +69,7 @@ class SenderDriver:
         self._accumulator = accumulator
         self._settings = settings
         self._after_turn = after_turn
+        self._wants_turn = wants_turn
         self._on_metadata = on_metadata
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -126,10 +133,8 @@ class SenderDriver:
             for effect in sender.take_effects():
                 self._carry_out(effect)
             self._after_turn()
-        except Exception as error:
-            # Nothing foresaw it: it is ours, and no record may wait for ever.
-            _logger.exception("the producer failed")
-            sender.become_fatal(KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, f"the producer failed: {error!r}"))
+        except Exception as error:  # noqa: BLE001  told below, and by every record
+            self._break(error)
             self._after_turn()
         self._set_timer(sender.wake_at_ms)
 
@@ -147,7 +152,8 @@ class SenderDriver:
     def _set_timer(self, wake_at_ms: float) -> None:
         if self._paused:
             wake_at_ms = min(wake_at_ms, self.now_ms() + 1)
-        if wake_at_ms == self._timer_ms and self._timer is not None:
+        # One that rings too early costs a turn; setting it anew costs more, and happens with every batch.
+        if self._timer_ms <= wake_at_ms and (self._timer is not None or wake_at_ms == NEVER_MS):
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -166,6 +172,8 @@ class SenderDriver:
         match effect:
             case SendRequest():
                 self._send(effect)
+            case GiveUp(node):
+                self._give_up(node)
             case Connect(node):
                 self._start(self._connect(node))
             case Prepare(batch):
@@ -185,19 +193,22 @@ class SenderDriver:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _logger.error("the producer failed", exc_info=error)
-            self._sender.become_fatal(KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, f"the producer failed: {error!r}"))
+            self._break(error)
         self.turn_soon()
+
+    def _break(self, error: BaseException) -> None:
+        """Nothing foresaw `error`: it is ours, and no record may wait for ever."""
+        _logger.error("the producer failed", exc_info=error)
+        self._sender.become_fatal(KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, f"the producer failed: {error!r}"))
 
     # Requests.
 
     def _send(self, request: SendRequest) -> None:
         connection, _ = self._connections.get(request.node, (None, 0))
         settings = self._settings
-        timeout_s = settings.request_timeout_ms / 1000
         if connection is None or not connection.is_open:
             closed = f"the connection to broker {request.node} is closed"
-            self._failed(request, KafkaError(ErrorCode.NETWORK_EXCEPTION, closed))
+            self.failed(request, KafkaError(ErrorCode.NETWORK_EXCEPTION, closed))
             return
         try:
             version = connection.version(ApiKey.PRODUCE, version_max=VERSION_MAX)
@@ -207,35 +218,37 @@ class SenderDriver:
                 self._sender.note_unanswered(request, self.now_ms())
                 self.turn_soon()
             else:
-                answer = connection.connection.post(message, ApiKey.PRODUCE, version, timeout_s=timeout_s)
-                answer.add_done_callback(partial(self._answered, request))
+                connection.connection.post(message, ApiKey.PRODUCE, version, _Answer(self, request))
         except KafkaError as error:
-            self._failed(request, error)
+            self.failed(request, error)
             return
         if connection.connection.is_paused:
             self._paused.add(request.node)
             self._sender.set_paused(request.node, True)
 
-    def _answered(self, request: SendRequest, answer: asyncio.Future[Any]) -> None:
-        if answer.cancelled():
-            self._failed(request, KafkaError(ErrorCode.NETWORK_EXCEPTION, "the connection was given up"))
-            return
-        error = answer.exception()
-        if error is None:
-            response = answer.result()
-            self._sender.handle_response(request, outcomes(response), response.throttle_time_ms, self.now_ms())
+    def answered(self, request: SendRequest, response: ProduceResponse) -> None:
+        """Take in the answer to a request."""
+        sender = self._sender
+        try:
+            sender.handle_response(request, outcomes(response), response.throttle_time_ms, self.now_ms())
+        except Exception as error:  # noqa: BLE001  told below, and by every record
+            self._break(error)
+        if not sender.is_idle or self._wants_turn():
             self.turn_soon()
-        elif isinstance(error, KafkaError):
-            self._failed(request, error)
-        else:
-            self._failed(request, KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, f"no answer that can be read: {error}"))
 
-    def _failed(self, request: SendRequest, error: KafkaError) -> None:
+    def failed(self, request: SendRequest, error: KafkaError) -> None:
+        """Take in that a request will have no answer."""
         connection, generation = self._connections.get(request.node, (None, -1))
         if connection is None or (generation == request.generation and not connection.is_open):
             self._sender.node_lost(request.node, request.generation)
         self._sender.handle_failure(request, error, self.now_ms())
         self.turn_soon()
+
+    def _give_up(self, node: int) -> None:
+        connection, _ = self._connections.get(node, (None, 0))
+        if connection is not None:
+            timeout_ms = self._settings.request_timeout_ms
+            connection.connection.close(f"broker {node} did not answer PRODUCE within {timeout_ms:g} ms")
 
     # What takes longer.
 
@@ -302,6 +315,25 @@ class SenderDriver:
             workers = min(_COMPRESSORS_MAX, os.cpu_count() or 1)
             self._executor = ThreadPoolExecutor(workers, thread_name_prefix="millstream-producer")
         return await self._loop.run_in_executor(self._executor, function, *arguments)
+
+
+class _Answer:
+    """Brings an answer to the driver as it comes, without a future and its way through the loop."""
+
+    __slots__ = ("_driver", "_request")
+
+    def __init__(self, driver: SenderDriver, request: SendRequest) -> None:
+        self._driver = driver
+        self._request = request
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, response: Any, /) -> None:
+        self._driver.answered(self._request, response)
+
+    def set_exception(self, error: KafkaError, /) -> None:
+        self._driver.failed(self._request, error)
 
 
 def _local_error(done: str, error: Exception) -> KafkaError:

@@ -44,6 +44,11 @@ class BatchHandle:
         self._batch.wait(timeout)
         return self._batch.error_of(0)
 
+    async def ended(self) -> None:
+        """Wait until it has ended, well or not; on any loop."""
+        if not self._batch.done:
+            await _Ended(self._batch)
+
     def add_done_callback(self, callback: Callable[[BatchHandle], object]) -> None:
         """Have `callback(handle)` called when it has ended: on the producer's loop, or now where it has."""
         self._batch.add_callback(callback, self)
@@ -55,3 +60,13 @@ class BatchHandle:
 
     def __repr__(self) -> str:
         return f"<BatchHandle of {self.count} records, {self._batch.describe(0, self._timestamp)}>"
+
+
+class _Ended:
+    """Makes a batch's end awaitable in a coroutine."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from self._batch.ended_on_this_loop()

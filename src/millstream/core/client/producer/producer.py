@@ -137,6 +137,7 @@ class Producer:
             self._accumulator,
             settings,
             after_turn=self._after_turn,
+            wants_turn=lambda: len(self._waiters) > 0,
             on_metadata=self._note_metadata,
         )
         # The compiled methods themselves where nothing stands in between: a Python call costs as much as all they do.

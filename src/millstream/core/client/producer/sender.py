@@ -104,6 +104,13 @@ class Connect:
     node: int
 
 
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Effect: close the connection to a node that does not answer; its requests come back as failures."""
+
+    node: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepare:
     """Effect: compress a batch on a worker thread; `prepared` answers."""
@@ -130,7 +137,7 @@ class AskMetadata:
     topics: frozenset[str]
 
 
-Effect = SendRequest | Connect | Prepare | Split | AskProducerId | AskMetadata
+Effect = SendRequest | Connect | GiveUp | Prepare | Split | AskProducerId | AskMetadata
 
 
 @dataclass(slots=True)
@@ -208,7 +215,7 @@ class Sender:
     @property
     def is_idle(self) -> bool:
         """Whether every batch has ended that the sender has heard of."""
-        return not self._active
+        return not self._active and not self._stale_topics
 
     @property
     def requests_in_flight(self) -> int:
@@ -262,6 +269,7 @@ class Sender:
                 del self._active[tp]
         if self._settings.is_idempotent and self._active:
             self._keep_epochs(now_ms)
+        self._give_up(now_ms)
         self._send(now_ms)
         self._ask_metadata(now_ms)
 
@@ -488,6 +496,16 @@ class Sender:
 
     # Requests on their way out.
 
+    def _give_up(self, now_ms: float) -> None:
+        """Give up connections whose oldest request waits for too long: every later answer would wait behind it."""
+        for node_id, node in self._nodes.items():
+            if node.in_flight:
+                deadline_ms = node.in_flight[0].sent_ms + self._settings.request_timeout_ms
+                if now_ms >= deadline_ms:
+                    self._effects.append(GiveUp(node_id))
+                else:
+                    self._wake_at(deadline_ms)
+
     def _send(self, now_ms: float) -> None:
         by_node: dict[int, list[SendingPartition]] = {}
         for partition in self._active.values():
@@ -570,6 +588,8 @@ class Sender:
                 partition.note_late_answer(batch)
                 return
             partition.note_acknowledged(batch)
+            if partition.is_idle:
+                self._active.pop(partition.topic_partition, None)
             self._acknowledge(batch, outcome)
             return
         if error.code in _MAYBE_APPENDED:
