@@ -49,6 +49,8 @@ class ModelBrokers:
         # May change what a Fetch is answered with.
         self.on_fetch: Callable[[int, FetchRequest, FetchResponse], FetchResponse] | None = None
         self.requests: list[tuple[int, Any]] = []
+        # How long a Fetch that brings nothing waits.
+        self.wait_s = 0.01
         self._servers: dict[int, asyncio.Server] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -118,7 +120,7 @@ class ModelBrokers:
         if not response.error_code and not any(
             one.records or one.error_code for topic in response.responses for one in topic.partitions
         ):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(self.wait_s)
         return response
 
     def _metadata(self, request: Any) -> MetadataResponse:

@@ -286,6 +286,20 @@ async def test_a_follower_is_read_from_while_it_holds_what_is_wanted(brokers: Mo
     assert fetched[:2] == [0, 2]
 
 
+async def test_a_seek_does_not_wait_for_a_fetch_that_waits(brokers: ModelBrokers) -> None:
+    """The broker holds the Fetch at the end of the log for longer than this test may take."""
+    fill(brokers, 3)
+    async with consumer(brokers) as reader:
+        await read(reader, 30)
+        brokers.wait_s = 10 * DEADLINE_S
+        asked = len(brokers.requests)
+        async with asyncio.timeout(DEADLINE_S):
+            while len(brokers.requests) == asked:
+                assert list(await reader.poll(0.01)) == []
+        reader.seek(TP, 17)
+        assert [record.offset for record in await read(reader, 13)] == list(range(17, 30))
+
+
 async def test_a_topic_that_may_not_be_read_is_said_and_tried_again(brokers: ModelBrokers) -> None:
     fill(brokers, 1)
     is_denied = True

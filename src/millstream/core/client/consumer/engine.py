@@ -4,8 +4,9 @@
 call `wake` when they end. Whatever changes something (an answer, a seek, memory given back, time) wakes it; several
 wakes in one pass of the loop are one pump. `progress` is set when something came about that a poll may be waiting for.
 
-Each broker has one Fetch in flight, on a connection of its own, since it waits at the broker; lookups and metadata go
-over the shared one. Compressed pieces are opened on worker threads, one piece each.
+Each broker has one Fetch in flight, on a connection of its own, since it waits at the broker; where that is given up
+because of a seek, the next one goes over another. Lookups and metadata go over the shared connection. Compressed pieces
+are opened on worker threads, one piece each.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from millstream.core.wire import ErrorCode, KafkaError
 
 _log = logging.getLogger(__name__)
 
-FETCH_LANE: Final = "fetch"
+FETCH_LANES: Final = ("fetch", "fetch again")
 # Pieces opened at a time: codecs run without the interpreter's lock, so more than one thread helps.
 OPENERS_MAX: Final = 2
 _CLOSE_SESSIONS_S: Final = 1.0
@@ -72,6 +73,9 @@ class FetchEngine:
         # Errors that no partition stands for, for polls to raise once each.
         self._errors: list[KafkaError] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        # The Fetch on its way by node, and how many were given up: that says over which lane the next one goes.
+        self._fetches: dict[int, asyncio.Task[None]] = {}
+        self._given_up: dict[int, int] = {}
         self._is_running = False
         self._is_pump_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -153,10 +157,12 @@ class FetchEngine:
         self._take_cluster()
         self._maybe_find_committed(now_ms)
         cluster = self._client.cluster
-        for plan in self.lookups.plan(cluster, now_ms, int(self._wall_clock() * 1000)):
-            self._spawn(self._look_up(plan))
-        for fetch in self.fetching.plan(cluster, now_ms):
-            self._spawn(self._fetch(fetch))
+        for lookup in self.lookups.plan(cluster, now_ms, int(self._wall_clock() * 1000)):
+            self._spawn(self._look_up(lookup))
+        for plan in self.fetching.obsolete(now_ms):
+            self._give_up(plan)
+        for plan in self.fetching.plan(cluster, now_ms):
+            self._fetches[plan.node] = self._spawn(self._fetch(plan))
         while self._openers < OPENERS_MAX and (piece := self.buffer.next_to_open()) is not None:
             self._openers += 1
             self._spawn(self._open(piece))
@@ -251,10 +257,16 @@ class FetchEngine:
             self._is_refreshing = False
             self._metadata_retry_at_ms = self.now_ms + max(self._settings.retry_backoff_ms, 1)
 
+    def _give_up(self, plan: FetchPlan) -> None:
+        task = self._fetches.pop(plan.node, None)
+        if task is not None and task.cancel():
+            self._given_up[plan.node] = self._given_up.get(plan.node, 0) + 1
+
     async def _fetch(self, plan: FetchPlan) -> None:
+        lane = FETCH_LANES[self._given_up.get(plan.node, 0) % len(FETCH_LANES)]
         try:
             started = self._clock()
-            connection = await self._client.connection(plan.node, lane=FETCH_LANE)
+            connection = await self._client.connection(plan.node, lane=lane)
             response = await connection.request(
                 plan.request,
                 timeout_s=(self._settings.fetch_wait_ms_max + self._settings.request_timeout_ms) / 1000,
@@ -316,10 +328,11 @@ class FetchEngine:
             # A millisecond more, as times are cut to whole ones.
             self._timer = self._loop.call_later(max(due - now_ms, 0) / 1000 + 0.001, self.wake)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._handle_done)
+        return task
 
     def _handle_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

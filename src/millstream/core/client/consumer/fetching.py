@@ -148,6 +148,20 @@ class Fetching:
                 plans.append(self._plan_for(node, states, size_bytes_max))
         return plans
 
+    def obsolete(self, now_ms: int) -> list[FetchPlan]:
+        """Return Fetches on their way that nobody waits for any more, while their brokers have others to be asked for.
+
+        A Fetch waits at the broker when there is nothing to say. After a seek or a new assignment it would hold up, for
+        as long as that, the one that is wanted now.
+        """
+        wanted = [state for state in self._subscription if state.is_fetchable(now_ms)]
+        return [
+            plan
+            for node, plan in self._in_flight.items()
+            if not any(self._is_awaited(tp, asked) for tp, asked in plan.asked.items())
+            and any(state.read_replica(now_ms) == node for state in wanted)
+        ]
+
     def next_retry_ms(self, now_ms: int) -> int | None:
         """Return when something that is being waited for may be tried again, None where nothing is."""
         times = [at for at in self._node_retry_at_ms.values() if at > now_ms]
@@ -341,6 +355,10 @@ class Fetching:
                 continue
             for data in topic.partitions:
                 yield TopicPartition(name, data.partition_index), data
+
+    def _is_awaited(self, tp: TopicPartition, asked: _Asked) -> bool:
+        state = self._subscription.find(tp)
+        return state is not None and state.version == asked.version and state.state is FetchState.FETCHING
 
     def _end(self, plan: FetchPlan) -> None:
         if self._in_flight.get(plan.node) is plan:
