@@ -300,7 +300,7 @@ class ConsumerGroupMember(MemberMachine):
         known = frozenset(one for one in target if one[0] in self._names)
         if revoked := self.held - target:
             self._make(CallKind.REVOKED, revoked)
-        elif (added := known - self.held) or not self._has_assignment:
+        elif (added := known - self.held) or (known == target and not self._has_assignment):
             if self._is_reporting:
                 return
             self._has_assignment = True
@@ -310,7 +310,9 @@ class ConsumerGroupMember(MemberMachine):
             self._is_reconciled = True
             if self._unnamed:
                 self._emit(RefreshTopics(self._unnamed))
-            if self._must_acknowledge or self._told is None or self._told.held != self.held:
+            # What has no name yet is not acknowledged by what it has: that would give it away.
+            acknowledges = self._must_acknowledge and not self._unnamed
+            if acknowledges or self._told is None or self._told.held != self.held:
                 self._must_acknowledge = True
                 self._next_beat_ms = now_ms
                 self.handle_time(now_ms)
@@ -372,7 +374,7 @@ class ConsumerGroupMember(MemberMachine):
                 request.subscribed_topic_regex = now.pattern or ""
         if self.epoch == JOIN_EPOCH:
             request.topic_partitions = []
-        elif told is None or self._must_acknowledge or told.held != self.held:
+        elif told is None or (self._must_acknowledge and not self._unnamed) or told.held != self.held:
             topics: dict[bytes, TopicPartitions] = {}
             for topic_id, partition in sorted(self.held):
                 topics.setdefault(topic_id, TopicPartitions(topic_id=topic_id)).partitions.append(partition)
@@ -439,7 +441,8 @@ class ConsumerGroupMember(MemberMachine):
         self.epoch = response.member_epoch
         self._beat_interval_ms = response.heartbeat_interval_ms or self._beat_interval_ms
         # One that was due while this one was under way, to say something new, stays due.
-        says_more = self._has_news(self._telling) or (self._must_acknowledge and self._is_reconciled)
+        acknowledges = self._must_acknowledge and self._is_reconciled and not self._unnamed
+        says_more = acknowledges or self._has_news(self._telling)
         self._next_beat_ms = now_ms if says_more else now_ms + self._beat_interval_ms
         if response.assignment is not None:
             self._take(response.assignment)
