@@ -9,17 +9,26 @@ async with Client("127.0.0.1:9092") as client:
 """
 
 from millstream.core.client.admin import (
+    Admin,
+    ConfigChange,
     ConfigOperation,
     ConfigResource,
     ConfigResourceType,
     ConfigSource,
     ConfigValue,
+    GroupDescription,
+    GroupListing,
+    GroupMember,
+    GroupType,
     NewTopic,
     alter_configs,
     create_partitions,
     create_topics,
+    delete_groups,
     delete_topics,
     describe_configs,
+    describe_groups,
+    list_groups,
 )
 from millstream.core.client.batch_writer import BatchWriter
 from millstream.core.client.client import Client
@@ -27,15 +36,6 @@ from millstream.core.client.cluster import BrokerNode, Cluster, PartitionInfo, T
 from millstream.core.client.coordinators import find_coordinators
 from millstream.core.client.fetcher import Fetched, Fetcher
 from millstream.core.client.group_offsets import CommittedOffset, commit_offsets, delete_offsets, fetch_offsets
-from millstream.core.client.groups import (
-    GroupDescription,
-    GroupListing,
-    GroupMember,
-    GroupType,
-    delete_groups,
-    describe_groups,
-    list_groups,
-)
 from millstream.core.client.offsets import EARLIEST, LATEST, MAX_TIMESTAMP, LogOffset, delete_records, list_offsets
 from millstream.core.client.partitioner import KeylessPartitioner, partition_of_key
 from millstream.core.client.producer import (
@@ -53,6 +53,7 @@ __all__ = [
     "EARLIEST",
     "LATEST",
     "MAX_TIMESTAMP",
+    "Admin",
     "BatchHandle",
     "BatchWriter",
     "BrokerNode",
@@ -60,6 +61,7 @@ __all__ = [
     "Client",
     "Cluster",
     "CommittedOffset",
+    "ConfigChange",
     "ConfigOperation",
     "ConfigResource",
     "ConfigResourceType",

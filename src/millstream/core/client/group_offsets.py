@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from millstream.core.client.client import Client
 from millstream.core.client.cluster import TopicPartition
-from millstream.core.client.coordinators import check, error_of, of_coordinator, of_coordinators
+from millstream.core.client.coordinators import check, error_of, final_error, of_coordinator, of_coordinators
 from millstream.core.wire import ApiKey, KafkaError
 from millstream.core.wire.messages.offset_commit import (
     OffsetCommitRequest,
@@ -83,6 +83,16 @@ async def commit_offsets(
     client: Client, group_id: str, offsets: Mapping[TopicPartition, CommittedOffset], *, timeout_ms: int | None = None
 ) -> None:
     """Set what a group without members has committed. Raises KafkaError, also for the first partition refused."""
+    results = await alter_offsets(client, group_id, offsets, timeout_ms=timeout_ms)
+    for error in results.values():
+        if error is not None:
+            raise error
+
+
+async def alter_offsets(
+    client: Client, group_id: str, offsets: Mapping[TopicPartition, CommittedOffset], *, timeout_ms: int | None = None
+) -> dict[TopicPartition, KafkaError | None]:
+    """Set what a group without members has committed; return per partition None or why not. Raises KafkaError."""
     topics: dict[str, OffsetCommitRequestTopic] = {}
     for tp, committed in offsets.items():
         topics.setdefault(tp.topic, OffsetCommitRequestTopic(name=tp.topic)).partitions.append(
@@ -95,14 +105,17 @@ async def commit_offsets(
         )
     request = OffsetCommitRequest(group_id=group_id, topics=list(topics.values()))
 
-    async def ask(node: int) -> None:
+    async def ask(node: int) -> dict[TopicPartition, KafkaError | None]:
         response: OffsetCommitResponse = await client.request(request, node=node, timeout_ms=timeout_ms)
-        for topic in response.topics:
-            for partition in topic.partitions:
-                what = f"offset of {topic.name}-{partition.partition_index} was not committed"
-                check(partition.error_code, None, what, group_id)
+        return {
+            (tp := TopicPartition(topic.name, partition.partition_index)): final_error(
+                partition.error_code, None, f"offset of {tp} was not committed", group_id
+            )
+            for topic in response.topics
+            for partition in topic.partitions
+        }
 
-    await of_coordinator(client, group_id, ask, timeout_ms)
+    return await of_coordinator(client, group_id, ask, timeout_ms)
 
 
 async def delete_offsets(

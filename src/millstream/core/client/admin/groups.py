@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 from millstream.core.client.client import Client
 from millstream.core.client.cluster import TopicPartition
-from millstream.core.client.coordinators import check, final_error, of_coordinators
+from millstream.core.client.coordinators import check, error_of, final_error, of_coordinator, of_coordinators
 from millstream.core.wire import ApiKey, ErrorCode, KafkaError, WireError
 from millstream.core.wire.embedded_protocol import CONSUMER_PROTOCOL_TYPE, decode_assignment
 from millstream.core.wire.messages import consumer_group_describe as consumer_wire
 from millstream.core.wire.messages import describe_groups as classic_wire
 from millstream.core.wire.messages.delete_groups import DeleteGroupsRequest, DeleteGroupsResponse
+from millstream.core.wire.messages.leave_group import LeaveGroupRequest, LeaveGroupResponse, MemberIdentity
 from millstream.core.wire.messages.list_groups import ListGroupsRequest, ListGroupsResponse
 
 
@@ -80,8 +81,15 @@ class GroupDescription:
         return self.state not in {"Empty", "Dead"}
 
 
-async def list_groups(client: Client, *, timeout_ms: int | None = None) -> list[GroupListing]:
-    """Return the groups of every broker, by name."""
+async def list_groups(
+    client: Client,
+    *,
+    states: Iterable[str] = (),
+    types: Iterable[GroupType] = (),
+    timeout_ms: int | None = None,
+) -> list[GroupListing]:
+    """Return the groups of every broker, by name; those in these states and of these types where any are given."""
+    wanted_states, wanted_types = {state.lower() for state in states}, set(types)
 
     async def ask() -> list[GroupListing]:
         listed: list[GroupListing] = []
@@ -92,7 +100,15 @@ async def list_groups(client: Client, *, timeout_ms: int | None = None) -> list[
                 GroupListing(one.group_id, GroupType(one.group_type), one.protocol_type, one.group_state, node)
                 for one in response.groups
             )
-        return sorted(listed)
+        return sorted(
+            (
+                one
+                for one in listed
+                if (not wanted_states or one.state.lower() in wanted_states)
+                and (not wanted_types or one.type in wanted_types)
+            ),
+            key=lambda one: (one.group_id, one.coordinator),
+        )
 
     return await client.retried(ask, timeout_ms=timeout_ms)
 
@@ -126,6 +142,48 @@ async def delete_groups(
         }
 
     return await of_coordinators(client, group_ids, ask, timeout_ms)
+
+
+async def remove_members(
+    client: Client,
+    group_id: str,
+    members: Iterable[GroupMember | str] | None = None,
+    *,
+    reason: str | None = None,
+    timeout_ms: int | None = None,
+) -> dict[str, KafkaError | None]:
+    """Have members leave a group at once; a text is a static member's group.instance.id, None means all members.
+
+    Returns, per group.instance.id, or member id where there is none, None or why it is still there.
+    """
+    if members is None:
+        described = (await describe_groups(client, [group_id], timeout_ms=timeout_ms))[group_id]
+        if isinstance(described, KafkaError):
+            raise described
+        members = described.members
+    request = LeaveGroupRequest(
+        group_id=group_id,
+        members=[
+            MemberIdentity(group_instance_id=member, reason=reason)
+            if isinstance(member, str)
+            else MemberIdentity(member_id=member.member_id, group_instance_id=member.instance_id, reason=reason)
+            for member in members
+        ],
+    )
+    if not request.members:
+        return {}
+
+    async def ask(node: int) -> dict[str, KafkaError | None]:
+        response: LeaveGroupResponse = await client.request(request, node=node, timeout_ms=timeout_ms)
+        check(response.error_code, None, f"no member of group {group_id!r} was removed", group_id)
+        return {
+            (name := one.group_instance_id or one.member_id): error_of(
+                one.error_code, None, f"member {name!r} of group {group_id!r} was not removed"
+            )
+            for one in response.members
+        }
+
+    return await of_coordinator(client, group_id, ask, timeout_ms)
 
 
 async def _describe_consumer_groups(
