@@ -94,11 +94,11 @@ class SenderDriver:
             return
         self.is_turn_due = True
         if threading.get_ident() == self._thread:
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self.turn_now)
         else:
             # A loop that was closed under its producer ends nothing any more.
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._turn)
+                self._loop.call_soon_threadsafe(self.turn_now)
 
     def call_soon(self, event: Callable[[], object]) -> None:
         """Have something happen on the loop, and a turn after it; from any thread."""
@@ -122,10 +122,11 @@ class SenderDriver:
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _turn(self) -> None:
-        self.is_turn_due = False
-        if self._is_closed:
+    def turn_now(self) -> None:
+        """Take the turn that is due, on the loop's thread: a caller there needn't wait for the loop to come to it."""
+        if not self.is_turn_due or self._is_closed:
             return
+        self.is_turn_due = False
         sender = self._sender
         try:
             self._look_at_connections()
@@ -166,7 +167,8 @@ class SenderDriver:
     def _timer_rang(self) -> None:
         self._timer = None
         self._timer_ms = NEVER_MS
-        self._turn()
+        self.is_turn_due = True
+        self.turn_now()
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:

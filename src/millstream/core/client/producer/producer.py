@@ -227,7 +227,8 @@ class Producer:
                     raise
                 continue
             if self._driver.is_turn_due:
-                # A caller that sends without a pause would keep the sender from its turn.
+                self._driver.turn_now()
+                # A caller that sends without a pause would keep answers from being heard.
                 await asyncio.sleep(0)
             return handle
 
