@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from millstream.core._kernels.consumer_records import ConsumerRecord
 from millstream.core.client.client import Client
-from millstream.core.client.cluster import PartitionInfo, TopicInfo, TopicPartition
+from millstream.core.client.cluster import TopicPartition
 from millstream.core.client.consumer.consumer_metrics import consumer_metrics
 from millstream.core.client.consumer.delivery import Chunk, Delivery
 from millstream.core.client.consumer.engine import FetchEngine
@@ -37,6 +37,8 @@ from millstream.core.client.consumer.errors import ConsumerStateError, CorruptBa
 from millstream.core.client.consumer.fetched import FetchedRecords
 from millstream.core.client.consumer.listeners import ConsumerInterceptor, RebalanceListener
 from millstream.core.client.consumer.partition_state import Position
+from millstream.core.client.consumer.pattern_watch import PatternWatch
+from millstream.core.client.consumer.queries import ClusterQueries
 from millstream.core.client.consumer.rebalances import Rebalances
 from millstream.core.client.consumer.settings import EARLIEST_RESET, LATEST_RESET, ConsumerSettings
 from millstream.core.client.consumer.step_over import find_behind_damage
@@ -44,7 +46,6 @@ from millstream.core.client.consumer.subscription import SubscriptionKind, Subsc
 from millstream.core.client.group_offsets import CommittedOffset
 from millstream.core.client.membership.coordinator import GroupCoordinator
 from millstream.core.client.membership.offset_committer import OffsetCommitter
-from millstream.core.client.offsets import EARLIEST, LATEST, LogOffset, list_offsets
 from millstream.core.config.client_config import ClientConfig, Given
 from millstream.core.config.client_configs import CONSUMER_CONFIGS
 from millstream.core.wire import KafkaError
@@ -69,7 +70,7 @@ class ConsumerState(Enum):
     CLOSED = "closed"
 
 
-class Consumer:
+class Consumer(ClusterQueries):
     """A consumer; an async context manager. Owned by one event loop, and polled by one task at a time.
 
     Configs are Kafka's, as keywords in snake_case or in a mapping by their own names. `assignors` are objects beside
@@ -97,8 +98,7 @@ class Consumer:
         self._subscription = SubscriptionState()
         self._is_polling = False
         self._listener: RebalanceListener | None = None
-        # Keeps a pattern that is matched here, not by the membership, up with the topics there are.
-        self._pattern_task: asyncio.Task[None] | None = None
+        self._pattern_watch = PatternWatch(self._settings)
 
     # Opening and closing.
 
@@ -164,7 +164,7 @@ class Consumer:
         if self._state in (ConsumerState.CLOSING, ConsumerState.CLOSED):
             return
         self._state = ConsumerState.CLOSING
-        self._stop_watching()
+        self._pattern_watch.stop()
         timeout_ms = self._timeout_ms(timeout_s)
         try:
             if is_done:
@@ -228,7 +228,7 @@ class Consumer:
     async def unsubscribe(self) -> None:
         """Read nothing any more; a member leaves its group."""
         await self.start()
-        self._stop_watching()
+        self._pattern_watch.stop()
         self._delivery.begin_turn()
         if self._membership is not None:
             self._rebalances.runs_at_once = True
@@ -450,42 +450,7 @@ class Consumer:
         found = await self._needed_committer().committed(wanted, timeout_ms=self._timeout_ms(timeout_s))
         return {tp: found.get(tp) for tp in wanted}
 
-    # Asking.
-
-    async def offsets_for_times(
-        self, timestamps: Mapping[TopicPartition, int], *, timeout_s: float | None = None
-    ) -> dict[TopicPartition, LogOffset | None]:
-        """Return the first record at or after each time (milliseconds since 1970), None where none is as young."""
-        if any(timestamp < 0 for timestamp in timestamps.values()):
-            raise ValueError("a time before 1970 cannot be looked for; beginning_offsets and end_offsets find the ends")
-        found = await self._list(timestamps, timeout_s)
-        return {tp: at if at.offset >= 0 else None for tp, at in found.items()}
-
-    async def beginning_offsets(
-        self, partitions: Iterable[TopicPartition], *, timeout_s: float | None = None
-    ) -> dict[TopicPartition, int]:
-        """Return the offset of the first record of each partition."""
-        found = await self._list(dict.fromkeys(partitions, EARLIEST), timeout_s)
-        return {tp: at.offset for tp, at in found.items()}
-
-    async def end_offsets(
-        self, partitions: Iterable[TopicPartition], *, timeout_s: float | None = None
-    ) -> dict[TopicPartition, int]:
-        """Return the offset behind the last record that can be read of each partition."""
-        found = await self._list(dict.fromkeys(partitions, LATEST), timeout_s)
-        return {tp: at.offset for tp, at in found.items()}
-
-    async def partitions_for(self, topic: str, *, timeout_s: float | None = None) -> list[PartitionInfo]:
-        """Return the partitions of a topic. Raises KafkaError where there is none of that name."""
-        await self.start()
-        cluster = await self._client.metadata([topic], timeout_ms=self._timeout_ms(timeout_s))
-        return list(cluster.topic(topic).partitions)
-
-    async def topics(self, *, timeout_s: float | None = None) -> dict[str, TopicInfo]:
-        """Return every topic that this client may see, by name."""
-        await self.start()
-        cluster = await self._client.metadata(None, timeout_ms=self._timeout_ms(timeout_s))
-        return dict(cluster.topics)
+    # Watching.
 
     def metrics(self) -> dict[str, float]:
         """Kafka's consumer metrics by their names in snake_case; times in milliseconds, sizes in bytes."""
@@ -552,7 +517,7 @@ class Consumer:
     def _apply_subscription(self) -> None:
         """Tell the membership what is subscribed to, or begin to read what is assigned by hand."""
         kind = self._subscription.kind
-        self._stop_watching()
+        self._pattern_watch.stop()
         self._rebalances.listener = self._listener or RebalanceListener()
         if kind in (SubscriptionKind.TOPICS, SubscriptionKind.PATTERN):
             membership = self._needed_membership()
@@ -563,34 +528,10 @@ class Consumer:
                 membership.subscribe_pattern(pattern.pattern)
             else:
                 assert pattern is not None
-                self._pattern_task = asyncio.create_task(self._watch_pattern(pattern, membership))
+                self._pattern_watch.start(pattern, self.topics, membership.subscribe)
         elif kind is SubscriptionKind.BY_HAND and self._settings.auto_commit and self._committer is not None:
             self._committer.start_auto_commit()
         self._engine.wake()
-
-    async def _watch_pattern(self, pattern: re.Pattern[str], membership: Membership) -> None:
-        pause_s = self._settings.metadata_age_ms_max / 1000
-        matching: list[str] | None = None
-        while True:
-            try:
-                topics = await self.topics()
-            except KafkaError as error:
-                _log.warning("topics could not be listed: %s", error)
-            else:
-                found = sorted(
-                    name
-                    for name, topic in topics.items()
-                    if pattern.fullmatch(name) and not (topic.is_internal and self._settings.exclude_internal_topics)
-                )
-                if found != matching:
-                    matching = found
-                    membership.subscribe(found)
-            await asyncio.sleep(pause_s)
-
-    def _stop_watching(self) -> None:
-        if self._pattern_task is not None:
-            self._pattern_task.cancel()
-            self._pattern_task = None
 
     def _needed_membership(self) -> Membership:
         if self._membership is None:
@@ -652,20 +593,6 @@ class Consumer:
                 except Exception as error:  # noqa: BLE001  an interceptor never stops its consumer
                     _log.warning("an interceptor's on_consume raised", exc_info=error)
         return records
-
-    async def _list(
-        self, timestamps: Mapping[TopicPartition, int], timeout_s: float | None
-    ) -> dict[TopicPartition, LogOffset]:
-        await self.start()
-        return await list_offsets(
-            self._client,
-            {TopicPartition(*tp): timestamp for tp, timestamp in timestamps.items()},
-            read_committed=self._settings.read_committed,
-            timeout_ms=self._timeout_ms(timeout_s),
-        )
-
-    def _timeout_ms(self, timeout_s: float | None) -> int:
-        return self._settings.api_timeout_ms if timeout_s is None else int(timeout_s * 1000)
 
     @property
     def _is_running(self) -> bool:
