@@ -1,8 +1,8 @@
 """Arrow's columns into records: partitions by the hash of the key, and whole batches of encoded records.
 
-Content comes as Arrow's `large_binary` lays it out (`BinaryColumn`: int64 offsets, bytes, a bitmap of validity). Rows go
-to partitions (`partition_rows`, `stick_rows`) and are put in the order of those (`order_rows`). Then, batch by batch,
-`measure_batch` says how many rows fit and what they take, and `encode_batch` writes them, in the layout that
+Content comes as Arrow's `large_binary` lays it out (`BinaryColumn`: int64 offsets, bytes, a bitmap of validity). Rows
+go to partitions (`partition_rows`, `stick_rows`) and are put in the order of those (`order_rows`). Then, batch by
+batch, `measure_batch` says how many rows fit and what they take, and `encode_batch` writes them, in the layout that
 `batch_validation` describes: offset deltas count from 0, timestamp deltas from the batch's first row.
 """
 
@@ -40,9 +40,9 @@ NO_PARTITION = -1
 @cython.final
 @cython.cclass
 class BinaryColumn:
-    """`count` byte strings or nulls: row i is data[offsets[shift + i]:offsets[shift + i + 1]], bit shift + i says if it is.
+    """`count` byte strings or nulls: row i is data[offsets[shift + i] : offsets[shift + i + 1]] where its bit is set.
 
-    An empty `validity` has no nulls. `BinaryColumn.nulls(count)` has nothing else.
+    An empty `validity` has no nulls; without `offsets` there is nothing else.
     """
 
     count = cython.declare(cython.Py_ssize_t, visibility="readonly")
@@ -199,7 +199,7 @@ def _offsets_of(column: BinaryColumn) -> Any:
 
 
 def partition_rows(keys: BinaryColumn, partition_count: cython.int, partitions: cython.int[::1]) -> int:
-    """Write the partition of each row that has a key, by Java's hash of it; return how many have none (NO_PARTITION)."""
+    """Write the partition of each row, by Java's hash of its key; return how many have none (NO_PARTITION)."""
     if len(partitions) < keys.count:
         raise ValueError(f"{len(partitions)} places for {keys.count} rows")
     if partition_count < 1:
@@ -238,7 +238,7 @@ def stick_rows(
     partition: cython.int,
     bytes_max: cython.longlong,
 ) -> int:
-    """Give rows without a partition, from `first` on, `partition` until they take `bytes_max`; return where it ended."""
+    """Give `partition` to rows that have none, from `first` on, until they take `bytes_max`; return where it ended."""
     count: cython.Py_ssize_t = values.count
     if len(partitions) < count or first < 0:
         raise ValueError(f"rows {first} to {count} of {len(partitions)}")
@@ -254,7 +254,7 @@ def stick_rows(
             if partitions[row] < 0:
                 partitions[row] = partition
                 size = _size_at(shift + row, offsets, validity, kind)
-                taken += _RECORD_OVERHEAD + (size if size > 0 else 0)
+                taken += _RECORD_OVERHEAD + max(0, size)
             row += 1
     return row
 
@@ -430,8 +430,8 @@ def _walk(
             key_size = _size_at(key_shift + row, key_offsets, key_validity, key_kind)
             value_size = _size_at(value_shift + row, value_offsets, value_validity, value_kind)
             body = 1 + varint_size(timestamp - base_timestamp) + varint_size(index)
-            body += varint_size(key_size) + (key_size if key_size > 0 else 0)
-            body += varint_size(value_size) + (value_size if value_size > 0 else 0)
+            body += varint_size(key_size) + max(0, key_size)
+            body += varint_size(value_size) + max(0, value_size)
             if has_headers:
                 header = header_lists[row]
                 header_end = header_lists[row + 1]
@@ -440,7 +440,7 @@ def _walk(
                     name_size = _size_at(name_shift + header, name_offsets, content_validity, 0)
                     content_size = _size_at(content_shift + header, content_offsets, content_validity, content_kind)
                     body += varint_size(name_size) + name_size
-                    body += varint_size(content_size) + (content_size if content_size > 0 else 0)
+                    body += varint_size(content_size) + max(0, content_size)
                     header += 1
             else:
                 body += 1

@@ -10,7 +10,7 @@ bound, until the last array is gone that was made of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -28,7 +28,6 @@ from millstream.core.columns.schema import (
     HEADERS_TYPE,
     RECORD_SCHEMA,
     TIMESTAMP_TYPE,
-    TOPIC_TYPE,
     VIEW_SCHEMA,
 )
 from millstream.core.records import RecordColumns
@@ -101,10 +100,10 @@ class _Column:
 
     __slots__ = ("_item_bytes", "buffer", "view")
 
-    def __init__(self, count: int, code: str) -> None:
+    def __init__(self, count: int, code: Literal["i", "q", "B"]) -> None:
         self._item_bytes = {"i": 4, "q": 8, "B": 1}[code]
         self.buffer = pa.allocate_buffer(max(count, 1) * self._item_bytes, resizable=True)
-        self.view = memoryview(self.buffer).cast("B").cast(code)
+        self.view: Any = memoryview(self.buffer).cast("B").cast(code)
 
     def cut(self, count: int) -> pa.Buffer:
         """Give the rest of the room back; the column is not filled any more."""
@@ -258,9 +257,8 @@ class _Gatherer:
                 self._headers = _Headers(self._rows_max, row, self._bytes_max)
             fitting = self._headers.add(data, start, start + done, columns.header_positions, columns.header_counts, row)
             done = min(done, fitting)
-        if done < end - start:
-            if row == 0 and done == 0:
-                raise _too_large(piece, columns.offsets[start], self._bytes_max)
+        if row == done == 0 < end - start:
+            raise _too_large(piece, columns.offsets[start], self._bytes_max)
         self._rows = row + done
         return done
 
@@ -332,7 +330,7 @@ def _no_headers(rows: int) -> pa.Array:
 
 
 def _text(count: int, offsets: pa.Buffer, content: pa.Buffer) -> pa.Array:
-    """Make a string column; what is not UTF-8 in it is replaced as `str` does, where Kafka's clients would have failed."""
+    """Make a string column; what is no UTF-8, which Kafka's clients never write, is replaced as `bytes.decode` does."""
     names = pa.Array.from_buffers(pa.binary(), count, [None, offsets, content], 0)
     try:
         return names.cast(pa.string())

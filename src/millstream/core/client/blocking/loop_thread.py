@@ -55,9 +55,14 @@ class LoopThread:
         self.check()
         return self._loop
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the thread is one of this process: not in a child that was forked since."""
+        return os.getpid() == self._pid
+
     def check(self) -> None:
         """Raise ForkedError in a process that has no such thread."""
-        if os.getpid() != self._pid:
+        if not self.is_ours:
             raise ForkedError
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -89,7 +94,7 @@ class LoopThread:
 
     def stop(self) -> None:
         """End the loop and the thread; what still runs on it is cancelled. Does nothing in a forked child."""
-        if os.getpid() != self._pid or not self._thread.is_alive():
+        if not self.is_ours or not self._thread.is_alive():
             return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_STOP_S)
