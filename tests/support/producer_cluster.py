@@ -18,9 +18,7 @@ from typing import Any
 from millstream.core._kernels.record_accumulator import Appender, RecordAccumulator, RecordHandle
 from millstream.core.client.cluster import BrokerNode, Cluster, PartitionInfo, TopicInfo, TopicPartition
 from millstream.core.client.producer.batch import Batch
-from millstream.core.client.producer.errors import BufferFullError, ProducerClosedError
-from millstream.core.client.producer.preparing import compressed, split
-from millstream.core.client.producer.sender import (
+from millstream.core.client.producer.effects import (
     AskMetadata,
     AskProducerId,
     Connect,
@@ -28,10 +26,12 @@ from millstream.core.client.producer.sender import (
     GiveUp,
     Outcome,
     Prepare,
-    Sender,
     SendRequest,
     Split,
 )
+from millstream.core.client.producer.errors import BufferFullError, ProducerClosedError
+from millstream.core.client.producer.preparing import compressed, split
+from millstream.core.client.producer.sender import Sender
 from millstream.core.client.producer.settings import ProducerSettings
 from millstream.core.net import Address
 from millstream.core.records import iter_records, read_header

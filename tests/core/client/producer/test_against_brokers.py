@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ from millstream.core.client.producer import (
 from millstream.core.config import ConfigError
 from millstream.core.records import HEADER_SIZE, BatchBuilder, Record
 from millstream.core.wire import ErrorCode, KafkaError
+from millstream.testing import broker
 
 NOW_MS = 1_790_000_000_000
 DEADLINE_S = 60
@@ -225,18 +227,19 @@ async def test_handles_are_awaited_on_another_loop_and_call_back(bootstrap: str,
         assert f"offset {place.offset}" in repr(handle)
 
 
-async def test_topics_that_are_not_there(bootstrap: str, topic: str) -> None:
-    async with Producer(bootstrap, max_block_ms=300) as producer:
+async def test_topics_that_are_not_there(bootstrap: str, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Producer(bootstrap) as producer:
         with pytest.raises(KafkaError, match="nothing is known yet"):
             producer.send(topic, b"v")
         with pytest.raises(KafkaError, match="INVALID_TOPIC_EXCEPTION"):
             await producer.send_soon("no/such topic", b"v")
-        with pytest.raises(KafkaError, match=r"partition 7 of topic .* it has 3 partitions"):
-            await producer.send_soon(topic, b"v", partition=7)
         with pytest.raises(TypeError, match="topic"):
             await producer.send_soon(b"bytes", b"v")  # type: ignore[arg-type]
         assert [info.partition for info in await producer.partitions_for(topic)] == [0, 1, 2]
         assert (await (await producer.send_soon(topic, b"v", partition=0))).offset == 0
+        monkeypatch.setattr(producer, "_settings", replace(producer._settings, max_block_ms=50))
+        with pytest.raises(KafkaError, match=r"partition 7 of topic .* it has 3 partitions"):
+            await producer.send_soon(topic, b"v", partition=7)
 
 
 async def test_closing_ends_every_handle(bootstrap: str, topic: str) -> None:
@@ -308,7 +311,7 @@ async def test_interceptors_and_a_partitioner_of_one_s_own(
 
 
 async def test_metrics_by_kafka_s_names(bootstrap: str, topic: str) -> None:
-    async with Producer(bootstrap, linger_ms=50) as producer:
+    async with Producer(bootstrap, linger_ms=5_000) as producer:
         for number in range(100):
             await producer.send_soon(topic, b"%d" % number, partition=0)
         await producer.flush(DEADLINE_S)
@@ -334,19 +337,23 @@ async def test_configs_that_do_not_go_together() -> None:
 
 
 async def test_records_run_out_of_time_when_the_broker_is_gone(topic_name: Callable[[], str]) -> None:
-    from millstream.testing import broker
-
     name = topic_name()
     with broker() as running:
         async with Client(running.bootstrap_servers) as client:
             await made_topic(client, name, 1)
-        producer = Producer(running.bootstrap_servers, delivery_timeout_ms=1_000, request_timeout_ms=500, linger_ms=0)
-        await producer.start()
-        assert (await (await producer.send_soon(name, b"v"))).offset == 0
-    handle = await producer.send_soon(name, b"v")
-    with pytest.raises(KafkaError, match="1 of 1 batches have not ended"):
-        await producer.flush(0.01)
+        hasty = Producer(running.bootstrap_servers, delivery_timeout_ms=1_000, request_timeout_ms=500, linger_ms=0)
+        patient = Producer(running.bootstrap_servers)
+        for producer in (hasty, patient):
+            await producer.start()
+            await producer.partitions_for(name)
+    handle = await hasty.send_soon(name, b"v")
+    waiting = await patient.send_soon(name, b"v")
     async with asyncio.timeout(DEADLINE_S):
         with pytest.raises(DeliveryTimeoutError, match="1 records were not acknowledged within 1000 ms"):
             await handle
-        await producer.close()
+        with pytest.raises(KafkaError, match="1 of 1 batches have not ended"):
+            await patient.flush(0.01)
+        await hasty.close()
+        await patient.close(0.01)
+    with pytest.raises(ProducerClosedError):
+        waiting.result()

@@ -12,16 +12,15 @@ from tests.support.producer_cluster import TOPIC, Log, Simulation
 from millstream.core._kernels.record_accumulator import Appender, RecordAccumulator, RecordHandle
 from millstream.core.client.cluster import BrokerNode, Cluster, PartitionInfo, TopicInfo, TopicPartition
 from millstream.core.client.producer.batch import Batch
-from millstream.core.client.producer.sender import (
-    EPOCH_MAX,
+from millstream.core.client.producer.effects import (
     AskMetadata,
     AskProducerId,
     Connect,
     Effect,
     Outcome,
-    Sender,
     SendRequest,
 )
+from millstream.core.client.producer.sender import EPOCH_MAX, Sender
 from millstream.core.client.producer.settings import ProducerSettings
 from millstream.core.net import Address
 from millstream.core.records import read_header

@@ -21,21 +21,20 @@ from millstream.core._kernels.record_accumulator import RecordAccumulator
 from millstream.core.client.client import Client
 from millstream.core.client.connections import BrokerConnection
 from millstream.core.client.producer.batch import Batch
-from millstream.core.client.producer.ids import init_producer_id
-from millstream.core.client.producer.preparing import compressed, split
-from millstream.core.client.producer.requests import VERSION_MAX, outcomes, produce_request
-from millstream.core.client.producer.sender import (
-    NEVER_MS,
+from millstream.core.client.producer.effects import (
     AskMetadata,
     AskProducerId,
     Connect,
     Effect,
     GiveUp,
     Prepare,
-    Sender,
     SendRequest,
     Split,
 )
+from millstream.core.client.producer.ids import init_producer_id
+from millstream.core.client.producer.preparing import compressed, split
+from millstream.core.client.producer.requests import VERSION_MAX, outcomes, produce_request
+from millstream.core.client.producer.sender import NEVER_MS, Sender
 from millstream.core.client.producer.settings import ProducerSettings
 from millstream.core.wire import ApiKey, ErrorCode, KafkaError
 from millstream.core.wire.messages.produce import ProduceResponse

@@ -59,6 +59,7 @@ class ProducerState(Enum):
 
     NEW = auto()
     OPEN = auto()
+    FATAL = auto()
     CLOSING = auto()
     CLOSED = auto()
 
@@ -95,7 +96,7 @@ class Producer:
         self._interceptors = tuple(interceptors)
         self._partitioner = partitioner
         self._security = (ssl_context, sasl_token_provider)
-        self.state = ProducerState.NEW
+        self._state = ProducerState.NEW
         self._waiters = Waiters()
         # How many want open batches sent at once.
         self._hurrying = 0
@@ -107,9 +108,16 @@ class Producer:
         self._buffer_exhausted = 0
         self._append: Callable[..., RecordHandle] | None = None
 
+    @property
+    def state(self) -> ProducerState:
+        """Where it is in its life."""
+        if self._state is ProducerState.OPEN and self._sender.fatal_error is not None:
+            return ProducerState.FATAL
+        return self._state
+
     async def start(self) -> None:
         """Reach the cluster. Raises KafkaError where none of the bootstrap servers answers."""
-        assert self.state is ProducerState.NEW, f"a producer starts once, this one is {self.state.name}"
+        assert self._state is ProducerState.NEW, f"a producer starts once, this one is {self._state.name}"
         settings = self._settings
         ssl_context, token_provider = self._security
         self._client = Client(self.config, ssl_context=ssl_context, sasl_token_provider=token_provider)
@@ -141,7 +149,7 @@ class Producer:
             on_metadata=self._note_metadata,
         )
         # The compiled methods themselves where nothing stands in between: a Python call costs as much as all they do.
-        self.state = ProducerState.OPEN
+        self._state = ProducerState.OPEN
         self._append = self._appender(self._stall)
         for name, stalled in (("send", self._refuse_to_wait), ("send_blocking", self._wait_on_thread)):
             setattr(self, name, self._sending(stalled))
@@ -262,7 +270,7 @@ class Producer:
         self, topic_partition: TopicPartition, buffer: bytearray, count: int, base_timestamp: int, max_timestamp: int
     ) -> BatchHandle | None:
         """Do as `send_encoded` where nothing has to be waited for, else return None."""
-        if self.state is ProducerState.NEW:
+        if self._state is ProducerState.NEW:
             raise self._not_open()
         if self._accumulator.ending is not None:
             raise self._accumulator.ending
@@ -280,7 +288,7 @@ class Producer:
 
     async def flush(self, timeout_s: float | None = None) -> None:
         """Send everything now and wait until all of it has ended, well or not. Raises KafkaError at the timeout."""
-        if self.state is ProducerState.NEW:
+        if self._state is ProducerState.NEW:
             raise self._not_open()
         batches = self._sender.batches()
         if not batches:
@@ -310,10 +318,10 @@ class Producer:
 
     async def close(self, timeout_s: float | None = None) -> None:
         """Take no more, send what is left, and stop; what has not ended within `timeout_s` fails."""
-        if self.state in {ProducerState.CLOSED, ProducerState.NEW}:
-            self.state = ProducerState.CLOSED
+        if self._state in {ProducerState.CLOSED, ProducerState.NEW}:
+            self._state = ProducerState.CLOSED
             return
-        self.state = ProducerState.CLOSING
+        self._state = ProducerState.CLOSING
         self._accumulator.ending = self._accumulator.ending or ProducerClosedError()
         self._waiters.wake_all()
         try:
@@ -326,7 +334,7 @@ class Producer:
             self._sender.fail_all(ProducerClosedError("the producer was closed before this was acknowledged"))
             if self._refresh is not None:
                 self._refresh.cancel()
-            self.state = ProducerState.CLOSED
+            self._state = ProducerState.CLOSED
             await self._driver.close()
             await self._client.close()
 
@@ -340,7 +348,7 @@ class Producer:
 
     def partition_count(self, topic: str) -> int:
         """Return how many partitions a topic has as far as is known here, 0 where nothing is; on any thread."""
-        count: int = self._accumulator.partition_count(topic) if self.state is not ProducerState.NEW else 0
+        count: int = self._accumulator.partition_count(topic) if self._state is not ProducerState.NEW else 0
         return count
 
     def choose_partition(self, topic: str) -> int:
@@ -349,7 +357,7 @@ class Producer:
 
     def refuse(self, error: KafkaError) -> None:
         """Have every send from now on raise `error`; on any thread, and in a forked child."""
-        if self.state is not ProducerState.NEW:
+        if self._state is not ProducerState.NEW:
             self._accumulator.ending = error
 
     def metrics(self) -> Mapping[str, float]:
@@ -374,7 +382,7 @@ class Producer:
         return bool(self._interceptors) or self._partitioner is not None
 
     def _appender(self, stalled: Callable[[str, int, int], object]) -> Callable[..., RecordHandle]:
-        if self.state is ProducerState.NEW:
+        if self._state is ProducerState.NEW:
             raise self._not_open()
         return Appender(self._accumulator, stalled).send
 
@@ -581,7 +589,7 @@ class Producer:
         self._refresh_later()
 
     def _not_open(self) -> KafkaError:
-        if self.state is ProducerState.NEW:
+        if self._state is ProducerState.NEW:
             return ProducerClosedError("the producer is not started: `async with` it, or `await producer.start()`")
         return ProducerClosedError()
 

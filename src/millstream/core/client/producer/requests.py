@@ -7,7 +7,7 @@ from typing import Final
 
 from millstream.core.client.cluster import NO_NODE, TopicPartition
 from millstream.core.client.producer.batch import Batch
-from millstream.core.client.producer.sender import Outcome
+from millstream.core.client.producer.effects import Outcome
 from millstream.core.wire import ErrorCode, KafkaError, error_code
 from millstream.core.wire.messages.produce import (
     PartitionProduceData,
