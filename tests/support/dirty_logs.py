@@ -168,8 +168,7 @@ def stored(log: Log) -> tuple[list[Kept], list[BatchHeader]]:
     at = log.log_start_offset
     while at < log.log_end_offset:
         read = log.read(at, 1 << 20)
-        if read.next_offset == at:
-            break
+        assert read.next_offset > at, f"nothing at {at}, the end is {log.log_end_offset}"
         for header, data in iter_batches(read.data):
             assert not headers or header.base_offset > headers[-1].last_offset, (headers[-1], header)
             headers.append(header)
@@ -190,8 +189,7 @@ def read_committed(log: Log) -> list[Kept]:
     at = log.log_start_offset
     while at < log.log_end_offset:
         read = log.read(at, 1 << 20)
-        if read.next_offset == at:
-            break
+        assert read.next_offset > at, f"nothing at {at}, the end is {log.log_end_offset}"
         for header, data in iter_batches(read.data):
             while aborted and aborted[0].first_offset <= header.last_offset:
                 aborting.add(aborted.pop(0).producer_id)

@@ -22,6 +22,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from millstream.core.log import checkpoints
@@ -245,10 +246,9 @@ class FutureLog:
         bases = sorted(
             base for name in names if name.endswith(LOG_SUFFIX) and (base := base_offset_of(name)) is not None
         )
-        segments = {segment.base_offset: segment for segment in self.log.segments}
+        segments = {segment.base_offset: (segment, behind) for segment, behind in pairwise(self.log.segments.items)}
         for base in bases[:-1]:
-            segment = segments.get(base)
-            following = None if segment is None else self.log.segments.after(segment)
+            segment, following = segments.get(base, (None, None))
             # What was not synced may have been lost meanwhile, and other batches written in its place.
             if segment is None or following is None or following.base_offset > self.log.flushed_offset:
                 break

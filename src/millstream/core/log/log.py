@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from millstream.core.log import retention, timestamps, transactions, truncation
-from millstream.core.log.errors import OffsetOutOfRangeError
+from millstream.core.log.errors import OffsetOutOfRangeError, SegmentReplacedError
 from millstream.core.log.log_appends import LogAppends
 from millstream.core.log.log_reader import LogRead
 from millstream.core.log.producer_state import ProducerEntry
@@ -141,9 +141,9 @@ class Log(LogAppends):
         except OSError as error:
             if not wait:
                 raise BlockingIOError(f"{self.path}: {error}") from error
-            with self.lock:  # whoever deletes or cuts what we read has finished
-                has_changed = self.segments.items is not segments and self.retired is None
-            if has_changed:
+            with self.lock:  # whoever deletes, replaces or cuts what we read has finished
+                has_changed = self.segments.items is not segments or isinstance(error, SegmentReplacedError)
+            if has_changed and self.retired is None:
                 return self.read(
                     offset, size_bytes_max, end_offset=end_offset, at_least_one=at_least_one, wait=True, buffer=buffer
                 )
@@ -166,12 +166,16 @@ class Log(LogAppends):
         while True:
             segments = self.segments.items
             try:
-                return look()
+                found = look()
             except OSError as error:
                 with self.lock:
                     has_changed = self.segments.items is not segments and self.retired is None
                 if not has_changed or not isinstance(error, FileNotFoundError):
                     raise self.failed(error, f"{doing} {self.path}") from error
+            else:
+                still_there = self.segments.items[: len(segments)] == segments
+                if found is not None or still_there or self.retired is not None:
+                    return found
 
     # Changing what is there. All of it blocks.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
+from millstream.core.log.errors import SegmentReplacedError
 from millstream.core.log.segment import Segment
 
 
@@ -59,9 +60,15 @@ class Segments:
         return items[found] if found >= 0 else None
 
     def after(self, segment: Segment) -> Segment | None:
-        """Return the segment behind this one."""
+        """Return the segment behind this one, None for the active one.
+
+        Raises SegmentReplacedError where it is none of these any more: what follows by its base offset need not be
+        what followed it, since one that was cleaned may have taken the places of many.
+        """
         bases, items = self._view
         found = bisect_right(bases, segment.base_offset)
+        if not found or items[found - 1] is not segment:
+            raise SegmentReplacedError(segment.stem)
         return items[found] if found < len(items) else None
 
     def from_offset(self, offset: int) -> list[Segment]:

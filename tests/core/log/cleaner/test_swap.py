@@ -15,6 +15,8 @@ from tests.core.log.conftest import OpenManager
 from tests.support.dirty_logs import NOW_MS, TOPIC, Kept, Model, Sweep, compacted, read_committed, stored
 
 from millstream.core.log import Log, LogConfig, LogManager
+from millstream.core.log.segment import Segment
+from millstream.core.log.segments import Segments
 from millstream.core.records import Compression
 from millstream.testing.faulty_disk import FaultyDisk, SimulatedCrashError
 
@@ -189,6 +191,42 @@ def test_what_read_a_segment_before_it_was_replaced_goes_on_in_the_new_one(
         old.files()
     with pytest.raises(FileNotFoundError):
         log.rebuild_index(old)
+    assert log.directory.offline_reason is None
+
+
+@pytest.mark.parametrize("end_offset", [40, 50], ids=["to the active segment", "to the end"])
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_swap_under_a_read_hides_nothing_from_it(
+    open_manager: OpenManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: bool, end_offset: int
+) -> None:
+    """The read stands at the end of a segment, and what follows is in one now that begins before it."""
+    model = Model(1)
+    for number in range(5):
+        model.roll()
+        model.batch([(b"%d" % key, b"%d" % number) for key in range(10)])
+    model.write(tmp_path / "data" / str(TOPIC))
+    manager = open_manager(config())
+    log = manager.logs[TOPIC]
+    assert log.read(0, 1 << 20).next_offset == 10
+    plain_after = Segments.after
+    swaps: list[int] = []
+
+    def after(self: Segments, segment: Segment) -> Segment | None:
+        if not swaps:
+            swaps.append(0)
+            swaps[0] = Sweep(manager).run()
+        return plain_after(self, segment)
+
+    monkeypatch.setattr(Segments, "after", after)
+    try:
+        read = log.read(10, 1 << 20, end_offset=end_offset, wait=wait)
+    except BlockingIOError:
+        assert not wait
+        read = log.read(10, 1 << 20, end_offset=end_offset)
+    assert swaps == [1]
+    assert [segment.base_offset for segment in log.segments] == [0, 40]
+    # Of the first four batches only the fourth is left.
+    assert (read.first_offset, read.next_offset) == (30, 40)
     assert log.directory.offline_reason is None
 
 
