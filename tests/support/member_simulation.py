@@ -13,6 +13,7 @@ import asyncio
 import random
 import selectors
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from tests.support.classic_groups import GROUP, REFUSED
@@ -381,6 +382,7 @@ class SimMember:
         self.name = name
         self.topics = frozenset(topics)
         self.pattern = pattern
+        self.instance_id = configs.get("group_instance_id")
         self.random = random.Random(name)
         self.client = SimClient(world.sim, name)
         settings = {
@@ -494,6 +496,7 @@ class SimMember:
         while True:
             self.membership.begin_poll()
             await self._run_pending()
+            await self._maybe_retry()
             await self._find_positions()
             self.membership.end_poll()
             for tp in self.held & self.positions.keys():
@@ -502,9 +505,7 @@ class SimMember:
                 await self._commit(committer)
             elif self.random.random() < 0.3 and self._may_commit():
                 self._asked += 1
-                committer.commit_soon(
-                    self.consumed(), lambda _offsets, _error, number=self._asked: self.answered.append(number)
-                )
+                committer.commit_soon(self.consumed(), partial(self._committed, self._asked))
             await asyncio.sleep(self.random.uniform(0, 2 * self.work_s))
 
     async def _run_pending(self) -> None:
@@ -514,6 +515,18 @@ class SimMember:
             self._pending = None
             if not done.done():
                 done.set_result(None)
+
+    def _committed(self, number: int, _offsets: Any, _error: KafkaError | None) -> None:
+        self.answered.append(number)
+
+    async def _maybe_retry(self) -> None:
+        """One that crashed may still be listed under the instance's name: start again, as a supervisor does."""
+        if self.membership.state is MembershipState.FAILED:
+            codes = {error.code for error in self.failures if isinstance(error, KafkaError)}
+            if codes <= {ErrorCode.UNRELEASED_INSTANCE_ID}:
+                self.failures.clear()
+                await asyncio.sleep(1)
+                self.membership.retry()
 
     def _may_commit(self) -> bool:
         return bool(self.held & self.positions.keys())

@@ -231,8 +231,7 @@ async def test_a_removed_member_cannot_commit_and_joins_again(bootstrap: str, to
     from millstream.core.wire.messages.leave_group import LeaveGroupRequest, MemberIdentity
 
     # It hears of nothing by its heartbeats.
-    configs = {"heartbeat_interval_ms": 29_000}
-    async with our_member(bootstrap, topic, [topic], **configs) as member:
+    async with our_member(bootstrap, topic, [topic], heartbeat_interval_ms=29_000) as member:
         await shared(topic, member)
         identity = MemberIdentity(member_id=member.membership.member_id)
         async with Client(bootstrap) as client:

@@ -142,6 +142,8 @@ class Membership:
         # Those that wait for a state.
         self._waiters: list[tuple[MembershipState, asyncio.Future[None]]] = []
         self._is_polling = False
+        # Whether it is to be in the group; one that is still on its way out comes back then.
+        self._wants_in = False
         self._is_closed = False
 
     # What it is.
@@ -243,6 +245,7 @@ class Membership:
         `leave_group` False lets the session run out instead; by default a static member does that (KIP-1092).
         """
         self._pattern = None
+        self._wants_in = False
         self._stop_watching()
         timeout_s = (self._request_timeout_ms if timeout_ms is None else timeout_ms) / 1000
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -297,15 +300,21 @@ class Membership:
         self._begin()
 
     def _begin(self) -> None:
-        now_ms = self._now_ms()
-        if self.state in (MembershipState.OUTSIDE, MembershipState.FAILED):
-            if not self._is_polling:
-                self._machine.end_poll(now_ms)
-            self._machine.start(now_ms)
+        self._wants_in = True
+        if self.state is MembershipState.FAILED:
+            self._start()
         self._perform()
+
+    def _start(self) -> None:
+        now_ms = self._now_ms()
+        if not self._is_polling:
+            self._machine.end_poll(now_ms)
+        self._machine.start(now_ms)
 
     def _perform(self) -> None:
         """Do what the machine asks for, and come back when it has something due."""
+        if self._wants_in and self.state is MembershipState.OUTSIDE:
+            self._start()
         for effect in self._machine.take_effects():
             self._perform_one(effect)
         self._arm()
@@ -327,7 +336,6 @@ class Membership:
             self._coordinator.forget()
         else:
             assert isinstance(effect, Fail), effect
-            _logger.error("%r: %s", self, effect.error)
             self._listener.on_failed(effect.error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
