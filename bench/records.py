@@ -18,6 +18,7 @@ from millstream.core._kernels import kernels_compiled
 from millstream.core._kernels.batch_validation import walk_records
 from millstream.core._kernels.compaction import filter_batches
 from millstream.core._kernels.crc32c import is_hardware
+from millstream.core._kernels.record_accumulator import Appender, OpenBatch, RecordAccumulator
 from millstream.core.log.cleaner.offset_map import OffsetMap
 from millstream.core.records import (
     HEADER_SIZE,
@@ -44,6 +45,7 @@ from millstream.core.records import (
 DATA_BYTES = 16_000_000
 REPEATS = 15
 COLUMN_ROWS = 10_000
+SENDS = 100_000
 NOW = 1_700_000_000_000
 
 
@@ -226,11 +228,48 @@ def codecs() -> list[Figure]:
     return figures
 
 
+def sending() -> list[Figure]:
+    """A producer's send() up to its handle: partition, encoding, handle; full batches are dropped at once."""
+
+    def drop() -> None:
+        for queue in accumulator.take_listed():
+            for batch in accumulator.take_closed(queue, False):
+                accumulator.recharge(batch, 0)
+
+    def keyless() -> None:
+        for _ in range(SENDS):
+            send("flights", value)
+
+    def keyed() -> None:
+        for _ in range(SENDS):
+            send("flights", value, key=b"key-12345")
+
+    def stalled(topic: str, partition: int, lacking_bytes: int) -> None:
+        raise AssertionError((topic, partition, lacking_bytes))
+
+    accumulator = RecordAccumulator(
+        OpenBatch,
+        lambda _topic: 0,
+        drop,
+        ValueError,
+        buffer_memory=32 << 20,
+        batch_size=16_384,
+        record_size_max=1 << 20,
+    )
+    accumulator.set_partitions("flights", 6)
+    send = Appender(accumulator, stalled).send
+    value = bytes(100)
+    return [
+        Figure("send() of a record, without a key", median(keyless), SENDS, "ns", 600),
+        Figure("send() of a record, with a key", median(keyed), SENDS, "ns", 600),
+    ]
+
+
 def main() -> None:
     """Print the table."""
     compiled = all(kernels_compiled().values())
     print(f"kernels: {'compiled' if compiled else 'INTERPRETED'}; CRC-32C: {'hardware' if is_hardware() else 'tables'}")
-    for part in (large_batches, one_batch, cleaning, one_record, codecs):
+    for part in (large_batches, one_batch, cleaning, one_record, sending, codecs):
         for figure in part():
             print(figure, flush=True)
 
