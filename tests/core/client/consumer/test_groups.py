@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Collection
+from functools import partial
 from typing import Any
 
 import pytest
@@ -78,6 +79,10 @@ async def poll_until(condition: Callable[[], bool], *members: Consumer) -> list[
             for one in members:
                 records += await one.poll_records(0.05)
     return records
+
+
+def is_assigned(consumer: Consumer, tp: TopicPartition) -> bool:
+    return tp in consumer.assignment()
 
 
 def numbers(records: list[ConsumerRecord]) -> list[int]:
@@ -203,6 +208,22 @@ async def test_a_pattern_takes_what_matches_whole(
                 records += await reader.poll_records(0.5)
         assert {tp.topic for tp in reader.assignment()} == {topic}
         assert reader.subscription() == {topic}
+
+
+@pytest.mark.parametrize(("protocol", "kind"), [("classic", "re2"), ("classic", "python"), ("consumer", "python")])
+async def test_a_pattern_takes_what_comes_later(
+    client: Client, member: Callable[..., Consumer], topic_name: Callable[[], str], protocol: str, kind: str
+) -> None:
+    name = topic_name()
+    pattern = TopicPattern(f"{name}.*") if kind == "re2" else re.compile(f"{name}.*")
+    async with member(protocol, topic_name(), metadata_max_age_ms=200) as reader:
+        reader.subscribe(pattern)
+        assert list(await reader.poll_records(0.1)) == []
+        for suffix in ("-a", "-b"):
+            assert await create_topics(client, [NewTopic(name + suffix, 1)]) == {name + suffix: None}
+            await list_offsets(client, {TopicPartition(name + suffix, 0): EARLIEST})
+            await poll_until(partial(is_assigned, reader, TopicPartition(name + suffix, 0)), reader)
+        assert reader.subscription() == {f"{name}-a", f"{name}-b"}
 
 
 async def test_leaving_and_coming_back_with_another_subscription(

@@ -25,7 +25,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from millstream.core._kernels.consumer_records import ConsumerRecord
 from millstream.core.client.client import Client
@@ -56,6 +56,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# Polls that find something to give let others have a turn of the loop so often.
+TURN_S: Final = 0.001
 
 CommitCallback = Callable[[Mapping[TopicPartition, CommittedOffset], KafkaError | None], None]
 Offsets = Mapping[TopicPartition, int | CommittedOffset]
@@ -97,6 +100,8 @@ class Consumer(ClusterQueries):
         self._state = ConsumerState.NEW
         self._subscription = SubscriptionState()
         self._is_polling = False
+        # When polls last let others have a turn of the loop.
+        self._turn_at = 0.0
         self._listener: RebalanceListener | None = None
         self._pattern_watch = PatternWatch(self._settings)
 
@@ -475,6 +480,10 @@ class Consumer(ClusterQueries):
             self._membership.begin_poll()
         try:
             self._delivery.begin_turn()
+            if time.monotonic() - self._turn_at > TURN_S:
+                # Whoever polls without ever waiting would keep fetches, heartbeats and everybody else from their turn.
+                await asyncio.sleep(0)
+                self._turn_at = time.monotonic()
             return await self._wait_for(timeout_s, take)
         finally:
             self._is_polling = False
@@ -507,6 +516,8 @@ class Consumer(ClusterQueries):
                     await engine.progress.wait()
             except TimeoutError:
                 continue
+            finally:
+                self._turn_at = time.monotonic()
 
     def _raise_failure(self) -> None:
         if self._state is not ConsumerState.OPEN:

@@ -25,7 +25,7 @@ from millstream.core.client.consumer.fetched import FetchedRecords
 from millstream.core.client.consumer.fetching import VERSION_BY_NAME_MAX, Fetching, FetchPlan
 from millstream.core.client.consumer.memory import FetchMemory
 from millstream.core.client.consumer.offset_lookups import LookupPlan, OffsetLookups
-from millstream.core.client.consumer.partition_state import FetchState, Position
+from millstream.core.client.consumer.partition_state import AssignedPartition, FetchState, Position
 from millstream.core.client.consumer.settings import ConsumerSettings
 from millstream.core.client.consumer.subscription import SubscriptionState
 from millstream.core.client.group_offsets import CommittedOffset
@@ -155,10 +155,13 @@ class FetchEngine:
             return
         now_ms = self.now_ms
         self._take_cluster()
-        self._maybe_find_committed(now_ms)
         cluster = self._client.cluster
-        for lookup in self.lookups.plan(cluster, now_ms, int(self._wall_clock() * 1000)):
-            self._spawn(self._look_up(lookup))
+        # One look at all partitions for what few of them want.
+        unsettled = [state for state in self._subscription if state.state is not FetchState.FETCHING]
+        if unsettled:
+            self._maybe_find_committed(now_ms, unsettled)
+            for lookup in self.lookups.plan(cluster, now_ms, int(self._wall_clock() * 1000), unsettled):
+                self._spawn(self._look_up(lookup))
         for plan in self.fetching.obsolete(now_ms):
             self._give_up(plan)
         for plan in self.fetching.plan(cluster, now_ms):
@@ -172,7 +175,7 @@ class FetchEngine:
     def _take_cluster(self) -> None:
         cluster = self._client.cluster
         assigned = self._subscription.assigned
-        if cluster is self._seen_cluster and assigned == self._seen_assigned:
+        if cluster is self._seen_cluster and assigned is self._seen_assigned:
             return
         self._seen_cluster, self._seen_assigned = cluster, assigned
         missing = self._subscription.handle_cluster(cluster)
@@ -185,10 +188,10 @@ class FetchEngine:
 
     _seen_assigned: frozenset[TopicPartition] = frozenset()
 
-    def _maybe_find_committed(self, now_ms: int) -> None:
+    def _maybe_find_committed(self, now_ms: int, states: Iterable[AssignedPartition]) -> None:
         wanted = [
             state
-            for state in self._subscription
+            for state in states
             if state.state is FetchState.INITIALIZING
             and not state.is_held
             and state.retry_at_ms <= now_ms
@@ -224,7 +227,11 @@ class FetchEngine:
                 state.seek(Position(committed.offset, committed.leader_epoch))
             else:
                 state.request_reset(self._settings.reset)
-        if error is not None:
+        if error is None:
+            return
+        if error.code.retriable and self._metadata_at_ms is not None:
+            _log.warning("committed offsets could not be had: %s", error)
+        else:
             self.add_error(error)
 
     def _maybe_refresh(self, now_ms: int) -> None:

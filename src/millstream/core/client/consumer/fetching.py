@@ -154,13 +154,15 @@ class Fetching:
         A Fetch waits at the broker when there is nothing to say. After a seek or a new assignment it would hold up, for
         as long as that, the one that is wanted now.
         """
-        wanted = [state for state in self._subscription if state.is_fetchable(now_ms)]
-        return [
+        unwanted = [
             plan
-            for node, plan in self._in_flight.items()
+            for plan in self._in_flight.values()
             if not any(self._is_awaited(tp, asked) for tp, asked in plan.asked.items())
-            and any(state.read_replica(now_ms) == node for state in wanted)
         ]
+        if not unwanted:
+            return []
+        wanted = {state.read_replica(now_ms) for state in self._subscription if state.is_fetchable(now_ms)}
+        return [plan for plan in unwanted if plan.node in wanted]
 
     def next_retry_ms(self, now_ms: int) -> int | None:
         """Return when something that is being waited for may be tried again, None where nothing is."""

@@ -6,7 +6,7 @@ Sans-I/O: `plan` gives the requests to send now, one for each broker and kind; t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,11 +57,13 @@ class OffsetLookups:
         # What is being asked about, with the version of the state it is asked for.
         self._asked: set[tuple[TopicPartition, int]] = set()
 
-    def plan(self, cluster: Cluster, now_ms: int, wall_ms: int) -> list[LookupPlan]:
-        """Return what is to be asked now, and take it as sent."""
+    def plan(
+        self, cluster: Cluster, now_ms: int, wall_ms: int, states: Iterable[AssignedPartition] | None = None
+    ) -> list[LookupPlan]:
+        """Return what is to be asked now, and take it as sent. `states` are those to look at, all by default."""
         resets: dict[int, list[AssignedPartition]] = {}
         validations: dict[int, list[AssignedPartition]] = {}
-        for state in self._subscription:
+        for state in self._subscription if states is None else states:
             if state.state is FetchState.AWAIT_RESET:
                 by_node = resets
             elif state.state is FetchState.AWAIT_VALIDATION:

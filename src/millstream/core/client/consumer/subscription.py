@@ -40,6 +40,9 @@ class SubscriptionState:
         self.pattern: re.Pattern[str] | TopicPattern | None = None
         # Those that had their turn last stand at the end.
         self._assigned: dict[TopicPartition, AssignedPartition] = {}
+        # Kept, as they are asked for all the time and change rarely.
+        self._names: frozenset[TopicPartition] = frozenset()
+        self._topics_assigned: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[AssignedPartition]:
         return iter(self._assigned.values())
@@ -53,12 +56,12 @@ class SubscriptionState:
     @property
     def assigned(self) -> frozenset[TopicPartition]:
         """The partitions assigned now."""
-        return frozenset(self._assigned)
+        return self._names
 
     @property
     def assigned_topics(self) -> frozenset[str]:
         """Their topics."""
-        return frozenset(tp.topic for tp in self._assigned)
+        return self._topics_assigned
 
     def find(self, tp: TopicPartition) -> AssignedPartition | None:
         """Return the state of `tp`, None where it is not assigned."""
@@ -97,6 +100,8 @@ class SubscriptionState:
         wanted = [TopicPartition(*tp) for tp in tps]
         before = self._assigned
         self._assigned = {tp: before.get(tp) or AssignedPartition(tp) for tp in dict.fromkeys(wanted)}
+        self._names = frozenset(self._assigned)
+        self._topics_assigned = frozenset(tp.topic for tp in self._names)
         return [tp for tp in self._assigned if tp not in before], [tp for tp in before if tp not in self._assigned]
 
     def move_to_end(self, tp: TopicPartition) -> None:
