@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 
 from millstream.core.client import BatchWriter, Client, NewTopic, TopicPartition, create_topics, list_offsets
-from millstream.core.client.consumer import Consumer, ConsumerRecord, RebalanceListener, TopicPattern
+from millstream.core.client.consumer import (
+    Consumer,
+    ConsumerRecord,
+    ConsumerStateError,
+    RebalanceListener,
+    TopicPattern,
+)
 from millstream.core.client.offsets import EARLIEST
 
 DEADLINE_S = 90.0
@@ -208,6 +214,27 @@ async def test_a_pattern_takes_what_matches_whole(
                 records += await reader.poll_records(0.5)
         assert {tp.topic for tp in reader.assignment()} == {topic}
         assert reader.subscription() == {topic}
+
+
+async def test_a_rebalance_that_waits_for_a_poll_does_not_wait_for_ever(
+    client: Client, topic: str, member: Callable[..., Consumer], topic_name: Callable[[], str]
+) -> None:
+    """The application closes without another poll: its listener is told all the same, and the others go on."""
+    group = topic_name()
+    told = Telling()
+    async with member("classic", group) as second:
+        async with member("classic", group) as first:
+            first.subscribe([topic], told)
+            await poll_until(lambda: len(first.assignment()) == PARTITIONS, first)
+            second.subscribe([topic])
+            await poll_until(lambda: bool(first._rebalances._waiting), second)
+        assert [what for what, _ in told.told] == ["assigned", "revoked"]
+        await poll_until(lambda: len(second.assignment()) == PARTITIONS, second)
+        waiting = asyncio.create_task(second.poll(None))
+        await asyncio.sleep(0)
+        await second.close()
+        with pytest.raises(ConsumerStateError, match="closed"):
+            await waiting
 
 
 @pytest.mark.parametrize(("protocol", "kind"), [("classic", "re2"), ("classic", "python"), ("consumer", "python")])

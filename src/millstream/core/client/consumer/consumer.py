@@ -135,8 +135,9 @@ class Consumer(ClusterQueries):
         self._membership: Membership | None = None
         group_id = self._settings.group_id
         if group_id is not None:
-            self._committer = OffsetCommitter(
-                GroupCoordinator(client, group_id), self.config, consumed=self._consumed, backoff=client.backoff
+            self._coordinator = GroupCoordinator(client, group_id)
+            self._committer = self._own_committer = OffsetCommitter(
+                self._coordinator, self.config, consumed=self._consumed, backoff=client.backoff
             )
         self._engine = FetchEngine(
             client,
@@ -186,16 +187,19 @@ class Consumer(ClusterQueries):
                     interceptor.close()
 
     async def _leave(self, timeout_ms: int) -> None:
-        self._rebalances.runs_at_once = True
+        # A poll that another task is in ends now, as the consumer is not open any more.
+        self._engine.progress.set()
+        await self._rebalances.run_at_once()
         try:
             if self._membership is not None:
                 await self._membership.close(timeout_ms=timeout_ms)
-            elif self._committer is not None:
-                if self._settings.auto_commit:
-                    await self._commit_consumed(timeout_ms=timeout_ms)
-                await self._committer.close(timeout_ms=timeout_ms)
+            elif self._committer is not None and self._settings.auto_commit:
+                await self._commit_consumed(timeout_ms=timeout_ms)
         except KafkaError as error:
             _log.warning("leaving the group: %s", error)
+        if self._committer is not None:
+            await self._own_committer.close(timeout_ms=timeout_ms)
+            await self._coordinator.close()
 
     # What is read.
 
@@ -236,7 +240,7 @@ class Consumer(ClusterQueries):
         self._pattern_watch.stop()
         self._delivery.begin_turn()
         if self._membership is not None:
-            self._rebalances.runs_at_once = True
+            await self._rebalances.run_at_once()
             try:
                 await self._membership.unsubscribe()
             finally:

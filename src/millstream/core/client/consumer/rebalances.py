@@ -75,6 +75,15 @@ class Rebalances:
         if self._errors:
             raise self._errors.pop(0)
 
+    async def run_at_once(self) -> None:
+        """No poll will come: run what waits now, and what comes when it comes. The application's errors are logged."""
+        self.runs_at_once = True
+        while self._running is not None or self._waiting or self._errors:
+            try:
+                await self.run_waiting()
+            except Exception as error:  # noqa: BLE001  the application's; no poll is there to raise it
+                _log.warning("the rebalance listener raised", exc_info=error)
+
     async def _in_poll(
         self, work: Callable[[list[TopicPartition]], Awaitable[None]], partitions: Collection[TopicPartition]
     ) -> None:
@@ -82,10 +91,7 @@ class Rebalances:
         self._waiting.append((work, sorted(TopicPartition(*tp) for tp in partitions), done))
         self._engine.progress.set()
         if self.runs_at_once:
-            try:
-                await self.run_waiting()
-            except Exception as error:  # noqa: BLE001  the application's; it is not the membership's to handle
-                _log.warning("the rebalance listener raised", exc_info=error)
+            await self.run_at_once()
         await done
 
     async def _run(self, work: _Work) -> None:
