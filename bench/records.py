@@ -17,6 +17,7 @@ from functools import partial
 from millstream.core._kernels import kernels_compiled
 from millstream.core._kernels.batch_validation import walk_records
 from millstream.core._kernels.compaction import filter_batches
+from millstream.core._kernels.consumer_records import build_records, survey_batches
 from millstream.core._kernels.crc32c import is_hardware
 from millstream.core._kernels.record_accumulator import Appender, OpenBatch, RecordAccumulator
 from millstream.core.log.cleaner.offset_map import OffsetMap
@@ -41,6 +42,7 @@ from millstream.core.records import (
     trim_batches,
     validate_batch,
 )
+from millstream.core.records.columns import COLUMN_NAMES
 
 DATA_BYTES = 16_000_000
 REPEATS = 15
@@ -114,6 +116,17 @@ def locate(columns: RecordColumns, data: bytearray) -> int:
     return found
 
 
+def build(columns: RecordColumns, data: bytearray) -> int:
+    """Make records of all of `data` as a consumer's record faces do; return how many."""
+    position, made = 0, 0
+    view = memoryview(data)
+    while position < len(data):
+        columns.clear()
+        position, _ = columns.locate(view, position, check_crc=False)
+        made += len(build_records(view, "t", 0, 0, columns.count, *(getattr(columns, name) for name in COLUMN_NAMES)))
+    return made
+
+
 def index(data: bytearray, offset_index: bytearray, time_index: bytearray, rows: array[int]) -> array[int]:
     """Index all of `data` as recovery does; return the state."""
     state = new_index_state(0, index_interval_bytes=4096)
@@ -138,11 +151,16 @@ def large_batches() -> list[Figure]:
         checked = median(partial(check_batches, data, 0, len(data), 0, rows))
         indexed = median(partial(index, data, *outputs, rows))
         trimmed = median(partial(trim_batches, data, 0, 2**62, 2**40))
+        surveyed = median(partial(survey_batches, data, 0, True))
+        assert build(columns, data) == batches * count
+        built = median(partial(build, columns, data))
         figures += [
             Figure(f"locate records, CRC checked, {label}", located, batches * count, "M records/s", locate_goal),
             Figure(f"check batches: CRC and rows, {label}", checked, len(data), "GB/s"),
             Figure(f"index batches: recovery, {label}", indexed, len(data), "MB/s", recovery_goal),
             Figure(f"trim batches: fetch, {label}", trimmed, len(data), "GB/s"),
+            Figure(f"survey a fetch, CRC checked, {label}", surveyed, len(data), "GB/s"),
+            Figure(f"records as objects, {label}", built, batches * count, "M records/s"),
         ]
     return figures
 
