@@ -512,7 +512,7 @@ class Sender:
             for partition in following:
                 # To the end of the line, so that those left out come first the next time.
                 self._active[partition.topic_partition] = self._active.pop(partition.topic_partition)
-            waiting = left_out + following
+            waiting = left_out + [each for each in following if each.queued or len(each.window) > 1]
 
     def _is_waiting(self, partition: SendingPartition, now_ms: float, connection: tuple[int, int]) -> bool:
         if partition.candidate(now_ms, connection) is not None:
