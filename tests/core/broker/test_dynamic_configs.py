@@ -10,6 +10,7 @@ import pytest
 from tests.support.broker_thread import BrokerThread
 
 from millstream.core.broker import Broker
+from millstream.core.config import BROKER_CONFIGS
 from millstream.core.records import BatchBuilder
 from millstream.core.wire import ErrorCode
 from millstream.core.wire.messages import incremental_alter_configs
@@ -107,3 +108,13 @@ def test_the_assignment_interval_holds_for_loaded_coordinators_and_those_to_come
         wait_until(lambda: served.call(intervals) == {250}, 30, "coordinators")
         assert edit(raw, EVERY_BROKER, name, None) == 0
         assert served.call(intervals) == {1000}
+
+
+def test_the_assignment_interval_stays_within_its_limits(served: BrokerThread) -> None:
+    name = "group.consumer.assignment.interval.ms"
+    maximum = BROKER_CONFIGS[name.replace("consumer.", "consumer.max.")].default
+    assert isinstance(maximum, int), maximum
+    with RawConnection(served.bootstrap_servers) as raw:
+        assert edit(raw, EVERY_BROKER, name, str(maximum + 1)) == ErrorCode.INVALID_REQUEST
+        assert edit(raw, THIS_BROKER, name, str(maximum + 1)) == ErrorCode.INVALID_REQUEST
+        assert edit(raw, EVERY_BROKER, name, str(maximum)) == 0

@@ -118,9 +118,7 @@ class RequestContext:
     def permits(self, operation: Operation, resource: ResourceType, name: str) -> bool:
         """Whether the one who asks may do `operation` on one resource."""
         authorizer = self.authorizer
-        return type(authorizer) is AllowAll or authorizer.permits(
-            self.principal, self.host, operation, resource, name
-        )
+        return type(authorizer) is AllowAll or authorizer.permits(self.principal, self.host, operation, resource, name)
 
     def require(self, operation: Operation, resource: ResourceType, name: str, refusal: ErrorCode) -> None:
         """Raise a KafkaError of the code `refusal` unless the one who asks may do `operation`."""

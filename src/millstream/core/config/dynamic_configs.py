@@ -14,6 +14,7 @@ from millstream.core.config.accepted_configs import ACCEPTED
 from millstream.core.config.broker_config import BrokerConfig
 from millstream.core.config.broker_configs import BROKER_CONFIGS
 from millstream.core.config.definition import ConfigError, UpdateMode
+from millstream.core.config.group_configs import ASSIGNMENT_INTERVAL, check_consumer_timeouts
 from millstream.core.config.thread_pools import ACCEPTED_THREAD_POOLS, thread_count, validate_step
 
 CLEANER_THREADS: Final = "log.cleaner.threads"
@@ -76,6 +77,8 @@ def validate_dynamic_configs(changes: Mapping[str, str], *, current: BrokerConfi
             validate_step(name, current.integer(name), BrokerConfig({name: changes[name]}).integer(name))
     if CLEANER_THREADS in changes or DEDUPE_BUFFER_SIZE in changes:
         _validate_cleaner(current, changes)
+    if f"group.{ASSIGNMENT_INTERVAL}" in changes:
+        check_consumer_timeouts(BrokerConfig({**current.texts, **changes}))
 
 
 def _validate_cleaner(current: BrokerConfig, changes: Mapping[str, str]) -> None:
