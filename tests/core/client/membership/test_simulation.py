@@ -133,7 +133,7 @@ class Story:
         if self.kind == "static":
             # A static leader that came back does not know what the topics were like when its group was assigned, so it
             # notices what grew meanwhile with the next change only (KIP-814; Kafka's consumer does the same).
-            await asyncio.sleep(10)
+            await asyncio.sleep(45)  # for the longest doze to be over
             for topic, count in self.sim.topics.items():
                 self.sim.add_partitions(topic, count + 1)
 

@@ -74,6 +74,7 @@ class Teller:
         self.protocol: ConsumerProtocol | None = None
         # Requests that are not answered, the oldest first.
         self.sent: list[Send] = []
+        self.asked: frozenset[str] = frozenset()
         self.seen: list[str] = []
 
     def tell(self, words: list[str]) -> list[str]:
@@ -96,6 +97,7 @@ class Teller:
         if isinstance(effect, Call):
             return f"call {effect.kind.value} {_partitions(effect.what)}"
         if isinstance(effect, AskTopics):
+            self.asked = effect.topics
             return f"ask for topics {' '.join(sorted(effect.topics))}"
         if isinstance(effect, ForgetCoordinator):
             return "forget the coordinator"
@@ -214,7 +216,7 @@ class Teller:
         if self.machine.state.value == "stable":
             self.machine.handle_topics_seen(layouts, self.now_ms)
         else:
-            self.machine.handle_topics(layouts, self.now_ms)
+            self.machine.handle_topics(self.asked, layouts, self.now_ms)
 
     def do_names(self, plain: list[str], _options: dict[str, str]) -> None:
         assert isinstance(self.machine, ConsumerGroupMember)

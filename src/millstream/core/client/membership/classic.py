@@ -30,7 +30,7 @@ from millstream.core.client.membership.effects import (
     ForgetCoordinator,
     MembershipState,
 )
-from millstream.core.client.membership.errors import CommitFailedError, RebalanceInProgressError
+from millstream.core.client.membership.errors import RebalanceInProgressError
 from millstream.core.client.membership.group_protocol import GroupProtocol, JoinedMember
 from millstream.core.client.membership.machine import (
     COORDINATOR_GONE,
@@ -40,6 +40,7 @@ from millstream.core.client.membership.machine import (
     MemberMachine,
     earliest,
 )
+from millstream.core.client.membership.refusals import refused
 from millstream.core.wire import ErrorCode, KafkaError, WireError, error_code
 from millstream.core.wire.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
 from millstream.core.wire.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse
@@ -57,17 +58,6 @@ _ASK_AGAIN: Final = COORDINATOR_GONE | {
     ErrorCode.NETWORK_EXCEPTION,
 }
 _LOST: Final = frozenset({ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.ILLEGAL_GENERATION})
-_SENTENCES: Final[Mapping[ErrorCode, str]] = {
-    ErrorCode.FENCED_INSTANCE_ID: "another consumer with group.instance.id {instance!r} is in group {group!r} now; "
-    "give each its own",
-    ErrorCode.GROUP_MAX_SIZE_REACHED: "group {group!r} has as many members as the broker's group.max.size allows",
-    ErrorCode.INCONSISTENT_GROUP_PROTOCOL: "this member and the others of group {group!r} have no assignor in common, "
-    "or it is no group of {type!r} members: use the same partition.assignment.strategy",
-    ErrorCode.INVALID_SESSION_TIMEOUT: "the broker does not allow session.timeout.ms={session}: see its "
-    "group.min.session.timeout.ms and group.max.session.timeout.ms",
-    ErrorCode.INVALID_GROUP_ID: "group id {group!r} is not allowed",
-    ErrorCode.GROUP_AUTHORIZATION_FAILED: "not allowed to join group {group!r}",
-}
 
 
 class Phase(Enum):
@@ -134,6 +124,8 @@ class ClassicMember(MemberMachine):
         self._rejoin_because: str | None = None
         # What the leader was told, until it has assigned.
         self._members: tuple[JoinedMember, ...] = ()
+        # The topics that it asked for to assign them.
+        self._asked_topics: frozenset[str] = frozenset()
         # The topics as last seen; a leader compares them with what it assigned.
         self._topics: Topics | None = None
         self._sends_leave = True
@@ -167,15 +159,6 @@ class ClassicMember(MemberMachine):
         if self._generation == NO_GENERATION:
             return self.not_a_member()
         return self.identity
-
-    def not_a_member(self, code: ErrorCode = ErrorCode.UNKNOWN_MEMBER_ID) -> CommitFailedError:
-        """Return the error of a commit by one who is out of the group."""
-        return CommitFailedError(
-            code,
-            f"offsets were not committed: this member is not in group {self.config.group_id!r} any more, and others "
-            "may have its partitions. Between two polls went more than max.poll.interval.ms, or the coordinator heard "
-            "nothing of it for session.timeout.ms",
-        )
 
     @property
     def next_deadline_ms(self) -> int | None:
@@ -326,16 +309,7 @@ class ClassicMember(MemberMachine):
         self._emit(Fail(error))
 
     def _refused(self, code: ErrorCode) -> KafkaError:
-        sentence = _SENTENCES.get(code, f"group {{group!r}} cannot be joined: {code.sentence}")
-        return KafkaError(
-            code,
-            sentence.format(
-                group=self.config.group_id,
-                instance=self.config.instance_id,
-                session=self.config.session_timeout_ms,
-                type=self.protocol.protocol_type,
-            ),
-        )
+        return refused(code, self.config, protocol="classic", kind=self.protocol.protocol_type)
 
     # Events from the coordinator.
 
@@ -414,12 +388,14 @@ class ClassicMember(MemberMachine):
             self._assign({}, now_ms)
         else:
             self.phase = Phase.ASSIGNING
+            self._asked_topics = topics
             self._emit(AskTopics(topics))
 
-    def handle_topics(self, topics: Topics, now_ms: int) -> None:
-        """How the topics look that the leader asked for."""
-        self._topics = topics
-        if self.phase is Phase.ASSIGNING:
+    def handle_topics(self, asked: frozenset[str], topics: Topics, now_ms: int) -> None:
+        """How the topics look that the leader asked for; one that is not in `topics` is not there."""
+        # What a former round asked for may come late, and lack what this one needs.
+        if self.phase is Phase.ASSIGNING and asked == self._asked_topics:
+            self._topics = topics
             self._assign(topics, now_ms)
 
     def _assign(self, topics: Topics, now_ms: int) -> None:

@@ -27,7 +27,6 @@ from millstream.core.client.membership.effects import (
     MembershipState,
     RefreshTopics,
 )
-from millstream.core.client.membership.errors import CommitFailedError
 from millstream.core.client.membership.machine import (
     COORDINATOR_GONE,
     Identity,
@@ -35,6 +34,7 @@ from millstream.core.client.membership.machine import (
     MemberMachine,
     earliest,
 )
+from millstream.core.client.membership.refusals import refused
 from millstream.core.wire import ErrorCode, KafkaError, error_code, uuid_text
 from millstream.core.wire.messages.consumer_group_heartbeat import (
     Assignment,
@@ -52,17 +52,6 @@ _ASK_AGAIN: Final = COORDINATOR_GONE | {
     ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
     ErrorCode.REQUEST_TIMED_OUT,
     ErrorCode.NETWORK_EXCEPTION,
-}
-_SENTENCES: Final[Mapping[ErrorCode, str]] = {
-    ErrorCode.UNRELEASED_INSTANCE_ID: "another consumer with group.instance.id {instance!r} is in group {group!r}: "
-    "stop it, or give each its own",
-    ErrorCode.FENCED_INSTANCE_ID: "another consumer with group.instance.id {instance!r} is in group {group!r} now; "
-    "give each its own",
-    ErrorCode.GROUP_MAX_SIZE_REACHED: "group {group!r} has as many members as the broker's group.consumer.max.size "
-    "allows",
-    ErrorCode.GROUP_AUTHORIZATION_FAILED: "not allowed to join group {group!r}",
-    ErrorCode.UNSUPPORTED_VERSION: "the broker, or group {group!r} as it is, does not take members with "
-    "group.protocol=consumer; use group.protocol=classic",
 }
 
 Held = frozenset[tuple[bytes, int]]
@@ -171,15 +160,6 @@ class ConsumerGroupMember(MemberMachine):
         if self.epoch > JOIN_EPOCH:
             return Identity(self.epoch, self.member_id, self.config.instance_id)
         return self.not_a_member()
-
-    def not_a_member(self, code: ErrorCode = ErrorCode.UNKNOWN_MEMBER_ID) -> CommitFailedError:
-        """Return the error of a commit by one who is out of the group."""
-        return CommitFailedError(
-            code,
-            f"offsets were not committed: this member is not in group {self.config.group_id!r} any more, and others "
-            "may have its partitions. Between two polls went more than max.poll.interval.ms, or the coordinator heard "
-            "nothing of it for the group's session timeout",
-        )
 
     @property
     def next_deadline_ms(self) -> int | None:
@@ -424,10 +404,7 @@ class ConsumerGroupMember(MemberMachine):
         self._next_beat_ms = now_ms + self._pause_ms()
 
     def _refused(self, code: ErrorCode, message: str | None) -> KafkaError:
-        sentence = _SENTENCES.get(code)
-        if sentence is None:
-            return KafkaError(code, f"group {self.config.group_id!r}: {message or code.sentence}")
-        return KafkaError(code, sentence.format(group=self.config.group_id, instance=self.config.instance_id))
+        return refused(code, self.config, protocol="consumer", message=message)
 
     def _handle_beat(self, response: ConsumerGroupHeartbeatResponse, now_ms: int) -> None:
         self._failures = 0

@@ -3,14 +3,13 @@
 `Membership` performs it; each effect but the last three ends in an event that the machine is given:
 
     Send               handle_answer(number, response) or handle_failure(number, error)
-    AskTopics          handle_topics(topics)
+    AskTopics          handle_topics(asked, topics)
     Call               handle_called()
     ForgetCoordinator, RefreshTopics, Fail     nothing
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -64,7 +63,6 @@ class Fail(NamedTuple):
 
 
 Effect = Send | AskTopics | Call | ForgetCoordinator | RefreshTopics | Fail
-TopicIds = Collection[bytes]
 
 
 class MembershipState(Enum):

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from millstream.core.client.backoff import Backoff
 from millstream.core.client.membership.effects import Call, CallKind, Effect, MembershipState, Send
+from millstream.core.client.membership.errors import CommitFailedError
 from millstream.core.wire import ErrorCode, KafkaError
 
 NO_GENERATION: Final = -1
@@ -85,6 +86,15 @@ class MemberMachine(ABC):
     @abstractmethod
     def commits_as(self) -> Identity | KafkaError:
         """As whom offsets are committed now, or why none can be."""
+
+    def not_a_member(self) -> CommitFailedError:
+        """Return the error of a commit by one who is out of the group."""
+        return CommitFailedError(
+            ErrorCode.UNKNOWN_MEMBER_ID,
+            f"offsets were not committed: this member is not in group {self.config.group_id!r} any more, and others "
+            "may have its partitions. Between two polls went more than max.poll.interval.ms, or the coordinator heard "
+            "nothing of it for the session timeout",
+        )
 
     @property
     @abstractmethod

@@ -407,7 +407,7 @@ class Membership:
                 _logger.warning("%r: no metadata to assign with: %s", self, error)
             failures += 1
             await asyncio.sleep(self._client.backoff.pause_s(failures))
-        self._machine.handle_topics(layouts, self._now_ms())
+        self._machine.handle_topics(topics, layouts, self._now_ms())
         self._perform()
 
     async def _learn_names(self) -> None:
