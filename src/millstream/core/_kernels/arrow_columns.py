@@ -87,7 +87,8 @@ def place_records(
         return 0
     base: cython.p_const_uchar = cython.address(data[0]) if cython.compiled else data
     headers: cython.longlong = 0
-    batch_position: cython.longlong = -1
+    # No batch's, so that the first row's is looked at.
+    batch_position: cython.longlong = ~batch_positions[start]
     bad_position: cython.bint = False
     epoch: cython.int = -1
     timestamp_type: cython.uchar = 0

@@ -191,7 +191,7 @@ def _headers(array: pa.Array, first_row: int) -> tuple[Any, BinaryColumn, Binary
         raise TypeError(f"headers is a column of {kind}: give a list of structs of key and value, or a map")
     if array.null_count:
         # A null list may still have something in its place.
-        array = array.drop_null() if array.null_count == len(array) else pc.if_else(pc.is_valid(array), array, [])
+        array = pc.coalesce(array, pa.scalar([], array.type))
     pairs = array.values
     names, contents = pairs.flatten()
     if names.null_count:
