@@ -64,7 +64,7 @@ _REFUSALS: Final = {
 }
 
 
-class _JumpingSelector(selectors.SelectSelector):
+class _JumpingSelector(selectors.DefaultSelector):
     """Where the loop would wait, time passes."""
 
     def __init__(self) -> None:
