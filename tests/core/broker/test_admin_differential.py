@@ -423,7 +423,7 @@ STORIES: dict[str, list[Step | Produce]] = {
         newest(alter((BROKER, "1", {"node.id": "2"}))),
         newest(alter((BROKER, "1", {}))),
     ],
-    # A step is refused by the value in force, and Kafka puts a change in force a moment after it told of it: so refusals
+    # A step is refused by the value in force, and Kafka puts a change in force a moment after telling it: so refusals
     # come first, and what is taken of a config is taken whether the change before it is in force or not.
     "broker configs that change while it runs": [
         *_tried_and_told(
