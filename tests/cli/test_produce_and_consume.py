@@ -154,3 +154,46 @@ def test_acks(millstream: CommandLine, topic_name: TopicName, mode: str) -> None
     millstream("topics", "create", name, "-p", "1")
     millstream("produce", name, "--acks", mode, stdin="hello\n")
     assert millstream("consume", name, "--follow", "--from-beginning", "-n", "1").out == "hello\n"
+
+
+def test_a_group_goes_on_where_it_left_off(millstream: CommandLine, topic_name: TopicName) -> None:
+    name = topic_name()
+    millstream("topics", "create", name, "-p", "1")
+    millstream("produce", name, stdin="".join(f"{index}\n" for index in range(10)))
+    assert millstream("consume", name, "--group", name, "-n", "3").out == "0\n1\n2\n"
+    assert millstream("consume", name, "--group", name).out == "".join(f"{index}\n" for index in range(3, 10))
+    assert millstream("consume", name, "--group", name).out == ""
+    millstream("produce", name, stdin="new\n")
+    assert millstream("consume", name, "--group", name, "--follow", "-n", "1").out == "new\n"
+    (row,) = millstream("groups", "describe", name, "--json").json[0]["offsets"]
+    assert (row["committed"], row["lag"]) == (11, 0)
+    refused = millstream("consume", name, "--group", name, "--offset", "3", code=2)
+    assert "a group decides on partitions and offsets" in refused.err
+    assert "there is no topic" in millstream("consume", topic_name(), "--group", name, code=1).err
+
+
+def test_a_partition_that_is_not_there_is_said_at_once(millstream: CommandLine, topic_name: TopicName) -> None:
+    name = topic_name()
+    millstream("topics", "create", name, "-p", "2")
+    for command in ("produce", "consume"):
+        assert f"topic '{name}' has no partition 2: it has 2" in millstream(command, name, "-p", "2", code=2).err
+
+
+def test_settings_of_the_client_come_from_a_file(
+    millstream: CommandLine, topic_name: TopicName, tmp_path: Path
+) -> None:
+    name = topic_name()
+    file = tmp_path / "client.properties"
+    # Each command takes what is its client's.
+    file.write_text("client.id=from-a-file\ncompression.type=zstd\nmax.poll.records=3\n")
+    millstream("topics", "create", name, "-p", "1", "--command-config", str(file))
+    millstream("produce", name, "--command-config", str(file), stdin="hello\n")
+    assert millstream("consume", name, "--command-config", str(file)).out == "hello\n"
+    file.write_text("\nsecurity.protocl=SSL\n")
+    refused = millstream("topics", "list", "--command-config", str(file), code=1).err
+    assert refused.endswith(f"{file}:2: Unknown configuration: security.protocl; did you mean security.protocol?\n")
+    file.write_text("security.protocol=SSL\nssl.truststore.location=/no/such.pem\n")
+    for command in (("topics", "list"), ("produce", name), ("consume", name), ("groups", "list")):
+        assert "/no/such.pem" in millstream(*command, "--command-config", str(file), code=1).err
+    assert "does not exist" in millstream("topics", "list", "--command-config", "/no/file", code=2).err
+    assert "--command-config" not in millstream("demo", "--help").out

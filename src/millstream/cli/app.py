@@ -53,9 +53,12 @@ class _Commands(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         module = _MODULES[name]
         if name not in self._made:
+            from millstream.cli.options import add_command_config
+
             made = typer.Typer(rich_markup_mode=_MARKUP)
             import_module(f"millstream.cli.{module}").register(made)
             self._made[name] = command = typer.main.get_group(made).commands[name]
+            add_command_config(command)
             _show_flags_plainly(command)
         return self._made[name]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -18,20 +19,27 @@ from millstream.cli.options import (
     Bootstrap,
     Json,
     Timeout,
+    client_settings,
     examples,
     on_cluster,
     partitions_of,
+    run_client,
 )
 from millstream.cli.output import fail, note, rate_text
 from millstream.cli.times import parse_time, time_text
-from millstream.core.client import EARLIEST, LATEST, Client, Fetcher, TopicPartition, list_offsets
-from millstream.core.records import Record
+from millstream.core.client import EARLIEST, LATEST, Client, TopicPartition, list_offsets
+from millstream.core.client.consumer import Consumer, ConsumerRecord
+from millstream.core.config import CONSUMER_CONFIGS
+from millstream.core.wire import ErrorCode, KafkaError
 
 _FIELDS: Final = ("topic", "partition", "offset", "timestamp", "time", "key", "value", "headers")
 _ESCAPES: Final = {r"\t": "\t", r"\n": "\n", r"\0": "\0", r"\\": "\\"}
 
-# Turns a record of a partition into the bytes that are printed for it, its end included.
-_Formatter = Callable[[TopicPartition, Record], bytes]
+_RECORDS_AT_ONCE: Final = 5_000
+_POLL_S: Final = 0.25  # between looks at the clock
+
+# Turns a record into the bytes that are printed for it, its end included.
+_Formatter = Callable[[ConsumerRecord], bytes]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +49,7 @@ def register(app: typer.Typer) -> None:
             "millstream consume flights --follow --format '{time} {key}: {value}'",
             "millstream consume flights --partition 0 --offset 1000 --json | jq .value",
             "millstream consume flights --from-time 2026-03-01T00:00:00Z",
+            "millstream consume flights --group loaders --follow  # goes on where the group left off",
         )
     )(consume)
 
@@ -61,6 +70,12 @@ def consume(
     ] = None,
     from_time: Annotated[
         str | None, typer.Option("--from-time", metavar="WHEN", help="From this date, or milliseconds since 1970.")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group", "-g", metavar="GROUP", help="As a member of this group: from where it left off; commits."
+        ),
     ] = None,
     max_messages: Annotated[
         int | None, typer.Option("--max-messages", "-n", metavar="N", min=1, help="Stop after so many.")
@@ -89,35 +104,78 @@ def consume(
 
     Order holds within a partition. With --json a record is an object on a line;
     keys and values that are no UTF-8 text become {"base64": ...} there.
+
+    With --group the partitions are shared with the group's other members, and what was
+    printed is committed. A new group starts at the first record, or with --follow at the end.
     """
     if from_beginning + (offset is not None) + (from_time is not None) > 1:
         raise typer.BadParameter("give one of --from-beginning, --offset, --from-time")
     if as_json and text_format is not None:
         raise typer.BadParameter("--json and --format exclude each other", param_hint="--format")
+    if group is not None and (partition or offset is not None or from_time is not None):
+        raise typer.BadParameter(
+            "a group decides on partitions and offsets: without --partition, --offset, --from-time",
+            param_hint="--group",
+        )
     formatter = _json_line if as_json else value_line if text_format is None else compile_format(text_format)
     start_time = None if from_time is None else parse_time(from_time)
     if offset is None and start_time is None:
         start_time = LATEST if follow and not from_beginning else EARLIEST
+    settings = client_settings(
+        CONSUMER_CONFIGS,
+        bootstrap,
+        timeout,
+        group_id=group,
+        auto_offset_reset="latest" if start_time == LATEST else "earliest",
+        isolation_level="read_committed" if read_committed else None,
+        allow_auto_create_topics=False,
+    )
     reading = _Reading(formatter, max_messages)
 
-    async def work(client: Client) -> None:
+    async def find(client: Client) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
         wanted = await partitions_of(client, topic, partition)
-        starts, ends = await _range(client, wanted, start_time, offset, read_committed)
-        async with Fetcher(
-            client, starts, end_offsets=None if follow else ends, read_committed=read_committed
-        ) as fetcher:
-            async for fetched in fetcher:
-                end = None if follow else ends[fetched.topic_partition]
-                reading.write(fetched.topic_partition, fetched.records(), end)
-                if reading.is_complete:
-                    return
+        return await _range(client, wanted, start_time, offset, read_committed) if group is None else ({}, {})
+
+    async def read(starts: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> None:
+        async with Consumer(settings) as consumer:
+            if group is not None:
+                consumer.subscribe([topic])
+            else:
+                consumer.assign(starts)
+                for tp, start in starts.items():
+                    consumer.seek(tp, start)
+            await _read(consumer, reading, None if follow else ends, timeout)
 
     started = time.monotonic()
     try:
-        on_cluster(bootstrap, timeout, work)
+        run_client(read(*on_cluster(bootstrap, timeout, find)))
     finally:
         if sys.stderr.isatty() and not quiet:
             note(f"consumed {rate_text(reading.records, reading.bytes_written, time.monotonic() - started)}")
+
+
+async def _read(
+    consumer: Consumer, reading: _Reading, ends: dict[TopicPartition, int] | None, timeout_s: float
+) -> None:
+    """Print records up to `ends`, those of a group's partitions being looked up as they come; None: for ever."""
+    heard = time.monotonic()
+    while not reading.is_complete:
+        if ends is not None:
+            assigned = consumer.assignment()
+            if new := assigned - ends.keys():
+                ends.update(await consumer.end_offsets(new))
+            done = {tp for tp in assigned if (at := consumer.position(tp)) is not None and at >= ends[tp]}
+            if assigned and done == assigned:
+                return
+            # What is written meanwhile waits for the next time.
+            consumer.pause(*done)
+        records = await consumer.poll_records(_POLL_S, reading.records_wanted)
+        if records:
+            heard = time.monotonic()
+            reading.write(records, ends)
+        elif ends is not None and time.monotonic() - heard > timeout_s:
+            what = "no record came" if consumer.assignment() else "the group gave this member no partition"
+            raise KafkaError(ErrorCode.REQUEST_TIMED_OUT, f"{what} within {timeout_s:g} s; `--timeout` waits longer")
 
 
 class _Reading:
@@ -133,15 +191,20 @@ class _Reading:
     def is_complete(self) -> bool:
         return self._records_max is not None and self.records >= self._records_max
 
-    def write(self, tp: TopicPartition, records: Iterable[Record], end_offset: int | None) -> None:
-        """Print `records` below `end_offset`, as far as the number allows."""
+    @property
+    def records_wanted(self) -> int:
+        """How many to ask for next."""
+        left = _RECORDS_AT_ONCE if self._records_max is None else self._records_max - self.records
+        return min(left, _RECORDS_AT_ONCE)
+
+    def write(self, records: Iterable[ConsumerRecord], ends: Mapping[TopicPartition, int] | None) -> None:
+        """Print `records`, but for those behind their partition's end."""
         formatter = self._formatter
-        lines: list[bytes] = []
-        left = -1 if self._records_max is None else self._records_max - self.records
-        for record in records:
-            if len(lines) == left or (end_offset is not None and record.offset >= end_offset):
-                break
-            lines.append(formatter(tp, record))
+        lines = [
+            formatter(record)
+            for record in records
+            if ends is None or record.offset < ends.get((record.topic, record.partition), math.inf)  # type: ignore[call-overload]
+        ]
         if lines:
             data = b"".join(lines)
             sys.stdout.buffer.write(data)
@@ -170,7 +233,7 @@ async def _range(
     return {tp: at.offset if at.offset >= 0 else ends[tp] for tp, at in found_first.items()}, ends
 
 
-def value_line(_tp: TopicPartition, record: Record) -> bytes:
+def value_line(record: ConsumerRecord) -> bytes:
     """The value and a line end."""
     return bytes(record.value or b"") + b"\n"
 
@@ -190,13 +253,13 @@ def compile_format(text: str) -> _Formatter:
             pieces.append(_ESCAPES.get(part, part).encode())
     pieces.append(b"\n")
 
-    def formatted(tp: TopicPartition, record: Record) -> bytes:
-        return b"".join(piece if isinstance(piece, bytes) else _field(piece, tp, record) for piece in pieces)
+    def formatted(record: ConsumerRecord) -> bytes:
+        return b"".join(piece if isinstance(piece, bytes) else _field(piece, record) for piece in pieces)
 
     return formatted
 
 
-def _field(name: str, tp: TopicPartition, record: Record) -> bytes:
+def _field(name: str, record: ConsumerRecord) -> bytes:
     if name == "key":
         return bytes(record.key or b"")
     if name == "value":
@@ -204,8 +267,8 @@ def _field(name: str, tp: TopicPartition, record: Record) -> bytes:
     if name == "headers":
         return b",".join(_header_name(key) + b"=" + bytes(value or b"") for key, value in record.headers)
     values: dict[str, object] = {
-        "topic": tp.topic,
-        "partition": tp.partition,
+        "topic": record.topic,
+        "partition": record.partition,
         "offset": record.offset,
         "timestamp": record.timestamp,
         "time": time_text(record.timestamp) or "",
@@ -213,10 +276,10 @@ def _field(name: str, tp: TopicPartition, record: Record) -> bytes:
     return str(values[name]).encode()
 
 
-def _json_line(tp: TopicPartition, record: Record) -> bytes:
+def _json_line(record: ConsumerRecord) -> bytes:
     line: dict[str, Any] = {
-        "topic": tp.topic,
-        "partition": tp.partition,
+        "topic": record.topic,
+        "partition": record.partition,
         "offset": record.offset,
         "timestamp": record.timestamp,
         "key": _json_bytes(record.key),

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
@@ -20,16 +20,22 @@ from millstream.cli.options import (
     CompressionName,
     Json,
     Timeout,
+    client_settings,
     examples,
-    on_cluster,
     pairs_of,
+    run_client,
 )
 from millstream.cli.output import note, print_json, progress, rate_text
-from millstream.core.client import BatchWriter, Client, KeylessPartitioner, TopicPartition, partition_of_key
-from millstream.core.records import Compression
+from millstream.core.client.producer import Producer, RecordHandle
+from millstream.core.config import PRODUCER_CONFIGS
+from millstream.core.wire import KafkaError
 
 _READ_BYTES: Final = 1024 * 1024
 _LINE_BYTES_MAX: Final = 64 * 1024 * 1024
+# Room for the longest line with what a record has beside it; how large a record may be is the broker's to say.
+_REQUEST_BYTES_MAX: Final = _LINE_BYTES_MAX + 1024 * 1024
+_BUFFER_BYTES: Final = 2 * _REQUEST_BYTES_MAX
+_LINGER_MS: Final = 5
 
 
 class Acks(StrEnum):
@@ -40,15 +46,12 @@ class Acks(StrEnum):
     none = "0"
 
 
-_ACKS: Final = {Acks.all: -1, Acks.one: 1, Acks.none: 0}
-
-
 def register(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             "echo hello | millstream produce greetings",
             "millstream produce users --key-separator : < users.txt",
-            "millstream produce events --file events.jsonl --compression zstd --idempotent",
+            "millstream produce events --file events.jsonl --compression zstd",
             "echo 'u42:<null>' | millstream produce users -K : --null '<null>'  # a tombstone",
         )
     )(produce)
@@ -83,7 +86,12 @@ def produce(
     acks: Annotated[
         Acks, typer.Option("--acks", help="all: every in-sync replica, 1: the leader, 0: nobody.")
     ] = Acks.all,
-    idempotent: Annotated[bool, typer.Option("--idempotent", help="A retry never writes a record twice.")] = False,
+    idempotent: Annotated[
+        bool | None,
+        typer.Option(
+            "--idempotent/--no-idempotent", help="A retry never writes a record twice; so it is with --acks all."
+        ),
+    ] = None,
     batch_bytes: Annotated[
         int, typer.Option("--batch-bytes", metavar="BYTES", min=1, help="Close a batch at this size, uncompressed.")
     ] = 256 * 1024,
@@ -100,25 +108,37 @@ def produce(
     total = file.stat().st_size if file is not None and file.stat().st_size else None
     started = time.monotonic()
 
-    async def work(client: Client) -> tuple[int, int]:
-        info = (await client.metadata([topic], auto_create=True)).topics.get(topic)
-        count = len(info.partitions) if info is not None else 0
-        if not count:
-            count = await _partitions_once_created(client, topic)
-        async with BatchWriter(
-            client,
-            acks=_ACKS[acks],
-            idempotent=idempotent,
-            compression=Compression[compression.name.upper()],
-            batch_bytes=batch_bytes,
-            delivery_timeout_ms=int(timeout * 1000),
-        ) as producer:
-            lines = _Lines(key_separator.encode() if key_separator else None, None if null is None else null.encode())
-            send = _line_sender(producer, topic, count, partition, lines, headers, batch_bytes)
-            return await _send_lines(source, total, producer, send)
+    lines = _Lines(key_separator.encode() if key_separator else None, None if null is None else null.encode())
+    delivery_ms = max(_LINGER_MS + 1, int(timeout * 1000))
+    settings = client_settings(
+        PRODUCER_CONFIGS,
+        bootstrap,
+        timeout,
+        acks=acks.value,
+        enable_idempotence=acks is Acks.all if idempotent is None else idempotent,
+        compression_type=compression.value,
+        batch_size=batch_bytes,
+        linger_ms=_LINGER_MS,
+        max_request_size=_REQUEST_BYTES_MAX,
+        buffer_memory=_BUFFER_BYTES,
+        max_block_ms=delivery_ms,
+        delivery_timeout_ms=delivery_ms,
+        request_timeout_ms=delivery_ms - _LINGER_MS,
+    )
+
+    async def work() -> tuple[int, int]:
+        async with Producer(settings) as producer:
+            count = len(await producer.partitions_for(topic))
+            if partition is not None and partition >= count:
+                raise typer.BadParameter(
+                    f"topic {topic!r} has no partition {partition}: it has {count}, from 0 on",
+                    param_hint="--partition",
+                )
+            sending = _Sending(producer, topic, partition, lines, headers)
+            return await _send_lines(source, total, sending)
 
     try:
-        records, size_bytes = on_cluster(bootstrap, timeout, work)
+        records, size_bytes = run_client(work())
     finally:
         if file is not None:
             os.close(source)
@@ -127,15 +147,6 @@ def produce(
         print_json({"topic": topic, "records": records, "bytes": size_bytes, "seconds": round(seconds, 3)})
     elif not quiet:
         note(f"produced {rate_text(records, size_bytes, seconds)}")
-
-
-async def _partitions_once_created(client: Client, topic: str) -> int:
-    """Wait until a topic that is being created has its partitions; return how many. Raises KafkaError."""
-
-    async def ask() -> int:
-        return len((await client.metadata([topic], auto_create=True)).topic(topic).partitions)
-
-    return await client.retried(ask)
 
 
 class _Lines(NamedTuple):
@@ -161,35 +172,48 @@ def _pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
     return [pair for text in texts for pair in pairs_of([text], "--header").items()]
 
 
-def _line_sender(
-    producer: BatchWriter,
-    topic: str,
-    count: int,
-    partition: int | None,
-    lines: _Lines,
-    headers: Sequence[tuple[str, bytes]],
-    batch_bytes: int,
-) -> Callable[[bytes], None]:
-    """Return what turns one line into a record: the choice of partition is made once, not per line."""
-    partitions = [TopicPartition(topic, index) for index in range(max(count, (partition or 0) + 1))]
-    keyless = KeylessPartitioner(count, bytes_each=batch_bytes)
+class _Sending:
+    """Makes lines into records, and remembers the first one that was refused."""
 
-    def send(line: bytes) -> None:
-        key, value = lines.split(line)
-        if partition is not None:
-            chosen = partition
-        elif key is not None:
-            chosen = partition_of_key(key, count)
-        else:
-            chosen = keyless.partition(len(value or b""))
-        producer.append(partitions[chosen], key, value, headers=headers)
+    def __init__(
+        self,
+        producer: Producer,
+        topic: str,
+        partition: int | None,
+        lines: _Lines,
+        headers: Sequence[tuple[str, bytes]],
+    ) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._partition = partition
+        self._lines = lines
+        self._headers = tuple(headers)
+        self._error: KafkaError | None = None
 
-    return send
+    async def send(self, lines: Sequence[bytes]) -> None:
+        """Send `lines`, waiting for room. Raises KafkaError for an earlier record that was refused too."""
+        split, topic, partition, headers = self._lines.split, self._topic, self._partition, self._headers
+        send_soon, ended = self._producer.send_soon, self._note_end
+        for line in lines:
+            key, value = split(line)
+            handle = await send_soon(topic, value, key=key, partition=partition, headers=headers)
+            handle.add_done_callback(ended)
+        if self._error is not None:
+            raise self._error
+
+    async def finish(self) -> None:
+        """Wait until every record is written. Raises KafkaError for the first one that is not."""
+        await self._producer.flush()
+        await self.send(())
+
+    def _note_end(self, handle: RecordHandle) -> None:
+        if self._error is None:
+            error = handle.exception()
+            assert error is None or isinstance(error, KafkaError), error
+            self._error = error
 
 
-async def _send_lines(
-    source: int, total: int | None, producer: BatchWriter, send: Callable[[bytes], None]
-) -> tuple[int, int]:
+async def _send_lines(source: int, total: int | None, sending: _Sending) -> tuple[int, int]:
     """Read `source` to its end, off the loop, and send its lines; return how many, and their bytes."""
     records = size_bytes = 0
     rest = b""
@@ -200,17 +224,12 @@ async def _send_lines(
             rest = lines.pop()
             if len(rest) > _LINE_BYTES_MAX:
                 raise typer.BadParameter(f"line {records + len(lines) + 1} is longer than {_LINE_BYTES_MAX:,} bytes")
-            for line in lines:
-                send(line)
+            await sending.send(lines)
             records += len(lines)
             size_bytes += len(chunk)
-            if len(chunk) < _READ_BYTES:
-                # The writer paused (a person, a slow program): what is there is sent now.
-                producer.close_batches()
-            await producer.room()
             advance(len(chunk))
         if rest:
-            send(rest)
+            await sending.send([rest])
             records += 1
-        await producer.flush()
+        await sending.finish()
     return records, size_bytes
