@@ -11,14 +11,26 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from millstream.cli.app import app
-from millstream.core.config import BROKER_CONFIGS, TOPIC_CONFIGS, ConfigDef, ConfigKey
+from millstream.core.config import (
+    ADMIN_CONFIGS,
+    BROKER_CONFIGS,
+    CONSUMER_CONFIGS,
+    PRODUCER_CONFIGS,
+    TOPIC_CONFIGS,
+    ConfigDef,
+    ConfigKey,
+)
 
 _MARKUP = re.compile(r"\[/?[a-z ]*\]")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to those found in docs/."""
-    pages = {"cli.md": cli_page, "configuration.md": configuration_page}
+    pages = {
+        "cli.md": cli_page,
+        "configuration.md": configuration_page,
+        "client-configuration.md": client_configuration_page,
+    }
     for name, make in pages.items():
         files.append(File.generated(config, name, content="\n".join(make()) + "\n"))
     return files
@@ -38,6 +50,16 @@ def configuration_page() -> Iterator[str]:
     yield "Kafka's other broker configs are accepted, so that an existing file works, and have no effect.\n"
     yield from _configs("Broker", BROKER_CONFIGS)
     yield from _configs("Topics", TOPIC_CONFIGS)
+
+
+def client_configuration_page() -> Iterator[str]:
+    """Every config of the clients, from the tables they read."""
+    yield "# Configuration of clients\n"
+    yield "Kafka's names and types; as keywords with underscores, `linger_ms=20`."
+    yield "What a JVM alone can use is refused with a word on what takes its place.\n"
+    yield from _configs("Producer", PRODUCER_CONFIGS)
+    yield from _configs("Consumer", CONSUMER_CONFIGS)
+    yield from _configs("Admin", ADMIN_CONFIGS)
 
 
 def _command(command: Any, path: str, level: int) -> Iterator[str]:

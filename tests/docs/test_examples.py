@@ -1,0 +1,74 @@
+"""The examples of the documentation run, against a broker, and print what the page says they print.
+
+A page's ```python blocks run in order and share their names, as a reader would type them. A ```text block behind one is
+what it prints; ... stands for whatever comes there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+_BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+_BOOTSTRAP = "127.0.0.1:9092"
+
+
+class Example(NamedTuple):
+    """One block of a page."""
+
+    line: int
+    code: str
+    printed: str | None
+
+
+def examples(page: Path, heading: str | None = None) -> list[Example]:
+    """Return the blocks of a page, or of the part of it below a heading."""
+    text = page.read_text(encoding="utf-8")
+    start = 0 if heading is None else text.index(heading)
+    return [
+        Example(text.count("\n", 0, found.start()) + 2, found["code"], found["printed"])
+        for found in _BLOCK.finditer(text, start)
+    ]
+
+
+def run(page: Path, blocks: list[Example], bootstrap: str) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for line, code, printed in blocks:
+        out = io.StringIO()
+        # Tracebacks point into the page.
+        compiled = compile(
+            "\n" * (line - 1) + code.replace(_BOOTSTRAP, bootstrap), str(page), "exec", dont_inherit=True
+        )
+        with contextlib.redirect_stdout(out):
+            exec(compiled, names)
+        if printed is not None:
+            pattern = ".*".join(re.escape(part) for part in printed.split("..."))
+            assert re.fullmatch(pattern, out.getvalue()), f"{page.name}:{line} prints\n{out.getvalue()}"
+
+
+@pytest.mark.millstream(config={"num.partitions": 1, "group.initial.rebalance.delay.ms": 0})
+def test_the_page_of_the_client(millstream_broker: Any) -> None:
+    page = ROOT / "docs" / "client.md"
+    blocks = examples(page)
+    assert len(blocks) == 9
+    assert all(block.printed is not None for block in blocks)
+    run(page, blocks, millstream_broker.bootstrap_servers)
+
+
+@pytest.mark.millstream(config={"num.partitions": 1, "group.initial.rebalance.delay.ms": 0})
+def test_the_readme(millstream_broker: Any) -> None:
+    page = ROOT / "README.md"
+    blocks = [block for block in examples(page) if "from millstream import" in block.code]
+    assert blocks
+    run(page, blocks, millstream_broker.bootstrap_servers)
+
+
+def test_no_example_is_passed_over() -> None:
+    text = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
+    assert text.count("```python") == len(examples(ROOT / "docs" / "client.md"))
