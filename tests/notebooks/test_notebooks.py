@@ -1,0 +1,79 @@
+"""The notebooks run from top to bottom against a broker, and are kept without what they printed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# nbformat says that it is typed; this function of it is not.
+_read: Any = nbformat.read
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+# A process of its own: a kernel and its client bring sockets, loops and warnings that are not ours.
+_EXECUTE = """
+import sys
+import nbformat
+from nbclient import NotebookClient
+
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
+nbformat.write(notebook, sys.argv[2])
+"""
+
+
+def executed(path: Path, bootstrap: str, folder: Path) -> Any:
+    """Run a notebook, and return it with its outputs."""
+    result = folder / path.name
+    environment = {
+        **os.environ,
+        "MILLSTREAM_BOOTSTRAP_SERVER": bootstrap,
+        "IPYTHONDIR": str(folder / "ipython"),
+        "MPLCONFIGDIR": str(folder / "matplotlib"),
+        "JUPYTER_PLATFORM_DIRS": "1",
+        "PYTHONWARNINGS": "default",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _EXECUTE, str(path), str(result)],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    return _read(result, as_version=4)
+
+
+def outputs(notebook: Any) -> list[Any]:
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def test_there_are_notebooks() -> None:
+    assert [path.name for path in NOTEBOOKS] == ["01-explore-a-topic.ipynb"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
+    notebook = _read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert outputs(notebook) == []
+    assert all(cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_a_topic_is_explored(millstream_broker: Any, tmp_path: Path) -> None:
+    notebook = executed(NOTEBOOKS[0], millstream_broker.bootstrap_servers, tmp_path)
+    printed = "".join(output.text for output in outputs(notebook) if output.output_type == "stream")
+    assert printed == "336776 flights sent\n336,776 records in 6 partitions\n"
+    shown = [kind for output in outputs(notebook) for kind in output.get("data", {})]
+    assert {"text/html", "image/png"} <= set(shown)
+    (table,) = [output.data["text/html"] for output in outputs(notebook) if "text/html" in output.get("data", {})]
+    assert "dep_delay" in table
+    again = executed(NOTEBOOKS[0], millstream_broker.bootstrap_servers, tmp_path)
+    assert "already exists" in "".join(output.text for output in outputs(again) if output.output_type == "stream")
