@@ -9,6 +9,7 @@ import pytest
 from tests.support.broker_thread import BrokerThread
 
 from millstream.core.broker import Broker
+from millstream.core.log import Log, LogRead
 from millstream.core.records import BatchBuilder, iter_batches
 from millstream.core.wire import ZERO_UUID, ApiKey, ErrorCode, decode, parse_response_header
 from millstream.core.wire.messages.fetch import (
@@ -232,11 +233,11 @@ def test_who_hangs_up_leaves_nothing_waiting(served: BrokerThread, topic: str) -
     assert served.call(lambda broker: len(partition.fetch_waiters)) == 0
 
 
-def waiting_request(raw: RawConnection, topic: str, offset: int) -> bytes:
-    """A request for what comes into partition 1 from `offset` on, for a minute."""
+def waiting_request(raw: RawConnection, topic: str, offset: int, max_wait_ms: int = 60_000) -> bytes:
+    """A request for what comes into partition 1 from `offset` on."""
     partition = FetchPartition(partition=1, fetch_offset=offset, partition_max_bytes=1 << 20)
     topics = [FetchTopic(topic=topic, partitions=[partition])]
-    return raw.encode(FetchRequest(max_wait_ms=60_000, min_bytes=1, session_epoch=-1, topics=topics), 12)
+    return raw.encode(FetchRequest(max_wait_ms=max_wait_ms, min_bytes=1, session_epoch=-1, topics=topics), 12)
 
 
 def received(raw: RawConnection) -> PartitionData:
@@ -255,6 +256,38 @@ def test_requests_behind_a_waiting_fetch_are_answered_after_it(
         raw.produce(topic, 1, batch(2))
         assert ranges(received(consumer)) == [(1, 2)]
         assert ranges(received(consumer)) == [(0, 0), (1, 2)]
+
+
+def test_what_comes_while_a_thread_reads_is_not_waited_for(
+    served: BrokerThread, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody watches the partition then; and the thread finds nothing where a cleaner left only what came."""
+    plain_read = Log.read
+    asked, may_go_on = threading.Event(), threading.Event()
+    read_on_threads: list[int] = []
+
+    def read(self: Log, offset: int, size_bytes_max: int, **options: Any) -> LogRead:
+        if self.topic_partition.topic != topic:
+            return plain_read(self, offset, size_bytes_max, **options)
+        if not options["wait"]:
+            raise BlockingIOError
+        read_on_threads.append(options["end_offset"])
+        if len(read_on_threads) > 1:
+            return plain_read(self, offset, size_bytes_max, **options)
+        asked.set()
+        assert may_go_on.wait(90)
+        return LogRead(memoryview(b""), offset, offset)
+
+    monkeypatch.setattr(Log, "read", read)
+    bootstrap = served.bootstrap_servers
+    with RawConnection(bootstrap) as producer, RawConnection(bootstrap, timeout_s=90) as consumer:
+        producer.produce(topic, 1, batch(3))
+        consumer.send(waiting_request(consumer, topic, 0, max_wait_ms=600_000))
+        assert asked.wait(90)
+        producer.produce(topic, 1, batch(2))
+        may_go_on.set()
+        assert ranges(received(consumer)) == [(0, 2), (3, 4)]
+    assert read_on_threads == [3, 5]
 
 
 def test_what_changes_nothing_lets_a_fetch_wait_on(served: BrokerThread, raw: RawConnection, topic: str) -> None:

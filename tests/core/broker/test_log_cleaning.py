@@ -133,7 +133,7 @@ class Reader(threading.Thread):
 
     def __init__(self, bootstrap: str) -> None:
         super().__init__(name="reader", daemon=True)
-        self._raw = RawConnection(bootstrap)
+        self._raw = RawConnection(bootstrap, timeout_s=120)
         self._stop_asked = threading.Event()
         self.rounds = 0
         self.wrong: list[object] = []
@@ -151,7 +151,8 @@ class Reader(threading.Thread):
     def _read(self, raw: RawConnection) -> None:
         at, end = raw.offset("keyed", 0, EARLIEST), raw.offset("keyed", 0)
         while at < end:
-            answer = raw.fetch("keyed", 0, at)
+            # Waits: all that lay before the end of the moment may be cleaned away for what came behind it.
+            answer = raw.fetch("keyed", 0, at, wait_ms=60_000)
             if answer.error_code == ErrorCode.OFFSET_OUT_OF_RANGE:
                 start = raw.offset("keyed", 0, EARLIEST)
                 assert start > at, f"{at} is out of range, the log starts at {start}"
@@ -168,7 +169,7 @@ class Reader(threading.Thread):
 
     def stop(self) -> None:
         self._stop_asked.set()
-        self.join(60)
+        self.join(90)
 
 
 def test_compact_and_delete_while_clients_write_and_read(tmp_path: Path) -> None:

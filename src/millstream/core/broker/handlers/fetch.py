@@ -70,6 +70,7 @@ class _Fetch:
         "_context",
         "_deadline_ms",
         "_delayed",
+        "_ends",
         "_has_error",
         "_min_bytes",
         "_missing_bytes",
@@ -129,6 +130,8 @@ class _Fetch:
         self._reserved_bytes = reserved
         self._size_limit = min(self._size_max, reserved + memory.free_bytes)
         self._targets: Iterator[FetchTarget] = iter(list(self._plan.targets.values()))
+        # Where partitions ended for this reader when the pass first went to a thread; empty while it did not.
+        self._ends: dict[Partition, int] = {}
         self._go_on()
 
     def _go_on(self) -> None:
@@ -248,6 +251,7 @@ class _Fetch:
     ) -> None:
         offset = target.fetch_offset
         self._read_regions()
+        self._ends = self._ends or {each: self._end_of(each) for each in self._partitions()}
 
         def read() -> tuple[LogRead, list[tuple[int, int]]]:
             found = log.read(offset, size_max, end_offset=end_offset, at_least_one=at_least_one, wait=True)
@@ -340,19 +344,36 @@ class _Fetch:
             self._complete()
             return
         wait_ms = self._deadline_ms - self._broker.clock.monotonic_ms()
+        if wait_ms > 0 and self._has_more_since():
+            self._answers.clear()
+            self._release()
+            self._read()
+            return
         if wait_ms > 0:
             self._missing_bytes = self._min_bytes - self._size_bytes
-            # Without an error all of them are there.
-            partitions = [
-                found for key in self._plan.targets if (found := self._broker.partitions.find(key)) is not None
-            ]
-            self._watch = self._broker.purgatory.watch(partitions, wait_ms, self._handle_progress, self._handle_expired)
+            self._watch = self._broker.purgatory.watch(
+                self._partitions(), wait_ms, self._handle_progress, self._handle_expired
+            )
         if wait_ms <= 0 or self._watch is None:
             self._complete()
             return
         # What was read is read again, from the page cache; waiting holds no memory.
         self._answers.clear()
         self._release()
+
+    def _partitions(self) -> list[Partition]:
+        # Without an error all of them are there.
+        return [found for key in self._plan.targets if (found := self._broker.partitions.find(key)) is not None]
+
+    def _end_of(self, partition: Partition) -> int:
+        return partition.last_stable_offset if self._read_committed else partition.high_watermark
+
+    def _has_more_since(self) -> bool:
+        """Whether partitions went on while the pass was on a thread, when nobody watched them.
+
+        What it was to find may even have been cleaned away for what came then, and no later progress would tell.
+        """
+        return any(self._end_of(partition) > end for partition, end in self._ends.items())
 
     def _handle_progress(self, size_bytes: int) -> None:
         """A watched partition has `size_bytes` more; 0 says that something else changed there."""
