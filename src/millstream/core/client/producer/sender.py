@@ -506,6 +506,8 @@ class Sender:
             if not request.batches:
                 return
             node.in_flight.append(request)
+            # Nothing else may happen until an answer comes, and perhaps none does.
+            self._wake_at(node.in_flight[0].sent_ms + self._settings.request_timeout_ms)
             node.waits_since_ms = 0.0
             self.metrics.note_request(request.batches, size)
             self._effects.append(request)
