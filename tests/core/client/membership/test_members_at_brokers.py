@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ from millstream.core.client.membership import (
     MembershipState,
 )
 from millstream.core.wire import ErrorCode, KafkaError
+from millstream.testing import broker
+from millstream.testing.kafka import ApacheKafka
 
 PARTITIONS = 6
 KINDS: Mapping[str, dict[str, Any]] = {
@@ -36,8 +39,26 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "cooperative": {"partition_assignment_strategy": "cooperative-sticky"},
     "consumer": {"group_protocol": "consumer"},
 }
+# The interval of the consumer protocol is the broker's, and 5 s by default: the tests would wait for little else.
+PROPERTIES = {
+    "group.initial.rebalance.delay.ms": "0",
+    "group.consumer.min.heartbeat.interval.ms": "100",
+    "group.consumer.heartbeat.interval.ms": "200",
+}
 by_kind = pytest.mark.parametrize("kind", KINDS)
 by_protocol = pytest.mark.parametrize("kind", ["cooperative", "consumer"])
+
+
+@pytest.fixture(scope="module", params=["millstream", pytest.param("kafka", marks=pytest.mark.java)])
+def bootstrap(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A broker of this module's own, in which members hear of each other soon."""
+    if request.param == "millstream":
+        with broker(PROPERTIES) as running:
+            yield running.bootstrap_servers
+    else:
+        jars: Path = request.getfixturevalue("jars")
+        with ApacheKafka(tmp_path_factory.mktemp("kafka"), jars=jars, properties=PROPERTIES) as kafka:
+            yield kafka.bootstrap_servers
 
 
 @pytest.fixture
