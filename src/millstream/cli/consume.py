@@ -105,8 +105,9 @@ def consume(
     Order holds within a partition. With --json a record is an object on a line;
     keys and values that are no UTF-8 text become {"base64": ...} there.
 
-    With --group the partitions are shared with the group's other members, and what was
-    printed is committed. A new group starts at the first record, or with --follow at the end.
+    With --group the partitions are shared with the group's other members, and
+    what was printed is committed. A new group starts at the first record, or
+    with --follow at the end.
     """
     if from_beginning + (offset is not None) + (from_time is not None) > 1:
         raise typer.BadParameter("give one of --from-beginning, --offset, --from-time")

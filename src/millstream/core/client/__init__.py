@@ -1,11 +1,9 @@
-"""The client on bytes: connections, metadata, produce, fetch, admin. Works against any Kafka-compatible broker.
+"""The client on bytes, for asyncio: works against any Kafka-compatible broker. `millstream` has it with Arrow on top.
 
-async with Client("127.0.0.1:9092") as client:
-    async with BatchWriter(client, idempotent=True) as producer:
-        producer.append(TopicPartition("flights", 0), b"key", b"value")
-    async with Fetcher(client, {TopicPartition("flights", 0): 0}, end_offsets=...) as fetcher:
-        async for fetched in fetcher:
-            for record in fetched.records(): ...
+producer/      records in                     client.py, connections.py, cluster.py    a cluster: whom to ask
+consumer/      records out                    coordinators.py, group_offsets.py,
+membership/    belonging to a group           offsets.py                               what several of these ask
+admin/         what operators ask             blocking/   a loop's thread for those who do not await; their Admin
 """
 
 from millstream.core.client.admin import (
@@ -30,14 +28,11 @@ from millstream.core.client.admin import (
     describe_groups,
     list_groups,
 )
-from millstream.core.client.batch_writer import BatchWriter
 from millstream.core.client.client import Client
 from millstream.core.client.cluster import BrokerNode, Cluster, PartitionInfo, TopicInfo, TopicPartition
 from millstream.core.client.coordinators import find_coordinators
-from millstream.core.client.fetcher import Fetched, Fetcher
 from millstream.core.client.group_offsets import CommittedOffset, commit_offsets, delete_offsets, fetch_offsets
 from millstream.core.client.offsets import EARLIEST, LATEST, MAX_TIMESTAMP, LogOffset, delete_records, list_offsets
-from millstream.core.client.partitioner import KeylessPartitioner, partition_of_key
 from millstream.core.client.producer import (
     BatchHandle,
     BufferFullError,
@@ -47,6 +42,7 @@ from millstream.core.client.producer import (
     RecordHandle,
     RecordMetadata,
     init_producer_id,
+    partition_of_key,
 )
 
 __all__ = [
@@ -55,7 +51,6 @@ __all__ = [
     "MAX_TIMESTAMP",
     "Admin",
     "BatchHandle",
-    "BatchWriter",
     "BrokerNode",
     "BufferFullError",
     "Client",
@@ -68,13 +63,10 @@ __all__ = [
     "ConfigSource",
     "ConfigValue",
     "DeliveryTimeoutError",
-    "Fetched",
-    "Fetcher",
     "GroupDescription",
     "GroupListing",
     "GroupMember",
     "GroupType",
-    "KeylessPartitioner",
     "LogOffset",
     "NewTopic",
     "PartitionInfo",

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import Any
 
 import pytest
+from tests.support.topic_contents import TopicWriter
 
 from millstream.core.client import (
-    BatchWriter,
     Client,
     CommittedOffset,
     ConfigOperation,
@@ -70,7 +70,7 @@ async def write(
     client: Client, tp: TopicPartition, values: Iterable[bytes | None], *, codec: Compression = Compression.NONE
 ) -> None:
     """Append values, each with its index as key, in batches of about a kilobyte."""
-    async with BatchWriter(client, compression=codec, batch_bytes=1_000) as writer:
+    async with TopicWriter(client, compression=codec, batch_bytes=1_000) as writer:
         for index, value in enumerate(values):
             writer.append(tp, b"%d" % index, value, timestamp=NOW_MS + index)
 
@@ -99,7 +99,7 @@ async def test_records_come_as_they_were_written(
     client: Client, topic: str, consumer: Callable[..., Consumer], codec: Compression
 ) -> None:
     sent: dict[int, list[tuple[Any, ...]]] = {0: [], 1: [], 2: []}
-    async with BatchWriter(client, compression=codec, batch_bytes=5_000) as writer:
+    async with TopicWriter(client, compression=codec, batch_bytes=5_000) as writer:
         for index in range(3_000):
             partition = index % 3
             key = None if index % 5 == 0 else f"key-{index}".encode()
@@ -263,7 +263,7 @@ async def test_where_reading_begins(client: Client, topic: str, consumer: Callab
 async def test_by_duration_begins_that_long_ago(client: Client, topic: str, consumer: Callable[..., Consumer]) -> None:
     tp = TopicPartition(topic, 0)
     now_ms = int(time.time() * 1000)
-    async with BatchWriter(client, batch_bytes=1) as writer:
+    async with TopicWriter(client, batch_bytes=1) as writer:
         for hours in (5, 3, 1):
             writer.append(tp, None, b"%d" % hours, timestamp=now_ms - hours * 3_600_000)
     async with consumer(auto_offset_reset="by_duration:PT4H") as reader:
@@ -312,7 +312,7 @@ async def test_gaps_of_a_compacted_log_are_passed_over(
     tp = TopicPartition(name, 0)
     await list_offsets(client, {tp: EARLIEST})
     for _ in range(3):
-        async with BatchWriter(client) as writer:
+        async with TopicWriter(client) as writer:
             for index in range(30):
                 writer.append(tp, b"%d" % (index % 10 if index % 3 else index), b"%d" % index)
     async with consumer() as reader:
@@ -540,10 +540,10 @@ async def test_memory_stays_in_its_bound_and_the_holder_is_told(
     for index in range(100):
         builder.append(NOW_MS + index, None, b"x" * 100)
     batch = builder.build()
-    async with BatchWriter(client) as writer:
+    async with TopicWriter(client) as writer:
         for tp in partitions:
             for _ in range(30):
-                await writer.send_batch(tp, batch, 100)
+                await writer.send_batch(tp, batch)
     bound = 100_000
     async with consumer(buffer_memory=bound, max_partition_fetch_bytes=20_000) as reader:
         reader.assign(partitions)

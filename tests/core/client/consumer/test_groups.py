@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 
 import pytest
+from tests.support.topic_contents import TopicWriter
 
-from millstream.core.client import BatchWriter, Client, NewTopic, TopicPartition, create_topics, list_offsets
+from millstream.core.client import Client, NewTopic, TopicPartition, create_topics, list_offsets
 from millstream.core.client.consumer import (
     Consumer,
     ConsumerRecord,
@@ -58,7 +59,7 @@ def member(bootstrap: str) -> Callable[..., Consumer]:
 
 
 async def write(client: Client, topic: str, start: int, end: int) -> None:
-    async with BatchWriter(client) as writer:
+    async with TopicWriter(client) as writer:
         for number in range(start, end):
             writer.append(TopicPartition(topic, number % PARTITIONS), None, b"%d" % number)
 

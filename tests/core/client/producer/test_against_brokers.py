@@ -10,12 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.support.topic_contents import read_topics
 
 from millstream.core.client import (
     EARLIEST,
-    LATEST,
     Client,
-    Fetcher,
     NewTopic,
     TopicPartition,
     create_topics,
@@ -61,15 +60,8 @@ async def topic(client: Client, topic_name: Callable[[], str]) -> str:
 
 async def read(client: Client, topic: str, partitions: int = 3) -> list[list[Record]]:
     """Return the records of each partition."""
-    wanted = [TopicPartition(topic, index) for index in range(partitions)]
-    ends = await list_offsets(client, dict.fromkeys(wanted, LATEST))
-    found: list[list[Record]] = [[] for _ in wanted]
-    async with Fetcher(
-        client, dict.fromkeys(wanted, 0), end_offsets={tp: at.offset for tp, at in ends.items()}
-    ) as fetcher:
-        async for fetched in fetcher:
-            found[fetched.topic_partition.partition] += fetched.records()
-    return found
+    found = await read_topics(client, [TopicPartition(topic, index) for index in range(partitions)])
+    return list(found.values())
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
