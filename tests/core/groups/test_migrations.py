@@ -210,3 +210,17 @@ def test_a_protocol_that_a_member_names_twice_counts_once() -> None:
     group = coordinator.shard.groups[GROUP]
     assert isinstance(group, ClassicGroup)
     assert group.choose_protocol() == "range"
+
+
+def test_a_member_that_knows_of_one_timeout_only_has_that_to_sync() -> None:
+    coordinator = ConsumerCoordinator({"t": 4})
+    Consumer(coordinator, "m").beat()
+    request = join_request(protocols=[("range", METADATA)])
+    request.rebalance_timeout_ms = -1  # what version 0 decodes to
+    member_id = ask(coordinator, "join_group", request, version=0).member_id
+    group = coordinator.shard.groups[GROUP]
+    assert isinstance(group, ConsumerGroup)
+    coordinator.pass_ms(request.session_timeout_ms - 1_000)
+    assert member_id in group.members
+    coordinator.pass_ms(2_000)
+    assert member_id not in group.members

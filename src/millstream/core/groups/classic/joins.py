@@ -50,6 +50,12 @@ _PREPARING = ClassicState.PREPARING_REBALANCE
 _STABLE = ClassicState.STABLE
 
 
+def rebalance_timeout_of(request: JoinGroupRequest, caller: Caller) -> int:
+    """Return how long its sender has to join again, in ms; version 0 knows of one timeout only."""
+    known = caller.api_version >= _REBALANCE_TIMEOUT_VERSION
+    return request.rebalance_timeout_ms if known else request.session_timeout_ms
+
+
 class _Join:
     """One JoinGroup and its surroundings."""
 
@@ -72,12 +78,6 @@ class _Join:
         self.now_ms = now_ms
 
     @property
-    def rebalance_timeout_ms(self) -> int:
-        """Version 0 knows of one timeout only."""
-        known = self.caller.api_version >= _REBALANCE_TIMEOUT_VERSION
-        return self.request.rebalance_timeout_ms if known else self.request.session_timeout_ms
-
-    @property
     def held(self) -> HeldJoin:
         return HeldJoin(self.reply, self.caller.api_version)
 
@@ -89,7 +89,7 @@ class _Join:
             client_id=self.caller.client_id,
             client_host=self.caller.host,
             session_timeout_ms=self.request.session_timeout_ms,
-            rebalance_timeout_ms=self.rebalance_timeout_ms,
+            rebalance_timeout_ms=rebalance_timeout_of(self.request, self.caller),
             protocols=self.protocols,
         )
 
@@ -256,7 +256,7 @@ class Joins:
         group = join.group
         self._rebalances.refuse_waiting(group, member, ErrorCode.REBALANCE_IN_PROGRESS, member.member_id)
         group.set_protocols(member, join.protocols)
-        member.rebalance_timeout_ms = join.rebalance_timeout_ms
+        member.rebalance_timeout_ms = rebalance_timeout_of(join.request, join.caller)
         member.session_timeout_ms = join.request.session_timeout_ms
         group.hold_join(member, join.held)
 

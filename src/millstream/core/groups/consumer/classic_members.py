@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from millstream.core.groups.classic.joins import rebalance_timeout_of
 from millstream.core.groups.classic.rebalances import join_refusal
 from millstream.core.groups.consumer.group import ConsumerGroup
 from millstream.core.groups.consumer.member import ConsumerMember, MemberState
@@ -132,13 +133,12 @@ class ClassicMembers:
         )
         existing = group.static_member(instance_id)
         is_downgrade = existing is not None and may_downgrade_by(self._shard, group, existing)
+        timeout_ms = rebalance_timeout_of(request, caller)
         updated = replace(
             member,
             instance_id=instance_id if instance_id is not None else member.instance_id,
             rack_id=subscription.rack_id or member.rack_id,
-            rebalance_timeout_ms=(
-                request.rebalance_timeout_ms if request.rebalance_timeout_ms >= 0 else member.rebalance_timeout_ms
-            ),
+            rebalance_timeout_ms=timeout_ms if timeout_ms >= 0 else member.rebalance_timeout_ms,
             subscribed_topic_names=frozenset(subscription.topics),
             subscribed_topic_regex="",
             client_id=caller.client_id,
