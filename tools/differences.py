@@ -164,6 +164,13 @@ DIFFERENCES: Final = (
         "src/millstream/core/groups/consumer/regexes.py",
     ),
     Difference(
+        "Consumer groups: a member that takes another instance id",
+        "the one it had is free",
+        "that one stays bound to it, also when it has left: who comes with it is refused with UNKNOWN_MEMBER_ID",
+        "the instance would be locked out for as long as the coordinator runs",
+        "src/millstream/core/groups/consumer/group.py",
+    ),
+    Difference(
         "The cleaner's hash of keys",
         "SipHash with a secret of the process, 128 bits",
         "MD5",
