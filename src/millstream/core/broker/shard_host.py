@@ -188,12 +188,11 @@ class ShardHost:
         start = 0
         size_bytes = HEADER_SIZE
         for index, append in enumerate(appends):
-            more_bytes = GroupShard.size_bytes_of(append.records)
             # An append is never split: half of one is no state that a shard was ever in.
-            if size_bytes + more_bytes > size_bytes_max and index > start:
+            if size_bytes + append.size_bytes > size_bytes_max and index > start:
                 self._reserve(appends[start:index], now_ms)
                 start, size_bytes = index, HEADER_SIZE
-            size_bytes += more_bytes
+            size_bytes += append.size_bytes
         self._reserve(appends[start:], now_ms)
 
     def _reserve(self, appends: list[Append], now_ms: int) -> None:

@@ -21,6 +21,8 @@ class Append(NamedTuple):
 
     number: int
     records: list[KeyedRecord]
+    # What the records take in a batch, at most.
+    size_bytes: int
 
 
 class Respond(NamedTuple):

@@ -26,11 +26,11 @@ class Outbox:
         # (number of the append it waits for, answer), in the order they were given.
         self._waiting: deque[tuple[int, Respond]] = deque()
 
-    def append(self, records: list[KeyedRecord]) -> None:
-        """Write records as one batch; none at all is nothing to do."""
+    def append(self, records: list[KeyedRecord], size_bytes: int) -> None:
+        """Write records, which take up to `size_bytes`, as one batch; none at all is nothing to do."""
         if records and self._emit is not None:
             self.appended += 1
-            self._emit(Append(self.appended, records))
+            self._emit(Append(self.appended, records, size_bytes))
 
     def respond(self, reply: object, response: object) -> None:
         """Answer once everything appended up to now is committed."""

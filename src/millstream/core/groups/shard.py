@@ -42,7 +42,7 @@ from millstream.core.wire import ErrorCode, KafkaError, WireError
 if TYPE_CHECKING:
     from millstream.core.cluster import ClusterImage
     from millstream.core.groups.configs import GroupConfigs
-    from millstream.core.groups.effects import Emit, KeyedRecord
+    from millstream.core.groups.effects import Emit
     from millstream.core.groups.group import Caller, Group, Record
     from millstream.core.groups.timer_wheel import TimerWheel
     from millstream.core.wire.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
@@ -179,30 +179,23 @@ class GroupShard:
         Raises KafkaError before anything is changed where they are too large for one batch, or a text for a record.
         """
         try:
-            encoded = [encode_record(key, value) for key, value in records]
+            encoded = [encode_record(*record) for record in records]
         except WireError as error:
             raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, str(error)) from error
-        size_bytes = BATCH_OVERHEAD_BYTES + self.size_bytes_of(encoded)
-        if size_bytes > self.append_size_bytes_max:
+        size_bytes = RECORD_OVERHEAD_BYTES_MAX * len(encoded)
+        for key, value in encoded:
+            size_bytes += len(key) if value is None else len(key) + len(value)
+        size_bytes_max = self.append_size_bytes_max - BATCH_OVERHEAD_BYTES
+        if size_bytes > size_bytes_max:
             raise KafkaError(
                 ErrorCode.UNKNOWN_SERVER_ERROR,  # Kafka's answer
-                f"{size_bytes} bytes of records are more than the {self.append_size_bytes_max} that a batch of "
+                f"{size_bytes} bytes of records are more than the {size_bytes_max} that a batch of "
                 f"__consumer_offsets-{self.index} may have",
             )
-        self.outbox.append(encoded)
+        self.outbox.append(encoded, size_bytes)
         replays = self._replays
-        for key, value in records:
-            replays[type(key)](key, value)
-
-    @staticmethod
-    def size_bytes_of(records: list[KeyedRecord]) -> int:
-        """Return what records take in a batch, at most."""
-        size_bytes = RECORD_OVERHEAD_BYTES_MAX * len(records)
-        for key, value in records:
-            size_bytes += len(key)
-            if value is not None:
-                size_bytes += len(value)
-        return size_bytes
+        for key_object, value_object in records:
+            replays[type(key_object)](key_object, value_object)
 
     def handle_committed(self, number: int) -> None:
         """Every append up to this one is committed."""
