@@ -22,3 +22,4 @@ from millstream.core.wire import ErrorCode as ErrorCode
 from millstream.core.wire import KafkaError as KafkaError
 
 __version__: Final[str]
+_HOMES: Final[dict[str, str]]

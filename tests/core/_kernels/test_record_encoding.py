@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -42,9 +43,9 @@ row_lists = st.lists(
 )
 
 
-def column(kernel: Any, contents: list[Content], shift: int = 0) -> Any:
+def column(kernel: Any, given_contents: Sequence[Content], shift: int = 0) -> Any:
     """Lay contents out as Arrow's large_binary does, `shift` rows in."""
-    contents = [b"x"] * shift + contents
+    contents: list[Content] = [*[b"x"] * shift, *given_contents]
     offsets, data, validity = array("q", [0]), b"", bytearray(len(contents) // 8 + 1)
     for index, each in enumerate(contents):
         data += each or b""

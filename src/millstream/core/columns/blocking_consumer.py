@@ -40,6 +40,7 @@ from millstream.core.columns.consumer import Consumer as AsyncConsumer
 from millstream.core.columns.consumer import starts_of
 from millstream.core.config import ClientConfig
 from millstream.core.config.client_config import Given
+from millstream.core.records import RecordColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,6 +82,8 @@ class Consumer:
         self._thread = background_loop()
         self._caller = Caller(self._thread, "this consumer")
         self._has_interceptors = bool(interceptors)
+        # Where records are located before they are gathered; one call uses it at a time.
+        self._scratch: RecordColumns | None = None
 
     # Opening and closing.
 
@@ -236,8 +239,10 @@ class Consumer:
         value are `binary_view` over the fetched bytes, which count in buffer_memory until the arrays are gone.
         Raises as `poll` does.
         """
-        from millstream.core.columns.gathering import empty_batch, gather
+        from millstream.core.columns.gathering import LOCATED_ROWS, empty_batch, gather
 
+        if self._scratch is None:
+            self._scratch = RecordColumns(LOCATED_ROWS)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         left_s = timeout_s
         while True:
@@ -246,7 +251,7 @@ class Consumer:
                 self._caller.run(self._polled(pieces, left_s, max_records))
                 if not pieces:
                     return empty_batch(views=views)
-                gathered = gather(pieces, views=views)
+                gathered = gather(pieces, views=views, columns=self._scratch)
             except BaseException:
                 self._return_pieces(pieces)
                 raise

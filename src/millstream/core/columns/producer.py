@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from millstream.core.client.producer.handles import BatchHandle
 from millstream.core.client.producer.producer import Producer as BytesProducer
@@ -27,6 +27,10 @@ _BATCHES_ASIDE: Final = 8
 
 class Producer(BytesProducer):
     """A producer that also sends tables; see `core.client.producer`."""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
 
     async def send_batch(
         self,
