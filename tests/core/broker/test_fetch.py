@@ -12,6 +12,7 @@ from millstream.core.broker import Broker
 from millstream.core.log import Log, LogRead
 from millstream.core.records import BatchBuilder, iter_batches
 from millstream.core.wire import ZERO_UUID, ApiKey, ErrorCode, decode, parse_response_header
+from millstream.core.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 from millstream.core.wire.messages.fetch import (
     FetchPartition,
     FetchRequest,
@@ -216,6 +217,15 @@ def test_time_ends_the_wait_with_what_there_is(raw: RawConnection, topic: str) -
     assert ranges(only(fetch(raw, [(topic, 1, 0)], wait_ms=20))) == []
 
 
+def test_what_is_sent_is_counted_once_however_often_it_was_read(
+    served: BrokerThread, raw: RawConnection, topic: str
+) -> None:
+    data = only(fetch(raw, [(topic, 0, 0)], min_bytes=1 << 20, wait_ms=10))
+    partition = served.broker.partitions.get(topic, 0)
+    assert partition is not None
+    assert served.call(lambda broker: partition.metrics.bytes_out) == len(data.records or b"") > 0
+
+
 def test_who_hangs_up_leaves_nothing_waiting(served: BrokerThread, topic: str) -> None:
     consumer = RawConnection(served.bootstrap_servers)
     request = FetchRequest(
@@ -258,8 +268,9 @@ def test_requests_behind_a_waiting_fetch_are_answered_after_it(
         assert ranges(received(consumer)) == [(0, 0), (1, 2)]
 
 
+@pytest.mark.parametrize("what", ["more", "its end"])
 def test_what_comes_while_a_thread_reads_is_not_waited_for(
-    served: BrokerThread, topic: str, monkeypatch: pytest.MonkeyPatch
+    served: BrokerThread, topic: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """Nobody watches the partition then; and the thread finds nothing where a cleaner left only what came."""
     plain_read = Log.read
@@ -284,10 +295,17 @@ def test_what_comes_while_a_thread_reads_is_not_waited_for(
         producer.produce(topic, 1, batch(3))
         consumer.send(waiting_request(consumer, topic, 0, max_wait_ms=600_000))
         assert asked.wait(90)
-        producer.produce(topic, 1, batch(2))
+        if what == "more":
+            producer.produce(topic, 1, batch(2))
+        else:
+            producer.call(DeleteTopicsRequest(topics=[DeleteTopicState(name=topic)], timeout_ms=30_000))
         may_go_on.set()
-        assert ranges(received(consumer)) == [(0, 2), (3, 4)]
-    assert read_on_threads == [3, 5]
+        answer = received(consumer)
+    if what == "more":
+        assert ranges(answer) == [(0, 2), (3, 4)]
+        assert read_on_threads == [3, 5]
+    else:
+        assert answer.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
 
 def test_what_changes_nothing_lets_a_fetch_wait_on(served: BrokerThread, raw: RawConnection, topic: str) -> None:
@@ -307,8 +325,6 @@ def test_what_changes_nothing_lets_a_fetch_wait_on(served: BrokerThread, raw: Ra
 
 
 def test_deleting_the_topic_ends_the_wait(served: BrokerThread, raw: RawConnection, topic: str) -> None:
-    from millstream.core.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
-
     got: list[FetchResponse] = []
 
     def consume() -> None:

@@ -202,7 +202,8 @@ class _Fetch:
             else:
                 # The buffer is the next read's; what is large goes to the socket from the file.
                 records = bytes(read.data) if read.region is None else read.region
-                self._answer(target, partition, log, records, [])
+                self._size_bytes += len(records)
+                self._append(target, partition, log, records, [])
         self._end_pass()
 
     def _partition(self, target: FetchTarget) -> Partition | None:
@@ -270,7 +271,8 @@ class _Fetch:
                 self._answer_error(target, error, partition)
             elif result is not None:
                 found, aborted = result
-                self._answer(target, partition, log, found.data, aborted)
+                self._size_bytes += len(found.data)
+                self._append(target, partition, log, found.data, aborted)
             else:
                 assert error is not None, "a read ended without a result or an error"
                 self._fail(error)
@@ -296,15 +298,6 @@ class _Fetch:
                 except KafkaError as error:
                     self._answers[position] = answer._replace(records=b"", error_code=error.code)
                     self._has_error = True
-
-    def _answer(
-        self, target: FetchTarget, partition: Partition, log: Log, records: Part, aborted: list[tuple[int, int]]
-    ) -> None:
-        size = len(records)
-        if size:
-            self._size_bytes += size
-            partition.metrics.bytes_out += size
-        self._append(target, partition, log, records, aborted)
 
     def _answer_error(self, target: FetchTarget, error: KafkaError, partition: Partition | None) -> None:
         self._has_error = True
@@ -369,11 +362,13 @@ class _Fetch:
         return partition.last_stable_offset if self._read_committed else partition.high_watermark
 
     def _has_more_since(self) -> bool:
-        """Whether partitions went on while the pass was on a thread, when nobody watched them.
+        """Whether partitions went on, or away, while the pass was on a thread, when nobody watched them.
 
         What it was to find may even have been cleaned away for what came then, and no later progress would tell.
         """
-        return any(self._end_of(partition) > end for partition, end in self._ends.items())
+        return any(
+            partition.state is not _LEADER or self._end_of(partition) > end for partition, end in self._ends.items()
+        )
 
     def _handle_progress(self, size_bytes: int) -> None:
         """A watched partition has `size_bytes` more; 0 says that something else changed there."""
@@ -421,6 +416,11 @@ class _Fetch:
                     target.sent_log_start_offset = answer.log_start_offset
             if held:
                 move_to_end(plan.targets, [answer.key for answer in self._answers if answer.records])
+        if held:
+            # Counted here, since what a pass found is thrown away where the request waits on.
+            for answer in self._answers:
+                if answer.records and (partition := self._broker.partitions.find(answer.key)) is not None:
+                    partition.metrics.bytes_out += len(answer.records)
         response = encode_answer(self._context.api_version, 0 if session is None else session.id, self._answers)
         self._watch = None
         if self._delayed is None:
