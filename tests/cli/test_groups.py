@@ -263,6 +263,8 @@ def test_what_is_asked_wrongly(millstream: CommandLine, topic: str, group: str) 
     assert "there is no topic 'nowhere'" in millstream(*reset, "-t", "nowhere", "--to-latest", code=1).err
     assert "names no partitions" in millstream(*reset, "-t", f"{topic}:x", "--to-latest", code=2).err
     assert "name groups" in millstream("groups", "describe", code=2).err
+    assert "name groups" in millstream("groups", "delete", code=2).err  # before anybody is asked
+    assert "name groups" in millstream("groups", "delete", group, "--all-groups", code=2).err
     shift = ("groups", "reset-offsets", f"new-{group}", "-t", topic, "--shift-by", "1")
     assert "no offset to shift" in millstream(*shift, code=1).err
     assert "there is no state 'stabel'" in millstream("groups", "list", "--state", "stabel", code=2).err
@@ -281,7 +283,7 @@ def test_durations(text: str, milliseconds: int) -> None:
     assert duration_ms(text) == milliseconds
 
 
-@pytest.mark.parametrize("text", ["", "P", "PT", "1D", "P1H", "PT1D", "P-1D"])
+@pytest.mark.parametrize("text", ["", "P", "PT", "1D", "P1H", "PT1D", "P-1D", f"P{'9' * 400}D"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(BadParameter):
         duration_ms(text)

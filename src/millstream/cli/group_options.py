@@ -18,13 +18,18 @@ Partitions = Annotated[
 ]
 
 
+def check_named(names: list[str] | None, all_groups: bool) -> None:
+    """Raise BadParameter unless groups are named, or all are meant."""
+    if bool(names) == all_groups:
+        raise typer.BadParameter("name groups, or give --all-groups")
+
+
 async def groups_of(client: Client, names: list[str] | None, all_groups: bool) -> list[str]:
     """Return the groups that were named, or all consumer groups. Raises BadParameter where it is neither or both.
 
     Groups of other kinds (Connect's workers, schema registries) are meant only where they are named, as in Kafka's.
     """
-    if bool(names) == all_groups:
-        raise typer.BadParameter("name groups, or give --all-groups")
+    check_named(names, all_groups)
     if names:
         return list(dict.fromkeys(names))
     return [one.group_id for one in await list_groups(client) if is_of_consumers(one)]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from millstream.cli import reset_offsets
-from millstream.cli.group_options import AllGroups, Groups, Partitions, groups_of, parse_partitions
+from millstream.cli.group_options import AllGroups, Groups, Partitions, check_named, groups_of, parse_partitions
 from millstream.cli.options import (
     BOOTSTRAP_DEFAULT,
     TIMEOUT_DEFAULT_S,
@@ -166,6 +166,7 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete groups that have no members, with all they committed."""
+    check_named(names, all_groups)
     if not yes:
         _ask("deleting a group", f"Delete {'every group' if all_groups else ', '.join(names or [])}?")
 
