@@ -58,6 +58,7 @@ bench: setup jars
 	$(BIN)/python -m bench.broker --write-doc docs/performance.md
 	$(BIN)/python -m bench.groups --write-doc docs/performance.md
 	$(BIN)/python -m bench.cleaner --write-doc docs/performance.md
+	$(BIN)/python -m bench.client --write-doc docs/performance.md
 
 demo: setup
 	$(BIN)/millstream demo

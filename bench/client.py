@@ -1,0 +1,290 @@
+"""Our client beside confluent-kafka, kafka-python and aiokafka: the same topics, the same machine, in turn.
+
+    python -m bench.client                                             every row on both brokers, three rounds
+    python -m bench.client --rows send,latency --clients millstream,confluent-kafka --brokers millstream
+    python -m bench.client --rows arrow --records 20000 --rounds 1     a small one, to see that it runs
+    python -m bench.client --write-doc docs/performance.md
+
+Records are 100 B. Rates are per CPU-second of the client's process (`bench/load/clients.py` has what each does). Topics
+that are read have four partitions with the same bytes on both brokers, written while they are down. In each round every
+client takes its turn, the first one changing.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.load import report
+from bench.load.brokers import Kafka, Millstream, Served, raise_open_files, start
+from bench.load.clients import CLIENTS, PARTITIONS
+from bench.load.fill import forget_clean_stop, write_log
+
+from millstream.core.records import BatchBuilder, Compression
+from millstream.testing.raw import RawConnection
+
+OURS = "millstream"
+RATE = "records per CPU-second"
+SECTION = "client"
+WORDS = [b"Basel", b"Bern", b"Chur", b"Genf", b"Olten", b"Thun", b"Zug", b"delayed", b"on time", b"platform 12"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What our figure must reach: so much of `peer`'s, or so much where there is no peer."""
+
+    figure: str
+    comparison: str
+    value: float
+    peer: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.comparison} {report.number(self.value)}" + (f"x {self.peer}" if self.peer else "")
+
+    def met(self, ours: float, theirs: float | None) -> bool | None:
+        """Whether it is reached; None where the peer was not measured."""
+        if self.peer and theirs is None:
+            return None
+        bound = self.value * (theirs if theirs is not None and self.peer else 1)
+        return ours >= bound if self.comparison == ">=" else ours <= bound
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: what a client does with which topic, how often, and what ours must reach."""
+
+    title: str
+    work: str
+    # A topic that is filled beforehand, or "" for a fresh one.
+    topic: str
+    records: int
+    goals: tuple[Goal, ...]
+    clients: tuple[str, ...] = tuple(CLIENTS)
+
+
+LARGE, LZ4, SMALL = "client-large", "client-lz4", "client-one-record"
+# Records of a batch, and its codec.
+FILLED = {LARGE: (10_000, Compression.NONE), LZ4: (10_000, Compression.LZ4), SMALL: (1, Compression.NONE)}
+ROWS = {
+    "arrow": Row(
+        "consume to Arrow, 10,000-record batches",
+        "arrow",
+        LARGE,
+        3_000_000,
+        (Goal(RATE, ">=", 6e6), Goal(RATE, ">=", 5, "confluent-kafka")),
+    ),
+    "arrow-lz4": Row("the same, lz4", "arrow", LZ4, 3_000_000, (Goal(RATE, ">=", 4e6),)),
+    "arrow-one": Row("the same, one-record batches", "arrow", SMALL, 400_000, (Goal(RATE, ">=", 1e6),)),
+    "consume": Row("consume record by record", "consume", LARGE, 1_000_000, (Goal(RATE, ">=", 1, "confluent-kafka"),)),
+    "table": Row("send_batch from Arrow", "table", "", 3_000_000, (Goal(RATE, ">=", 5e6),), (OURS,)),
+    "send": Row(
+        "send() per record, a handle or callback each",
+        "send",
+        "",
+        500_000,
+        (Goal(RATE, ">=", 1, "confluent-kafka"), Goal(RATE, ">=", 4, "aiokafka")),
+    ),
+    "latency": Row(
+        "one record at a time, acks=all", "latency", "", 3_000, (Goal("p99 ms", "<=", 1.5, "confluent-kafka"),)
+    ),
+    "memory-consume": Row(
+        "growth while consuming to Arrow", "memory-consume", LARGE, 0, (Goal("MB over the bound", "<=", 20),), (OURS,)
+    ),
+    "memory-send": Row(
+        "growth while sending per record", "memory-send", "", 0, (Goal("MB over the bound", "<=", 20),), (OURS,)
+    ),
+}
+
+
+@dataclass
+class Measured:
+    """One client's turn."""
+
+    row: str
+    broker: str
+    client: str
+    round: int
+    figures: dict[str, float]
+
+
+@dataclass
+class Bench:
+    """The brokers, what is asked for, and what has been measured."""
+
+    brokers: Sequence[Served]
+    clients: Sequence[str]
+    rounds: int
+    # Of a row; 0: as the row says.
+    records: int
+    seconds: float
+    measured: list[Measured] = field(default_factory=list)
+    commands: dict[str, str] = field(default_factory=dict)
+    topics_made: int = 0
+
+    def prepare(self, rows: Sequence[Row]) -> None:
+        """Start the brokers, with the topics that the rows read."""
+        topics = sorted({row.topic for row in rows if row.topic})
+        wanted = {topic: max(self.amount(row) for row in rows if row.topic == topic) for topic in topics}
+        for broker in self.brokers:
+            start(broker)
+            if not topics:
+                continue
+            with RawConnection(broker.bootstrap) as raw:
+                for topic in topics:
+                    raw.create_topic(topic, PARTITIONS, max_message_bytes=2 << 20, retention_ms=-1)
+            broker.stop()
+            for topic in topics:
+                batch = filled_batch(*FILLED[topic])
+                batches = -(-wanted[topic] // PARTITIONS // FILLED[topic][0]) + 1
+                for partition in range(PARTITIONS):
+                    write_log(broker.data_directory / f"{topic}-{partition}", batch, batches * len(batch))
+            forget_clean_stop(broker.data_directory)
+            start(broker, dict.fromkeys(topics, PARTITIONS))
+
+    def amount(self, row: Row) -> int:
+        """How many records a client has to do with; a topic to read over and over has a million."""
+        return self.records or row.records or 1_000_000
+
+    def run(self, name: str) -> None:
+        """Every round of a row."""
+        row = ROWS[name]
+        clients = [client for client in self.clients if client in row.clients]
+        for broker in self.brokers:
+            # What the first client would find cold, and the page cache as well.
+            if row.topic and clients:
+                self.turn(name, row, broker, clients[0])
+            for number in range(self.rounds):
+                at = number % len(clients) if clients else 0
+                for client in [*clients[at:], *clients[:at]]:
+                    figures = self.turn(name, row, broker, client)
+                    self.measured.append(Measured(name, broker.name, client, number, figures))
+                    print(f"{name:16} {broker.name:10} {client:16} {report.brief(figures)}", flush=True)
+
+    def turn(self, name: str, row: Row, broker: Served, client: str) -> dict[str, float]:
+        """One client does a row's work once."""
+        topic = row.topic or self.fresh_topic(broker)
+        words = (row.work, client, "--topic", topic, "--records", str(self.amount(row)), "--seconds", str(self.seconds))
+        command = [sys.executable, "-m", "bench.load.clients", *words, "--bootstrap", broker.bootstrap]
+        self.commands.setdefault(name, f"python -m bench.load.clients {' '.join(words)} --bootstrap HOST:PORT")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        if done.returncode:
+            raise RuntimeError(f"{name}, {client} on {broker.name}: {done.stderr[-2000:]}")
+        found = json.loads(done.stdout.splitlines()[-1])
+        if "cpu_seconds" in found:
+            return {RATE: found["records"] / found["cpu_seconds"], "records/s": found["records"] / found["seconds"]}
+        return {f"{figure} ms" if figure.startswith("p") else figure: value for figure, value in found.items()}
+
+    def fresh_topic(self, broker: Served) -> str:
+        """A topic that nobody has written to."""
+        self.topics_made += 1
+        name = f"client-bench-{self.topics_made:04d}"
+        with RawConnection(broker.bootstrap) as raw:
+            raw.create_topic(name, PARTITIONS, max_message_bytes=2 << 20, retention_bytes=1 << 30)
+        return name
+
+    def median(self, row: str, broker: str, client: str, figure: str) -> float | None:
+        """The median of a figure's rounds."""
+        found = [
+            m.figures[figure]
+            for m in self.measured
+            if (m.row, m.broker, m.client) == (row, broker, client) and figure in m.figures
+        ]
+        return statistics.median(found) if found else None
+
+    def lines(self) -> list[tuple[str, ...]]:
+        """Work, broker, figure, each client's median, goal, met."""
+        lines = []
+        for name, row in ROWS.items():
+            figures = {figure: None for m in self.measured if m.row == name for figure in m.figures}
+            for broker in self.brokers:
+                for figure in figures:
+                    medians = {client: self.median(name, broker.name, client, figure) for client in CLIENTS}
+                    ours = medians[OURS]
+                    goals = [goal for goal in row.goals if goal.figure == figure]
+                    judged = [goal.met(ours, medians.get(goal.peer)) for goal in goals] if ours is not None else []
+                    met = ", ".join("" if one is None else "yes" if one else "**no**" for one in judged)
+                    shown = (report.number(value) if value is not None else "" for value in medians.values())
+                    lines.append((row.title, broker.name, figure, *shown, "; ".join(map(str, goals)), met))
+        return lines
+
+    def section(self, seconds: float) -> list[str]:
+        """The page's section."""
+        return [
+            "Written by `python -m bench.client --write-doc docs/performance.md`: each client in a process of its own,",
+            "on the same topics in the same run, in turn; medians of the rounds. Rates are per CPU-second of the",
+            "client's process. What each client does stands in `bench/load/clients.py`.",
+            "",
+            f"Machine: {report.machine()}. The run took {seconds / 60:.0f} minutes.",
+            "",
+            f"| work | broker | figure | {' | '.join(CLIENTS)} | goal | met |",
+            f"|---|---|---|{'--:|' * len(CLIENTS)}---|---|",
+            *("| " + " | ".join(line) + " |" for line in self.lines()),
+            "",
+            "```sh",
+            *(f"# {row}\n{command}" for row, command in self.commands.items()),
+            "```",
+            "",
+            "| row | broker | client | round | figures |",
+            "|---|---|---|--:|---|",
+            *(
+                f"| {m.row} | {m.broker} | {m.client} | {m.round + 1} | {report.brief(m.figures)} |"
+                for m in self.measured
+            ),
+        ]
+
+
+def filled_batch(records: int, codec: Compression) -> bytes:
+    """A batch of 100 B values of words, so that a codec finds something to do."""
+    draw = random.Random(5)
+    builder = BatchBuilder(compression=codec)
+    for index in range(records):
+        value = b" ".join(draw.choices(WORDS, k=20))[:100]
+        builder.append(1_790_000_000_000 + index, None, value)
+    return builder.build()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default=",".join(ROWS), help="comma-separated")
+    parser.add_argument("--clients", default=",".join(CLIENTS), help="comma-separated")
+    parser.add_argument("--brokers", default="millstream,kafka", help="one of them alone, to look at it")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--records", type=int, default=0, help="of each row, instead of its own number")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the rows about memory")
+    parser.add_argument("--write-doc", type=Path, help="put the table into its section of this page")
+    given = parser.parse_args()
+    names, clients = given.rows.split(","), given.clients.split(",")
+    for what, asked, known in (("row", names, list(ROWS)), ("client", clients, list(CLIENTS))):
+        if unknown := [name for name in asked if name not in known]:
+            parser.error(f"no such {what}: {', '.join(unknown)}; there are {', '.join(known)}")
+    raise_open_files()
+    work = Path(tempfile.mkdtemp(prefix="millstream-bench-client-"))
+    kinds = {kind.name: kind for kind in (Millstream, Kafka)}
+    brokers: list[Served] = [kinds[name](work / name) for name in given.brokers.split(",")]
+    bench = Bench(brokers, clients, given.rounds, given.records, given.seconds)
+    started = time.monotonic()
+    try:
+        bench.prepare([ROWS[name] for name in names])
+        for name in names:
+            bench.run(name)
+    finally:
+        for broker in brokers:
+            broker.kill()
+        shutil.rmtree(work, ignore_errors=True)
+    for line in bench.lines():
+        print("  ".join(cell.ljust(14) for cell in line))
+    if given.write_doc:
+        report.replace_section(given.write_doc, SECTION, "Client", bench.section(time.monotonic() - started))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
