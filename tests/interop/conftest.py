@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from tests.support.clients import AioKafka, ConfluentKafka, JavaClient, KafkaClient, KafkaPython
+from tests.support.clients import AioKafka, ConfluentKafka, JavaClient, KafkaClient, KafkaPython, MillstreamClient
 
 from millstream.testing.raw import RawConnection
 
@@ -44,7 +44,7 @@ def java_client(jars: Path) -> Iterator[JavaClient]:
 @pytest.fixture(scope="session")
 def clients(java_client: JavaClient) -> Mapping[str, KafkaClient]:
     """Every client, by name."""
-    every: list[KafkaClient] = [ConfluentKafka(), KafkaPython(), AioKafka(), java_client]
+    every: list[KafkaClient] = [ConfluentKafka(), KafkaPython(), AioKafka(), java_client, MillstreamClient()]
     return {client.name: client for client in every}
 
 

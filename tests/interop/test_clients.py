@@ -15,7 +15,7 @@ from tests.support.clients import CODECS, KafkaClient, Row, by_assignment
 
 pytestmark = [pytest.mark.java, pytest.mark.timeout(600)]
 
-NAMES = ("confluent-kafka", "kafka-python", "aiokafka", "java")
+NAMES = ("confluent-kafka", "kafka-python", "aiokafka", "java", "millstream")
 VARIANTS = [(codec, idempotent) for codec in CODECS for idempotent in (False, True)]
 
 

@@ -17,6 +17,7 @@ import aiokafka
 import confluent_kafka
 import kafka
 
+import millstream
 from millstream.testing.kafka import Java
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -255,6 +256,50 @@ class AioKafka:
             return found
 
         return asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
+
+
+class MillstreamClient:
+    """Our own, the face without await."""
+
+    name = "millstream"
+    null_records = True
+    null_header_values = True
+
+    def produce(
+        self, bootstrap: str, topic: str, partition: int, rows: Sequence[Row], *, codec: str, idempotent: bool
+    ) -> list[int]:
+        with millstream.Producer(
+            bootstrap,
+            acks="all",
+            compression_type=codec,
+            enable_idempotence=idempotent,
+            max_in_flight_requests_per_connection=5 if idempotent else 1,
+            max_request_size=2_000_000,
+        ) as producer:
+            handles = [
+                producer.send(
+                    topic,
+                    row.value,
+                    key=row.key,
+                    partition=partition,
+                    timestamp_ms=row.timestamp,
+                    headers=row.headers,
+                )
+                for row in rows
+            ]
+            return [handle.result(DEADLINE_S).offset for handle in handles]
+
+    def read(self, bootstrap: str, topic: str, counts: Mapping[int, int]) -> dict[int, list[ReadRow]]:
+        found: dict[int, list[ReadRow]] = {partition: [] for partition in counts}
+        configs: dict[str, Any] = {"auto_offset_reset": "earliest", "isolation_level": "read_committed"}
+        with millstream.Consumer(bootstrap, **configs) as consumer:
+            consumer.assign((topic, partition) for partition in counts)
+            deadline = time.monotonic() + DEADLINE_S
+            while any(len(found[p]) < count for p, count in counts.items()) and time.monotonic() < deadline:
+                for record in consumer.poll_records(0.2):
+                    row = Row(record.timestamp, record.key, record.value, tuple(record.headers))
+                    found[record.partition].append(ReadRow(record.offset, row))
+        return found
 
 
 class JavaClient:
