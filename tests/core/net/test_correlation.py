@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from millstream.core.net import Correlator
-from millstream.core.wire import ApiKey, ErrorCode, WireError, encode, encode_response_header, parse_request_header
+from millstream.core.wire import (
+    ApiKey,
+    Buffer,
+    ErrorCode,
+    WireError,
+    encode,
+    encode_response_header,
+    parse_request_header,
+)
 from millstream.core.wire.messages.api_versions import ApiVersion, ApiVersionsRequest, ApiVersionsResponse
 from millstream.core.wire.messages.metadata import MetadataRequest, MetadataResponse
 
@@ -82,3 +90,36 @@ def test_abandoned_requests_are_returned_oldest_first() -> None:
     assert correlator.oldest.token == "a"
     assert [pending.token for pending in correlator.abandon()] == ["a", "b", "c"]
     assert len(correlator) == 0
+
+
+class Marked:
+    """A request that is all its own."""
+
+    api_key = ApiKey.METADATA
+    version = 1
+
+    def frame(self, correlation_id: int, /) -> list[Buffer]:
+        return [b"frame %d" % correlation_id]
+
+    def read(self, body: memoryview, /) -> bytes:
+        return bytes(body[4:])
+
+
+def test_a_request_may_make_its_own_frame_and_read_its_own_answer() -> None:
+    correlator = Correlator("me", in_flight_max=2)
+    assert correlator.send_encoded_unanswered(Marked()) == [b"frame 0"]
+    assert correlator.send_encoded(Marked(), "mine") == [b"frame 1"]
+    correlator.send(MetadataRequest(), ApiKey.METADATA, 1, "a message")
+    pending, read = correlator.receive(memoryview(b"\0\0\0\1content"))
+    assert (pending.token, read) == ("mine", b"content")
+    pending, read = correlator.receive(answer(ApiKey.METADATA, 1, 2, MetadataResponse(controller_id=7)))
+    assert (pending.token, read.controller_id) == ("a message", 7)
+
+
+def test_a_request_whose_answer_cannot_be_read_is_still_in_flight() -> None:
+    """It fails with the connection then; forgotten before, nobody would ever tell its sender."""
+    correlator = Correlator("me", in_flight_max=1)
+    correlator.send(MetadataRequest(), ApiKey.METADATA, 1, "asked")
+    with pytest.raises(WireError):
+        correlator.receive(memoryview(b"\0\0\0\0\x7f"))
+    assert [pending.token for pending in correlator.abandon()] == ["asked"]

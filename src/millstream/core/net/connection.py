@@ -16,7 +16,7 @@ import ssl
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 from millstream.core.net.addresses import Address
-from millstream.core.net.correlation import Correlator
+from millstream.core.net.correlation import Correlator, Encoded
 from millstream.core.net.framing import FRAME_BYTES_MAX, FrameReader
 from millstream.core.wire import ApiKey, Buffer, ErrorCode, KafkaError, WireError
 
@@ -71,6 +71,7 @@ class Connection:
 
     def __init__(self, address: Address, *, client_id: str | None, frame_bytes_max: int, in_flight_max: int) -> None:
         self.address = address
+        self.client_id = client_id
         self.close_reason: str | None = None
         self._loop = asyncio.get_running_loop()
         # When the last request was sent or answered, on the loop's clock: what has been idle for long is closed.
@@ -172,21 +173,21 @@ class Connection:
             raise ConnectionTimeoutError(f"{self.address} took no {api_key.name} request in {timeout_s:g} s") from error
         self._write(self._correlator.send_unanswered(message, api_key, version))
 
-    def post(self, message: Any, api_key: ApiKey, version: int, answer: Answer) -> None:
-        """Send `message` now, behind all that was sent before; `answer` is told of what comes back, at once.
+    def post(self, encoded: Encoded, answer: Answer) -> None:
+        """Send a request now, behind all that was sent before; `answer` is told of what comes back, at once.
 
         For callers that keep an order, a bound and deadlines of their own: a full socket doesn't hold it up, and only
         `close` ends the wait. Raises ConnectionClosedError.
         """
         self._raise_if_closed()
-        self._write(self._correlator.send(message, api_key, version, answer))
+        self._write(self._correlator.send_encoded(encoded, answer))
         self.used_at = self._loop.time()
         self._update_may_send()
 
-    def post_unanswered(self, message: Any, api_key: ApiKey, version: int) -> None:
-        """Send `message`, which has no answer, as `post` does. Raises ConnectionClosedError."""
+    def post_unanswered(self, encoded: Encoded) -> None:
+        """Send a request that has no answer as `post` does. Raises ConnectionClosedError."""
         self._raise_if_closed()
-        self._write(self._correlator.send_unanswered(message, api_key, version))
+        self._write(self._correlator.send_encoded_unanswered(encoded))
 
     @property
     def is_paused(self) -> bool:
@@ -241,7 +242,10 @@ class Connection:
 
     def _write(self, parts: list[Buffer]) -> None:
         assert self._transport is not None, "a Connection is made by Connection.open"
-        self._transport.writelines(parts)
+        if len(parts) == 1:
+            self._transport.write(parts[0])
+        else:
+            self._transport.writelines(parts)
 
     def _update_may_send(self) -> None:
         if self.close_reason is not None or not (self._paused or self._correlator.is_full):

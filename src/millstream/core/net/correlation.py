@@ -8,7 +8,7 @@ lost each other: the connection is of no more use. A request that has no answer 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from millstream.core.net.framing import frame
 from millstream.core.wire import (
@@ -24,8 +24,26 @@ from millstream.core.wire import (
 )
 
 _CORRELATION_ID_MAX: Final = 2**31 - 1
+_CORRELATION_ID_SIZE: Final = 4
+_new_tuple: Final = tuple.__new__  # a NamedTuple's own constructor costs twice this
 # A broker too old for the version of an ApiVersions request answers with this error in version 0 (KIP-511).
 _UNSUPPORTED_VERSION: Final = int(ErrorCode.UNSUPPORTED_VERSION).to_bytes(2, "big")
+
+
+class Encoded(Protocol):
+    """A request that makes its own frame and reads its own answer: for those that messages would cost too much."""
+
+    @property
+    def api_key(self) -> ApiKey: ...
+
+    @property
+    def version(self) -> int: ...
+
+    def frame(self, correlation_id: int, /) -> list[Buffer]: ...
+
+    def read(self, body: memoryview, /) -> Any:
+        """Return what the answer is to its token; `body` begins with the correlation id. Raises WireError."""
+        ...
 
 
 class Pending(NamedTuple):
@@ -35,6 +53,8 @@ class Pending(NamedTuple):
     api_key: ApiKey
     version: int
     token: Any
+    # What reads the answer, where that isn't the codec.
+    encoded: Encoded | None = None
 
 
 class Correlator:
@@ -66,6 +86,20 @@ class Correlator:
         self._advance()
         return parts
 
+    def send_encoded(self, encoded: Encoded, token: Any) -> list[Buffer]:
+        """Do as `send` for a request that makes its own frame."""
+        assert not self.is_full, f"{len(self._pending)} requests are in flight"
+        parts = encoded.frame(self._next_id)
+        self._pending.append(_new_tuple(Pending, (self._next_id, encoded.api_key, encoded.version, token, encoded)))
+        self._advance()
+        return parts
+
+    def send_encoded_unanswered(self, encoded: Encoded) -> list[Buffer]:
+        """Do as `send_unanswered` for a request that makes its own frame."""
+        parts = encoded.frame(self._next_id)
+        self._advance()
+        return parts
+
     def send_unanswered(self, message: Any, api_key: ApiKey, version: int) -> list[Buffer]:
         """Return the frame of a request that has no answer."""
         parts = self._frame(message, api_key, version)
@@ -77,17 +111,15 @@ class Correlator:
         if not self._pending:
             raise WireError("an answer came while no request was in flight")
         pending = self._pending[0]
-        correlation_id, position = parse_response_header(pending.api_key, pending.version, body)
+        correlation_id = int.from_bytes(body[:_CORRELATION_ID_SIZE], "big", signed=True)
         if correlation_id != pending.correlation_id:
             raise WireError(
                 f"an answer has correlation id {correlation_id} where {pending.correlation_id} "
                 f"({pending.api_key.name}) is the next"
             )
+        response = pending.encoded.read(body) if pending.encoded is not None else _read(pending, body)
+        # Not before it is read: one that can't be is still in flight, and fails with the connection.
         self._pending.popleft()
-        version = pending.version
-        if pending.api_key is ApiKey.API_VERSIONS and bytes(body[position : position + 2]) == _UNSUPPORTED_VERSION:
-            version = 0
-        response, _ = decode(APIS[pending.api_key].response, version, body, position)
         return pending, response
 
     def abandon(self) -> list[Pending]:
@@ -102,3 +134,13 @@ class Correlator:
 
     def _advance(self) -> None:
         self._next_id = self._next_id + 1 if self._next_id < _CORRELATION_ID_MAX else 0
+
+
+def _read(pending: Pending, body: memoryview) -> Any:
+    """Decode the answer to a message."""
+    version = pending.version
+    _, position = parse_response_header(pending.api_key, version, body)
+    if pending.api_key is ApiKey.API_VERSIONS and bytes(body[position : position + 2]) == _UNSUPPORTED_VERSION:
+        version = 0
+    response, _ = decode(APIS[pending.api_key].response, version, body, position)
+    return response

@@ -13,12 +13,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from millstream.core._kernels.record_accumulator import RecordAccumulator
 from millstream.core.client.client import Client
+from millstream.core.client.cluster import TopicPartition
 from millstream.core.client.connections import BrokerConnection
 from millstream.core.client.producer.batch import Batch
 from millstream.core.client.producer.effects import (
@@ -27,17 +28,18 @@ from millstream.core.client.producer.effects import (
     Connect,
     Effect,
     GiveUp,
+    Outcome,
     Prepare,
     SendRequest,
     Split,
 )
 from millstream.core.client.producer.ids import init_producer_id
 from millstream.core.client.producer.preparing import compressed, split
-from millstream.core.client.producer.requests import VERSION_MAX, outcomes, produce_request
+from millstream.core.client.producer.produce_codec import ProduceCodec
+from millstream.core.client.producer.requests import VERSION_MAX
 from millstream.core.client.producer.sender import NEVER_MS, Sender
 from millstream.core.client.producer.settings import ProducerSettings
-from millstream.core.wire import ApiKey, ErrorCode, KafkaError
-from millstream.core.wire.messages.produce import ProduceResponse
+from millstream.core.wire import ApiKey, Buffer, ErrorCode, KafkaError
 
 _LANE: Final = "produce"
 _COMPRESSORS_MAX: Final = 4
@@ -74,6 +76,7 @@ class SenderDriver:
         self._thread = threading.get_ident()
         # The connection to each node, and the sender's generation of it.
         self._connections: dict[int, tuple[BrokerConnection, int]] = {}
+        self._codecs: dict[int, ProduceCodec] = {}
         self._paused: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._executor: ThreadPoolExecutor | None = None
@@ -212,14 +215,13 @@ class SenderDriver:
             self.failed(request, KafkaError(ErrorCode.NETWORK_EXCEPTION, closed))
             return
         try:
-            version = connection.version(ApiKey.PRODUCE, version_max=VERSION_MAX)
-            message = produce_request(request.batches, acks=settings.acks, timeout_ms=int(settings.request_timeout_ms))
+            encoded = _Encoded(self, request, self._codec(request.node, connection))
             if settings.acks == 0:
-                connection.connection.post_unanswered(message, ApiKey.PRODUCE, version)
+                connection.connection.post_unanswered(encoded)
                 self._sender.note_unanswered(request, self.now_ms())
                 self.turn_soon()
             else:
-                connection.connection.post(message, ApiKey.PRODUCE, version, _Answer(self, request))
+                connection.connection.post(encoded, encoded)
         except KafkaError as error:
             self.failed(request, error)
             return
@@ -227,11 +229,24 @@ class SenderDriver:
             self._paused.add(request.node)
             self._sender.set_paused(request.node, True)
 
-    def answered(self, request: SendRequest, response: ProduceResponse) -> None:
+    def _codec(self, node: int, connection: BrokerConnection) -> ProduceCodec:
+        """Return what writes requests to a node. Raises KafkaError where it speaks no version of them."""
+        codec = self._codecs.get(node)
+        if codec is None:
+            settings = self._settings
+            codec = self._codecs[node] = ProduceCodec(
+                connection.connection.client_id,
+                connection.version(ApiKey.PRODUCE, version_max=VERSION_MAX),
+                acks=settings.acks,
+                timeout_ms=int(settings.request_timeout_ms),
+            )
+        return codec
+
+    def answered(self, request: SendRequest, outcomes: Mapping[TopicPartition, Outcome], throttle_ms: int) -> None:
         """Take in the answer to a request."""
         sender = self._sender
         try:
-            sender.handle_response(request, outcomes(response), response.throttle_time_ms, self.now_ms())
+            sender.handle_response(request, outcomes, throttle_ms, self.now_ms())
         except Exception as error:  # noqa: BLE001  told below, and by every record
             self._break(error)
         if not sender.is_idle or self._wants_turn():
@@ -260,6 +275,7 @@ class SenderDriver:
             _logger.debug("no connection to broker %d: %s", node, error)
             self._sender.node_failed(node, self.now_ms())
         else:
+            self._codecs.pop(node, None)
             self._connections[node] = connection, self._sender.node_ready(node)
 
     async def _ask_producer_id(self) -> None:
@@ -318,20 +334,36 @@ class SenderDriver:
         return await self._loop.run_in_executor(self._executor, function, *arguments)
 
 
-class _Answer:
-    """Brings an answer to the driver as it comes, without a future and its way through the loop."""
+class _Encoded:
+    """A request on a connection. Its answer comes to the driver at once, without a future and its way through the loop.
 
-    __slots__ = ("_driver", "_request")
+    A connection that is replaced has its answers read by the codec that wrote its requests.
+    """
 
-    def __init__(self, driver: SenderDriver, request: SendRequest) -> None:
+    __slots__ = ("_codec", "_driver", "_request")
+
+    api_key: Final = ApiKey.PRODUCE
+
+    def __init__(self, driver: SenderDriver, request: SendRequest, codec: ProduceCodec) -> None:
         self._driver = driver
         self._request = request
+        self._codec = codec
+
+    @property
+    def version(self) -> int:
+        return self._codec.version
+
+    def frame(self, correlation_id: int, /) -> list[Buffer]:
+        return self._codec.request(self._request.batches, correlation_id)
+
+    def read(self, body: memoryview, /) -> tuple[Mapping[TopicPartition, Outcome], int]:
+        return self._codec.answer(self._request.batches, body)
 
     def done(self) -> bool:
         return False
 
-    def set_result(self, response: Any, /) -> None:
-        self._driver.answered(self._request, response)
+    def set_result(self, answer: tuple[Mapping[TopicPartition, Outcome], int], /) -> None:
+        self._driver.answered(self._request, *answer)
 
     def set_exception(self, error: KafkaError, /) -> None:
         self._driver.failed(self._request, error)

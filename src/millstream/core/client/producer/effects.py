@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from millstream.core.client.cluster import NO_NODE
 from millstream.core.client.producer.batch import NO_OFFSET, Batch
 from millstream.core.wire import KafkaError
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a broker answered about one batch."""
 
     error: KafkaError | None

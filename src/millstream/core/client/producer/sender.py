@@ -470,7 +470,9 @@ class Sender:
 
     def _send_to(self, node_id: int, node: _Node, partitions: list[SendingPartition], now_ms: float) -> None:
         connection = (node_id, node.generation)
-        waiting = [each for each in partitions if self._is_waiting(each, now_ms, connection)]
+        waiting = [
+            (each, batch) for each in partitions if (batch := self._candidate(each, now_ms, connection)) is not None
+        ]
         if not waiting:
             node.waits_since_ms = 0.0
             return
@@ -485,16 +487,14 @@ class Sender:
             return
         while waiting and not node.is_paused and len(node.in_flight) < self._settings.in_flight_max:
             request = SendRequest(node_id, node.generation, [], now_ms)
-            size = 0
+            size = records = 0
             following: list[SendingPartition] = []
-            left_out: list[SendingPartition] = []
-            for partition in waiting:
-                batch = partition.candidate(now_ms, connection)
-                if batch is None:
-                    continue
+            left_out: list[tuple[SendingPartition, Batch]] = []
+            for partition, batch in waiting:
                 if request.batches and size + batch.size + _REQUEST_OVERHEAD_BYTES > self._settings.max_request_size:
-                    left_out.append(partition)
+                    left_out.append((partition, batch))
                     continue
+                records += batch.count
                 size += batch.size + _REQUEST_OVERHEAD_BYTES
                 batch.attempts += 1
                 batch.sent_on, batch.sent_ms = connection, now_ms
@@ -503,26 +503,29 @@ class Sender:
                 partition.note_sent(batch)
                 request.batches.append(batch)
                 following.append(partition)
-            if not request.batches:
-                return
             node.in_flight.append(request)
             # Nothing else may happen until an answer comes, and perhaps none does.
             self._wake_at(node.in_flight[0].sent_ms + self._settings.request_timeout_ms)
             node.waits_since_ms = 0.0
-            self.metrics.note_request(request.batches, size)
+            self.metrics.note_request(records, size)
             self._effects.append(request)
             for partition in following:
                 # To the end of the line, so that those left out come first the next time.
                 self._active[partition.topic_partition] = self._active.pop(partition.topic_partition)
-            waiting = left_out + [each for each in following if each.queued or len(each.window) > 1]
+            waiting = left_out + [
+                (each, batch)
+                for each in following
+                if (each.queued or len(each.window) > 1) and (batch := each.candidate(now_ms, connection)) is not None
+            ]
 
-    def _is_waiting(self, partition: SendingPartition, now_ms: float, connection: tuple[int, int]) -> bool:
-        if partition.candidate(now_ms, connection) is not None:
-            return True
-        for batch in partition.window:
-            if batch.state is BatchState.RETRY and batch.retry_at_ms > now_ms:
-                self._wake_at(batch.retry_at_ms)
-        return False
+    def _candidate(self, partition: SendingPartition, now_ms: float, connection: tuple[int, int]) -> Batch | None:
+        """Return the batch that may go out now; where none may, `poll` is due when one that waits to be retried may."""
+        candidate = partition.candidate(now_ms, connection)
+        if candidate is None:
+            for batch in partition.window:
+                if batch.state is BatchState.RETRY and batch.retry_at_ms > now_ms:
+                    self._wake_at(batch.retry_at_ms)
+        return candidate
 
     # Answers.
 
@@ -621,4 +624,5 @@ class Sender:
         return pause_ms * self._random.uniform(1 - JITTER, 1 + JITTER)
 
     def _wake_at(self, time_ms: float) -> None:
-        self.wake_at_ms = min(self.wake_at_ms, time_ms)
+        if time_ms < self.wake_at_ms:
+            self.wake_at_ms = time_ms
