@@ -492,7 +492,8 @@ class RecordAccumulator:
             elif outcome == _TOO_LARGE:
                 raise self._too_large(lacking)
             elif outcome == _ENDED:
-                raise self.ending
+                # One error for all sends: without this each raise would add to its traceback, and hold its frames.
+                raise self.ending.with_traceback(None)
             else:
                 # It raises, or returns when another try may go better.
                 self._tell()

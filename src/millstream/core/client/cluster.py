@@ -23,6 +23,16 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}-{self.partition}"
 
 
+def check_topic_name(name: str) -> None:
+    """Raise TypeError, or KafkaError (INVALID_TOPIC_EXCEPTION), for what no request can carry as a topic's name."""
+    if not isinstance(name, str):
+        raise TypeError(f"a topic's name is a str, not {type(name).__name__}")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION, f"topic {name!a}: its name is no Unicode text") from error
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerNode:
     """A broker as its listener is advertised to clients."""

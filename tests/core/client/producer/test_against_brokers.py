@@ -227,6 +227,9 @@ async def test_topics_that_are_not_there(bootstrap: str, topic: str, monkeypatch
             await producer.send_soon("no/such topic", b"v")
         with pytest.raises(TypeError, match="topic"):
             await producer.send_soon(b"bytes", b"v")  # type: ignore[arg-type]
+        # No request could carry it; the producer goes on.
+        with pytest.raises(KafkaError, match="INVALID_TOPIC_EXCEPTION"):
+            await producer.send_soon("half a pair \ud800", b"v")
         assert [info.partition for info in await producer.partitions_for(topic)] == [0, 1, 2]
         assert (await (await producer.send_soon(topic, b"v", partition=0))).offset == 0
         monkeypatch.setattr(producer, "_settings", replace(producer._settings, max_block_ms=50))
@@ -349,3 +352,30 @@ async def test_records_run_out_of_time_when_the_broker_is_gone(topic_name: Calla
         await patient.close(0.01)
     with pytest.raises(ProducerClosedError):
         waiting.result()
+
+
+async def test_what_is_closed_before_it_starts_says_so() -> None:
+    producer = Producer("127.0.0.1:9")
+    await producer.close()
+    with pytest.raises(ProducerClosedError):
+        producer.send("t", b"v")
+    with pytest.raises(ProducerClosedError):
+        await producer.flush()
+    with pytest.raises(ProducerClosedError):
+        await producer.partitions_for("t")
+    assert producer.metrics() == {}
+
+
+async def test_an_error_of_many_records_keeps_nobody_s_frames(bootstrap: str, topic: str) -> None:
+    async with Producer(bootstrap, linger_ms=60_000) as producer:
+        handles = [await producer.send_soon(topic, b"v", partition=0) for _ in range(50)]
+        await producer.close(0)
+    depths = []
+    for handle in handles:
+        with pytest.raises(ProducerClosedError) as raised:
+            handle.result()
+        depths.append(len(raised.traceback))
+        with pytest.raises(ProducerClosedError) as raised:
+            producer.send(topic, b"v")
+        depths.append(len(raised.traceback))
+    assert max(depths) < 10

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from millstream.core.client.cluster import NO_NODE, Cluster, TopicPartition
+from millstream.core.client.cluster import NO_NODE, Cluster, TopicPartition, check_topic_name
 from millstream.core.client.consumer.errors import ConsumerStateError
 from millstream.core.client.consumer.partition_state import AssignedPartition, Position
+
+_INT32_MAX: Final = 2**31 - 1
 
 
 class TopicPattern(NamedTuple):
@@ -75,9 +77,12 @@ class SubscriptionState:
         return found
 
     def subscribe_topics(self, topics: Iterable[str]) -> None:
-        """Have a group assign partitions of `topics`."""
+        """Have a group assign partitions of `topics`. Raises TypeError, KafkaError for what is no name."""
+        wanted = frozenset(topics)
+        for topic in wanted:
+            check_topic_name(topic)
         self._become(SubscriptionKind.TOPICS)
-        self.topics = frozenset(topics)
+        self.topics = wanted
 
     def subscribe_pattern(self, pattern: re.Pattern[str] | TopicPattern) -> None:
         """Have a group assign partitions of topics that match."""
@@ -85,9 +90,17 @@ class SubscriptionState:
         self.pattern = pattern
 
     def assign_by_hand(self, tps: Iterable[TopicPartition]) -> None:
-        """Read exactly these; those that were assigned before keep their state."""
+        """Read exactly these; those that were assigned before keep their state.
+
+        Raises TypeError, KafkaError for what is no topic's name, ValueError for what is no partition's number.
+        """
+        wanted = list(tps)
+        for topic, partition in wanted:
+            check_topic_name(topic)
+            if not 0 <= partition <= _INT32_MAX:
+                raise ValueError(f"topic {topic!r}: {partition} is no partition's number")
         self._become(SubscriptionKind.BY_HAND)
-        self.set_assigned(tps)
+        self.set_assigned(wanted)
 
     def unsubscribe(self) -> None:
         """Read nothing."""

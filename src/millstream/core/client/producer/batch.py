@@ -227,7 +227,8 @@ class Batch(OpenBatch):
         """Return the metadata of one of its records. Raises what it ended in."""
         batch, index = self._part_of(index)
         if batch.error is not None:
-            raise batch.error
+            # One error for all its records: without this each raise would add to what the others have of its traceback.
+            raise batch.error.with_traceback(None)
         return RecordMetadata(
             self.topic,
             self.partition,
@@ -240,7 +241,7 @@ class Batch(OpenBatch):
         parts = [part for _, part in self._parts] or [self]
         for part in parts:
             if part.error is not None:
-                raise part.error
+                raise part.error.with_traceback(None)
         return [(part.base_offset, part.count) for part in parts]
 
     def error_of(self, index: int) -> KafkaError | None:

@@ -24,7 +24,7 @@ from typing import Final
 
 from millstream.core._kernels.record_accumulator import Appender, RecordAccumulator, RecordHandle
 from millstream.core.client.client import Client
-from millstream.core.client.cluster import PartitionInfo, TopicPartition
+from millstream.core.client.cluster import PartitionInfo, TopicPartition, check_topic_name
 from millstream.core.client.producer.batch import Batch
 from millstream.core.client.producer.driver import SenderDriver
 from millstream.core.client.producer.errors import BufferFullError, ProducerClosedError
@@ -107,6 +107,8 @@ class Producer:
         self._refresh: asyncio.TimerHandle | None = None
         self._buffer_exhausted = 0
         self._append: Callable[..., RecordHandle] | None = None
+        # Whether it has been OPEN: what `start` makes is there.
+        self._has_started = False
 
     @property
     def state(self) -> ProducerState:
@@ -150,6 +152,7 @@ class Producer:
         )
         # The compiled methods themselves where nothing stands in between: a Python call costs as much as all they do.
         self._state = ProducerState.OPEN
+        self._has_started = True
         self._append = self._appender(self._stall)
         for name, stalled in (("send", self._refuse_to_wait), ("send_blocking", self._wait_on_thread)):
             setattr(self, name, self._sending(stalled))
@@ -270,10 +273,9 @@ class Producer:
         self, topic_partition: TopicPartition, buffer: bytearray, count: int, base_timestamp: int, max_timestamp: int
     ) -> BatchHandle | None:
         """Do as `send_encoded` where nothing has to be waited for, else return None."""
-        if self._state is ProducerState.NEW:
-            raise self._not_open()
+        self._check_started()
         if self._accumulator.ending is not None:
-            raise self._accumulator.ending
+            raise self._accumulator.ending.with_traceback(None)
         if len(buffer) > min(self._settings.max_request_size, self._settings.buffer_memory):
             raise self._too_large(len(buffer))
         topic, partition = topic_partition
@@ -288,8 +290,7 @@ class Producer:
 
     async def flush(self, timeout_s: float | None = None) -> None:
         """Send everything now and wait until all of it has ended, well or not. Raises KafkaError at the timeout."""
-        if self._state is ProducerState.NEW:
-            raise self._not_open()
+        self._check_started()
         batches = self._sender.batches()
         if not batches:
             return
@@ -340,6 +341,7 @@ class Producer:
 
     async def partitions_for(self, topic: str) -> Sequence[PartitionInfo]:
         """Return the partitions of a topic with their leaders and replicas. Raises KafkaError."""
+        self._check_started()
         deadline_ms = self._driver.now_ms() + self._settings.max_block_ms
         while not self._accumulator.partition_count(topic):
             await self._wait_on_loop(topic, -1, 0, deadline_ms)
@@ -348,7 +350,7 @@ class Producer:
 
     def partition_count(self, topic: str) -> int:
         """Return how many partitions a topic has as far as is known here, 0 where nothing is; on any thread."""
-        count: int = self._accumulator.partition_count(topic) if self._state is not ProducerState.NEW else 0
+        count: int = self._accumulator.partition_count(topic) if self._has_started else 0
         return count
 
     def choose_partition(self, topic: str) -> int:
@@ -357,11 +359,13 @@ class Producer:
 
     def refuse(self, error: KafkaError) -> None:
         """Have every send from now on raise `error`; on any thread, and in a forked child."""
-        if self._state is not ProducerState.NEW:
+        if self._has_started:
             self._accumulator.ending = error
 
     def metrics(self) -> Mapping[str, float]:
-        """Return what is counted, by Kafka's names in snake_case; totals since the start."""
+        """Return what is counted, by Kafka's names in snake_case; totals since the start, nothing before it."""
+        if not self._has_started:
+            return {}
         used = self._accumulator.used_bytes
         return {
             **self._sender.metrics.values(),
@@ -382,8 +386,7 @@ class Producer:
         return bool(self._interceptors) or self._partitioner is not None
 
     def _appender(self, stalled: Callable[[str, int, int], object]) -> Callable[..., RecordHandle]:
-        if self._state is ProducerState.NEW:
-            raise self._not_open()
+        self._check_started()
         return Appender(self._accumulator, stalled).send
 
     def _sending(self, stalled: Callable[[str, int, int], object]) -> Callable[..., RecordHandle]:
@@ -487,7 +490,7 @@ class Producer:
     def _has(self, topic: str, partition: int, lacking_bytes: int) -> bool:
         """Whether what was waited for is there. Raises what makes waiting senseless."""
         if self._accumulator.ending is not None:
-            raise self._accumulator.ending
+            raise self._accumulator.ending.with_traceback(None)
         if lacking_bytes:
             return True
         self._raise_if_refused(topic)
@@ -496,11 +499,9 @@ class Producer:
         )
 
     def _raise_if_refused(self, topic: str) -> None:
-        if not isinstance(topic, str):
-            raise TypeError(f"topic is a str, not {type(topic).__name__}")
         refused = self._refused_topics.get(topic)
         if refused is not None and not refused.code.retriable:
-            raise refused
+            raise refused.with_traceback(None)
 
     def _lack_of(self, topic_partition: TopicPartition, buffer: bytearray) -> tuple[str, int, int]:
         topic, partition = topic_partition
@@ -525,7 +526,8 @@ class Producer:
         return f"{self._accumulator.used_bytes} of {self._settings.buffer_memory} bytes of buffer_memory are in use"
 
     def _ask_for(self, topic: str) -> None:
-        """Have the metadata of a topic asked for; on any thread."""
+        """Have the metadata of a topic asked for; on any thread. Raises TypeError, KafkaError for what is no name."""
+        check_topic_name(topic)
         self._used_ms[topic] = time.monotonic() * 1000
         self._driver.call_soon(partial(self._sender.refresh, [topic]))
 
@@ -588,10 +590,11 @@ class Producer:
         self._turn_soon()
         self._refresh_later()
 
-    def _not_open(self) -> KafkaError:
+    def _check_started(self) -> None:
         if self._state is ProducerState.NEW:
-            return ProducerClosedError("the producer is not started: `async with` it, or `await producer.start()`")
-        return ProducerClosedError()
+            raise ProducerClosedError("the producer is not started: `async with` it, or `await producer.start()`")
+        if not self._has_started:
+            raise ProducerClosedError
 
 
 def _named(topic: str, partition: int) -> str:

@@ -22,7 +22,7 @@ class Waiter:
 
 
 class Waiters:
-    """Those who wait, in the order they came. Appending and taking are atomic; waking is the loop's."""
+    """Those who wait, in the order they came. Waking is the loop's; they come, and give up, on any thread meanwhile."""
 
     def __init__(self) -> None:
         self._for_room: deque[Waiter] = deque()
@@ -47,21 +47,32 @@ class Waiters:
 
     def wake_for_room(self, available_bytes: int) -> None:
         """Wake those, oldest first, whom so many bytes are enough for."""
-        while self._for_room and self._for_room[0].lacking_bytes <= available_bytes:
-            waiter = self._for_room.popleft()
+        while (waiter := _oldest(self._for_room)) is not None and waiter.lacking_bytes <= available_bytes:
+            self.discard(waiter)
             available_bytes -= waiter.lacking_bytes
             waiter.wake()
 
     def wake_for_metadata(self) -> None:
         """Wake all that wait for a topic: there is news."""
         for _ in range(len(self._for_topics)):
-            self._for_topics.popleft().wake()
+            if (waiter := _oldest(self._for_topics)) is not None:
+                self.discard(waiter)
+                waiter.wake()
 
     def wake_all(self) -> None:
         """Wake everybody: the producer closes."""
         self.wake_for_metadata()
-        while self._for_room:
-            self._for_room.popleft().wake()
+        while (waiter := _oldest(self._for_room)) is not None:
+            self.discard(waiter)
+            waiter.wake()
+
+
+def _oldest(waiting: deque[Waiter]) -> Waiter | None:
+    """Return the first; None where there is none, or the last one has just given up."""
+    try:
+        return waiting[0]
+    except IndexError:
+        return None
 
 
 def event_waiter(topic: str, lacking_bytes: int) -> tuple[Waiter, threading.Event]:
