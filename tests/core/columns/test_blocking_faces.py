@@ -315,3 +315,27 @@ consumer.close()
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["refused"] * 5 + ["[b'parent', b'child', b'again']"]
+
+
+def test_a_program_ends_in_silence_with_clients_open(bootstrap: str, make_topic: Callable[[int], str]) -> None:
+    code = """
+import sys
+from millstream import Consumer, Producer
+bootstrap, topic = sys.argv[1:]
+producer = Producer(bootstrap)
+producer.send(topic, b"v").result(60)
+member = Consumer(bootstrap, group_id=topic, auto_offset_reset="earliest")
+member.subscribe([topic])
+reader = Consumer(bootstrap, auto_offset_reset="earliest")
+reader.assign([(topic, 0)])
+assert member.poll_records(60) and reader.poll_records(60)
+reader.poll(0.1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, bootstrap, make_topic(1)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -93,6 +93,38 @@ def test_settings_are_those_of_the_configuration() -> None:
 
 
 @pytest.mark.parametrize(
+    ("configs", "name"),
+    [
+        ({"group_protocol": "consumer", "session_timeout_ms": 10_000}, "session.timeout.ms"),
+        ({"group_protocol": "CONSUMER", "heartbeat_interval_ms": 1_000}, "heartbeat.interval.ms"),
+        ({"group_protocol": "consumer", "partition_assignment_strategy": "range"}, "partition.assignment.strategy"),
+        ({"group_remote_assignor": "uniform"}, "group.remote.assignor"),
+        ({"session_timeout_ms": 3_000, "heartbeat_interval_ms": 3_000}, "heartbeat.interval.ms"),
+        ({"group_id": " "}, "group.id"),
+        ({"group_id": None, "enable_auto_commit": True}, "enable.auto.commit"),
+    ],
+)
+def test_configs_that_kafka_refuses_together_are_refused(configs: dict[str, Any], name: str) -> None:
+    with pytest.raises(ConfigError, match=name.replace(".", r"\.")) as raised:
+        ConsumerSettings.from_config(ClientConfig.load(CONSUMER_CONFIGS, "a:1", {"group_id": "g", **configs}))
+    assert raised.value.name == name
+
+
+def test_what_no_request_can_carry_is_not_assigned() -> None:
+    subscription = SubscriptionState()
+    for topic, refusal in (("\ud800", KafkaError), (5, TypeError)):
+        with pytest.raises(refusal):
+            subscription.assign_by_hand([TopicPartition(topic, 0)])  # type: ignore[arg-type]
+        with pytest.raises(refusal):
+            subscription.subscribe_topics([topic])  # type: ignore[list-item]
+    for partition in (-1, 2**31):
+        with pytest.raises(ValueError, match="no partition's number"):
+            subscription.assign_by_hand([TopicPartition("t", partition)])
+    assert not subscription.assigned
+    subscription.assign_by_hand([TP])
+
+
+@pytest.mark.parametrize(
     "error",
     [
         CorruptBatchError(TP, 5, 7, "reason"),

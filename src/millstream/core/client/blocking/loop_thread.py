@@ -25,6 +25,7 @@ from millstream.core.wire import ErrorCode, KafkaError
 T = TypeVar("T")
 
 _STOP_S: Final = 5.0
+_STOP_ROUNDS: Final = 100
 
 
 class ForkedError(KafkaError):
@@ -103,10 +104,13 @@ class LoopThread:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
-            remaining = asyncio.all_tasks(self._loop)
-            for task in remaining:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*remaining, return_exceptions=True))
+            for _ in range(_STOP_ROUNDS):
+                # What hears that a task of its was cancelled may begin another.
+                if not (remaining := asyncio.all_tasks(self._loop)):
+                    break
+                for task in remaining:
+                    task.cancel()
+                self._loop.run_until_complete(asyncio.gather(*remaining, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor(_STOP_S))
         finally:

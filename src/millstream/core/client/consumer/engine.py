@@ -73,6 +73,8 @@ class FetchEngine:
         # Errors that no partition stands for, for polls to raise once each.
         self._errors: list[KafkaError] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        # Those of them that were given up here.
+        self._cancelled: set[asyncio.Task[None]] = set()
         # The Fetch on its way by node, and how many were given up: that says over which lane the next one goes.
         self._fetches: dict[int, asyncio.Task[None]] = {}
         self._given_up: dict[int, int] = {}
@@ -267,6 +269,7 @@ class FetchEngine:
     def _give_up(self, plan: FetchPlan) -> None:
         task = self._fetches.pop(plan.node, None)
         if task is not None and task.cancel():
+            self._cancelled.add(task)
             self._given_up[plan.node] = self._given_up.get(plan.node, 0) + 1
 
     async def _fetch(self, plan: FetchPlan) -> None:
@@ -343,6 +346,10 @@ class FetchEngine:
 
     def _handle_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if task.cancelled() and task.cancelling() and task not in self._cancelled:
+            # Somebody else did it: the loop ends, and whatever was begun now would never be finished.
+            self._is_running = False
+        self._cancelled.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Ours, or what the machine has no room for: polls say it instead of waiting for ever.
             _log.error("a consumer's task failed", exc_info=error)

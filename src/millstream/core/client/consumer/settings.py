@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from millstream.core.config.client_config import ClientConfig
-from millstream.core.config.definition import invalid_value
+from millstream.core.config.definition import ConfigError, invalid_value
 
 
 class ResetKind(Enum):
@@ -76,7 +76,8 @@ class ConsumerSettings:
 
     @classmethod
     def from_config(cls, config: ClientConfig) -> ConsumerSettings:
-        """Read them of a consumer's configuration. Raises ConfigError."""
+        """Read them of a consumer's configuration. Raises ConfigError, also for what Kafka refuses together."""
+        _check_together(config)
         return cls(
             group_id=config.string_or_none("group.id"),
             reset=parse_reset(config.string("auto.offset.reset")),
@@ -97,3 +98,27 @@ class ConsumerSettings:
             auto_create_topics=config.boolean("allow.auto.create.topics"),
             exclude_internal_topics=config.boolean("exclude.internal.topics"),
         )
+
+
+# What the broker decides where it is the one that assigns (KIP-848), and the reverse.
+_CLASSIC_ONLY: Final = ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms")
+_CONSUMER_ONLY: Final = ("group.remote.assignor",)
+
+
+def _check_together(config: ClientConfig) -> None:
+    is_consumer = config.string("group.protocol").lower() == "consumer"
+    protocol = "consumer" if is_consumer else "classic"
+    for name in _CLASSIC_ONLY if is_consumer else _CONSUMER_ONLY:
+        if name in config.given:
+            raise ConfigError(f"{name} cannot be set with group.protocol={protocol}", name=name)
+    session_ms, heartbeat_ms = config.integer("session.timeout.ms"), config.integer("heartbeat.interval.ms")
+    if not is_consumer and heartbeat_ms >= session_ms:
+        raise ConfigError(
+            f"heartbeat.interval.ms: {heartbeat_ms} is not below session.timeout.ms, {session_ms}",
+            name="heartbeat.interval.ms",
+        )
+    group_id = config.string_or_none("group.id")
+    if group_id is not None and not group_id.strip():
+        raise ConfigError("group.id: it is empty; leave it away to read without a group", name="group.id")
+    if group_id is None and "enable.auto.commit" in config.given and config.boolean("enable.auto.commit"):
+        raise ConfigError("enable.auto.commit: it is true without a group.id to commit for", name="enable.auto.commit")
