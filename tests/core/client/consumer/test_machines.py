@@ -590,3 +590,22 @@ def test_columns_hold_eight_bytes_a_value() -> None:
     assert columns.offsets.itemsize == 8
     columns.grow(5)
     assert columns.capacity == 10
+
+
+def test_a_count_below_zero_takes_nothing_from_the_records_of_others() -> None:
+    good, damaged = (BatchBuilder(compression=Compression.LZ4, base_offset=offset) for offset in (0, 3))
+    for number in range(3):
+        good.append(number, None, b"v")
+    damaged.append(0, None, b"v")
+    bad = bytearray(damaged.build())
+    bad[57:61] = (-2).to_bytes(4, "big", signed=True)
+    data = memoryview(good.build() + bytes(bad))
+    start, end, next_offset, _, records, kinds, _, _ = survey_batches(data, 0, False)
+    fetched = FetchedRecords(TP, data[start:end], offset=0, next_offset=next_offset, kinds=kinds, record_count=records)
+    assert fetched.open() is None
+    assert fetched.record_count == 3
+    pieces = fetched.locate(RecordColumns(8))
+    located = next(pieces)
+    assert list(located.columns.offsets[located.start : located.end]) == [0, 1, 2]
+    with pytest.raises(CorruptBatchError):
+        next(pieces)

@@ -151,7 +151,8 @@ def open_batches(
                 run_start = position
                 break
         if not is_control:
-            record_count += header.count
+            # A count below 0 is damage, found when the batch is located; it takes nothing from the others' counts.
+            record_count += max(header.count, 0)
         position, next_offset = end, header.last_offset + 1
         if size_bytes_max is not None and arena.opened_bytes >= size_bytes_max:
             break
