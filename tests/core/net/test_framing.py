@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,3 +48,38 @@ def test_a_size_out_of_bounds_is_an_error_at_its_fourth_byte(head: bytes, compla
     assert reader.receive(head[:3]) == []
     with pytest.raises(FrameError, match=complaint):
         reader.receive(head[3:])
+
+
+@given(sizes=st.lists(st.integers(0, 40_000), max_size=6), reads=st.lists(st.integers(1_000, 40_000), min_size=1))
+def test_frames_received_in_place_keep_their_bytes_while_more_arrive(sizes: list[int], reads: list[int]) -> None:
+    bodies = [bytes([index + 1]) * size for index, size in enumerate(sizes)]
+    stream = b"".join(bytes(part) for body in bodies for part in frame([body]))
+    reader = FrameReader()
+    frames: list[memoryview] = []
+
+    position = 0
+    for read in itertools.cycle(reads):
+        with reader.room() as room:
+            taken = stream[position : position + min(read, len(room))]
+            assert len(room) > 0
+            room[: len(taken)] = taken
+        frames += reader.received(len(taken))
+        position += len(taken)
+        if position == len(stream):
+            break
+
+    assert frames == bodies
+    assert reader.held_bytes == 0
+
+
+def test_a_frame_larger_than_its_first_room_grows_with_what_arrives() -> None:
+    body = bytes(range(256)) * 80_000
+    reader = FrameReader()
+    assert reader.receive(b"".join(bytes(part) for part in frame([body]))) == [body]
+
+
+def test_the_room_made_for_a_frame_follows_what_was_received_of_it() -> None:
+    reader = FrameReader(size_bytes_max=100_000_000)
+    reader.receive(b"\x05\xf5\xe1\x00" + b"x" * 10)
+    with reader.room() as room:
+        assert len(room) < 4_000_000

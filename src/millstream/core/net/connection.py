@@ -263,11 +263,11 @@ class Connection:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._may_send.set()
 
-    def _received(self, data: bytes) -> None:
+    def _received(self, size: int) -> None:
         if self.close_reason is not None:
             return
         try:
-            for body in self._reader.receive(data):
+            for body in self._reader.received(size):
                 pending, response = self._correlator.receive(body)
                 if not pending.token.done():
                     pending.token.set_result(response)
@@ -295,17 +295,21 @@ class Connection:
             self._closed.set_result(None)
 
 
-class _Protocol(asyncio.Protocol):
+class _Protocol(asyncio.BufferedProtocol):
     """Hands what the transport reports to its Connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._reader = connection._reader
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connection._connected(cast("asyncio.Transport", transport))
 
-    def data_received(self, data: bytes) -> None:
-        self._connection._received(data)
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  asyncio's; a frame knows better
+        return self._reader.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._connection._received(nbytes)
 
     def pause_writing(self) -> None:
         self._connection._set_paused(True)

@@ -3,9 +3,9 @@
     size   int32, big-endian   bytes that follow
     body   `size` bytes        a header and a message
 
-`FrameReader` is sans-I/O: bytes in, whole frames out. It keeps the chunks of an unfinished frame as they arrived and
-joins them once, so a frame of many megabytes costs one copy. Memory follows the bytes received, never the size
-announced; a size beyond the bound is an error at its fourth byte.
+`FrameReader` is sans-I/O: bytes in, whole frames out. It says where the next bytes are to be put, and once the size of
+a large frame is known that is the frame's own memory: the system's copy out of the socket is the only one. Memory
+follows the bytes received, never the size announced; a size beyond the bound is an error at its fourth byte.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ from millstream.core.wire import Buffer, WireError
 _SIZE: Final = struct.Struct(">i")
 SIZE_BYTES: Final = _SIZE.size
 FRAME_BYTES_MAX: Final = 256 * 1024 * 1024  # Kafka's socket.request.max.bytes is 100 MB; an answer may be a bit larger
+
+# One system call's worth of small frames; what arrives of a large one with its size is copied, so not more than that.
+_INTAKE_BYTES: Final = 16 * 1024
+# The first room of a large frame, and how much more is made when that is full: one of the usual size never moves.
+_BODY_BYTES_MIN: Final = 2 * 1024 * 1024
+_GROWTH: Final = 8
 
 assert SIZE_BYTES == 4, SIZE_BYTES
 
@@ -34,60 +40,82 @@ def frame(parts: Iterable[Buffer]) -> list[Buffer]:
 
 
 class FrameReader:
-    """Cuts received bytes into frames of at most `size_bytes_max` each."""
+    """Cuts received bytes into frames of at most `size_bytes_max` each.
+
+    Either `room` and `received` in turn, by who can receive into memory, or `receive`.
+    """
 
     def __init__(self, size_bytes_max: int = FRAME_BYTES_MAX) -> None:
         self._size_bytes_max = size_bytes_max
-        # Chunks of the frame being received, its size field included once that has been read off; `_held` is their sum.
-        self._chunks: list[memoryview] = []
+        # Where sizes and small frames arrive. No frame that is handed out lies in it.
+        self._intake = bytearray(_INTAKE_BYTES)
+        # The frame being received, `_wanted` bytes, once that is known and they were not all there; None between such.
+        self._body: bytearray | None = None
+        self._wanted = 0
+        # Bytes in `_body`, or in `_intake` where there is none.
         self._held = 0
-        # Size of the body being received, or -1 while the size field itself is incomplete.
-        self._wanted = -1
 
     @property
     def held_bytes(self) -> int:
         """Bytes of the unfinished frame held so far."""
         return self._held
 
-    def receive(self, data: bytes) -> list[memoryview]:
-        """Take the next bytes of the stream; return the bodies of the frames they complete, in order.
+    def room(self) -> memoryview:
+        """Return where the next bytes of the stream go, never empty; to be used before the next call, and let go of."""
+        if self._body is None:
+            return memoryview(self._intake)[self._held :]
+        if self._held == len(self._body):
+            grown = bytearray(min(self._wanted, _GROWTH * self._held))
+            grown[: self._held] = self._body
+            self._body = grown
+        return memoryview(self._body)[self._held :]
 
-        A body is a view: of `data` where the frame lies whole in it, else of its own memory. Raises FrameError.
+    def received(self, size: int) -> list[memoryview]:
+        """Take it that so many bytes were put into `room`; return the bodies of the frames they complete, in order.
+
+        Each body has memory of its own. Raises FrameError.
         """
+        self._held += size
+        if self._body is None:
+            return self._cut_intake()
+        if self._held < self._wanted:
+            return []
+        body, self._body, self._held = memoryview(self._body).toreadonly(), None, 0
+        return [body]
+
+    def receive(self, data: Buffer) -> list[memoryview]:
+        """Take the next bytes of the stream, as `received` does where they were put into `room`."""
         frames: list[memoryview] = []
         rest = memoryview(data)
-        while True:
-            if self._wanted < 0:
-                if self._held + len(rest) < SIZE_BYTES:
-                    self._keep(rest)
-                    return frames
-                head, rest = self._take(rest, SIZE_BYTES)
-                self._wanted = self._checked_size(head)
-            if self._held + len(rest) < self._wanted:
-                self._keep(rest)
+        while rest:
+            with self.room() as room:
+                size = min(len(room), len(rest))
+                room[:size] = rest[:size]
+            frames += self.received(size)
+            rest = rest[size:]
+        return frames
+
+    def _cut_intake(self) -> list[memoryview]:
+        frames: list[memoryview] = []
+        intake = memoryview(self._intake)
+        position, end = 0, self._held
+        while end - position >= SIZE_BYTES:
+            size = self._checked_size(position)
+            start = position + SIZE_BYTES
+            position = start + size
+            if position > end:
+                have = end - start
+                self._body = bytearray(min(size, max(_BODY_BYTES_MIN, _GROWTH * have)))
+                self._body[:have] = intake[start:end]
+                self._wanted, self._held = size, have
                 return frames
-            body, rest = self._take(rest, self._wanted)
-            self._wanted = -1
-            frames.append(body)
+            frames.append(memoryview(bytes(intake[start:position])))
+        self._held = end - position
+        intake[: self._held] = bytes(intake[position:end])
+        return frames
 
-    def _keep(self, rest: memoryview) -> None:
-        if len(rest):
-            self._chunks.append(rest)
-            self._held += len(rest)
-
-    def _take(self, rest: memoryview, size: int) -> tuple[memoryview, memoryview]:
-        """Return the next `size` bytes, which are there, and what is left of `rest` behind them."""
-        if not self._chunks:
-            return rest[:size], rest[size:]
-        used = size - self._held
-        assert 0 <= used <= len(rest), f"{used} of {len(rest)}"
-        joined = memoryview(b"".join((*self._chunks, rest[:used])))
-        self._chunks.clear()
-        self._held = 0
-        return joined, rest[used:]
-
-    def _checked_size(self, head: memoryview) -> int:
-        size: int = _SIZE.unpack(head)[0]
+    def _checked_size(self, position: int) -> int:
+        size: int = _SIZE.unpack_from(self._intake, position)[0]
         if size < 0:
             raise FrameError(f"a frame announces {size} bytes: the peer does not speak Kafka's protocol")
         if size > self._size_bytes_max:
