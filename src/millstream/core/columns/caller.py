@@ -17,7 +17,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
-from millstream.core.client.blocking.loop_thread import LoopThread
+from millstream.core.client.blocking.loop_thread import LOOK_S, LoopThread
 
 T = TypeVar("T")
 
@@ -128,7 +128,10 @@ class Caller:
         future.add_done_callback(lambda _: self._work.put(None))
         try:
             while not future.done():
-                work = self._work.get()
+                try:
+                    work = self._work.get(timeout=LOOK_S)
+                except Empty:
+                    continue
                 if work is not None:
                     work()
             return future.result()

@@ -24,6 +24,8 @@ from millstream.core.wire import ErrorCode, KafkaError
 
 T = TypeVar("T")
 
+# A thread that waits looks up so often: a signal that comes just before it begins to wait would not end its waiting.
+LOOK_S: Final = 0.5
 _STOP_S: Final = 5.0
 _STOP_ROUNDS: Final = 100
 
@@ -80,7 +82,12 @@ class LoopThread:
             raise
         future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
-            return future.result()
+            while True:
+                try:
+                    return future.result(LOOK_S)
+                except TimeoutError:
+                    if future.done():
+                        return future.result()
         except BaseException:
             future.cancel()
             raise

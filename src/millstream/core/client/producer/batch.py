@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from millstream.core._kernels.crc32c import crc32c
 from millstream.core._kernels.record_accumulator import OpenBatch
+from millstream.core.client.blocking.loop_thread import LOOK_S
 from millstream.core.records import HEADER_SIZE
 from millstream.core.records.header import (
     ATTRIBUTES_POSITION,
@@ -219,8 +220,11 @@ class Batch(OpenBatch):
                 latch = self._latch
         if self.done:
             return
-        if not latch.acquire(timeout=-1 if timeout_s is None else max(0.0, min(timeout_s, threading.TIMEOUT_MAX))):
-            raise TimeoutError(f"{self.topic}-{self.partition}: not acknowledged within {timeout_s:g} s")
+        left_s = float("inf") if timeout_s is None else timeout_s
+        while not latch.acquire(timeout=max(0.0, min(left_s, LOOK_S))):
+            left_s -= LOOK_S
+            if left_s <= 0:
+                raise TimeoutError(f"{self.topic}-{self.partition}: not acknowledged within {timeout_s:g} s")
         latch.release()
 
     def outcome(self, index: int, timestamp: int) -> RecordMetadata:
