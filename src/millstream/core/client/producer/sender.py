@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from millstream.core._kernels.record_accumulator import PartitionQueue, RecordAccumulator
+from millstream.core.client.backoff import Backoff
 from millstream.core.client.cluster import NO_NODE, Cluster, TopicPartition
 from millstream.core.client.producer.batch import Batch, BatchState
 from millstream.core.client.producer.effects import (
@@ -40,7 +41,6 @@ from millstream.core.wire import ErrorCode, KafkaError
 
 NEVER_MS: Final = float("inf")
 EPOCH_MAX: Final = 32_767
-JITTER: Final = 0.2
 # Bytes that a batch takes in a request beside its own: the partition, and the topic's name where it is the first.
 _REQUEST_OVERHEAD_BYTES: Final = 64
 
@@ -115,7 +115,9 @@ class Sender:
         self._settings = settings
         self._accumulator = accumulator
         self.metrics = metrics or SenderMetrics()
-        self._random = generator or random.Random()
+        self._backoff = Backoff(
+            settings.retry_backoff_ms / 1000, settings.retry_backoff_max_ms / 1000, generator=generator
+        )
         self._partitions: dict[TopicPartition, SendingPartition] = {}
         # Those with anything to send or to wait for; looked at in turns, so that a full request starves nobody.
         self._active: dict[TopicPartition, SendingPartition] = {}
@@ -616,12 +618,7 @@ class Sender:
         return NO_NODE, -1
 
     def _pause_ms(self, failures: int) -> float:
-        settings = self._settings
-        pause_ms = min(
-            max(settings.retry_backoff_ms, settings.retry_backoff_max_ms),
-            settings.retry_backoff_ms * 2.0 ** min(failures - 1, 32),
-        )
-        return pause_ms * self._random.uniform(1 - JITTER, 1 + JITTER)
+        return self._backoff.pause_s(failures) * 1000
 
     def _wake_at(self, time_ms: float) -> None:
         if time_ms < self.wake_at_ms:
