@@ -1,0 +1,25 @@
+"""Clients of schema registries that speak Confluent's REST interface, ours and others.
+
+client.py, async_client.py   the two faces         calls.py     what they ask, as steps without I/O
+attempts.py   whom to ask next, when to give up    http.py      exchanges over HTTP
+cache.py      what is remembered                   errors.py    the table of codes
+"""
+
+from millstream.schemas.client.async_client import AsyncRegistryClient
+from millstream.schemas.client.client import RegistryClient
+from millstream.schemas.client.config import RegistryConfig
+from millstream.schemas.client.errors import RegistryError, RegistryErrorCode, RegistryUnavailableError
+from millstream.schemas.client.registered import Mode, RegisteredSchema, SubjectConfig, SubjectVersion
+
+__all__ = [
+    "AsyncRegistryClient",
+    "Mode",
+    "RegisteredSchema",
+    "RegistryClient",
+    "RegistryConfig",
+    "RegistryError",
+    "RegistryErrorCode",
+    "RegistryUnavailableError",
+    "SubjectConfig",
+    "SubjectVersion",
+]
