@@ -79,8 +79,13 @@ def parse(
     text: str,
     references: Iterable[Reference] = (),
     resolved: Mapping[str, str] | None = None,
+    *,
+    strict: bool = False,
 ) -> ParsedSchema:
     """Parse and check `text`; `resolved` holds the text of every reference by name, those of references included.
+
+    `strict` is for schemas that are new: it refuses what older registries took and can't be undone there (in Avro
+    defaults that don't fit their fields, names beyond ASCII). What a registry holds is parsed without.
 
     Raises InvalidSchemaError for what is no valid schema of that type, over the bounds, or refers to what isn't given.
     """
@@ -92,7 +97,7 @@ def parse(
     if schema_type is SchemaType.AVRO:
         from millstream.schemas.parsing.avro import parse_avro
 
-        return parse_avro(text, references, resolved)
+        return parse_avro(text, references, resolved, strict=strict)
     if schema_type is SchemaType.JSON:
         from millstream.schemas.parsing.json_schema import parse_json_schema
 
