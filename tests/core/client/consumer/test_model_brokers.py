@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from tests.support.batches import raw_batch
+from tests.support.calm_brokers import TP, calm_brokers, fill, flip
 from tests.support.model_broker import ModelBrokers, log_of
-from tests.support.model_cluster import ModelCluster
 
-from millstream.core.client.cluster import TopicPartition
 from millstream.core.client.consumer import (
     Consumer,
     ConsumerRecord,
@@ -24,29 +22,12 @@ from millstream.core.wire import ErrorCode, KafkaError
 from millstream.core.wire.messages.fetch import FetchRequest, FetchResponse
 
 DEADLINE_S = 90.0
-TP = TopicPartition("t", 0)
-
-
-class Calm(random.Random):
-    """A source by which the model never errs of its own accord."""
-
-    def random(self) -> float:
-        return 0.99
 
 
 @pytest.fixture
 async def brokers() -> AsyncIterator[ModelBrokers]:
-    cluster = ModelCluster(1, Calm(1))
-    log_of(cluster).leader = 0
-    async with ModelBrokers(cluster) as running:
+    async with calm_brokers() as running:
         yield running
-
-
-def fill(brokers: ModelBrokers, batches: int, codec: Compression = Compression.NONE) -> None:
-    """Append batches of ten records."""
-    log = log_of(brokers.cluster)
-    for _ in range(batches):
-        log.append([b"%d/%d" % (log.end_offset + index, log.epoch) for index in range(10)], codec)
 
 
 def consumer(brokers: ModelBrokers, **configs: Any) -> Consumer:
@@ -75,16 +56,6 @@ async def read_to_error(reader: Consumer) -> tuple[list[int], KafkaError]:
                 offsets += [record.offset for record in await reader.poll_records(1.0)]
             except KafkaError as error:
                 return offsets, error
-
-
-def flip(position: int, length: int = 1) -> Callable[[bytes], bytes]:
-    def damaged(data: bytes) -> bytes:
-        changed = bytearray(data)
-        for at in range(position, position + length):
-            changed[at] ^= 0xFF
-        return bytes(changed)
-
-    return damaged
 
 
 @pytest.mark.parametrize(

@@ -311,3 +311,22 @@ async def test_any_other_protocol_type(bootstrap: str, topic_name: Callable[[], 
             await until(lambda: first.named("assigned")[-1:] == [b"[0, 2]"], "the other tasks")
             assert first.named("revoked") == [b"[0, 1, 2, 3]"]
         await until(lambda: first.named("assigned")[-1:] == [b"[0, 1, 2, 3]"], "all tasks again")
+
+
+@by_protocol
+async def test_a_member_that_breaks_says_so_and_ends_at_once(bootstrap: str, topic: str, kind: str) -> None:
+    """Nothing may go wrong in a machine; if it does all the same, its owner hears of it instead of polling for ever."""
+    async with our_member(bootstrap, f"breaks-{topic}", [topic], **KINDS[kind]) as member:
+        await until(lambda: len(member.held) == PARTITIONS, "an assignment")
+
+        def breaks(*_: object) -> None:
+            raise ZeroDivisionError("unthinkable")
+
+        member.membership._machine.handle_answer = breaks  # type: ignore[assignment, method-assign]
+        await until(lambda: member.failures != [], "the failure")
+        assert isinstance(member.failures[0], KafkaError)
+        assert "unthinkable" in str(member.failures[0])
+        assert member.membership.failure is member.failures[0]
+        async with asyncio.timeout(5):
+            await member.membership.close()
+    assert len(member.failures) == 1

@@ -349,3 +349,16 @@ def test_an_old_broker_cannot_wait_for_transactions() -> None:
         assert await committer.committed([T0], require_stable=False) == {T0: CommittedOffset(5, 2)}
 
     run(coordinator, Member(), story)
+
+
+def test_what_nobody_foresaw_ends_the_commit_and_not_those_behind_it() -> None:
+    coordinator = Coordinator(ZeroDivisionError("unthinkable"))
+
+    async def story(committer: OffsetCommitter) -> None:
+        with pytest.raises(KafkaError, match="unthinkable") as raised:
+            await committer.commit({T0: at(1)})
+        assert raised.value.code is ErrorCode.UNKNOWN_SERVER_ERROR
+        await committer.commit({T0: at(2)})
+
+    run(coordinator, Member(), story)
+    assert coordinator.offsets == [[1], [2]]

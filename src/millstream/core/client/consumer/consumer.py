@@ -543,7 +543,7 @@ class Consumer(ClusterQueries):
                 membership.subscribe_pattern(pattern.pattern)
             else:
                 assert pattern is not None
-                self._pattern_watch.start(pattern, self.topics, membership.subscribe)
+                self._pattern_watch.start(pattern, self.topics, membership.subscribe, self._engine.add_error)
         elif kind is SubscriptionKind.BY_HAND and self._settings.auto_commit and self._committer is not None:
             self._committer.start_auto_commit()
         self._engine.wake()

@@ -15,12 +15,13 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from millstream.core.client.client import Client
 from millstream.core.client.cluster import TopicPartition
-from millstream.core.client.consumer.errors import CorruptBatchError
+from millstream.core.client.consumer.errors import CorruptBatchError, PartitionError
 from millstream.core.client.consumer.fetched import FetchedRecords
 from millstream.core.client.consumer.fetching import VERSION_BY_NAME_MAX, Fetching, FetchPlan
 from millstream.core.client.consumer.memory import FetchMemory
@@ -29,6 +30,7 @@ from millstream.core.client.consumer.partition_state import AssignedPartition, F
 from millstream.core.client.consumer.settings import ConsumerSettings
 from millstream.core.client.consumer.subscription import SubscriptionState
 from millstream.core.client.group_offsets import CommittedOffset
+from millstream.core.client.unforeseen import unforeseen
 from millstream.core.wire import ErrorCode, KafkaError
 
 _log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ FETCH_LANES: Final = ("fetch", "fetch again")
 # Pieces opened at a time: codecs run without the interpreter's lock, so more than one thread helps.
 OPENERS_MAX: Final = 2
 _CLOSE_SESSIONS_S: Final = 1.0
+_ERRORS_MAX: Final = 100
 _TOPIC_ERRORS: Final = frozenset({ErrorCode.TOPIC_AUTHORIZATION_FAILED, ErrorCode.INVALID_TOPIC_EXCEPTION})
 
 FindCommitted = Callable[[Iterable[TopicPartition]], Awaitable[Mapping[TopicPartition, CommittedOffset]]]
@@ -70,8 +73,8 @@ class FetchEngine:
         self.buffer = self.fetching.buffer
         self.lookups = OffsetLookups(settings, subscription, self.buffer)
         self.progress = asyncio.Event()
-        # Errors that no partition stands for, for polls to raise once each.
-        self._errors: list[KafkaError] = []
+        # Errors that no partition stands for, for polls to raise once each; the oldest go first.
+        self._errors: deque[KafkaError] = deque(maxlen=_ERRORS_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         # Those of them that were given up here.
         self._cancelled: set[asyncio.Task[None]] = set()
@@ -82,7 +85,9 @@ class FetchEngine:
         self._is_pump_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._seen_cluster: object = None
+        # Topics whose metadata came, and those of the last question.
         self._topics_heard: frozenset[str] = frozenset()
+        self._topics_asked: frozenset[str] = frozenset()
         self._metadata_at_ms: int | None = None
         self._metadata_retry_at_ms = 0
         self._is_refreshing = False
@@ -126,19 +131,18 @@ class FetchEngine:
 
     def take_error(self) -> Exception | None:
         """Return an error that polls are to raise now: of the client, of a topic, or of a partition that has failed."""
-        for errors in (self._errors, self.lookups.errors):
+        for errors in (self._errors, self.lookups.errors, self.fetching.errors):
             if errors:
-                return errors.pop(0)
-        if self.fetching.errors:
-            return self.fetching.errors.popleft()
+                return errors.popleft()
         for state in self._subscription:
             if state.state is FetchState.FAILED and not self.buffer.has(state.tp) and not state.is_held:
                 return state.error
         return None
 
     def add_error(self, error: KafkaError) -> None:
-        """Have polls raise `error`, once."""
-        self._errors.append(error)
+        """Have polls raise `error`, once, however often it came since the last of them."""
+        if not any((known.code, known.message) == (error.code, error.message) for known in self._errors):
+            self._errors.append(error)
         self.progress.set()
 
     def want_metadata(self) -> None:
@@ -156,6 +160,14 @@ class FetchEngine:
         if not self._is_running:
             return
         now_ms = self.now_ms
+        try:
+            self._begin_what_is_due(now_ms)
+            self._set_timer(now_ms)
+        except Exception as error:  # noqa: BLE001  whatever it is, polls say it
+            self._note_unforeseen("planning what to fetch", error)
+            self._set_alarm(self._pause_ms / 1000)
+
+    def _begin_what_is_due(self, now_ms: int) -> None:
         self._take_cluster()
         cluster = self._client.cluster
         # One look at all partitions for what few of them want.
@@ -172,7 +184,6 @@ class FetchEngine:
             self._openers += 1
             self._spawn(self._open(piece))
         self._maybe_refresh(now_ms)
-        self._set_timer(now_ms)
 
     def _take_cluster(self) -> None:
         cluster = self._client.cluster
@@ -215,8 +226,8 @@ class FetchEngine:
         found: Mapping[TopicPartition, CommittedOffset] = {}
         try:
             found = await find(list(asked))
-        except KafkaError as raised:
-            error = raised
+        except Exception as raised:  # noqa: BLE001  whatever it is, polls say it
+            error = unforeseen("looking for committed offsets", raised)
         finally:
             self._finding.difference_update(asked.items())
         for tp, version in asked.items():
@@ -224,7 +235,7 @@ class FetchEngine:
             if state is None or state.version != version or state.state is not FetchState.INITIALIZING:
                 continue
             if error is not None:
-                state.retry_at_ms = self.now_ms + max(self._settings.retry_backoff_ms, 1)
+                state.retry_at_ms = self.now_ms + self._pause_ms
             elif (committed := found.get(tp)) is not None:
                 state.seek(Position(committed.offset, committed.leader_epoch))
             else:
@@ -244,10 +255,11 @@ class FetchEngine:
         is_wanted = self.fetching.metadata_wanted or self.lookups.metadata_wanted
         if not (is_old or is_wanted or not topics <= self._topics_heard):
             return
-        if now_ms < self._metadata_retry_at_ms and topics <= self._topics_heard:
+        if now_ms < self._metadata_retry_at_ms and topics <= self._topics_asked:
             return
         self.fetching.metadata_wanted = self.lookups.metadata_wanted = False
         self._is_refreshing = True
+        self._topics_asked = topics
         self._spawn(self._refresh(topics))
 
     async def _refresh(self, topics: frozenset[str]) -> None:
@@ -255,7 +267,8 @@ class FetchEngine:
             await self._client.metadata(topics, auto_create=self._settings.auto_create_topics)
             self._topics_heard = topics
             self._metadata_at_ms = self.now_ms
-        except KafkaError as error:
+        except Exception as raised:  # noqa: BLE001  whatever it is, polls say it
+            error = unforeseen("asking for metadata", raised)
             self.fetching.metadata_wanted = True
             if self._metadata_at_ms is None or not error.code.retriable:
                 # Once the cluster was there, its absence is waited out; before that, its user should hear at once.
@@ -264,7 +277,7 @@ class FetchEngine:
                 _log.warning("metadata could not be had: %s", error)
         finally:
             self._is_refreshing = False
-            self._metadata_retry_at_ms = self.now_ms + max(self._settings.retry_backoff_ms, 1)
+            self._metadata_retry_at_ms = self.now_ms + self._pause_ms
 
     def _give_up(self, plan: FetchPlan) -> None:
         task = self._fetches.pop(plan.node, None)
@@ -282,39 +295,44 @@ class FetchEngine:
                 timeout_s=(self._settings.fetch_wait_ms_max + self._settings.request_timeout_ms) / 1000,
                 version_max=None if plan.by_id else VERSION_BY_NAME_MAX,
             )
-        except KafkaError as error:
-            _log.debug("fetch from broker %d: %s", plan.node, error)
-            self.fetching.handle_failure(plan, error, self.now_ms)
+            latency_ms = (self._clock() - started) * 1000
+            self.fetching.handle_response(plan, response, self.now_ms, latency_ms)
+        except Exception as error:  # noqa: BLE001  whatever it is, polls say it
+            _log.debug("fetch from broker %d: %r", plan.node, error)
+            self.fetching.handle_failure(plan, unforeseen(f"a fetch from broker {plan.node}", error), self.now_ms)
         except BaseException:
             self.fetching.abandon(plan)
             raise
-        else:
-            latency_ms = (self._clock() - started) * 1000
-            self.fetching.handle_response(plan, response, self.now_ms, latency_ms)
         self.progress.set()
 
     async def _look_up(self, plan: LookupPlan) -> None:
         try:
             connection = await self._client.connection(plan.node)
             response = await connection.request(plan.request, timeout_s=self._settings.request_timeout_ms / 1000)
-        except KafkaError as error:
-            self.lookups.handle_failure(plan, error, self.now_ms)
-        else:
             self.lookups.handle_response(plan, response, self.now_ms)
+        except Exception as error:  # noqa: BLE001  whatever it is, polls say it
+            asked = unforeseen(f"looking for offsets at broker {plan.node}", error)
+            self.lookups.handle_failure(plan, asked, self.now_ms)
         self.progress.set()
 
     async def _open(self, piece: FetchedRecords) -> None:
         try:
             rest = await self._loop.run_in_executor(None, piece.open)
         except CorruptBatchError as error:
-            if self.buffer.handle_unopened(piece) and (state := self._subscription.find(piece.topic_partition)):
-                state.handle_unreadable(error)
-                self.fetching.maybe_drained(state)
+            self._handle_unreadable(piece, error)
+        except Exception as error:  # noqa: BLE001  whatever it is (memory may be short), polls say it
+            _log.warning("%r could not be opened", piece, exc_info=error)
+            self._handle_unreadable(piece, _unopened(piece, error))
         else:
             self.buffer.handle_opened(piece, rest)
         finally:
             self._openers -= 1
         self.progress.set()
+
+    def _handle_unreadable(self, piece: FetchedRecords, error: PartitionError) -> None:
+        if self.buffer.handle_unopened(piece) and (state := self._subscription.find(piece.topic_partition)):
+            state.handle_unreadable(error)
+            self.fetching.maybe_drained(state)
 
     async def _close_session(self, plan: FetchPlan) -> None:
         with contextlib.suppress(KafkaError):
@@ -331,12 +349,24 @@ class FetchEngine:
             if self._metadata_at_ms is not None:
                 times.append(self._metadata_at_ms + self._settings.metadata_age_ms_max)
         due = min((at for at in times if at is not None), default=None)
+        # A millisecond more, as times are cut to whole ones.
+        self._set_alarm(None if due is None else max(due - now_ms, 0) / 1000 + 0.001)
+
+    def _set_alarm(self, pause_s: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if due is not None:
-            # A millisecond more, as times are cut to whole ones.
-            self._timer = self._loop.call_later(max(due - now_ms, 0) / 1000 + 0.001, self.wake)
+        if pause_s is not None:
+            self._timer = self._loop.call_later(pause_s, self.wake)
+
+    @property
+    def _pause_ms(self) -> int:
+        return max(self._settings.retry_backoff_ms, 1)
+
+    def _note_unforeseen(self, what: str, error: BaseException) -> None:
+        """Ours, or what the machine has no room for: polls say it instead of waiting for ever."""
+        _log.error("%s failed", what, exc_info=error)
+        self.add_error(unforeseen(what, error))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
@@ -351,10 +381,16 @@ class FetchEngine:
             self._is_running = False
         self._cancelled.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            # Ours, or what the machine has no room for: polls say it instead of waiting for ever.
-            _log.error("a consumer's task failed", exc_info=error)
-            self._errors.append(
-                error if isinstance(error, KafkaError) else KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, repr(error))
-            )
-            self.progress.set()
+            self._note_unforeseen("a consumer's task", error)
         self.wake()
+
+
+def _unopened(piece: FetchedRecords, error: Exception) -> PartitionError:
+    return PartitionError(
+        ErrorCode.UNKNOWN_SERVER_ERROR,
+        f"what was fetched of {piece.topic_partition} from offset {piece.offset} on could not be opened: {error!r}; "
+        "seek there to try it again",
+        piece.topic,
+        piece.partition,
+        piece.offset,
+    )

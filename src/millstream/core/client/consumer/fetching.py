@@ -192,15 +192,17 @@ class Fetching:
         size = sum(len(data.records) for _, data in answers if data.records)
         counters.fetch_bytes += size
         lease = self._memory.lease(size) if size else None
-        for tp, data in answers:
-            asked = plan.asked.get(tp)
-            state = self._subscription.find(tp)
-            if asked is None or state is None or state.version != asked.version:
-                continue
-            if state.state is FetchState.FETCHING:
-                self._handle_partition(state, asked, data, plan.node, now_ms, lease)
-        if lease is not None:
-            lease.release_unshared()
+        try:
+            for tp, data in answers:
+                asked = plan.asked.get(tp)
+                state = self._subscription.find(tp)
+                if asked is None or state is None or state.version != asked.version:
+                    continue
+                if state.state is FetchState.FETCHING:
+                    self._handle_partition(state, asked, data, plan.node, now_ms, lease)
+        finally:
+            if lease is not None:
+                lease.release_unshared()
 
     def handle_failure(self, plan: FetchPlan, error: KafkaError, now_ms: int) -> None:
         """Take it that no answer to `plan` comes."""

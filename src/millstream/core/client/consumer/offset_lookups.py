@@ -6,6 +6,7 @@ Sans-I/O: `plan` gives the requests to send now, one for each broker and kind; t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -33,6 +34,7 @@ from millstream.core.wire.messages.offset_for_leader_epoch import (
 # Where a log's first record is younger than the time asked for, or none is as young, the end of it is meant.
 _NO_OFFSET: Final = -1
 _SLOW_RETRY_MS: Final = 1_000
+_ERRORS_MAX: Final = 100
 
 
 @dataclass(slots=True)
@@ -50,7 +52,8 @@ class OffsetLookups:
     def __init__(self, settings: ConsumerSettings, subscription: SubscriptionState, buffer: FetchBuffer) -> None:
         # Set when an answer said that leaders have moved; the shell asks for metadata and clears it.
         self.metadata_wanted = False
-        self.errors: list[KafkaError] = []
+        # For polls to raise once each; the oldest go first.
+        self.errors: deque[KafkaError] = deque(maxlen=_ERRORS_MAX)
         self._settings = settings
         self._subscription = subscription
         self._buffer = buffer

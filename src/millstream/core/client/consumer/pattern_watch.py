@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from millstream.core.client.cluster import TopicInfo
 from millstream.core.client.consumer.settings import ConsumerSettings
+from millstream.core.client.unforeseen import unforeseen
 from millstream.core.wire import KafkaError
 
 _log = logging.getLogger(__name__)
@@ -29,10 +30,11 @@ class PatternWatch:
         pattern: re.Pattern[str],
         list_topics: Callable[[], Awaitable[Mapping[str, TopicInfo]]],
         subscribe: Callable[[Iterable[str]], None],
+        failed: Callable[[KafkaError], None],
     ) -> None:
-        """Follow `pattern`, in place of an earlier one."""
+        """Follow `pattern`, in place of an earlier one; `failed` is told of errors that do not mend by themselves."""
         self.stop()
-        self._task = asyncio.create_task(self._watch(pattern, list_topics, subscribe))
+        self._task = asyncio.create_task(self._watch(pattern, list_topics, subscribe, failed))
 
     def stop(self) -> None:
         """Follow none."""
@@ -45,20 +47,23 @@ class PatternWatch:
         pattern: re.Pattern[str],
         list_topics: Callable[[], Awaitable[Mapping[str, TopicInfo]]],
         subscribe: Callable[[Iterable[str]], None],
+        failed: Callable[[KafkaError], None],
     ) -> None:
         matching: list[str] | None = None
         while True:
             try:
                 topics = await list_topics()
-            except KafkaError as error:
-                _log.warning("topics could not be listed: %s", error)
-            else:
                 found = sorted(
                     name
                     for name, topic in topics.items()
                     if pattern.fullmatch(name) and not (topic.is_internal and self._settings.exclude_internal_topics)
                 )
                 if found != matching:
-                    matching = found
                     subscribe(found)
+                    matching = found
+            except Exception as raised:  # noqa: BLE001  whatever it is, polls say it
+                error = unforeseen("listing the topics that match the subscription", raised)
+                _log.warning("topics could not be listed: %s", error)
+                if not error.code.retriable:
+                    failed(error)
             await asyncio.sleep(self._settings.metadata_age_ms_max / 1000)

@@ -40,6 +40,7 @@ from millstream.core.client.membership.group_protocol import CustomProtocol, Gro
 from millstream.core.client.membership.machine import Identity, MemberConfig, MemberMachine
 from millstream.core.client.membership.offset_committer import CommitsAs, OffsetCommitter
 from millstream.core.client.membership.topic_watch import TopicWatch, compiled
+from millstream.core.client.unforeseen import unforeseen
 from millstream.core.config.client_config import ClientConfig
 from millstream.core.config.definition import ConfigError
 from millstream.core.wire import ErrorCode, KafkaError
@@ -145,6 +146,10 @@ class Membership:
         # Whether it is to be in the group; one that is still on its way out comes back then.
         self._wants_in = False
         self._is_closed = False
+        # Why topics cannot be looked for, while that does not mend by itself.
+        self._watch_failure: KafkaError | None = None
+        # What nothing foresaw: the machine may not be right any more, and nothing is done with it.
+        self._broken: KafkaError | None = None
 
     # What it is.
 
@@ -156,7 +161,7 @@ class Membership:
     @property
     def failure(self) -> Exception | None:
         """Why membership ended, if it did by itself; `retry` begins again."""
-        return self._machine.failure
+        return self._broken or self._machine.failure or self._watch_failure
 
     @property
     def member_id(self) -> str:
@@ -247,6 +252,9 @@ class Membership:
         self._pattern = None
         self._wants_in = False
         self._stop_watching()
+        if self._broken is not None:
+            # The coordinator notices by the session timeout.
+            return
         timeout_s = (self._request_timeout_ms if timeout_ms is None else timeout_ms) / 1000
         deadline = asyncio.get_running_loop().time() + timeout_s
         await self.committer.flush(timeout_ms=round(timeout_s * 1000))
@@ -313,6 +321,8 @@ class Membership:
 
     def _perform(self) -> None:
         """Do what the machine asks for, and come back when it has something due."""
+        if self._broken is not None:
+            return
         if self._wants_in and self.state is MembershipState.OUTSIDE:
             self._start()
         for effect in self._machine.take_effects():
@@ -341,8 +351,23 @@ class Membership:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=f"member of {self._machine.config.group_id}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        """Nothing foresaw `error`: it is ours, and nobody may poll for ever without hearing of it."""
+        _logger.error("%r failed", self, exc_info=error)
+        if self._broken is None:
+            self._broken = unforeseen(f"the membership in group {self._machine.config.group_id!r}", error)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._stop_watching()
+            self._listener.on_failed(self._broken)
 
     def _arm(self) -> None:
         if self._timer is not None:
@@ -354,8 +379,11 @@ class Membership:
 
     def _turn(self) -> None:
         self._timer = None
-        self._machine.handle_time(self._now_ms())
-        self._perform()
+        try:
+            self._machine.handle_time(self._now_ms())
+            self._perform()
+        except Exception as error:  # noqa: BLE001  told by every poll from now on
+            self._break(error)
 
     async def _ask(self, send: Send) -> None:
         rounds = not isinstance(send.message, LeaveGroupRequest)
@@ -435,6 +463,7 @@ class Membership:
             self._watcher = self._spawn(self._keep_watching(self._consumer))
 
     def _stop_watching(self) -> None:
+        self._watch_failure = None
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
@@ -447,9 +476,14 @@ class Membership:
         while True:
             try:
                 complete = await self._look_at_topics(machine, consumer)
+                self._watch_failure = None
             except KafkaError as error:
                 _logger.warning("%r: no metadata: %s", self, error)
                 complete = False
+                if not error.code.retriable and self.state is MembershipState.OUTSIDE:
+                    # Nobody joins before topics match, so nothing else would say it.
+                    self._watch_failure = error
+                    self._listener.on_failed(error)
             failures = 0 if complete else failures + 1
             pause_s = self._max_age_s if complete else min(self._client.backoff.pause_s(failures), self._max_age_s)
             await asyncio.sleep(pause_s)

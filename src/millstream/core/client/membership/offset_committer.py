@@ -34,6 +34,7 @@ from millstream.core.client.membership.commits import (
 from millstream.core.client.membership.coordinator import GroupCoordinator
 from millstream.core.client.membership.errors import CommitFailedError
 from millstream.core.client.membership.machine import NO_GENERATION, Identity
+from millstream.core.client.unforeseen import unforeseen
 from millstream.core.config.client_config import ClientConfig
 from millstream.core.wire import ApiKey, ErrorCode, KafkaError
 
@@ -218,7 +219,13 @@ class OffsetCommitter:
                 self._sending = [first]
                 while self._waiting and self._waiting[0].identity == first.identity:
                     self._sending.append(self._waiting.popleft())
-                await self._send_together(first.identity)
+                try:
+                    await self._send_together(first.identity)
+                except Exception as error:
+                    _logger.exception("a commit in group %r failed", self._group_id)
+                    sending, self._sending = self._sending, []
+                    for commit in sending:
+                        commit.settle(unforeseen("the commit", error))
         finally:
             self._sender = None
 
