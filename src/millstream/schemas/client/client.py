@@ -32,7 +32,7 @@ class RegistryClient:
     """
 
     def __init__(self, url: str | Sequence[str] = (), *, config: RegistryConfig | None = None, **settings: Any) -> None:
-        """Make a client; nothing is connected before the first call. Raises ValueError, TypeError for wrong settings."""
+        """Make a client; nothing is connected before a call. Raises ValueError, TypeError for wrong settings."""
         self.settings = configured(url, config, settings)
         self.calls = RegistryCalls(self.settings.cache_entries_max)
         self._http = BlockingHttp(self.settings)
