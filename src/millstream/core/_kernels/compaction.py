@@ -36,6 +36,7 @@ if cython.compiled:
         copy_bytes,
         crc_of,
         hash_key,
+        prefetch_words,
         read_plain_record,
         read_varint,
         skip_sized,
@@ -49,6 +50,7 @@ else:
         copy_bytes,
         crc_of,
         hash_key,
+        prefetch_words,
         read_plain_record,
         read_varint,
         skip_sized,
@@ -61,6 +63,8 @@ _HEADER_SIZE = cython.declare(cython.Py_ssize_t, 61)
 _LENGTH_END = cython.declare(cython.Py_ssize_t, 12)
 _ROW_WIDTH = cython.declare(cython.Py_ssize_t, 13)
 _ENTRY_WORDS = cython.declare(cython.Py_ssize_t, 3)
+# Records whose places are sought together: each place costs a wait for memory, and so many go on at once.
+_GROUP = cython.declare(cython.Py_ssize_t, 16)
 _CODEC_MASK = cython.declare(cython.longlong, 0x07)
 _LOG_APPEND_TIME_BIT = cython.declare(cython.longlong, 0x08)
 _HORIZON_BIT = cython.declare(cython.longlong, 0x40)
@@ -114,10 +118,25 @@ def clear_table(table: cython.longlong[::1], words: cython.Py_ssize_t) -> None:
 @cython.nogil
 @cython.exceptval(check=False)
 @cython.returns(cython.Py_ssize_t)
-def _place(table: cython.p_longlong, places: cython.longlong, hash0: cython.longlong, hash1: cython.longlong) -> int:
-    """Return the word at which the hash's entry begins, or the empty place where it would."""
+def _first_place(places: cython.longlong, hash0: cython.longlong) -> int:
+    """Return the word where the search for a hash begins."""
     place: cython.longlong = ((hash0 & 0x7FFFFFFF) * places) >> 31
-    at: cython.Py_ssize_t = place * _ENTRY_WORDS
+    return place * _ENTRY_WORDS
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+@cython.returns(cython.Py_ssize_t)
+def _place(
+    table: cython.p_longlong,
+    places: cython.longlong,
+    at: cython.Py_ssize_t,
+    hash0: cython.longlong,
+    hash1: cython.longlong,
+) -> int:
+    """Return the word at which the hash's entry begins, or the empty place where it would; `at` is its first place."""
     end: cython.Py_ssize_t = places * _ENTRY_WORDS
     while table[at + 2] != 0 and (table[at] != hash0 or table[at + 1] != hash1):
         at += _ENTRY_WORDS
@@ -181,26 +200,45 @@ def _note_keys(
     cursor: cython.longlong[1] = [position]
     fields: cython.longlong[6] = [0, 0, 0, 0, 0, -1]
     hashed: cython.longlong[2] = [0, 0]
-    offset: cython.longlong
+    # Of each record of a group: its hash, its offset, and where its search begins, -1 where it is not noted.
+    hash0: cython.longlong[16] = [0] * 16
+    hash1: cython.longlong[16] = [0] * 16
+    offsets: cython.longlong[16] = [0] * 16
+    first: cython.longlong[16] = [0] * 16
+    size: cython.Py_ssize_t
+    index: cython.Py_ssize_t
     at: cython.Py_ssize_t
     while count > 0:
-        fields[5] += 1
-        if _read_record(base, cursor, end, fields) != _END:
-            return _BAD_RECORD
-        offset = base_offset + fields[5]
-        state[_LOOKED] += 1
-        if fields[1] >= 0 and offset >= state[_START]:
-            if state[_ENTRIES] >= state[_ENTRIES_MAX]:
-                return _TABLE_FULL
-            hash_key(base, fields[2] - fields[1], fields[1], state[_SECRET], state[_SECRET + 1], hashed)
-            at = _place(table, state[_PLACES], hashed[0], hashed[1])
-            if table[at + 2] == 0:
-                table[at] = hashed[0]
-                table[at + 1] = hashed[1]
-                state[_ENTRIES] += 1
-            table[at + 2] = offset + 1
-            state[_LATEST] = offset
-        count -= 1
+        size = min(_GROUP, count)
+        count -= size
+        index = 0
+        while index < size:
+            fields[5] += 1
+            if _read_record(base, cursor, end, fields) != _END:
+                return _BAD_RECORD
+            offsets[index] = base_offset + fields[5]
+            first[index] = -1
+            if fields[1] >= 0 and offsets[index] >= state[_START]:
+                hash_key(base, fields[2] - fields[1], fields[1], state[_SECRET], state[_SECRET + 1], hashed)
+                hash0[index] = hashed[0]
+                hash1[index] = hashed[1]
+                first[index] = _first_place(state[_PLACES], hashed[0])
+                prefetch_words(table, first[index])
+            index += 1
+        index = 0
+        while index < size:
+            state[_LOOKED] += 1
+            if first[index] >= 0:
+                if state[_ENTRIES] >= state[_ENTRIES_MAX]:
+                    return _TABLE_FULL
+                at = _place(table, state[_PLACES], first[index], hash0[index], hash1[index])
+                if table[at + 2] == 0:
+                    table[at] = hash0[index]
+                    table[at + 1] = hash1[index]
+                    state[_ENTRIES] += 1
+                table[at + 2] = offsets[index] + 1
+                state[_LATEST] = offsets[index]
+            index += 1
     return _END if cursor[0] == end else _BAD_RECORD
 
 
@@ -310,11 +348,20 @@ def _filter(
     cursor: cython.longlong[1] = [position]
     fields: cython.longlong[6] = [0, 0, 0, 0, 0, -1]
     hashed: cython.longlong[2] = [0, 0]
-    record: cython.Py_ssize_t
+    # Of each record of a group: where it begins, its hash, its offset, its timestamp's delta, its value's size, and
+    # where its search begins: -1 where it stays without one, -2 where it goes, -3 for want of a key.
+    starts: cython.longlong[16] = [0] * 16
+    hash0: cython.longlong[16] = [0] * 16
+    hash1: cython.longlong[16] = [0] * 16
+    offsets: cython.longlong[16] = [0] * 16
+    deltas: cython.longlong[16] = [0] * 16
+    values: cython.longlong[16] = [0] * 16
+    first: cython.longlong[16] = [0] * 16
+    size: cython.Py_ssize_t
+    index: cython.Py_ssize_t
     run: cython.Py_ssize_t = -1
     at: cython.Py_ssize_t
     start: cython.Py_ssize_t = out_position
-    offset: cython.longlong
     timestamp: cython.longlong
     greatest: cython.longlong = -_INT64_MAX - 1
     retained: cython.longlong = 0
@@ -326,40 +373,54 @@ def _filter(
     if end - position > out_end - out_position:
         return _ROOM_NEEDED
     while count > 0:
-        record = cursor[0]
-        fields[5] += 1
-        if _read_record(base, cursor, end, fields) != _END:
-            return _BAD_RECORD
-        stays = True
-        if action & _DISCARD:
-            stays = False
-        elif not action & _CONTROL:
-            offset = base_offset + fields[5]
-            if offset <= state[_LATEST]:
-                if fields[1] < 0:
-                    stays = False
-                    keyless += 1
-                else:
+        size = min(_GROUP, count)
+        count -= size
+        index = 0
+        while index < size:
+            starts[index] = cursor[0]
+            fields[5] += 1
+            if _read_record(base, cursor, end, fields) != _END:
+                return _BAD_RECORD
+            offsets[index] = base_offset + fields[5]
+            deltas[index] = fields[0]
+            values[index] = fields[3]
+            first[index] = -1
+            if action & _DISCARD:
+                first[index] = -2
+            elif not action & _CONTROL and offsets[index] <= state[_LATEST]:
+                first[index] = -3
+                if fields[1] >= 0:
                     hash_key(base, fields[2] - fields[1], fields[1], state[_SECRET], state[_SECRET + 1], hashed)
-                    at = _place(table, state[_PLACES], hashed[0], hashed[1])
-                    if offset < table[at + 2] - 1 or (fields[3] < 0 and 0 <= horizon <= now_ms):
-                        stays = False
-            if stays and fields[3] < 0:
-                tombstones = True
-        if stays:
-            timestamp = base_timestamp if fixed_timestamp else add_int64(base_timestamp, fields[0])
-            if timestamp > greatest:
-                greatest = timestamp
-            if run < 0:
-                run = record
-            retained += 1
-        else:
-            if run >= 0:
-                copy_bytes(out, out_position, base, run, record)
-                out_position += record - run
-                run = -1
-            dropped += 1
-        count -= 1
+                    hash0[index] = hashed[0]
+                    hash1[index] = hashed[1]
+                    first[index] = _first_place(state[_PLACES], hashed[0])
+                    prefetch_words(table, first[index])
+            index += 1
+        index = 0
+        while index < size:
+            stays = first[index] >= -1
+            if first[index] >= 0:
+                at = _place(table, state[_PLACES], first[index], hash0[index], hash1[index])
+                if offsets[index] < table[at + 2] - 1 or (values[index] < 0 and 0 <= horizon <= now_ms):
+                    stays = False
+            elif first[index] == -3:
+                keyless += 1
+            if stays:
+                if values[index] < 0 and not action & _CONTROL:
+                    tombstones = True
+                timestamp = base_timestamp if fixed_timestamp else add_int64(base_timestamp, deltas[index])
+                if timestamp > greatest:
+                    greatest = timestamp
+                if run < 0:
+                    run = starts[index]
+                retained += 1
+            else:
+                if run >= 0:
+                    copy_bytes(out, out_position, base, run, starts[index])
+                    out_position += starts[index] - run
+                    run = -1
+                dropped += 1
+            index += 1
     if cursor[0] != end:
         return _BAD_RECORD
     if run >= 0:
@@ -633,7 +694,8 @@ def find_offset(key: cython.const[cython.uchar][::1], table: cython.longlong[::1
     base: cython.p_const_uchar = cython.address(empty[0]) if cython.compiled else empty
     words: cython.p_longlong = cython.address(table[0]) if cython.compiled else table
     hash_key(base, 0, size, state[_SECRET], state[_SECRET + 1], hashed)
-    return words[_place(words, state[_PLACES], hashed[0], hashed[1]) + 2] - 1
+    at: cython.Py_ssize_t = _first_place(state[_PLACES], hashed[0])
+    return words[_place(words, state[_PLACES], at, hashed[0], hashed[1]) + 2] - 1
 
 
 @cython.cfunc

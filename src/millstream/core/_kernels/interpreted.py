@@ -135,6 +135,10 @@ def hash_key(data: Any, position: int, size: int, secret0: int, secret1: int, ha
     hashed[:] = sip_hash(bytes(data[position : position + size]), secret0, secret1, rounds=(1, 3))
 
 
+def prefetch_words(words: Any, at: int) -> None:
+    """Do nothing: only the compiled one can have a line of memory fetched ahead."""
+
+
 def sip_hash(data: bytes, secret0: int, secret1: int, *, rounds: tuple[int, int]) -> tuple[int, int]:
     """Return the 128 bits of SipHash with so many rounds a word and at the end, as two signed numbers."""
     mask = 0xFFFFFFFFFFFFFFFF

@@ -468,6 +468,12 @@ static inline void hash_key(const uint8_t *data, ptrdiff_t position, ptrdiff_t s
     hash[1] = (long long)(v0 ^ v1 ^ v2 ^ v3);
 }
 
+/* Lets the processor fetch the line that words[at] lies in, and the one behind it, while something else is done. */
+static inline void prefetch_words(const long long *words, ptrdiff_t at) {
+    __builtin_prefetch(words + at);
+    __builtin_prefetch(words + at + 8);
+}
+
 /* The regions may overlap. */
 static inline void copy_bytes(uint8_t *target, ptrdiff_t position, const uint8_t *source, ptrdiff_t start,
                               ptrdiff_t end) {

@@ -19,6 +19,7 @@ cdef extern from "native.h" nogil:
         const unsigned char *data, Py_ssize_t position, Py_ssize_t size, long long secret0, long long secret1,
         long long *hash
     )
+    void prefetch_words(const long long *words, Py_ssize_t at)
     void copy_bytes(
         unsigned char *target, Py_ssize_t position, const unsigned char *source, Py_ssize_t start, Py_ssize_t end
     )
