@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from decimal import Decimal, InvalidOperation
 from json.encoder import encode_basestring
 from typing import Any, Final, NoReturn
 
@@ -41,15 +42,34 @@ def check_unicode(text: str) -> None:
         raise InvalidSchemaError(f"character {error.start} of the schema is half a surrogate pair") from None
 
 
-def load_json(text: str, *, comments: bool = False) -> Any:
-    """Return the value of `text`, doubles as float; `comments` lets `//` and `/* */` pass, as Avro's Java does.
+class ExactFloat(float):
+    """A number with a fraction or an exponent that remembers how it was written, up to what Java's BigDecimal keeps."""
 
-    Raises InvalidSchemaError with line and column, or when it nests deeper than NESTING_DEPTH_MAX.
+    __slots__ = ("_decimal",)
+
+    _decimal: Decimal
+
+    def __new__(cls, text: str) -> ExactFloat:
+        number = super().__new__(cls, text)
+        number._decimal = Decimal(text)
+        return number
+
+    @property
+    def text(self) -> str:
+        """The number as BigDecimal's toString writes it."""
+        return str(self._decimal)
+
+
+def load_json(text: str, *, comments: bool = False, exact: bool = False) -> Any:
+    """Return the value of `text`; `comments` lets `//` and `/* */` pass, as Avro's Java does.
+
+    Numbers with a fraction or an exponent become float, or ExactFloat where `exact` is wanted. Raises
+    InvalidSchemaError with line and column, or when it nests deeper than NESTING_DEPTH_MAX.
     """
     if text.count("{") + text.count("[") > NESTING_DEPTH_MAX:
         _check_depth(text)
     try:
-        return _DECODER.decode(text)
+        return (_EXACT_DECODER if exact else _DECODER).decode(text)
     except json.JSONDecodeError as error:
         if comments and "/" in text:
             stripped = _COMMENTS.sub(lambda match: match[1] or " ", text)
@@ -82,7 +102,17 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
+def _exact_float(text: str) -> ExactFloat:
+    if len(text) > NUMBER_DIGITS_MAX:
+        raise InvalidSchemaError(f"a number has {len(text)} digits, over the {NUMBER_DIGITS_MAX} one may have")
+    try:
+        return ExactFloat(text)
+    except InvalidOperation:
+        raise InvalidSchemaError(f"the number {text} has an exponent out of all bounds") from None
+
+
 _DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_constant=_refuse_constant)
+_EXACT_DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_exact_float, parse_constant=_refuse_constant)
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
 
 
@@ -121,7 +151,7 @@ def _write(value: Any, parts: list[str], sort_keys: bool) -> None:
             opening = ","
         parts.append("]" if value else "[]")
     elif isinstance(value, float):
-        parts.append(java_double(value))
+        parts.append(value.text if isinstance(value, ExactFloat) else java_double(value))
     else:
         parts.append(_ENCODER.encode(value))
 

@@ -101,7 +101,7 @@ def parse(
     if schema_type is SchemaType.JSON:
         from millstream.schemas.parsing.json_schema import parse_json_schema
 
-        return parse_json_schema(text, references, resolved)
+        return parse_json_schema(text, references, resolved, strict=strict)
     from millstream.schemas.parsing.protobuf import parse_protobuf
 
-    return parse_protobuf(text, references, resolved)
+    return parse_protobuf(text, references, resolved, strict=strict)

@@ -22,7 +22,7 @@ class ProtobufSchema(ParsedSchema):
 
 
 def parse_protobuf(
-    text: str, references: Iterable[Reference] = (), resolved: Mapping[str, str] | None = None
+    text: str, references: Iterable[Reference] = (), resolved: Mapping[str, str] | None = None, *, strict: bool = False
 ) -> ProtobufSchema:
     """Parse and check `text`."""
     return ProtobufSchema(text, references, resolved)
