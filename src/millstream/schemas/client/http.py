@@ -1,7 +1,7 @@
 """Exchanges over HTTP: one shell that blocks and one that awaits, both fed by Attempts.
 
-A connection belongs to the process that opened it, and in asyncio to its loop: in another one a new HTTP client is
-made, and what was inherited is left alone.
+A connection belongs to the process that opened it: in a forked one a new HTTP client is made, and what was inherited
+is left alone. In asyncio it belongs to its loop, and another one is refused.
 """
 
 from __future__ import annotations
@@ -113,13 +113,18 @@ class AwaitingHttp:
 
     async def aclose(self) -> None:
         """Close the connections; the next exchange opens new ones."""
-        owned, self._client = self._client, None
+        owned = self._client
         if owned is not None and owned[0] == os.getpid() and owned[1] is asyncio.get_running_loop():
+            self._client = None
             await owned[2].aclose()
 
     def _opened(self) -> httpx2.AsyncClient:
         owned, loop = self._client, asyncio.get_running_loop()
-        if owned is None or owned[0] != os.getpid() or owned[1] is not loop:
+        if owned is not None and owned[0] == os.getpid() and owned[1] is not loop:
+            raise RuntimeError(
+                "this client has connections on another event loop: make one per loop, or close it there"
+            )
+        if owned is None or owned[0] != os.getpid():
             import httpx2
 
             self._client = owned = (os.getpid(), loop, httpx2.AsyncClient(**_settings(self._config)))
