@@ -33,8 +33,8 @@ class BlockingHttp:
 
     def __init__(self, config: RegistryConfig) -> None:
         self._config = config
-        # Whose the client is, and the client; one tuple, so that both change together.
-        self._client: tuple[int, httpx2.Client] | None = None
+        # By process: a forked one finds the parent's and makes its own. No lock, as in BoundedCache.
+        self._clients: dict[int, httpx2.Client] = {}
         self._first = 0
 
     def __call__(self, exchange: Exchange) -> Any:
@@ -54,17 +54,22 @@ class BlockingHttp:
 
     def close(self) -> None:
         """Close the connections; the next exchange opens new ones."""
-        owned, self._client = self._client, None
-        if owned is not None and owned[0] == os.getpid():
-            owned[1].close()
+        client = self._clients.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
 
     def _opened(self) -> httpx2.Client:
-        owned = self._client
-        if owned is None or owned[0] != os.getpid():
+        process = os.getpid()
+        client = self._clients.get(process)
+        if client is None:
             import httpx2
 
-            self._client = owned = (os.getpid(), httpx2.Client(**_settings(self._config)))
-        return owned[1]
+            made = httpx2.Client(**_settings(self._config))
+            client = self._clients.setdefault(process, made)
+            if client is not made:
+                # Another thread was first.
+                made.close()
+        return client
 
     def _send(self, exchange: Exchange, content: bytes | None, attempt: Attempt) -> tuple[int, bytes] | _Failure:
         import httpx2
