@@ -4,7 +4,8 @@
     python -m bench.broker --rows produce-10000,latency --rounds 5
     python -m bench.broker --quick                            one short round of each, about three minutes
     python -m bench.broker --rows produce-10000 --full-cache
-    python -m bench.broker --write-doc docs/performance.md
+    python -m bench.broker --write-doc docs/performance.md    rows not measured stay as the page has them
+    python -m bench.broker --rows start --partitions 0,2000
 
 Both brokers run; a row is measured on one while the other is idle, alternating which comes first. Before the rounds
 each broker is warmed up with the row's own load (a JVM needs that, and it is what both would be in service). Records
@@ -29,6 +30,7 @@ from bench.load import report
 from bench.load.brokers import Kafka, Millstream, Served, cpu_seconds, peak_memory_mb, raise_open_files, remove, start
 from bench.load.fill import fill_page_cache, forget_clean_stop, write_log
 from bench.load.frames import make_batch
+from bench.load.page import Page, Run, write_page
 from bench.load.report import Measured, Target
 
 from millstream.core.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
@@ -53,6 +55,12 @@ class Settings:
     large_partition_bytes: int = 20_000_000_000
     recovered_bytes: int = 500_000_000
     full_cache: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """What of this tells how far figures can be trusted."""
+        cache = ", page cache full" if self.full_cache else ""
+        return f"{self.rounds} rounds, {self.seconds:g} s each where a row has a length{cache}"
 
 
 QUICK = Settings(
@@ -418,7 +426,9 @@ ROWS = {
         latency_busy,
         (Target("p99 ms", "<=", 0.5),),
     ),
-    "peak-memory": Row("peak memory after all of the above", peak_memory, (Target("MB", "<=", 120, absolute=True),)),
+    "peak-memory": Row(
+        "peak memory after all of the above that its run has", peak_memory, (Target("MB", "<=", 120, absolute=True),)
+    ),
     "start": Row("start to every partition answering", starts),
     "recovery-10000": Row(
         "recovery after kill -9, 8 unflushed logs, 10,000-record batches",
@@ -444,11 +454,11 @@ KAFKA_PARTITIONS_MAX = 2000
 ALONE = {"start", "recovery-10000", "recovery-1", "random-fetch"}
 
 
-def described(settings: Settings) -> dict[str, tuple[str, tuple[Target, ...]]]:
+def described() -> dict[str, tuple[str, tuple[Target, ...]]]:
     """Titles and targets by the names that measurements carry."""
     found = {name: (row.title, row.targets) for name, row in ROWS.items() if name != "start"}
-    for count in settings.partition_counts:
-        limit = Target("seconds", "<=", START_TARGETS[count], absolute=True)
+    for count, seconds in START_TARGETS.items():
+        limit = Target("seconds", "<=", seconds, absolute=True)
         found[f"start-{count}"] = (f"start to every partition answering, {count:,} partitions", (limit,))
     return found
 
@@ -477,19 +487,24 @@ def main() -> int:
     parser.add_argument(
         "--full-cache", action="store_true", help="fill the page cache before each round, as it is in service"
     )
+    parser.add_argument("--partitions", metavar="COUNTS", help="how many the row start has, of 0,2000,20000")
     parser.add_argument("--quick", action="store_true", help="one short round of everything")
-    parser.add_argument("--write-doc", type=Path, help="write the page with tables, rounds and commands here")
+    parser.add_argument("--write-doc", type=Path, help="put what was measured into this page")
     parser.add_argument("--folder", type=Path, help="where both keep their data; a temporary folder by default")
     given = parser.parse_args()
     names = given.rows.split(",") if given.rows else list(ROWS)
     if unknown := [name for name in names if name not in ROWS]:
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
     changes = {name: value for name in ("rounds", "seconds") if (value := getattr(given, name)) is not None}
+    if given.partitions:
+        changes["partition_counts"] = tuple(int(count) for count in given.partitions.split(","))
     settings = dataclasses.replace(QUICK if given.quick else Settings(), full_cache=given.full_cache, **changes)
+    if unknown_counts := set(settings.partition_counts) - set(START_TARGETS):
+        parser.error(f"--partitions {unknown_counts}: there are {', '.join(map(str, START_TARGETS))}")
     raise_open_files()
     work = Path(tempfile.mkdtemp(prefix="millstream-bench-", dir=given.folder))
     bench = Bench(settings, [KINDS[kind](work / kind) for kind in given.brokers.split(",")], work)
-    started = time.monotonic()
+    started, when = time.monotonic(), time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     try:
         measure(bench, names)
     finally:
@@ -500,10 +515,12 @@ def main() -> int:
     commands = {broker.name: " ".join(broker.command) for broker in bench.brokers}
     for place, shown in places:
         commands = {name: command.replace(place, shown) for name, command in commands.items()}
-    page = report.Page(described(settings), bench.measured, commands, bench.commands, time.monotonic() - started)
+    run = Run(when, f"{(time.monotonic() - started) / 60:.1f} minutes", settings.sentence, report.machine())
+    measured = [dataclasses.replace(each, run=when) for each in bench.measured]
+    page = Page(described(), measured, commands, bench.commands, [run])
     print(page.table())
     if given.write_doc:
-        report.write_page(given.write_doc, page.markdown())
+        write_page(given.write_doc, page)
     return 0
 
 

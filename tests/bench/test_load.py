@@ -8,7 +8,6 @@ import pytest
 from bench.load import consume, latency, produce
 from bench.load.fill import write_log
 from bench.load.frames import ProduceResponses, RefusedError, make_batch
-from bench.load.report import Measured, Page, Target
 
 from millstream.core.records import iter_batches
 from millstream.testing import TestBroker, broker
@@ -67,13 +66,3 @@ def test_a_written_log_is_batches_back_to_back(tmp_path: Path) -> None:
     headers = [header for file in files for header, _ in iter_batches(file.read_bytes())]
     assert [header.base_offset for header in headers] == list(range(0, end, 10))
     assert end == 250
-
-
-def test_the_page_judges_medians() -> None:
-    rounds = [
-        Measured("row", broker, n, {"x": value}) for n, value in enumerate((1, 3, 2)) for broker in ("millstream",)
-    ]
-    rounds += [Measured("row", "kafka", 0, {"x": 4.0})]
-    page = Page({"row": ("a row", (Target("x", "<=", 0.4),))}, rounds, {}, {}, 60)
-    assert page.lines() == [("a row", "x", "2", "4", "0.50x", "<= 0.4x", "**no**")]
-    assert "- a row: x 2 (0.50x), target <= 0.4x." in page.markdown()
