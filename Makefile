@@ -9,7 +9,7 @@ KERNEL_SOURCES := $(shell find src -path '*/_kernels/*' \( -name '*.py' -o -name
 export MILLSTREAM_KAFKA_JARS := $(KAFKA_JARS)
 export MILLSTREAM_REQUIRE_KERNELS ?= 1
 
-.PHONY: setup lint test test-newer unit bench soak demo docs clean jars lock
+.PHONY: setup lint test test-newer test-kerberos unit bench soak demo docs clean jars lock
 
 setup: $(VENV)/.installed  ## create the environment with every extra but kerberos, and compile the kernels
 
@@ -41,6 +41,15 @@ test: lint jars  ## lint, then every test; long matrices by a seeded sample
 
 test-newer: setup  ## the unit tests under python3.12, python3.13, python3.14, those that are there
 	$(BIN)/python tools/test_newer.py
+
+# The package is built against the headers of Kerberos (libkrb5-dev, krb5-devel), which not every machine has, so it is
+# kept beside the environment. The key server is Debian's krb5-kdc with krb5-admin-server.
+$(CACHE)/kerberos/.complete: $(VENV)/.locked
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(@D) gssapi
+	touch $@
+
+test-kerberos: setup jars $(CACHE)/kerberos/.complete  ## GSSAPI against Apache Kafka, in a Kerberos realm of its own
+	PYTHONPATH=$(CACHE)/kerberos $(BIN)/pytest -m kerberos tests
 
 unit: setup
 	$(BIN)/pytest -n 2 --dist loadfile tests -m "not java and not slow"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.clients import AioKafka, ConfluentKafka, JavaClient, KafkaClient, KafkaPython, MillstreamClient
+from tests.support.secured_kafka import Secured
 
 from millstream.testing.raw import RawConnection
 
@@ -62,3 +63,14 @@ def make_topic(bootstrap: str) -> MakeTopic:
         return name
 
     return make
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[Secured]:
+    """A Kafka of this module's own with protected listeners."""
+    made = Secured(tmp_path_factory.mktemp("secured"), jars)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kafka.stop()

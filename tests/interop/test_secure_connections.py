@@ -1,4 +1,7 @@
-"""Clients of ours on the protected listeners of Apache Kafka: TLS, mutual TLS, every SASL mechanism but Kerberos."""
+"""Clients of ours on the protected listeners of Apache Kafka: TLS, mutual TLS, every SASL mechanism but GSSAPI.
+
+That one is in `test_kerberos.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,10 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from tests.support.certificates import Certificates, make_certificates
+from tests.support.secured_kafka import PASSWORD, SECURITY, USER, Secured
 
 from millstream.core.client import Client
 from millstream.core.client.security import Token
@@ -22,76 +24,8 @@ from millstream.core.config import ConfigError
 from millstream.core.net import TlsFailedError
 from millstream.core.security import AuthenticationError
 from millstream.core.wire import KafkaError
-from millstream.testing.kafka import ApacheKafka, free_ports
 
 pytestmark = pytest.mark.java
-
-USER, PASSWORD = "ann", "ann's secret"
-_SECURITY = "org.apache.kafka.common.security"
-# Time in which a session ends and has to be renewed.
-SESSION_MS = 2_000
-
-
-class Secured:
-    """One Kafka with a listener for each way to come in."""
-
-    def __init__(self, folder: Path, jars: Path) -> None:
-        self.certificates: Certificates = make_certificates(folder / "certificates")
-        plain, self.tls_port, self.mutual_port, self.sasl_port, self.sasl_tls_port, controller = free_ports(6)
-        bound = {
-            "PLAINTEXT": plain,
-            "TLS": self.tls_port,
-            "MUTUAL": self.mutual_port,
-            "SASL": self.sasl_port,
-            "SASLTLS": self.sasl_tls_port,
-        }
-        listeners = ",".join(f"{name}://127.0.0.1:{port}" for name, port in bound.items())
-        jaas = f"{_SECURITY}.{{}} required {{}};"
-        properties = {
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": listeners,
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL,MUTUAL:SSL,"
-            "SASL:SASL_PLAINTEXT,SASLTLS:SASL_SSL",
-            "ssl.keystore.type": "PEM",
-            "ssl.keystore.location": str(self.certificates.server),
-            "ssl.truststore.type": "PEM",
-            "ssl.truststore.location": str(self.certificates.authority),
-            "listener.name.mutual.ssl.client.auth": "required",
-            "connections.max.reauth.ms": str(SESSION_MS),
-        }
-        password = PASSWORD.replace('"', '\\"')
-        for name in ("sasl", "sasltls"):
-            prefix = f"listener.name.{name}"
-            properties[f"{prefix}.sasl.enabled.mechanisms"] = "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER"
-            properties[f"{prefix}.plain.sasl.jaas.config"] = jaas.format(
-                "plain.PlainLoginModule", f'user_{USER}="{password}"'
-            )
-            for scram in ("scram-sha-256", "scram-sha-512"):
-                properties[f"{prefix}.{scram}.sasl.jaas.config"] = jaas.format("scram.ScramLoginModule", "")
-            properties[f"{prefix}.oauthbearer.sasl.jaas.config"] = jaas.format(
-                "oauthbearer.OAuthBearerLoginModule", 'unsecuredLoginStringClaim_sub="broker"'
-            )
-        self.kafka = ApacheKafka(folder / "kafka", jars=jars, properties=properties, port=plain)
-
-    def start(self) -> None:
-        self.kafka.start()
-        for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
-            self.kafka.run_tool(
-                "kafka.admin.ConfigCommand",
-                *("--alter", "--entity-type", "users", "--entity-name", USER),
-                *("--add-config", f"{mechanism}=[password={PASSWORD}]"),
-            )
-
-
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory, jars: Path) -> Iterator[Secured]:
-    made = Secured(tmp_path_factory.mktemp("secured"), jars)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.kafka.stop()
 
 
 async def brokers(port: int, **configs: object) -> int:
@@ -139,7 +73,7 @@ async def test_passwords(secured: Secured, mechanism: str, protocol: str) -> Non
     if protocol == "SASL_SSL":
         given["ssl_truststore_location"] = str(secured.certificates.authority)
     assert await brokers(port, **given, sasl_username=USER, sasl_password=PASSWORD) == 1
-    jaas = f'{_SECURITY}.any.LoginModule required username="{USER}" password="{PASSWORD}";'
+    jaas = f'{SECURITY}.any.LoginModule required username="{USER}" password="{PASSWORD}";'
     assert await brokers(port, **given, sasl_jaas_config=jaas) == 1
     with pytest.raises(AuthenticationError, match="refused these credentials") as raised:
         await brokers(port, **given, sasl_username=USER, sasl_password="wrong")

@@ -1,9 +1,13 @@
-"""SASL over an open connection: SaslHandshake, then SaslAuthenticate until both ends believe each other (KIP-152)."""
+"""SASL over an open connection: SaslHandshake, then SaslAuthenticate until both ends believe each other (KIP-152).
+
+The steps of the exchange itself run on a worker thread: they compute, or ask others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final, ParamSpec, TypeVar
 
 from millstream.core.client.security import ClientSecurity
 from millstream.core.net import Connection
@@ -11,6 +15,9 @@ from millstream.core.security import AuthenticationError
 from millstream.core.wire import APIS, ApiKey, ErrorCode, KafkaError, error_code
 from millstream.core.wire.messages.sasl_authenticate import SaslAuthenticateRequest, SaslAuthenticateResponse
 from millstream.core.wire.messages.sasl_handshake import SaslHandshakeRequest, SaslHandshakeResponse
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ROUNDS_MAX: Final = 16
 
@@ -35,15 +42,25 @@ async def authenticate(
         )
     version = min(APIS[ApiKey.SASL_AUTHENTICATE].versions[-1], versions[ApiKey.SASL_AUTHENTICATE][1])
     exchange = await security.exchange(connection.address.host)
-    message: bytes | None = exchange.start()
+    message: bytes | None = await _on_thread(timeout_s, exchange.start)
     for _ in range(ROUNDS_MAX):
         if message is None:
             break
         answer = await _ask(connection, version, message, timeout_s)
-        message = exchange.respond(answer.auth_bytes)
+        message = await _on_thread(timeout_s, exchange.respond, answer.auth_bytes)
         if exchange.is_complete and message is None:
             return answer.session_lifetime_ms / 1000 or None
     raise AuthenticationError(f"{connection.address} ended {name} before it had shown who it is")
+
+
+async def _on_thread(timeout_s: float, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.to_thread(step, *args, **kwargs)
+    except TimeoutError as error:
+        raise KafkaError(
+            ErrorCode.REQUEST_TIMED_OUT, f"this side of SASL was not done within {timeout_s:g} s"
+        ) from error
 
 
 async def _ask(connection: Connection, version: int, message: bytes, timeout_s: float) -> SaslAuthenticateResponse:

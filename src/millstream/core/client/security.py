@@ -37,6 +37,9 @@ class ClientSecurity:
     username: str = ""
     password: str = field(default="", repr=False)
     service: str = ""
+    # Of Kerberos; without, what the surroundings say.
+    principal: str = ""
+    keytab: str = ""
     token_provider: TokenProvider | None = None
 
     @classmethod
@@ -73,7 +76,17 @@ class ClientSecurity:
                 "sasl.mechanism OAUTHBEARER needs a token: give sasl_token_provider=, "
                 "or sasl.oauthbearer.token.endpoint.url with a client's id and secret"
             )
-        return cls(tls, mechanism, username, password, service, token_provider)
+        keytab = options.get("keyTab", "") if options.get("useKeyTab", "").lower() == "true" else ""
+        return cls(
+            tls,
+            mechanism,
+            username,
+            password,
+            service,
+            principal=options.get("principal", ""),
+            keytab=keytab,
+            token_provider=token_provider,
+        )
 
     async def exchange(self, host: str) -> Mechanism:
         """Return a fresh SASL exchange for a connection to `host`. Raises AuthenticationError."""
@@ -88,7 +101,7 @@ class ClientSecurity:
             case "GSSAPI":
                 from millstream.core.security.sasl.gssapi import Gssapi
 
-                return Gssapi(self.service, host)
+                return Gssapi(self.service, host, principal=self.principal, keytab=self.keytab)
             case name:
                 return Scram(name, self.username, self.password)
 

@@ -15,7 +15,10 @@ class AuthenticationError(KafkaError):
 
 
 class Mechanism(Protocol):
-    """One exchange: `start`, then `respond` to each challenge until `is_complete`. Used once."""
+    """One exchange: `start`, then `respond` to each challenge until `is_complete`. Used once.
+
+    A step may take its time (SCRAM computes, Kerberos asks its key server): it is for a worker thread.
+    """
 
     name: str
 
