@@ -33,6 +33,13 @@ def incompatibilities(
         assert isinstance(reader, AvroSchema), reader
         assert isinstance(writer, AvroSchema), writer
         return avro_incompatibilities(reader, writer, reader_is, writer_is)
+    if reader.type is SchemaType.JSON:
+        from millstream.schemas.compat.json_schema import json_schema_incompatibilities
+        from millstream.schemas.parsing.json_schema import JsonSchema
+
+        assert isinstance(reader, JsonSchema), reader
+        assert isinstance(writer, JsonSchema), writer
+        return json_schema_incompatibilities(reader, writer, reader_is, writer_is)
     return []
 
 

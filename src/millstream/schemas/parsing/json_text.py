@@ -59,6 +59,11 @@ class ExactFloat(float):
         """The number as BigDecimal's toString writes it."""
         return str(self._decimal)
 
+    @property
+    def magnitude(self) -> int:
+        """The power of ten of its first digit."""
+        return self._decimal.adjusted()
+
 
 def load_json(text: str, *, comments: bool = False, exact: bool = False) -> Any:
     """Return the value of `text`; `comments` lets `//` and `/* */` pass, as Avro's Java does.
