@@ -25,6 +25,7 @@ from millstream.core.wire import ApiKey, WireError, parse_request_header
 if TYPE_CHECKING:
     from millstream.core.broker.connections import Connections
     from millstream.core.broker.direct_send import Part
+    from millstream.core.broker.fast_commit import FastAnswer, FastCommit
     from millstream.core.broker.memory_pool import FrameBuffer
 
 # Responses that the client has not read yet; above it no further request is handled.
@@ -41,6 +42,7 @@ _LENGTH_SIZE: Final = _LENGTH.size
 _FRAME_SIZE_MIN: Final = _FRAME_START.size - _LENGTH_SIZE
 
 _PRODUCE: Final = int(ApiKey.PRODUCE)
+_OFFSET_COMMIT: Final = int(ApiKey.OFFSET_COMMIT)
 _monotonic_ns: Final = time.monotonic_ns
 
 
@@ -74,6 +76,7 @@ class Connection(ResponseSender):
         "__weakref__",
         "_busy",
         "_exclusive",
+        "_fast_commit",
         "_fast_produce",
         "_frames_in_flight",
         "_in_flight",
@@ -99,18 +102,19 @@ class Connection(ResponseSender):
         self._refused = False
         # Inside `_process`: completions that happen there are sent by it, together.
         self._busy = False
-        # Requests in work in their order: _Request, or the tuple that FastProduce made. Only Produce is ever more than
-        # one.
+        # Requests in work in their order: _Request, or what FastProduce (a tuple) or FastCommit made. Only Produce is
+        # ever more than one.
         self._in_flight: deque[Any] = deque()
         self._frames_in_flight = 0
         # A request in work that is no Produce: nothing is handled beside it.
-        self._exclusive: _Request | None = None
+        self._exclusive: _Request | FastAnswer | None = None
         self._muted_timer: asyncio.TimerHandle | None = None
         # Its next Produce is not taken before some of what was accepted has been written.
         self._waits_for_disk = False
         # The last answer was large: other connections are served before the next request.
         self._yields = False
         self._fast_produce: FastProduce | None = None
+        self._fast_commit: FastCommit | None = None
 
     # The transport's callbacks
 
@@ -171,6 +175,15 @@ class Connection(ResponseSender):
                         continue
             elif in_flight and not self._finish_produces():
                 break
+            elif api_key == _OFFSET_COMMIT and self._fast_commit is not None:
+                answer = self._fast_commit.accept(data, position, frame_end, api_version, correlation_id)
+                if answer is not None:
+                    in_flight.append(answer)
+                    answer.on_complete(self._complete_commit)
+                    if not answer.is_done:
+                        self._exclusive = answer
+                    position = frame_end
+                    continue
             self._handle(data[position + 4 : frame_end], None)
             if fast is not self._fast_produce:
                 fast = self._fast_produce
@@ -298,6 +311,12 @@ class Connection(ResponseSender):
             if self._fast_produce is None:
                 self._fast_produce = FastProduce(connections.broker, route.metrics)
             self._fast_produce.learn(frame, request, context)
+        elif header.api_key == _OFFSET_COMMIT:
+            if self._fast_commit is None:
+                from millstream.core.broker.fast_commit import FastCommit
+
+                self._fast_commit = FastCommit(connections.broker, route.metrics)
+            self._fast_commit.learn(frame, request, context)
         self._in_flight.append(work)
         if buffer is not None:
             self._frames_in_flight += 1
@@ -328,13 +347,39 @@ class Connection(ResponseSender):
         if self._exclusive is work:
             self._exclusive = None
         if not self._busy:
-            self._drain()
-            self._flush()
+            self._send_answered()
         if response is not None:
             # Behind the sending: somebody waits for that.
             work.count(response)
         if not self._busy:
             self._continue()
+
+    def _complete_commit(self, answer: Delayed[bytes]) -> None:
+        """A commit that FastCommit took is answered."""
+        if self.closed:
+            return
+        self._exclusive = None
+        if not self._busy:
+            self._send_answered()
+        if self._fast_commit is not None:
+            self._fast_commit.count(cast("FastAnswer", answer))
+        if not self._busy:
+            self._continue()
+
+    def _send_answered(self) -> None:
+        """Send the answers that are ready, or have that done once the writes of this pass have ended."""
+        held = self._connections.held
+        if held is None:
+            self._drain()
+            self._flush()
+        else:
+            held.append(self)
+
+    def send_held(self) -> None:
+        """Send the answers that became ready while others were written."""
+        self._drain()
+        self._flush()
+        self._continue()
 
     def _answer(self, work: _Request, response: Any) -> None:
         self._encode(work, response)

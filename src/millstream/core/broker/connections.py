@@ -55,6 +55,8 @@ class Connections:
         # Where fetches read on the loop.
         self.read_buffer = ReadBuffer()
         self.routes = Routes(broker.metrics)
+        # Those with answers to send once the writes that go on have ended; None while none do.
+        self.held: list[Connection] | None = None
         self.in_flight_count_max = config.integer("queued.max.requests")
         # Set by the operator only: a size that is set takes from the system the right to choose a better one.
         self._socket_options = [
@@ -93,6 +95,19 @@ class Connections:
     def next_connection_id(self) -> int:
         self._last_id += 1
         return self._last_id
+
+    def hold_answers(self) -> None:
+        """Let answers that writes make ready wait until all of them are done: `send_held`.
+
+        Sent between two writes, each would wake its reader anew, and the reader's core be taken from the next.
+        """
+        self.held = []
+
+    def send_held(self) -> None:
+        """Send what was held."""
+        held, self.held = self.held, None
+        for connection in held or ():
+            connection.send_held()
 
     def start(self) -> None:
         """Begin to sweep."""

@@ -318,7 +318,12 @@ class Coordinators:
         hosts, self._to_write = self._to_write, {}
         for host in hosts:
             host.write()
-        self.broker.appends.submit()
+        connections = self.broker.connections
+        connections.hold_answers()
+        try:
+            self.broker.appends.submit()
+        finally:
+            connections.send_held()
 
     def turn_timers(self) -> None:
         """See to it that the wheel is turned when its next timer falls due."""

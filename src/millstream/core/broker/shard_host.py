@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from millstream.core.broker.coordinators import Coordinators
     from millstream.core.broker.partition import Partition
     from millstream.core.groups.group import Caller
+    from millstream.core.groups.offset_requests import OffsetRow, TopicCommit
     from millstream.core.log import Log
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class ShardHost:
         self._appends: list[Append] = []
         self._written: deque[_Batch] = deque()
         # Requests that have no answer yet, with what an error becomes for each.
-        self._unanswered: dict[_Answer, Refusal | None] = {}
+        self._unanswered: dict[Delayed[Any], Refusal | None] = {}
         self._commit_timeout_s = self._broker.config.integer("offsets.commit.timeout.ms") / 1000
         # Looks whether what was written is committed in time; set while anything is written.
         self._commit_check: asyncio.TimerHandle | None = None
@@ -152,14 +153,43 @@ class ShardHost:
             self._refuse(delayed, KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR))
         return delayed
 
-    def _respond_error(self, delayed: _Answer, error: KafkaError) -> None:
+    def commit_rows(
+        self, asked: TopicCommit, rows: list[OffsetRow], delayed: Delayed[Any], response: object, now_ms: int
+    ) -> bool:
+        """Store offsets as `GroupShard.commit_rows` does; `delayed` gets the response, or fails.
+
+        False, with nothing done, where `request` has to look at it.
+        """
+        shard = self.serving
+        if shard is None:
+            return False
+        self._unanswered[delayed] = None
+        try:
+            if shard.offset_requests.commit_rows(asked, rows, delayed, response, now_ms):
+                return True
+        except KafkaError:
+            # Nothing was changed: `request` meets the same error and says it in full.
+            del self._unanswered[delayed]
+            return False
+        except Exception:
+            logger.exception("a commit at group coordinator %d failed", self.partition.index)
+            self._refuse(delayed, KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR))
+            return True
+        del self._unanswered[delayed]
+        return False
+
+    def forget_answer(self, delayed: Delayed[Any]) -> None:
+        """Nobody wants this answer any more."""
+        self._unanswered.pop(delayed, None)
+
+    def _respond_error(self, delayed: Delayed[Any], error: KafkaError) -> None:
         refusal = self._unanswered.get(delayed)
         if refusal is None or self.shard is None:
             self._refuse(delayed, error)
         else:
             self.shard.outbox.respond(delayed, refusal(error))
 
-    def _refuse(self, delayed: _Answer, error: KafkaError) -> None:
+    def _refuse(self, delayed: Delayed[Any], error: KafkaError) -> None:
         refuse(delayed, self._unanswered.pop(delayed, None), error)
 
     # Effects
@@ -167,7 +197,7 @@ class ShardHost:
     def _emit(self, effect: Effect) -> None:
         if isinstance(effect, Respond):
             reply, response = effect
-            answer = cast("_Answer", reply)
+            answer = cast("Delayed[Any]", reply)
             if self._unanswered.pop(answer, _ABSENT) is not _ABSENT:
                 answer.complete(response)
         else:
@@ -237,7 +267,7 @@ class ShardHost:
         if overdue:
             error = KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"{self.partition} takes long to commit")
             for reply in list(self.shard.outbox.waiting_for(overdue[-1])):
-                self._refuse(cast("_Answer", reply), error)
+                self._refuse(cast("Delayed[Any]", reply), error)
             wait_s = self._commit_timeout_s
         else:
             wait_s = written[0].written_at - overdue_since
@@ -436,7 +466,7 @@ class _Answer(Delayed[Any]):
 
     __slots__ = ("_unanswered",)
 
-    def __init__(self, unanswered: dict[_Answer, Refusal | None]) -> None:
+    def __init__(self, unanswered: dict[Delayed[Any], Refusal | None]) -> None:
         super().__init__()
         self._unanswered = unanswered
 

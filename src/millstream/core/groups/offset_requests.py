@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from millstream.core.groups.offsets import NO_EXPIRY, CommittedOffset
-from millstream.core.groups.records import OffsetCommitKey, OffsetCommitValue
+from millstream.core.groups.records import OffsetCommitKey, OffsetCommitValue, encode_offset, offset_key_head
 from millstream.core.wire import ZERO_UUID, ErrorCode, KafkaError
 from millstream.core.wire.messages.list_groups import ListedGroup, ListGroupsRequest
 from millstream.core.wire.messages.offset_commit import (
@@ -47,6 +47,25 @@ GROUP_ID_NOT_FOUND_FROM_VERSION: Final = 9
 TOMBSTONES_PER_APPEND: Final = 1_000
 
 
+# Index, offset, leader epoch.
+OffsetRow = tuple[int, int, int]
+
+
+class TopicCommit:
+    """What all OffsetCommits of a member for one topic say, whatever the partitions and their offsets."""
+
+    __slots__ = ("api_version", "generation", "group_id", "instance_id", "key_head", "member_id", "topic")
+
+    def __init__(self, request: OffsetCommitRequest, topic: str, api_version: int) -> None:
+        self.group_id = request.group_id
+        self.generation = request.generation_id_or_member_epoch
+        self.member_id = request.member_id
+        self.instance_id = request.group_instance_id
+        self.topic = topic
+        self.api_version = api_version
+        self.key_head = offset_key_head(self.group_id, topic)
+
+
 class OffsetRequests:
     """Serves what is asked about offsets; see GroupShard for what a request is."""
 
@@ -63,6 +82,17 @@ class OffsetRequests:
         else:
             self._ensure_group(key.group)
             self._offsets.put(key.group, key.topic, self._committed(key, value))
+
+    def _replay_row(self, asked: TopicCommit, row: OffsetRow, now_ms: int) -> None:
+        """Apply a record as `encode_offset` makes it, of a group that is there: `replay` of it without objects."""
+        offsets = self._offsets
+        offsets.sequence += 1
+        index, offset, leader_epoch = row
+        offsets.put(
+            asked.group_id,
+            asked.topic,
+            CommittedOffset(index, offset, leader_epoch, "", now_ms, NO_EXPIRY, ZERO_UUID, offsets.sequence),
+        )
 
     def replay_pending(self, key: OffsetCommitKey, value: OffsetCommitValue | None, producer_id: int) -> None:
         """Apply one record of an open transaction."""
@@ -153,6 +183,31 @@ class OffsetRequests:
             answers.append(OffsetCommitResponseTopic(name=name, partitions=partitions))
         shard.append(records)
         shard.outbox.respond(reply, OffsetCommitResponse(topics=answers))
+
+    def commit_rows(
+        self, asked: TopicCommit, rows: Sequence[OffsetRow], reply: object, response: object, now_ms: int
+    ) -> bool:
+        """Store offsets of one topic's partitions that are there, and answer `response`.
+
+        False, with nothing changed, where `offset_commit` has to look at the request: it may have to be refused.
+        Raises KafkaError as it does.
+        """
+        shard = self._shard
+        group = shard.groups.get(asked.group_id)
+        if group is None:
+            return False
+        check = group.check_offset_commit(
+            asked.member_id, asked.instance_id, asked.generation, api_version=asked.api_version, transactional=False
+        )
+        if check is not None:
+            return False
+        head = asked.key_head
+        shard.append_encoded([encode_offset(head, *row, now_ms) for row in rows])
+        shard.classic.extend_session(group, asked.member_id, now_ms)
+        for row in rows:
+            self._replay_row(asked, row, now_ms)
+        shard.outbox.respond(reply, response)
+        return True
 
     # Fetch
 

@@ -37,6 +37,8 @@ OFFSET_KEYS_KEPT_MAX: Final = 10_000
 # Keys of longer group ids are not remembered: a client may make them of 32 KiB.
 KEPT_GROUP_LENGTH_MAX: Final = 256
 _NUMBER: Final = layouts.Struct(">h")
+# What the key of a committed offset ends with.
+_PARTITION: Final = layouts.Struct(">i")
 
 
 class RecordKind(IntEnum):
@@ -271,6 +273,16 @@ def encode_record(key: object, value: object | None) -> tuple[bytes, bytes | Non
     else:
         encoded = encode_key(key)
     return encoded, None if value is None else encode_value(key, value)
+
+
+def offset_key_head(group: str, topic: str) -> bytes:
+    """Return what the keys of all committed offsets of a topic begin with; the partition's int32 follows."""
+    return _offset_commit_key(group, topic, 0)[: -_PARTITION.size]
+
+
+def encode_offset(key_head: bytes, partition: int, offset: int, leader_epoch: int, now_ms: int) -> tuple[bytes, bytes]:
+    """Return the record of an offset that comes without metadata, as `encode_record` would."""
+    return key_head + _PARTITION.pack(partition), _PLAIN_OFFSET.pack(_OFFSET_VERSION, offset, leader_epoch, 0, now_ms)
 
 
 def _offset_commit_key(group: str, topic: str, partition: int) -> bytes:

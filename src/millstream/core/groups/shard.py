@@ -42,7 +42,7 @@ from millstream.core.wire import ErrorCode, KafkaError, WireError
 if TYPE_CHECKING:
     from millstream.core.cluster import ClusterImage
     from millstream.core.groups.configs import GroupConfigs
-    from millstream.core.groups.effects import Emit
+    from millstream.core.groups.effects import Emit, KeyedRecord
     from millstream.core.groups.group import Caller, Group, Record
     from millstream.core.groups.timer_wheel import TimerWheel
     from millstream.core.wire.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
@@ -182,6 +182,16 @@ class GroupShard:
             encoded = [encode_record(*record) for record in records]
         except WireError as error:
             raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, str(error)) from error
+        self.append_encoded(encoded)
+        replays = self._replays
+        for key_object, value_object in records:
+            replays[type(key_object)](key_object, value_object)
+
+    def append_encoded(self, encoded: list[KeyedRecord]) -> None:
+        """Write records as one batch, which the caller then applies by what a load applies them by.
+
+        Raises KafkaError where they are too large for one batch.
+        """
         size_bytes = RECORD_OVERHEAD_BYTES_MAX * len(encoded)
         for key, value in encoded:
             size_bytes += len(key) if value is None else len(key) + len(value)
@@ -193,9 +203,6 @@ class GroupShard:
                 f"__consumer_offsets-{self.index} may have",
             )
         self.outbox.append(encoded, size_bytes)
-        replays = self._replays
-        for key_object, value_object in records:
-            replays[type(key_object)](key_object, value_object)
 
     def handle_committed(self, number: int) -> None:
         """Every append up to this one is committed."""
