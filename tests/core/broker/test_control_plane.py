@@ -417,17 +417,23 @@ def test_metrics_and_health_over_http(tmp_path: Path) -> None:
 
 def test_flush_ms_makes_records_durable(tmp_path: Path) -> None:
     with BrokerThread(tmp_path / "data") as served, RawConnection(served.bootstrap_servers) as raw:
+
+        def flushed(topic: str) -> int:
+            return served.call(lambda broker: broker.logs.logs[TopicPartition(topic, 0)].flushed_offset)
+
         raw.create_topic("synced", flush_ms=1)
         raw.create_topic("lazy")
         raw.produce("synced", 0, batch())
         raw.produce("lazy", 0, batch())
 
-        wait_until(
-            lambda: served.call(lambda broker: broker.logs.logs[TopicPartition("synced", 0)].flushed_offset) == 1,
-            90,
-            "the record is flushed",
-        )
-        assert served.call(lambda broker: broker.logs.logs[TopicPartition("lazy", 0)].flushed_offset) == 0
+        wait_until(lambda: flushed("synced") == 1, 90, "the record is flushed")
+        assert flushed("lazy") == 0
+
+        # What is flushed is not looked at any more, until it is written again or its topic gets flush.ms.
+        wait_until(lambda: not served.call(lambda broker: len(broker.appends.unflushed)), 90, "nothing is left to do")
+        set_config(raw, TOPIC, "lazy", "flush.ms", "1")
+        raw.produce("synced", 0, batch())
+        wait_until(lambda: (flushed("synced"), flushed("lazy")) == (2, 1), 90, "both are flushed")
 
 
 def test_idle_producers_are_forgotten(tmp_path: Path) -> None:

@@ -24,7 +24,16 @@ T = TypeVar("T")
 class Appends:
     """Partitions that hold accepted, unwritten batches, and the threads that open compressed ones."""
 
-    __slots__ = ("_executor", "_loop", "_room_waiters", "_unwritten", "size_bytes_max", "touched", "unwritten_bytes")
+    __slots__ = (
+        "_executor",
+        "_loop",
+        "_room_waiters",
+        "_unwritten",
+        "size_bytes_max",
+        "touched",
+        "unflushed",
+        "unwritten_bytes",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, executor: Executor, size_bytes_max: int) -> None:
         self._loop = loop
@@ -39,6 +48,9 @@ class Appends:
         self._room_waiters: dict[Callable[[], None], None] = {}
         # Partitions to be written by the next `submit`, in the order they were first touched.
         self.touched: dict[Partition, None] = {}
+        # Partitions whose topic has flush.ms and which were written: `LogTasks` flushes them in time, and takes them
+        # out when they are.
+        self.unflushed: set[Partition] = set()
 
     def submit(self) -> None:
         """Write all touched partitions: inline where their disk is fast, else on its thread; both end in

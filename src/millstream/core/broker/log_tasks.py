@@ -6,12 +6,14 @@ compressed batches wait for an unlink of gigabytes. Owned by the event loop.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
+
+from millstream.core.cluster.slices import Slices
+from millstream.core.log.config import UNLIMITED
 
 if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
@@ -23,11 +25,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PARTITIONS_PER_STEP: Final = 64  # partitions handled in one job on the thread, or one pass of the loop
-FLUSH_INTERVAL_MS: Final = (
-    250  # how often it is looked for records older than flush.ms; flushes are late by this at most
-)
+# How often it is looked for records older than flush.ms; flushes are late by this at most.
+FLUSH_INTERVAL_MS: Final = 250
 UNLINK_INTERVAL_MS: Final = 1000
-UNLIMITED: Final = 2**63 - 1
 
 
 class LogTasks:
@@ -37,7 +37,7 @@ class LogTasks:
         self._broker = broker
         self._now_ms = now_ms
         self._thread = ThreadPoolExecutor(1, "millstream-log-tasks")
-        # When a partition was first seen with records that are not flushed, while its topic has flush.ms.
+        # When a partition of `Appends.unflushed` was first seen there, or last flushed.
         self._unflushed_since_ms: dict[Partition, int] = {}
 
     def close(self) -> None:
@@ -66,21 +66,24 @@ class LogTasks:
                 await self.run_on_thread(partial(_expire_producers, logs, self._now_ms(), expiration_ms))
 
     async def run_flushes(self) -> None:
-        """Flush what has waited for flush.ms; log directories flush on their own threads."""
+        """Flush what has waited for flush.ms; log directories flush on their own threads.
+
+        Only partitions written since they were last seen flushed are looked at: with none it costs nothing.
+        """
         now_ms = self._now_ms()
-        waiting: dict[Partition, int] = {}
-        for step in self._steps():
-            for partition, log in step:
-                limit_ms = log.config.flush_ms
-                if limit_ms >= UNLIMITED or log.flushed_offset >= log.log_end_offset:
-                    continue
-                since_ms = self._unflushed_since_ms.get(partition, now_ms)
-                if now_ms - since_ms >= limit_ms - FLUSH_INTERVAL_MS:
-                    log.directory.submit_flush(log, _flush_ended)
-                else:
-                    waiting[partition] = since_ms
-            await asyncio.sleep(0)
-        self._unflushed_since_ms = waiting
+        unflushed = self._broker.appends.unflushed
+        since_ms, slices = self._unflushed_since_ms, Slices()
+        for partition in tuple(unflushed):
+            log = partition.log
+            waits = log is not None and _is_served(partition, log) and log.config.flush_ms < UNLIMITED
+            if log is None or not waits or log.flushed_offset >= log.log_end_offset:
+                unflushed.discard(partition)
+                since_ms.pop(partition, None)
+            elif now_ms - since_ms.setdefault(partition, now_ms) >= log.config.flush_ms - FLUSH_INTERVAL_MS:
+                # It stays until it is seen flushed; what is written from now on waits anew.
+                since_ms[partition] = now_ms
+                log.directory.submit_flush(log, _flush_ended)
+            await slices.pause()
 
     async def run_on_thread(self, work: Callable[[], T]) -> T:
         """Run one piece of disk work in line with the others."""
@@ -91,7 +94,7 @@ class LogTasks:
         step: list[tuple[Partition, Log]] = []
         for partition in list(self._broker.partitions):
             log = partition.log
-            if log is None or not partition.is_leader or log.directory.offline_reason is not None:
+            if log is None or not _is_served(partition, log):
                 continue
             step.append((partition, log))
             if len(step) == PARTITIONS_PER_STEP:
@@ -99,6 +102,10 @@ class LogTasks:
                 step = []
         if step:
             yield step
+
+
+def _is_served(partition: Partition, log: Log) -> bool:
+    return partition.is_leader and log.directory.offline_reason is None
 
 
 def _expire_producers(logs: Sequence[Log], now_ms: int, expiration_ms: int) -> None:

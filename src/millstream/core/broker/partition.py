@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from millstream.core.broker.delayed import Delayed
 from millstream.core.log import LogConfig, Reservation
+from millstream.core.log.config import UNLIMITED
 from millstream.core.records import (
     BatchHeader,
     InvalidBatchError,
@@ -83,6 +84,7 @@ class Partition:
         "_append_waiters",
         "_appends",
         "_flush_wanted",
+        "_flushes_in_time",
         "_flushing",
         "_opening",
         "_size_unseen_bytes",
@@ -145,6 +147,8 @@ class Partition:
         self._size_unseen_bytes = 0
         self._flushing = False
         self._flush_wanted = False
+        # Whether the topic has flush.ms.
+        self._flushes_in_time = False
 
     @property
     def topic_partition(self) -> TopicPartition:
@@ -208,6 +212,9 @@ class Partition:
         self.rules = config.rules()
         # More than there are replicas can never be in sync, so Kafka asks for no more than all of them (KIP-966).
         self.min_insync_replicas = min(config.min_insync_replicas, len(self.replicas))
+        self._flushes_in_time = config.flush_ms < UNLIMITED
+        if self._flushes_in_time:
+            self._appends.unflushed.add(self)
 
     def check_leader(self, current_leader_epoch: int = -1) -> Log:
         """Return the log if this replica leads in the epoch the client knows (-1: it knows none); KafkaError
@@ -296,6 +303,8 @@ class Partition:
         end_offset = log.log_end_offset
         if self.unanswered:
             self.unanswered = {producer: end for producer, end in self.unanswered.items() if end > end_offset}
+        if self._flushes_in_time:
+            self._appends.unflushed.add(self)
         if end_offset - log.flushed_offset >= log.config.flush_messages:
             self._flush_wanted = True
             self._maybe_flush()
