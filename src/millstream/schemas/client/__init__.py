@@ -9,7 +9,7 @@ from millstream.schemas.client.async_client import AsyncRegistryClient
 from millstream.schemas.client.client import RegistryClient
 from millstream.schemas.client.config import RegistryConfig
 from millstream.schemas.client.errors import RegistryError, RegistryErrorCode, RegistryUnavailableError
-from millstream.schemas.client.registered import Mode, RegisteredSchema, SubjectConfig, SubjectVersion
+from millstream.schemas.client.registered import Mode, RegisteredSchema, SchemaText, SubjectConfig, SubjectVersion
 
 __all__ = [
     "AsyncRegistryClient",
@@ -20,6 +20,7 @@ __all__ = [
     "RegistryError",
     "RegistryErrorCode",
     "RegistryUnavailableError",
+    "SchemaText",
     "SubjectConfig",
     "SubjectVersion",
 ]

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from millstream.schemas.client.cache import BoundedCache
 from millstream.schemas.client.errors import RegistryError, RegistryErrorCode
-from millstream.schemas.client.registered import Mode, RegisteredSchema, SubjectConfig, SubjectVersion
+from millstream.schemas.client.registered import Mode, RegisteredSchema, SchemaText, SubjectConfig, SubjectVersion
 from millstream.schemas.compat import Level
 from millstream.schemas.parsing import ParsedSchema, Reference, SchemaType, parse
 
@@ -39,8 +39,8 @@ class Exchange(NamedTuple):
 
 
 Steps: TypeAlias = Generator[Exchange, Any, T]
-SchemaLike: TypeAlias = ParsedSchema | str
-"""A parsed schema, or the text of one of type AVRO."""
+SchemaLike: TypeAlias = ParsedSchema | SchemaText | str
+"""A parsed schema, one that was not parsed, or the text of one of type AVRO."""
 
 
 class RegistryCalls:

@@ -66,6 +66,11 @@ class RegistryError(Exception):
     def __str__(self) -> str:
         return f"{self.message} ({self._code_text()})"
 
+    @property
+    def is_outage(self) -> bool:
+        """Whether nobody could answer just now: nothing is wrong with what was asked, and later it may be answered."""
+        return self.status == 0 or self.status in RETRIABLE_STATUSES
+
     def _code_text(self) -> str:
         try:
             return f"{self.code} {RegistryErrorCode(self.code).name}"

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from millstream.schemas.compat import Level
-from millstream.schemas.parsing import ParsedSchema
+from millstream.schemas.parsing import ParsedSchema, Reference, SchemaType
 
 
 class Mode(StrEnum):
@@ -17,6 +17,14 @@ class Mode(StrEnum):
     READONLY = "READONLY"
     READONLY_OVERRIDE = "READONLY_OVERRIDE"
     IMPORT = "IMPORT"
+
+
+class SchemaText(NamedTuple):
+    """A schema that was not parsed here: the registry will."""
+
+    type: SchemaType
+    text: str
+    references: tuple[Reference, ...] = ()
 
 
 class SubjectVersion(NamedTuple):

@@ -14,7 +14,6 @@ import json
 from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, Generic
 
-from millstream.schemas.client.calls import SchemaLike
 from millstream.schemas.parsing import ParsedSchema, SchemaType
 from millstream.schemas.parsing.avro import AvroSchema
 from millstream.schemas.serdes.deserializer import AsyncDeserializer, Deserialization, Deserializer, Reader
@@ -35,7 +34,7 @@ class _AvroSerialization(Serialization[R], Generic[R]):
     def __init__(
         self,
         registry: R,
-        schema: SchemaLike | None = None,
+        schema: ParsedSchema | str | None = None,
         *,
         to_dict: Callable[[Any], Any] | None = None,
         strict: bool = True,
@@ -47,11 +46,13 @@ class _AvroSerialization(Serialization[R], Generic[R]):
         self._strict = strict
         self._validate = validate
 
-    def _writer(self, schema: ParsedSchema, kind: Hashable) -> tuple[Writer, None]:  # noqa: ARG002
+    def _writer(self, schema: ParsedSchema | None, kind: Hashable) -> tuple[Writer, None]:  # noqa: ARG002
         from fastavro import schemaless_writer
-        from fastavro.validation import validate
+        from fastavro.validation import ValidationError, validate
 
         to_dict, strict, checked = self._to_dict, self._strict, self._validate
+        schema = self._schema if schema is None else schema
+        assert schema is not None, "what was not given was fetched"
         parsed = parsed_by_fastavro(schema)
         if is_plain_bytes(parsed):
             return (bytes if to_dict is None else lambda value: bytes(to_dict(value))), None
@@ -60,7 +61,10 @@ class _AvroSerialization(Serialization[R], Generic[R]):
             out = io.BytesIO()
             datum = value if to_dict is None else to_dict(value)
             if checked:
-                validate(datum, parsed, strict=strict)
+                try:
+                    validate(datum, parsed, strict=strict)
+                except ValidationError as error:
+                    raise ValueError("; ".join(str(one) for one in error.errors)) from error
             schemaless_writer(out, parsed, datum, strict_allow_default=strict)
             return out.getvalue()
 
@@ -87,7 +91,7 @@ class _AvroDeserialization(Deserialization[R], Generic[R]):
     def __init__(
         self,
         registry: R,
-        reader_schema: SchemaLike | None = None,
+        reader_schema: ParsedSchema | str | None = None,
         *,
         from_dict: Callable[[Any], Any] | None = None,
         return_record_name: bool = False,
@@ -99,6 +103,7 @@ class _AvroDeserialization(Deserialization[R], Generic[R]):
 
     def _reader(self, writer: ParsedSchema, reader: ParsedSchema | None, path: MessagePath | None) -> Reader:  # noqa: ARG002
         from fastavro import schemaless_reader
+        from fastavro.read import SchemaResolutionError
 
         from_dict, return_record_name = self._from_dict, self._return_record_name
         written = parsed_by_fastavro(writer)
@@ -108,7 +113,10 @@ class _AvroDeserialization(Deserialization[R], Generic[R]):
 
         def read(data: bytes) -> Any:
             stream = io.BytesIO(data)
-            value = schemaless_reader(stream, written, wanted, return_record_name=return_record_name)
+            try:
+                value = schemaless_reader(stream, written, wanted, return_record_name=return_record_name)
+            except SchemaResolutionError as error:
+                raise ValueError(str(error)) from error
             left = len(data) - stream.tell()
             if left:
                 raise ValueError(f"{left} bytes are left behind the value: it was written with another schema")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic
 from uuid import UUID
 
-from millstream.schemas.client import AsyncRegistryClient, RegistryClient, RegistryError, RegistryUnavailableError
+from millstream.schemas.client import AsyncRegistryClient, RegistryClient, RegistryError
 from millstream.schemas.client.cache import BoundedCache
-from millstream.schemas.client.calls import SchemaLike, Steps
+from millstream.schemas.client.calls import Steps
 from millstream.schemas.parsing import ParsedSchema, SchemaType, parse
 from millstream.schemas.serdes.context import Context, checked_field, context_of, from_kafka_python
 from millstream.schemas.serdes.errors import DeserializationError
@@ -61,7 +61,7 @@ class Deserialization(Generic[R]):
     def __init__(
         self,
         registry: R,
-        reader_schema: SchemaLike | None = None,
+        reader_schema: ParsedSchema | str | None = None,
         *,
         field: str = "value",
         strategy: str | SubjectName = "topic",
@@ -112,16 +112,16 @@ class Deserialization(Generic[R]):
     def _steps(
         self, key: tuple[object, ...], schema_id: SchemaId, path: MessagePath | None, context: Context
     ) -> Steps[Resolved]:
-        """Find the schemas of a record. Raises DeserializationError, RegistryUnavailableError."""
+        """Find the schemas of a record. Raises DeserializationError, or RegistryError for an outage."""
         stale = self._resolved.get(key)
         try:
             resolved = yield from self._resolve(schema_id, path, context)
-        except RegistryUnavailableError:
+        except (RegistryError, ValueError) as error:
+            if not (isinstance(error, RegistryError) and error.is_outage):
+                raise self._error(str(error), context, schema_id) from error
             if stale is None:
                 raise
             resolved = Resolved(stale.read, self._clock() + self._latest_ttl_s)
-        except (RegistryError, ValueError) as error:
-            raise self._error(str(error), context, schema_id) from error
         return self._resolved.put(key, resolved)
 
     def _resolve(self, schema_id: SchemaId, path: MessagePath | None, context: Context) -> Steps[Resolved]:
@@ -160,7 +160,7 @@ class Deserializer(Deserialization[RegistryClient]):
         deserializer(data, SerializationContext("flights", MessageField.VALUE))    confluent-kafka
         deserializer.deserialize("flights", headers, data)                   kafka-python, as its value_deserializer
 
-    None stays None: a tombstone. Raises DeserializationError, RegistryUnavailableError.
+    None stays None: a tombstone. Raises DeserializationError, or RegistryError for an outage.
     """
 
     def __call__(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, Generic
 from urllib.parse import urljoin
 
-from millstream.schemas.client.calls import SchemaLike
 from millstream.schemas.parsing import ParsedSchema, SchemaType
 from millstream.schemas.serdes.deserializer import AsyncDeserializer, Deserialization, Deserializer, Reader
 from millstream.schemas.serdes.framing import MessagePath
@@ -27,7 +26,7 @@ class _JsonSerialization(Serialization[R], Generic[R]):
     def __init__(
         self,
         registry: R,
-        schema: SchemaLike | None = None,
+        schema: ParsedSchema | str | None = None,
         *,
         to_dict: Callable[[Any], Any] | None = None,
         validate: bool = True,
@@ -37,8 +36,10 @@ class _JsonSerialization(Serialization[R], Generic[R]):
         self._to_dict = to_dict
         self._validate = validate
 
-    def _writer(self, schema: ParsedSchema, kind: Hashable) -> tuple[Writer, None]:  # noqa: ARG002
+    def _writer(self, schema: ParsedSchema | None, kind: Hashable) -> tuple[Writer, None]:  # noqa: ARG002
         to_dict = self._to_dict
+        schema = self._schema if schema is None else schema
+        assert schema is not None, "what was not given was fetched"
         check = validator(schema) if self._validate else None
         encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
@@ -71,7 +72,7 @@ class _JsonDeserialization(Deserialization[R], Generic[R]):
     def __init__(
         self,
         registry: R,
-        reader_schema: SchemaLike | None = None,
+        reader_schema: ParsedSchema | str | None = None,
         *,
         from_dict: Callable[[Any], Any] | None = None,
         validate: bool = True,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
-from millstream.schemas.client import AsyncRegistryClient, RegistryClient, RegistryError, RegistryUnavailableError
+from millstream.schemas.client import AsyncRegistryClient, RegistryClient, RegistryError
 from millstream.schemas.client.cache import BoundedCache
 from millstream.schemas.client.calls import RegistryCalls, SchemaLike, Steps
 from millstream.schemas.parsing import ParsedSchema, SchemaType, parse
@@ -55,7 +55,8 @@ class Prepared:
 class _Found(NamedTuple):
     schema_id: int
     guid: str | None
-    schema: ParsedSchema
+    # None: the one that was given.
+    schema: ParsedSchema | None
     expires: float = math.inf
 
 
@@ -74,7 +75,7 @@ class Serialization(Generic[R]):
     def __init__(
         self,
         registry: R,
-        schema: SchemaLike | None = None,
+        schema: ParsedSchema | str | None = None,
         *,
         field: str = "value",
         strategy: str | SubjectName = "topic",
@@ -116,8 +117,11 @@ class Serialization(Generic[R]):
         return None
 
     @abstractmethod
-    def _writer(self, schema: ParsedSchema, kind: Hashable) -> tuple[Writer, MessagePath | None]:
-        """Return what writes values with `schema`, and the path to the message for Protobuf. Raises ValueError."""
+    def _writer(self, schema: ParsedSchema | None, kind: Hashable) -> tuple[Writer, MessagePath | None]:
+        """Return what writes values with `schema`, and the path to the message for Protobuf. Raises ValueError.
+
+        None: with the one that was registered for this kind.
+        """
 
     def _schema_steps(self, context: Context, kind: Hashable) -> Steps[SchemaLike | None]:  # noqa: ARG002
         """Return the schema to register."""
@@ -130,23 +134,23 @@ class Serialization(Generic[R]):
     # Preparing
 
     def _steps(self, context: Context, kind: Hashable, stale: Prepared | None) -> Steps[Prepared]:
-        """Find or make the schema of values of this kind. Raises SerializationError, RegistryUnavailableError."""
+        """Find or make the schema of values of this kind. Raises SerializationError, or RegistryError for an outage."""
         try:
             prepared = yield from self._prepare(context, kind)
-        except RegistryUnavailableError:
+        except (RegistryError, ValueError) as error:
+            if not (isinstance(error, RegistryError) and error.is_outage):
+                raise SerializationError(
+                    str(error), topic=context.topic, field=context.field, schema_id=self._schema_id
+                ) from error
             # A registry that is away stops nobody who has what he needs.
             if stale is None:
                 raise
             prepared = Prepared(stale.schema_id, stale.prefix, stale.write, self._clock() + self._latest_ttl_s)
-        except (RegistryError, ValueError) as error:
-            raise SerializationError(
-                str(error), topic=context.topic, field=context.field, schema_id=self._schema_id
-            ) from error
         return self._prepared.put((context.topic, context.field, kind), prepared)
 
     def _prepare(self, context: Context, kind: Hashable) -> Steps[Prepared]:
         schema_id, guid, schema, expires = yield from self._find(context, kind)
-        if schema.type is not self.type:
+        if schema is not None and schema.type is not self.type:
             raise ValueError(f"schema {schema_id} is of type {schema.type}, not {self.type}")
         write, path = self._writer(schema, kind)
         if not self._in_header:
@@ -171,9 +175,9 @@ class Serialization(Generic[R]):
         if self._auto_register:
             schema_id = yield from calls.register(subject, given, normalize=self._normalize)
         if schema_id is not None and not self._in_header:
-            return _Found(schema_id, None, self._parsed(given))
+            return _Found(schema_id, None, None)
         found = yield from calls.lookup(subject, given, normalize=self._normalize)
-        return _Found(found.id, found.guid, self._parsed(given))
+        return _Found(found.id, found.guid, None)
 
     def _guid_of(self, schema_id: int) -> Steps[str | None]:
         versions = yield from self._registry.calls.versions_of(schema_id)
@@ -181,9 +185,6 @@ class Serialization(Generic[R]):
             return None
         found = yield from self._registry.calls.version(versions[0].subject, versions[0].version)
         return found.guid
-
-    def _parsed(self, schema: SchemaLike) -> ParsedSchema:
-        return parse(self.type, schema) if isinstance(schema, str) else schema
 
     # Writing
 
@@ -217,7 +218,7 @@ class Serializer(Serialization[RegistryClient]):
         serializer(value, SerializationContext("flights", MessageField.VALUE))     confluent-kafka
         serializer.serialize("flights", headers, value)                      kafka-python, as its value_serializer
 
-    None stays None: a tombstone. Raises SerializationError, RegistryUnavailableError.
+    None stays None: a tombstone. Raises SerializationError, or RegistryError for an outage.
     """
 
     def __call__(
