@@ -1,7 +1,8 @@
-"""A broker as a child process: started by the light path, waited for, always ended.
+"""A broker, or a schema registry, as a child process: started by the light path, waited for, always ended.
 
-The child is `python -m millstream.cli.serve`, which loads neither typer nor rich nor Arrow. It dies with its parent:
-it watches a pipe whose other end only the parent holds, so its end is seen however the parent went (SIGKILL included).
+The child is `python -m millstream.cli.serve` (or `serve_registry`), which loads neither typer nor rich nor Arrow. It
+dies with its parent: it watches a pipe whose other end only the parent holds, so its end is seen however the parent
+went (SIGKILL included).
 Output goes to a file, so that nobody has to drain a pipe and it can be shown when something failed.
 """
 
@@ -14,9 +15,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 10.0
@@ -24,27 +25,26 @@ _SERVING: Final = b" serving on "
 _OUTPUT_SHOWN_BYTES: Final = 8192
 
 
-class BrokerStartError(Exception):
-    """The broker did not come up; the message holds what it printed."""
+class ChildStartError(Exception):
+    """The child did not come up; the message holds what it printed."""
 
 
-class BrokerProcess:
-    """A running child broker; ended by `stop`, `kill`, or the end of this process."""
+class BrokerStartError(ChildStartError):
+    """The broker did not come up."""
+
+
+class ChildProcess:
+    """A running child; ended by `stop`, `kill`, or the end of this process. `serving_on` is where it says to be."""
+
+    what: ClassVar[str]
+    start_error: ClassVar[type[ChildStartError]] = ChildStartError
 
     def __init__(
-        self,
-        data_dir: Path,
-        *,
-        config: Mapping[str, str] | None = None,
-        listen: str = "127.0.0.1:0",
-        output: Path,
-        start_timeout_s: float = START_TIMEOUT_S,
+        self, module: str, options: Sequence[str], settings: Mapping[str, str], output: Path, start_timeout_s: float
     ) -> None:
-        """Start a broker on `data_dir` and return once every partition answers. Raises BrokerStartError."""
-        self.data_dir = data_dir
         self._output_path = output
-        command = [sys.executable, "-m", "millstream.cli.serve", "--listen", listen, "--data-dir", str(data_dir)]
-        for name, value in (config or {}).items():
+        command = [sys.executable, "-m", module, *options]
+        for name, value in settings.items():
             command += ["--set", f"{name}={value}"]
         life_read, self._life_write = os.pipe()
         ready_read, ready_write = os.pipe()
@@ -68,7 +68,7 @@ class BrokerProcess:
             os.close(life_read)
             os.close(ready_write)
         try:
-            self.bootstrap_servers = self._wait_until_serving(ready_read, start_timeout_s)
+            self.serving_on = self._wait_until_serving(ready_read, start_timeout_s)
         except BaseException:
             self.kill()
             raise
@@ -85,11 +85,11 @@ class BrokerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code once the broker ended (negative: the signal that ended it), else None."""
+        """The exit code once the child ended (negative: the signal that ended it), else None."""
         return self._process.poll()
 
     def output(self) -> str:
-        """Return the end of what the broker printed so far, both streams."""
+        """Return the end of what the child printed so far, both streams."""
         with self._output_path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _OUTPUT_SHOWN_BYTES))
             return file.read().decode(errors="replace")
@@ -120,14 +120,64 @@ class BrokerProcess:
             selector.register(ready, selectors.EVENT_READ)
             while not line.endswith(b"\n"):
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise BrokerStartError(f"the broker did not serve within {timeout_s:g} s{self._shown_output()}")
+                    raise self.start_error(f"{self.what} did not serve within {timeout_s:g} s{self._shown_output()}")
                 chunk = os.read(ready, 4096)
                 if not chunk:
                     code = self._process.wait(STOP_TIMEOUT_S)
-                    raise BrokerStartError(f"the broker ended with code {code} before it served{self._shown_output()}")
+                    raise self.start_error(f"{self.what} ended with code {code} before it served{self._shown_output()}")
                 line += chunk
         return line.rpartition(_SERVING)[2].strip().decode()
 
     def _shown_output(self) -> str:
         output = self.output().strip()
         return f"; it printed:\n{output}" if output else ""
+
+
+class BrokerProcess(ChildProcess):
+    """A running child broker."""
+
+    what = "the broker"
+    start_error = BrokerStartError
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        config: Mapping[str, str] | None = None,
+        listen: str = "127.0.0.1:0",
+        output: Path,
+        start_timeout_s: float = START_TIMEOUT_S,
+    ) -> None:
+        """Start a broker on `data_dir` and return once every partition answers. Raises BrokerStartError."""
+        self.data_dir = data_dir
+        options = ["--listen", listen, "--data-dir", str(data_dir)]
+        super().__init__("millstream.cli.serve", options, config or {}, output, start_timeout_s)
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Where clients reach it."""
+        return self.serving_on
+
+
+class RegistryProcess(ChildProcess):
+    """A running child registry."""
+
+    what = "the registry"
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        config: Mapping[str, str] | None = None,
+        listen: str = "127.0.0.1:0",
+        output: Path,
+        start_timeout_s: float = START_TIMEOUT_S,
+    ) -> None:
+        """Start a registry that keeps its schemas in that cluster; return once it answers. Raises ChildStartError."""
+        options = ["--listen", listen, "--bootstrap", bootstrap_servers]
+        super().__init__("millstream.cli.serve_registry", options, config or {}, output, start_timeout_s)
+
+    @property
+    def url(self) -> str:
+        """Where clients reach it."""
+        return self.serving_on

@@ -95,6 +95,13 @@ class RegistryState:
     """The registry's contents; see the module."""
 
     def __init__(self) -> None:
+        # Grows with each record that changed something: what was computed from the state holds as long as it stands.
+        self.revision = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Hold nothing: the log that was read is gone."""
+        self.revision += 1
         # Subject -> version -> what it is; versions ascend.
         self._subjects: dict[str, dict[int, Version]] = {}
         self._contexts: dict[str, _Context] = {}
@@ -112,8 +119,6 @@ class RegistryState:
         self.damaged: dict[Key, None] = {}
         # How many records were passed over, by why.
         self.passed_over = dict.fromkeys((one for one in Applied if one is not Applied.ACCEPTED), 0)
-        # Grows with each record that changed something: what was computed from the state holds as long as it stands.
-        self.revision = 0
 
     # Records.
 

@@ -1,0 +1,60 @@
+"""Asking the leader in the name of a client: the request as it came, with `X-Forward`, and its answer as it is."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final
+
+import httpx2
+
+from millstream.schemas.server.api import Answer, ApiRequest
+from millstream.schemas.server.election import Identity
+from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal
+from millstream.schemas.server.settings import RegistryConfig
+
+FORWARD_HEADER: Final = "x-forward"
+_PASSED_ON: Final = (
+    "content-type",
+    "accept",
+    "authorization",
+    "x-request-id",
+    "confluent-accept-unknown-properties",
+)
+_CONNECTIONS_MAX: Final = 32
+
+
+class Forwarder:
+    """Connections to whoever leads; owned by the loop."""
+
+    def __init__(self, config: RegistryConfig) -> None:
+        timeout = httpx2.Timeout(
+            config.seconds("leader.read.timeout.ms"), connect=config.seconds("leader.connect.timeout.ms")
+        )
+        authorities = config.text("inter.instance.ca.location")
+        self._client = httpx2.AsyncClient(
+            timeout=timeout,
+            limits=httpx2.Limits(max_connections=_CONNECTIONS_MAX),
+            verify=ssl.create_default_context(cafile=authorities) if authorities else True,
+            # Instances reach each other directly, whatever the environment says of proxies.
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def forward(self, leader: Identity, request: ApiRequest) -> Answer:
+        """Have the leader answer. Raises RegistryRefusal where it can't be reached."""
+        headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+        url = leader.url + request.path + (f"?{request.query_string}" if request.query_string else "")
+        try:
+            response = await self._client.request(
+                request.method, url, content=request.body, headers={**headers, FORWARD_HEADER: "true"}
+            )
+        except httpx2.HTTPError as error:
+            raise RegistryRefusal(
+                RegistryErrorCode.FORWARDING_FAILED,
+                f"Error while forwarding the request to the leader at {leader.url}: {error or type(error).__name__}",
+            ) from error
+        body = response.content if response.status_code != 204 else None
+        return Answer(body, response.status_code, response.headers.get("content-type"))

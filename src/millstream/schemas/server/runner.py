@@ -1,0 +1,97 @@
+"""The registry as a process: uvloop, uvicorn, signals, and the line that says it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import uvicorn
+import uvloop
+
+import millstream
+from millstream.schemas.server.app import create_app
+from millstream.schemas.server.registry import Registry
+from millstream.schemas.server.settings import RegistryConfig
+
+_logger: Final = logging.getLogger(__name__)
+_BACKLOG: Final = 2048
+_DRAIN_S: Final = 5
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its handlers of signals: the registry has to leave its group before connections are closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+def run(config: RegistryConfig, *, announce: Callable[[str], None] = print) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code. Raises KafkaError, StoreError, OSError at the start."""
+    logging.basicConfig(
+        level=config.string("log.level").upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    uvloop.run(serve(config, announce=announce))
+    return 0
+
+
+async def serve(config: RegistryConfig, *, announce: Callable[[str], None]) -> None:
+    """Serve until a signal, or until this task is cancelled."""
+    for name in config.ignored:
+        _logger.warning("%s has no meaning here", name)
+    tls = config.server_tls()
+    listening = _listen(config)
+    port = listening.getsockname()[1]
+    registry = Registry(config)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, stopping.set)
+    app = create_app(registry)
+    try:
+        await registry.start(port)
+        server = _Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                limit_concurrency=config.integer("connections.max"),
+                backlog=_BACKLOG,
+                timeout_graceful_shutdown=_DRAIN_S,
+            )
+        )
+        if tls is not None:
+            server.config.load()
+            server.config.ssl = tls
+        serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
+        waiting = asyncio.create_task(stopping.wait())
+        scheme, address = config.listener
+        shown = address._replace(port=port)
+        announce(f"millstream {millstream.__version__} registry serving on {scheme}://{shown}")
+        await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if registry.election is not None:
+            await registry.election.close()
+        server.should_exit = True
+        await serving
+        waiting.cancel()
+    finally:
+        await app.close()
+        await registry.close()
+        listening.close()
+
+
+def _listen(config: RegistryConfig) -> socket.socket:
+    host, port = config.listener.address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
