@@ -217,6 +217,27 @@ def test_a_plan_is_exported_changed_and_executed(
     assert "has no partition 7" in millstream("groups", "reset-offsets", group, "--from-file", str(plan), code=1).err
 
 
+def test_what_was_committed_for_a_deleted_topic_goes_with_it(
+    millstream: CommandLine, topic: str, group: str, topic_name: TopicName
+) -> None:
+    gone = topic_name()
+    millstream("topics", "create", gone, "-p", "2")
+    commit(millstream, group, gone, 0, 0)
+    millstream("topics", "delete", gone, "--yes")
+
+    def committed() -> set[str]:
+        return {one["topic"] for one in millstream("groups", "describe", group, "--json").json[0]["offsets"]}
+
+    wait_until(lambda: committed() == {topic}, 90, "only the topic that is there has committed offsets")
+    millstream("groups", "reset-offsets", group, "--all-topics", "--to-earliest", "--execute")
+    assert offsets(millstream, group) == {0: 0, 1: 0}
+    assert (
+        f"no topic '{gone}'"
+        in millstream("groups", "reset-offsets", group, "-t", topic, "-t", gone, "--to-latest", "--execute", code=1).err
+    )
+    assert offsets(millstream, group) == {0: 0, 1: 0}
+
+
 def test_of_several_groups_one_that_cannot_be_reset_keeps_no_other(
     millstream: CommandLine, topic: str, group: str
 ) -> None:
