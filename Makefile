@@ -1,15 +1,18 @@
-# Every target works from a fresh clone: it needs Python >= 3.11, a C compiler, and for the tests a JDK 17 with Maven.
+# Every target works from a fresh clone: it needs Python >= 3.11, a C compiler, and for the tests a JDK 17 with Maven
+# and Node.js 20 with npm.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/millstream
 KAFKA_JARS := $(CACHE)/java/kafka-4.3.0
+NODE_FOLDER := $(CACHE)/node/schemaregistry-1.10.1
 KERNEL_SOURCES := $(shell find src -path '*/_kernels/*' \( -name '*.py' -o -name '*.pxd' -o -name '*.h' -o -name '*.c' \))
 export MILLSTREAM_KAFKA_JARS := $(KAFKA_JARS)
+export MILLSTREAM_NODE_MODULES := $(NODE_FOLDER)/node_modules
 export MILLSTREAM_REQUIRE_KERNELS ?= 1
 
-.PHONY: setup lint test test-newer test-kerberos unit bench soak demo docs clean jars lock
+.PHONY: setup lint test test-newer test-kerberos unit bench soak demo docs clean jars npm lock
 
 setup: $(VENV)/.installed  ## create the environment with every extra but kerberos, and compile the kernels
 
@@ -29,13 +32,21 @@ $(KAFKA_JARS)/.complete: tools/java/kafka.pom.xml
 	mvn -q -B -ntp -f $< org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies -DoutputDirectory=$(KAFKA_JARS)
 	touch $@
 
+npm: $(NODE_FOLDER)/.complete  ## fetch Confluent's JavaScript client of schema registries, for the tests that hold ours against it
+
+$(NODE_FOLDER)/.complete: tools/node/package.json tools/node/package-lock.json
+	mkdir -p $(NODE_FOLDER)
+	cp $^ $(NODE_FOLDER)
+	npm ci --prefix $(NODE_FOLDER) --silent --ignore-scripts --no-audit --no-fund
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check src tests bench tools setup.py
 	$(BIN)/ruff format --check src tests bench tools setup.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint jars  ## lint, then every test; long matrices by a seeded sample
+test: lint jars npm  ## lint, then every test; long matrices by a seeded sample
 	$(BIN)/pytest -n 2 --dist loadfile tests
 	$(BIN)/python tools/test_newer.py --short
 
@@ -52,9 +63,9 @@ test-kerberos: setup jars $(CACHE)/kerberos/.complete  ## GSSAPI against Apache 
 	PYTHONPATH=$(CACHE)/kerberos $(BIN)/pytest -m kerberos tests
 
 unit: setup
-	$(BIN)/pytest -n 2 --dist loadfile tests -m "not java and not slow"
+	$(BIN)/pytest -n 2 --dist loadfile tests -m "not java and not node and not slow"
 
-soak: setup jars  ## the long matrices whole
+soak: setup jars npm  ## the long matrices whole
 	MILLSTREAM_SOAK=1 $(BIN)/pytest -n 2 --dist loadfile --timeout 3600 tests
 
 bench: setup jars
