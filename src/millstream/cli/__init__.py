@@ -3,7 +3,8 @@
     app        the tree of commands, and how an error becomes one sentence and an exit code
     output     tables, JSON, rates, progress
     options    what several commands take
-    serve      the server by the light path, which `millstream server` takes too; `child` runs it as a child process
+    serve      the server by the light path, which `millstream server` takes too; `serve_registry` is the registry's
+    child      either of them as a child process; `supervisor` keeps several running
 
 This package itself imports nothing, and `app` no command before it is asked for: who starts a broker pays for neither
 typer nor rich, and who runs a command not for the others.
@@ -29,6 +30,17 @@ def main() -> None:
                 from millstream.cli.app import failed
 
                 sys.exit(failed(str(error)))
+    if arguments[:1] == ["registry"]:
+        from millstream.cli.errors import CommandError
+        from millstream.cli.serve_registry import announce_to, plain_registry_config, serve_registry
+
+        try:
+            if (registry_config := plain_registry_config(arguments[1:])) is not None:
+                sys.exit(serve_registry(registry_config, announce_to(None)))
+        except CommandError as error:
+            from millstream.cli.app import failed
+
+            sys.exit(failed(str(error)))
     from millstream.cli.app import run
 
     sys.exit(run(arguments))

@@ -29,6 +29,8 @@ _MARKUP: Final = "rich"
 # Commands and groups of commands, in the order of the help, and the module that registers each on the app it is given.
 _MODULES: Final = {
     "server": "server",
+    "registry": "registry",
+    "up": "up",
     "produce": "produce",
     "consume": "consume",
     "offsets": "offsets",

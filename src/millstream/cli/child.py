@@ -15,12 +15,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 10.0
+# How often somebody who waits for a start looks whether it is still wanted.
+_LOOK_S: Final = 0.1
 _SERVING: Final = b" serving on "
 _OUTPUT_SHOWN_BYTES: Final = 8192
 
@@ -40,9 +42,16 @@ class ChildProcess:
     start_error: ClassVar[type[ChildStartError]] = ChildStartError
 
     def __init__(
-        self, module: str, options: Sequence[str], settings: Mapping[str, str], output: Path, start_timeout_s: float
+        self,
+        module: str,
+        options: Sequence[str],
+        settings: Mapping[str, str],
+        output: Path,
+        start_timeout_s: float,
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         self._output_path = output
+        self._is_wanted = is_wanted
         command = [sys.executable, "-m", module, *options]
         for name, value in settings.items():
             command += ["--set", f"{name}={value}"]
@@ -119,7 +128,11 @@ class ChildProcess:
         with selectors.DefaultSelector() as selector:
             selector.register(ready, selectors.EVENT_READ)
             while not line.endswith(b"\n"):
-                if not selector.select(max(0.0, deadline - time.monotonic())):
+                if not selector.select(_LOOK_S):
+                    if not self._is_wanted():
+                        raise self.start_error(f"{self.what} is not wanted any more")
+                    if time.monotonic() < deadline:
+                        continue
                     raise self.start_error(f"{self.what} did not serve within {timeout_s:g} s{self._shown_output()}")
                 chunk = os.read(ready, 4096)
                 if not chunk:
@@ -144,14 +157,16 @@ class BrokerProcess(ChildProcess):
         data_dir: Path,
         *,
         config: Mapping[str, str] | None = None,
+        file: Path | None = None,
         listen: str = "127.0.0.1:0",
         output: Path,
         start_timeout_s: float = START_TIMEOUT_S,
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         """Start a broker on `data_dir` and return once every partition answers. Raises BrokerStartError."""
         self.data_dir = data_dir
-        options = ["--listen", listen, "--data-dir", str(data_dir)]
-        super().__init__("millstream.cli.serve", options, config or {}, output, start_timeout_s)
+        options = ["--listen", listen, "--data-dir", str(data_dir), *(["--config", str(file)] if file else [])]
+        super().__init__("millstream.cli.serve", options, config or {}, output, start_timeout_s, is_wanted)
 
     @property
     def bootstrap_servers(self) -> str:
@@ -169,13 +184,16 @@ class RegistryProcess(ChildProcess):
         bootstrap_servers: str,
         *,
         config: Mapping[str, str] | None = None,
+        file: Path | None = None,
         listen: str = "127.0.0.1:0",
         output: Path,
         start_timeout_s: float = START_TIMEOUT_S,
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         """Start a registry that keeps its schemas in that cluster; return once it answers. Raises ChildStartError."""
-        options = ["--listen", listen, "--bootstrap", bootstrap_servers]
-        super().__init__("millstream.cli.serve_registry", options, config or {}, output, start_timeout_s)
+        options = ["--listen", listen, "--bootstrap", bootstrap_servers, *(["--config", str(file)] if file else [])]
+        module = "millstream.cli.serve_registry"
+        super().__init__(module, options, config or {}, output, start_timeout_s, is_wanted)
 
     @property
     def url(self) -> str:

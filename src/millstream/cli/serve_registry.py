@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +19,17 @@ from millstream.cli.serve import die_with_parent
 if TYPE_CHECKING:
     from millstream.schemas.server.settings import RegistryConfig
 
+# Those of `millstream registry`, and their short names.
+_OPTIONS: Final = {
+    "--bootstrap": "--bootstrap",
+    "-b": "--bootstrap",
+    "--listen": "--listen",
+    "-l": "--listen",
+    "--config": "--config",
+    "-c": "--config",
+    "--set": "--set",
+    "-s": "--set",
+}
 _LACKING: Final = "the registry stands on packages that are not installed ({}): pip install 'millstream[registry]'"
 
 
@@ -38,6 +49,20 @@ def load_registry_config(
     if listen is not None:
         overrides["listeners"] = listen if "://" in listen else f"http://{listen}"
     return RegistryConfig.load(path, {**overrides, **settings})
+
+
+def plain_registry_config(arguments: Sequence[str]) -> RegistryConfig | None:
+    """Return what `millstream registry ARGUMENTS` is to serve with, or None where the command itself has to look."""
+    names, values = arguments[::2], arguments[1::2]
+    if len(names) != len(values) or any(value.startswith("-") for value in values):
+        return None
+    given = [(_OPTIONS.get(name), value) for name, value in zip(names, values, strict=True)]
+    if any(name is None for name, _ in given):
+        return None
+    try:
+        return _config_of([(name, value) for name, value in given if name is not None])
+    except (ValueError, OSError):
+        return None
 
 
 def serve_registry(config: RegistryConfig, announce: Callable[[str], None]) -> int:
@@ -104,23 +129,26 @@ def main(arguments: Sequence[str]) -> int:
 
     if (life := last("--life-fd")) is not None:
         die_with_parent(int(life))
-    path, ready = last("--config"), last("--ready-fd")
+    ready = last("--ready-fd")
     try:
         with start_errors():
-            config = load_registry_config(
-                Path(path) if path else None,
-                listen=last("--listen"),
-                bootstrap=last("--bootstrap"),
-                settings=parse_pairs(_values(given, "--set")),
-            )
+            config = _config_of(given)
         return serve_registry(config, announce_to(int(ready) if ready else None))
     except CommandError as error:
         print(f"millstream: {error}", file=sys.stderr)
         return 1
 
 
-def _values(given: Iterable[tuple[str, str]], name: str) -> list[str]:
-    return [value for one, value in given if one == name]
+def _config_of(given: Sequence[tuple[str, str]]) -> RegistryConfig:
+    """Return what the options ask for; of one that may be given once the last holds."""
+    last = dict(given)
+    path = last.get("--config")
+    return load_registry_config(
+        Path(path) if path else None,
+        listen=last.get("--listen"),
+        bootstrap=last.get("--bootstrap"),
+        settings=parse_pairs([value for name, value in given if name == "--set"]),
+    )
 
 
 if __name__ == "__main__":

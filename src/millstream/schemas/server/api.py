@@ -51,6 +51,8 @@ class Answer(NamedTuple):
     body: bytes | None
     status: int = 200
     content_type: str | None = None
+    # Of a write: the offset behind what it wrote, so that another instance can read that far before it passes this on.
+    position: int | None = None
 
 
 Handler = Callable[["Registry", "ApiRequest"], Awaitable[Any]]

@@ -30,7 +30,7 @@ from millstream.schemas.server.api import (
 )
 from millstream.schemas.server.auth import BasicAuthentication
 from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal, not_found
-from millstream.schemas.server.forwarding import FORWARD_HEADER, Forwarder
+from millstream.schemas.server.forwarding import FORWARD_HEADER, POSITION_HEADER, Forwarder
 from millstream.schemas.server.openapi import OPENAPI_ENDPOINTS
 from millstream.schemas.server.paths import joined, query_of, segments_of, with_alias, within_context
 from millstream.schemas.server.registry import NotLeadingError, Registry
@@ -180,7 +180,8 @@ class RegistryApp:
         for _ in range(_LEADERS_MAX):
             try:
                 async with registry.leading():
-                    return answer_of(await endpoint.handler(registry, request))
+                    answer = answer_of(await endpoint.handler(registry, request))
+                    return answer._replace(position=registry.store.position)
             except NotLeadingError as error:
                 leader = error.leader
             if leader is None:
@@ -191,7 +192,11 @@ class RegistryApp:
                 raise RegistryRefusal(
                     RegistryErrorCode.UNKNOWN_LEADER, f"This instance does not lead, {leader.url} does; try again"
                 )
-            return await self._forwarder.forward(leader, request)
+            answer = await self._forwarder.forward(leader, request)
+            if answer.position is not None:
+                # Whoever asks this instance next finds what was written.
+                await registry.store.catch_up(answer.position)
+            return answer
         raise RegistryRefusal(RegistryErrorCode.UNKNOWN_LEADER, "Leader not known; try again")
 
     def _keep(self, scope: Scope, response: Response, revision: int) -> None:
@@ -249,6 +254,8 @@ def _response(answer: Answer, content_type: str, headers: dict[str, str] | None 
     response = Response(answer.body, answer.status, headers)
     if answer.body is not None:
         response.headers["content-type"] = answer.content_type or content_type
+    if answer.position is not None:
+        response.headers[POSITION_HEADER] = str(answer.position)
     return response
 
 

@@ -13,6 +13,9 @@ from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal
 from millstream.schemas.server.settings import RegistryConfig
 
 FORWARD_HEADER: Final = "x-forward"
+# Of an answer to a write: the offset behind what was written. Other registries do not send it.
+POSITION_HEADER: Final = "x-millstream-position"
+_DIGITS_MAX: Final = 19
 _PASSED_ON: Final = (
     "content-type",
     "accept",
@@ -57,4 +60,10 @@ class Forwarder:
                 f"Error while forwarding the request to the leader at {leader.url}: {error or type(error).__name__}",
             ) from error
         body = response.content if response.status_code != 204 else None
-        return Answer(body, response.status_code, response.headers.get("content-type"))
+        position = response.headers.get(POSITION_HEADER, "")
+        return Answer(
+            body,
+            response.status_code,
+            response.headers.get("content-type"),
+            int(position) if position.isdigit() and len(position) <= _DIGITS_MAX else None,
+        )

@@ -126,8 +126,8 @@ class Registry:
     async def leading(self) -> AsyncIterator[None]:
         """Have the write side, as the leader. Raises NotLeadingError."""
         assert self.election is not None, "started"
+        leader = await self.election.known_leader(self.config.seconds("kafkastore.timeout.ms"))
         async with self._lock:
-            leader = await self.election.known_leader(self.config.seconds("kafkastore.timeout.ms"))
             if self._term is None or not self.election.is_leading:
                 raise NotLeadingError(leader)
             yield

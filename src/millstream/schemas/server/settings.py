@@ -82,7 +82,7 @@ REGISTRY_CONFIGS: Final = ConfigDef(
         *_listing("subject", COUNT_MAX),
         *_listing("subject.version", COUNT_MAX),
         *_listing("context", COUNT_MAX),
-        _key("request.size.bytes.max", _INT, 8 * 1024 * 1024, "Larger request bodies are refused.", at_least(1024)),
+        _key("request.size.bytes.max", _INT, 4 * 1024 * 1024, "Larger request bodies are refused.", at_least(1024)),
         _key("schema.cache.size", _INT, 1_000, "Parsed schemas kept, at most.", at_least(1)),
         _key("response.cache.size.bytes", _INT, 16 * 1024 * 1024, "Answers kept for who asks again.", at_least(0)),
         _key("connections.max", _INT, 1_000, "Requests served at a time; others are answered 503.", at_least(1)),
@@ -198,6 +198,11 @@ class RegistryConfig:
             except ConfigError as error:
                 raise ConfigError(f"{place}{error}", name=name) from error
         return cls(values, client, tuple(ignored))
+
+    def shown(self) -> dict[str, ConfigValue]:
+        """Return every config by name; passwords are hidden."""
+        hidden = {name for name, key in REGISTRY_CONFIGS.items() if key.sensitive}
+        return {name: "[hidden]" if name in hidden and value else value for name, value in self._values.items()}
 
     def integer(self, name: str) -> int:
         """Return a number."""

@@ -130,6 +130,14 @@ class SchemaStore:
             ) from error
         return [(offset, self._outcomes.get(offset, Applied.ACCEPTED)) for offset in offsets]
 
+    async def catch_up(self, position: int) -> None:
+        """Wait until the records before `position` were read, for as long as a write may take and no longer."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._reach(position)
+        except TimeoutError:
+            _logger.warning("offset %d of %s was not read in %g s", position, self._topic, self._timeout_s)
+
     # Reading.
 
     async def _reach(self, position: int) -> None:
@@ -152,12 +160,13 @@ class SchemaStore:
                 _logger.exception("reading %s", self._topic)
             await asyncio.sleep(_RETRY_S)
             if self._consumer is not None:
-                await self._consumer.close()
-            self._consumer = await self._new_consumer()
+                consumer, self._consumer = self._consumer, None
+                await consumer.close()
 
     async def _read_on(self) -> None:
+        if self._consumer is None:
+            self._consumer = await self._new_consumer()
         consumer = self._consumer
-        assert consumer is not None, "there is a consumer before its reader"
         state, outcomes = self.state, self._outcomes
         while True:
             for record in await consumer.poll_records(_POLL_S, RECORDS_PER_TURN):
