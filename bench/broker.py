@@ -40,6 +40,7 @@ PARTITIONS = 4
 KINDS: dict[str, Callable[[Path], Served]] = {"millstream": Millstream, "kafka": Kafka}
 MESSAGE_BYTES_MAX = 2 << 20
 LARGE, SMALL = "from-large-batches", "from-one-record-batches"
+RECORDS_A_BATCH = {LARGE: 10_000, SMALL: 1}
 
 
 @dataclasses.dataclass
@@ -175,7 +176,7 @@ def consume(topic: str) -> Callable[[Bench, str], None]:
     """The row that reads a filled topic from its start with the raw reader."""
 
     def row(bench: Bench, name: str) -> None:
-        fill(bench)
+        fill(bench, topic)
 
         def run(broker: Served) -> dict[str, float]:
             return rates(bench.load(name, broker, "consume", "--topic", topic, "--passes", "3"))
@@ -189,7 +190,7 @@ def consume_librdkafka(topic: str) -> Callable[[Bench, str], None]:
     """The row that reads a filled topic from its start with confluent-kafka."""
 
     def row(bench: Bench, name: str) -> None:
-        fill(bench)
+        fill(bench, topic)
         size = 110 if topic == LARGE else 170
         records = min(3_000_000, bench.settings.consumed_bytes * PARTITIONS // size * 9 // 10)
 
@@ -202,21 +203,19 @@ def consume_librdkafka(topic: str) -> Callable[[Bench, str], None]:
     return row
 
 
-def fill(bench: Bench) -> None:
-    """Make the topics that are read, once: the same bytes in both brokers, written while they are down."""
+def fill(bench: Bench, topic: str) -> None:
+    """Make a topic that is read, once: the same bytes in both brokers, written while they are down."""
+    batch = make_batch(RECORDS_A_BATCH[topic], 100)
     for broker in bench.brokers:
         with RawConnection(broker.bootstrap) as raw:
-            if LARGE in raw.topics():
+            if topic in raw.topics():
                 continue
-            for topic in (LARGE, SMALL):
-                raw.create_topic(topic, PARTITIONS, max_message_bytes=MESSAGE_BYTES_MAX, retention_ms=-1)
+            raw.create_topic(topic, PARTITIONS, max_message_bytes=MESSAGE_BYTES_MAX, retention_ms=-1)
         broker.stop()
-        for topic, records in ((LARGE, 10_000), (SMALL, 1)):
-            batch = make_batch(records, 100)
-            for partition in range(PARTITIONS):
-                write_log(broker.data_directory / f"{topic}-{partition}", batch, bench.settings.consumed_bytes)
+        for partition in range(PARTITIONS):
+            write_log(broker.data_directory / f"{topic}-{partition}", batch, bench.settings.consumed_bytes)
         forget_clean_stop(broker.data_directory)
-        start(broker, {LARGE: PARTITIONS, SMALL: PARTITIONS})
+        start(broker, {topic: PARTITIONS})
 
 
 def small_fetches(shape: str) -> Callable[[Bench, str], None]:
@@ -255,7 +254,7 @@ def latency_busy(bench: Bench, name: str) -> None:
 
     The recovery is that of a second broker of the same kind, killed with unflushed logs, on the same two cores.
     """
-    fill(bench)
+    fill(bench, LARGE)
 
     def run(broker: Served) -> dict[str, float]:
         retained = bench.topic(broker, 1, segment_bytes=4 << 20, retention_bytes=16 << 20, file_delete_delay_ms=1000)

@@ -42,11 +42,11 @@ def producer_performance(bench: Bench, name: str) -> None:
     bench.alternate(name, lambda b: run(b, count), warm_up=lambda b: run(b, count // 2))
 
 
-def consumer_performance(topic: str, prepare: Callable[[Bench], None]) -> Callable[[Bench, str], None]:
+def consumer_performance(topic: str, prepare: Callable[[Bench, str], None]) -> Callable[[Bench, str], None]:
     """ConsumerPerformance, which joins a group of its own and reads a filled topic; joining is not in its rate."""
 
     def row(bench: Bench, name: str) -> None:
-        prepare(bench)
+        prepare(bench, topic)
         records = min(5_000_000, bench.settings.consumed_bytes * 4 // 110 * 9 // 10)
 
         def run(broker: Served) -> dict[str, float]:
