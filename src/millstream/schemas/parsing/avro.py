@@ -69,6 +69,10 @@ class AvroSchema(ParsedSchema):
         """The canonical text with every reference written out: what stands alone."""
         return canonical_text(self.root) if self._known else self.text
 
+    def formatted(self, form: str) -> str:
+        """Return the text in another form: `resolved` has the references written out; any other is `text`."""
+        return self.expanded_text if form == "resolved" else self.text
+
     @property
     def parsing_canonical_form(self) -> str:
         """What readers need of the schema and nothing else (Avro 1.12, Parsing Canonical Form)."""

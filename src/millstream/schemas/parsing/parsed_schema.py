@@ -58,6 +58,14 @@ class ParsedSchema(ABC):
     def name(self) -> str | None:
         """The full name of the record or first message (JSON Schema: the title), None where there is none."""
 
+    def formatted(self, form: str) -> str:
+        """Return the text in another form a registry may be asked for; `text` for those that a type does not know.
+
+        Avro knows `resolved`, the references written out; Protobuf `serialized`, the file's descriptor in base64.
+        """
+        del form
+        return self._text
+
     @abstractmethod
     def normalized(self) -> ParsedSchema:
         """The schema in the form that equal ones share, as Confluent's `normalize=true` makes it."""
