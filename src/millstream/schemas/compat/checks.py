@@ -40,7 +40,12 @@ def incompatibilities(
         assert isinstance(reader, JsonSchema), reader
         assert isinstance(writer, JsonSchema), writer
         return json_schema_incompatibilities(reader, writer, reader_is, writer_is)
-    return []
+    from millstream.schemas.compat.protobuf import protobuf_incompatibilities
+    from millstream.schemas.parsing.protobuf import ProtobufSchema
+
+    assert isinstance(reader, ProtobufSchema), reader
+    assert isinstance(writer, ProtobufSchema), writer
+    return protobuf_incompatibilities(reader, writer, reader_is, writer_is)
 
 
 def check(level: Level | str, new: ParsedSchema, previous: Sequence[ParsedSchema]) -> list[Incompatibility]:
