@@ -90,6 +90,11 @@ class Client:
     ) -> None:
         await self.close()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has reached the cluster and was not closed."""
+        return self._connected_once and not self._connections.is_closed
+
     async def close(self) -> None:
         """Close every connection; requests in flight fail."""
         await self._connections.close()

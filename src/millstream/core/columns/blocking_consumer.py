@@ -35,6 +35,7 @@ from millstream.core.client.consumer.consumer import CommitCallback, Offsets
 from millstream.core.client.consumer.delivery import Chunk
 from millstream.core.client.group_offsets import CommittedOffset
 from millstream.core.client.offsets import LogOffset
+from millstream.core.client.unclosed import warn_unclosed
 from millstream.core.columns.caller import Caller
 from millstream.core.columns.consumer import Consumer as AsyncConsumer
 from millstream.core.columns.consumer import starts_of
@@ -79,6 +80,7 @@ class Consumer:
             sasl_token_provider=sasl_token_provider,
             **configs,
         )
+        self._consumer.warns_unclosed = False
         self._thread = background_loop()
         self._caller = Caller(self._thread, "this consumer")
         self._has_interceptors = bool(interceptors)
@@ -86,6 +88,13 @@ class Consumer:
         self._scratch: RecordColumns | None = None
 
     # Opening and closing.
+
+    def __del__(self) -> None:
+        thread = getattr(self, "_thread", None)
+        if thread is not None and thread.is_ours and self._consumer.is_open:
+            # Its group waits for it.
+            thread.run_soon(self._consumer.close)
+            warn_unclosed(self)
 
     @property
     def config(self) -> ClientConfig:

@@ -22,6 +22,7 @@ from millstream.core.client.cluster import PartitionInfo
 from millstream.core.client.producer.interceptors import Content, Headers, Interceptor
 from millstream.core.client.producer.producer import Partitioner, ProducerState
 from millstream.core.client.security import TokenProvider
+from millstream.core.client.unclosed import warn_unclosed
 from millstream.core.columns.producer import Producer as AsyncProducer
 from millstream.core.columns.sent_table import TableHandle
 from millstream.core.config import ClientConfig
@@ -54,9 +55,17 @@ class Producer:
             sasl_token_provider=sasl_token_provider,
             **configs,
         )
+        self._producer.warns_unclosed = False
         self._thread = background_loop()
         self._starting = threading.Lock()
         _producers.add(self)
+
+    def __del__(self) -> None:
+        thread = getattr(self, "_thread", None)
+        if thread is not None and thread.is_ours and self._producer.is_open:
+            # What it was given is sent all the same.
+            thread.run_soon(self._producer.close)
+            warn_unclosed(self)
 
     @property
     def config(self) -> ClientConfig:

@@ -136,7 +136,12 @@ def _prepared(batch: pa.RecordBatch, choice: Choice, now_ms: int, first_row: int
 
 def _content(array: pa.Array, part: str) -> BinaryColumn:
     """Look at an array of bytes or text the way the kernels do. Raises TypeError."""
-    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+        if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+            # Arrow cannot look views up in a dictionary (polars' Categorical and Enum are such).
+            array = pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.large_binary()))
     if pa.types.is_null(kind):
         return BinaryColumn(len(array))
     holds_bytes = (

@@ -38,6 +38,7 @@ from millstream.core.client.cluster import TopicInfo, TopicPartition
 from millstream.core.client.group_offsets import CommittedOffset
 from millstream.core.client.offsets import LogOffset
 from millstream.core.client.security import TokenProvider
+from millstream.core.client.unclosed import WarnsUnclosed
 from millstream.core.config.client_config import ClientConfig, Given
 from millstream.core.config.client_configs import ADMIN_CONFIGS
 from millstream.core.wire import ApiKey, ErrorCode, KafkaError
@@ -81,7 +82,7 @@ ADMIN_APIS: Final[Mapping[ApiKey, str]] = {
 }
 
 
-class Admin:
+class Admin(WarnsUnclosed):
     """A cluster's admin client; an async context manager. Owned by one event loop; calls may run side by side.
 
     Configs are Kafka's, as keywords in snake_case or in a mapping by their own names. Every call takes `timeout_s`, in
@@ -100,6 +101,12 @@ class Admin:
         self.config = ClientConfig.load(ADMIN_CONFIGS, bootstrap_servers, configs)
         self._client = Client(self.config, ssl_context=ssl_context, sasl_token_provider=sasl_token_provider)
         self._api_timeout_s = self.config.seconds("default.api.timeout.ms")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has reached a cluster and was not closed."""
+        client = getattr(self, "_client", None)
+        return client is not None and client.is_open
 
     async def __aenter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from millstream.core.client.admin.admin import Admin as AsyncAdmin
 from millstream.core.client.blocking.loop_thread import background_loop
 from millstream.core.client.security import TokenProvider
+from millstream.core.client.unclosed import warn_unclosed
 from millstream.core.config.client_config import ClientConfig, Given
 
 P = ParamSpec("P")
@@ -52,7 +53,14 @@ class Admin:
         self._admin = AsyncAdmin(
             bootstrap_servers, ssl_context=ssl_context, sasl_token_provider=sasl_token_provider, **configs
         )
+        self._admin.warns_unclosed = False
         self._loop = background_loop()
+
+    def __del__(self) -> None:
+        loop = getattr(self, "_loop", None)
+        if loop is not None and loop.is_ours and self._admin.is_open:
+            loop.run_soon(self._admin.close)
+            warn_unclosed(self)
 
     @property
     def config(self) -> ClientConfig:

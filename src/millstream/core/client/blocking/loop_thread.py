@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -23,6 +25,8 @@ import uvloop
 from millstream.core.wire import ErrorCode, KafkaError
 
 T = TypeVar("T")
+
+_log: Final = logging.getLogger(__name__)
 
 # A thread that waits looks up so often: a signal that comes just before it begins to wait would not end its waiting.
 LOOK_S: Final = 0.5
@@ -48,6 +52,8 @@ class LoopThread:
 
     def __init__(self, name: str = "millstream-client") -> None:
         self._pid = os.getpid()
+        # What runs without anybody waiting.
+        self._left: set[asyncio.Task[None]] = set()
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -99,6 +105,27 @@ class LoopThread:
             return function()
 
         return self.run(called())
+
+    def run_soon(self, begin: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Have what `begin` returns run on the loop, and wait for nothing; what it raises is logged.
+
+        From any thread, and inside garbage collection. Does nothing where the loop has ended.
+        """
+
+        async def run() -> None:
+            try:
+                await begin()
+            except Exception:  # noqa: BLE001  nobody waits for it
+                _log.exception("what was left to the client's thread failed")
+
+        def start() -> None:
+            task = self._loop.create_task(run())
+            self._left.add(task)
+            task.add_done_callback(self._left.discard)
+
+        if self.is_ours:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(start)
 
     def stop(self) -> None:
         """End the loop and the thread; what still runs on it is cancelled. Does nothing in a forked child."""

@@ -46,6 +46,7 @@ from millstream.core.client.consumer.subscription import SubscriptionKind, Subsc
 from millstream.core.client.group_offsets import CommittedOffset
 from millstream.core.client.membership.coordinator import GroupCoordinator
 from millstream.core.client.membership.offset_committer import OffsetCommitter
+from millstream.core.client.unclosed import WarnsUnclosed
 from millstream.core.config.client_config import ClientConfig, Given
 from millstream.core.config.client_configs import CONSUMER_CONFIGS
 from millstream.core.wire import KafkaError
@@ -73,7 +74,7 @@ class ConsumerState(Enum):
     CLOSED = "closed"
 
 
-class Consumer(ClusterQueries):
+class Consumer(ClusterQueries, WarnsUnclosed):
     """A consumer; an async context manager. Owned by one event loop, and polled by one task at a time.
 
     Configs are Kafka's, as keywords in snake_case or in a mapping by their own names. `assignors` are objects beside
@@ -105,12 +106,20 @@ class Consumer(ClusterQueries):
         self._listener: RebalanceListener | None = None
         self._pattern_watch = PatternWatch(self._settings)
 
+    # Also where the configuration was refused.
+    _state = ConsumerState.NEW
+
     # Opening and closing.
 
     @property
     def state(self) -> ConsumerState:
         """Where it stands."""
         return self._state
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been started and not closed."""
+        return self._state is ConsumerState.OPEN
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -15,6 +15,7 @@ here, and every buffer made of them, are gone.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
@@ -209,19 +210,21 @@ class FetchedRecords:
     def split(self, records_max: int, columns: RecordColumns) -> FetchedRecords | None:
         """Cut off what comes behind the first `records_max` records and return it; None where there is nothing.
 
-        Both are open and share their memory. `columns` is used and left in no particular state.
+        Both are open and share their memory. Damage among those records stays with them, for `locate` to find.
+        `columns` is used and left in no particular state.
         """
         left = records_max
         cut: tuple[int, int, int] | None = None
         index = 0
-        for located in self.locate(columns):
-            while self.regions[index].buffer is not located.buffer:
-                index += 1
-            if left < located.end - located.start:
-                row = located.start + left
-                cut = index, columns.batch_positions[row], columns.offsets[row]
-                break
-            left -= located.end - located.start
+        with contextlib.suppress(CorruptBatchError):
+            for located in self.locate(columns):
+                while self.regions[index].buffer is not located.buffer:
+                    index += 1
+                if left < located.end - located.start:
+                    row = located.start + left
+                    cut = index, columns.batch_positions[row], columns.offsets[row]
+                    break
+                left -= located.end - located.start
         if cut is None:
             return None
         index, position, offset = cut

@@ -47,6 +47,8 @@ _log = logging.getLogger(__name__)
 VERSION_BY_NAME_MAX: Final = 12
 # A partition's share of the bound is between one and so many answers of it.
 _SHARE_ANSWERS_MAX: Final = 8
+# Answers that the bound has room for: one is being worked on while others wait or are on their way.
+_ANSWERS_HELD: Final = 4
 # After an error that waiting may mend and metadata does not (an ACL, a server's own failure).
 _SLOW_RETRY_MS: Final = 1_000
 _ERRORS_MAX: Final = 100
@@ -278,7 +280,7 @@ class Fetching:
     def _size_to_ask(self, partitions: int, nodes: int) -> int:
         """Return how many bytes a broker may be asked for now, 0 for none."""
         settings = self._settings
-        share = max(self._memory.bound_bytes // nodes, 1)
+        share = max(self._memory.bound_bytes // (_ANSWERS_HELD * nodes), 1)
         wanted = min(settings.fetch_bytes_max, max(partitions * settings.partition_bytes_max, 1), share)
         room = self._room()
         if room < self._room_min(nodes):

@@ -61,7 +61,7 @@ class ConsumerSettings:
     check_crcs: bool = True
     client_rack: str = ""
     fetch_bytes_max: int = 52_428_800
-    partition_bytes_max: int = 1_048_576
+    partition_bytes_max: int = 4_194_304
     fetch_bytes_min: int = 1
     fetch_wait_ms_max: int = 500
     memory_bytes_max: int = 67_108_864

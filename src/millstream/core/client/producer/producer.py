@@ -43,6 +43,7 @@ from millstream.core.client.producer.sender import Sender
 from millstream.core.client.producer.settings import ProducerSettings
 from millstream.core.client.producer.waiters import Waiters, event_waiter, future_waiter
 from millstream.core.client.security import TokenProvider
+from millstream.core.client.unclosed import WarnsUnclosed
 from millstream.core.config import PRODUCER_CONFIGS, ClientConfig
 from millstream.core.config.client_config import Given
 from millstream.core.wire import ErrorCode, KafkaError
@@ -72,7 +73,7 @@ class _StalledError(Exception):
         self.topic, self.partition, self.lacking_bytes = topic, partition, lacking_bytes
 
 
-class Producer:
+class Producer(WarnsUnclosed):
     """Sends records; an async context manager.
 
     async with Producer("127.0.0.1:9092", linger_ms=20) as producer:
@@ -110,12 +111,20 @@ class Producer:
         # Whether it has been OPEN: what `start` makes is there.
         self._has_started = False
 
+    # Also where the configuration was refused.
+    _state = ProducerState.NEW
+
     @property
     def state(self) -> ProducerState:
         """Where it is in its life."""
         if self._state is ProducerState.OPEN and self._sender.fatal_error is not None:
             return ProducerState.FATAL
         return self._state
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been started and not closed."""
+        return self._state in (ProducerState.OPEN, ProducerState.FATAL)
 
     async def start(self) -> None:
         """Reach the cluster. Raises KafkaError where none of the bootstrap servers answers."""
