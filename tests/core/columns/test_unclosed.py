@@ -101,7 +101,7 @@ work(*sys.argv[1:])
         assert (done.returncode, done.stdout) == (0, "")
         assert done.stderr.count("ResourceWarning: unclosed <Producer open of") == 1, done.stderr
         assert done.stderr.count("ResourceWarning: unclosed <Consumer, open, 1 partitions>") == 1, done.stderr
-        assert done.stderr.count("unclosed") == 2, done.stderr
+        assert done.stderr.count("ResourceWarning: unclosed") == 2, done.stderr
 
 
 def test_the_background_thread_goes_on(bootstrap: str, make_topic: Callable[[int], str]) -> None:

@@ -120,6 +120,11 @@ class Connections:
             opening.add_done_callback(_retrieve)
         return await asyncio.shield(opening)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def is_connected(self, address: Address) -> bool:
         """Whether a connection to `address` is open now."""
         known = self._open.get((address, ""))
