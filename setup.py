@@ -11,7 +11,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 # What stands beside the kernels for their interpreted form, and is never compiled.
-INTERPRETED_ONLY = {"__init__.py", "interpreted.py", "shim.py"}
+INTERPRETED_ONLY = {"__init__.py", "interpreted.py", "opcodes.py", "shim.py"}
 
 KERNELS = sorted(path for path in Path("src/millstream").glob("**/_kernels/*.py") if path.name not in INTERPRETED_ONLY)
 

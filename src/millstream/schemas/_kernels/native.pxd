@@ -1,0 +1,116 @@
+cdef extern from "native.h" nogil:
+    enum:
+        OP_END
+        OP_PUT_NULL
+        OP_SET_VALID
+        OP_BOOLEAN
+        OP_INT
+        OP_LONG
+        OP_INT_AS_LONG
+        OP_INT_AS_FLOAT
+        OP_LONG_AS_FLOAT
+        OP_INT_AS_DOUBLE
+        OP_LONG_AS_DOUBLE
+        OP_FLOAT
+        OP_DOUBLE
+        OP_FLOAT_AS_DOUBLE
+        OP_SCALED
+        OP_DIVIDED
+        OP_BYTES
+        OP_STRING
+        OP_RAW
+        OP_FIXED
+        OP_DECIMAL_BYTES
+        OP_DECIMAL_FIXED
+        OP_ENUM
+        OP_NULLABLE
+        OP_BRANCH
+        OP_JUMP
+        OP_STRUCT
+        OP_UNION
+        OP_BLOCKS
+        OP_BLOCK
+        OP_NEXT
+        OP_DEFAULT
+        OP_RESUME
+        OP_FAIL
+        OP_SKIP_INT
+        OP_SKIP_LONG
+        OP_SKIP_BYTES
+        OP_SKIP_STRING
+        OP_SKIP_FIXED
+        OP_SKIP_BOOLEAN
+        OP_SKIP_ENUM
+        OP_SKIP_RAW
+        OP_CALL
+        OP_RETURN
+        OP_CAPTURE
+        OP_CAPTURED
+        GOOD
+        BAD_TRUNCATED
+        BAD_VARINT
+        BAD_INT
+        BAD_BOOLEAN
+        BAD_SIZE
+        BAD_TEXT
+        BAD_BRANCH
+        BAD_SYMBOL
+        BAD_READER_SYMBOL
+        BAD_COUNT
+        BAD_EMPTY_ITEMS
+        BAD_BLOCK
+        BAD_DEPTH
+        BAD_DECIMAL
+        BAD_RANGE
+        BAD_TRAILING
+        BAD_FRAMING
+        BAD_RESOLUTION
+        NO_ROOM
+    ctypedef struct Column:
+        long long kind
+    ctypedef struct Varint:
+        long long value
+        long long position
+    Varint read_varint(const unsigned char *data, long long position, long long end, bint wide)
+    Varint read_small_varint(const unsigned char *data, long long position, long long end, bint wide)
+    Varint read_size(const unsigned char *data, long long position, long long end, bint wide)
+    long long skip_long(const unsigned char *data, long long position, long long end, bint wide)
+    long long skip_int(const unsigned char *data, long long position, long long end, bint wide)
+    long long skip_bytes(const unsigned char *data, long long position, long long end, bint wide)
+    long long skip_text(const unsigned char *data, long long position, long long end, bint wide)
+    long long load_id(const unsigned char *data, long long position)
+    long long take_long(
+        Column *columns, Py_ssize_t at, const unsigned char *data, long long position, long long end, bint wide
+    )
+    long long take_int(
+        Column *columns, Py_ssize_t at, const unsigned char *data, long long position, long long end, bint wide
+    )
+    long long take_bytes(
+        Column *columns, Py_ssize_t at, const unsigned char *data, long long position, long long end, bint wide
+    )
+    long long take_text(
+        Column *columns, Py_ssize_t at, const unsigned char *data, long long position, long long end, bint wide
+    )
+    void set_valid(Column *columns, Py_ssize_t at)
+    void put_int32(Column *columns, Py_ssize_t at, long long value)
+    void put_int64(Column *columns, Py_ssize_t at, long long value)
+    void put_float(Column *columns, Py_ssize_t at, float value)
+    void put_double(Column *columns, Py_ssize_t at, double value)
+    void put_float_bits(Column *columns, Py_ssize_t at, const unsigned char *data, long long position)
+    void put_double_bits(Column *columns, Py_ssize_t at, const unsigned char *data, long long position)
+    void put_float_as_double(Column *columns, Py_ssize_t at, const unsigned char *data, long long position)
+    void put_bool(Column *columns, Py_ssize_t at, bint value)
+    void put_fixed(Column *columns, Py_ssize_t at, const unsigned char *data, long long position, long long size)
+    void put_struct(Column *columns, Py_ssize_t at)
+    void put_null(Column *columns, Py_ssize_t at)
+    bint reserve(Column *columns, Py_ssize_t at, long long count)
+    bint put_bytes(
+        Column *columns, Py_ssize_t at, const unsigned char *data, long long position, long long size, bint wide
+    )
+    bint put_decimal(
+        Column *columns, Py_ssize_t at, const unsigned char *data, long long position, long long size,
+        const unsigned char *bound
+    )
+    void put_list(Column *columns, Py_ssize_t at, Py_ssize_t child)
+    void put_union(Column *columns, Py_ssize_t at, Py_ssize_t child, long long type)
+    void roll_back(Column *columns, Py_ssize_t count, long long rows)

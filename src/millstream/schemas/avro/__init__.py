@@ -1,0 +1,12 @@
+"""Avro and Arrow: values decoded to columns, columns encoded to values.
+
+layout.py    the Arrow columns of an Avro schema, and the table of types     defaults.py  defaults as datums
+program.py   a (writer, reader) pair of schemas compiled for the kernel      columns.py   the buffers it fills
+decoder.py   AvroDecoder: values to a record batch, bad ones reported
+"""
+
+from millstream.schemas.avro.columns import DecodedTooLargeError
+from millstream.schemas.avro.decoder import AvroDecoder, BadDatum, Decoded
+from millstream.schemas.avro.layout import UnsupportedSchemaError
+
+__all__ = ["AvroDecoder", "BadDatum", "Decoded", "DecodedTooLargeError", "UnsupportedSchemaError"]

@@ -1,0 +1,380 @@
+"""Avro values to Arrow: `AvroDecoder`, one for each reader's schema.
+
+    decoder = AvroDecoder(registry)                      # or a mapping of ids, or a function
+    decoded = decoder.decode(batch.column("value"))
+    decoded.batch, decoded.rows, decoded.errors
+
+Each writer's schema is compiled when its id is first met, into one program that all of them share (`program.py`); so a
+call is one pass of the kernel over the values, in their order, whoever wrote them. A decoder belongs to one thread at a
+time.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millstream.schemas._kernels import opcodes as op
+from millstream.schemas._kernels.avro_decoding import decode_datums
+from millstream.schemas.avro.columns import ColumnBuffers, DecodedTooLargeError, Estimates
+from millstream.schemas.avro.layout import Layout, UnsupportedSchemaError
+from millstream.schemas.avro.program import INSTRUCTIONS_MAX, Program
+from millstream.schemas.parsing import InvalidSchemaError, ParsedSchema, SchemaType
+from millstream.schemas.parsing.avro import AvroSchema, parse_avro
+
+Framing = Literal["confluent", "none"]
+
+SIZE_BYTES_MAX: Final = 1 << 32
+EMPTY_ITEMS_MAX: Final = 4_096
+"""Items of arrays that take no bytes (nulls, empty records), believed in one datum."""
+WRITERS_MAX: Final = 256
+"""Writers' schemas compiled at a time; over it all are dropped."""
+
+_BAD_ROWS: Final = 1_024
+_NO_SIZES: Final = array("q")
+
+SENTENCES: Final = {
+    op.BAD_TRUNCATED: "the value ends within it",
+    op.BAD_VARINT: "its number takes more than 64 bits",
+    op.BAD_INT: "its number takes more than 32 bits",
+    op.BAD_BOOLEAN: "its byte is neither 0 nor 1",
+    op.BAD_SIZE: "its size is negative or beyond the end of the value",
+    op.BAD_TEXT: "it is not UTF-8",
+    op.BAD_BRANCH: "the union has no such branch",
+    op.BAD_SYMBOL: "the writer's enum has no such symbol",
+    op.BAD_READER_SYMBOL: "the reader's enum lacks the symbol, and has no default",
+    op.BAD_COUNT: "it has more items than there are bytes for",
+    op.BAD_EMPTY_ITEMS: "it has too many items without bytes",
+    op.BAD_BLOCK: "its block is not as long as it says",
+    op.BAD_DEPTH: "it lies too deep",
+    op.BAD_DECIMAL: "it has more digits than its precision",
+    op.BAD_RANGE: "the time is out of range in the reader's unit",
+    op.BAD_TRAILING: "bytes are left behind the datum",
+    op.BAD_FRAMING: "the value does not begin with a zero byte and a schema id",
+}
+
+
+class BadDatum(NamedTuple):
+    """A value that could not be decoded: its row, why, and the schema it names (None where it names none)."""
+
+    row: int
+    reason: str
+    schema_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What became of values.
+
+    `rows` says for each row of `batch` which value it was (int64), None where all are there in order. What is neither
+    there nor in `errors` was null: a tombstone has no datum.
+    """
+
+    batch: pa.RecordBatch
+    rows: pa.Int64Array | None = None
+    errors: list[BadDatum] = field(default_factory=list)
+
+
+class SchemaSource(Protocol):
+    """What knows schemas by id: a RegistryClient."""
+
+    def schema(self, schema_id: int, /) -> ParsedSchema:
+        """Return a schema; raises KeyError, or an error that is no outage, where there is none."""
+
+
+Schemas = Callable[[int], ParsedSchema | str] | Mapping[int, ParsedSchema | str] | SchemaSource
+
+
+class AvroDecoder:
+    """Decodes values into record batches of one Arrow schema, that of the reader's."""
+
+    def __init__(
+        self,
+        schemas: Schemas | None = None,
+        reader_schema: ParsedSchema | str | None = None,
+        *,
+        writer_schema: ParsedSchema | str | None = None,
+        framing: Framing = "confluent",
+        on_union: Literal["struct", "dense_union"] = "struct",
+        on_recursion: Literal["refuse", "binary"] = "refuse",
+        size_bytes_max: int = SIZE_BYTES_MAX,
+        empty_items_max: int = EMPTY_ITEMS_MAX,
+    ) -> None:
+        """Decode to the columns of `reader_schema`; without it, to those of the first writer's schema met.
+
+        `schemas` knows the writers' by the id that Confluent's framing puts before a datum; with framing "none" values
+        are bare datums of `writer_schema` (or of the reader's). `size_bytes_max` bounds the columns of one call.
+        Raises UnsupportedSchemaError for a schema that Arrow has no type for, InvalidSchemaError.
+        """
+        if framing not in {"confluent", "none"}:
+            raise ValueError(f"framing is 'confluent' or 'none', not {framing!r}")
+        if on_union not in {"struct", "dense_union"}:
+            raise ValueError(f"on_union is 'struct' or 'dense_union', not {on_union!r}")
+        if on_recursion not in {"refuse", "binary"}:
+            raise ValueError(f"on_recursion is 'refuse' or 'binary', not {on_recursion!r}")
+        self._framed = framing == "confluent"
+        self._find = _finder(schemas)
+        self._dense_unions = on_union == "dense_union"
+        self._raw_recursion = on_recursion == "binary"
+        self._size_bytes_max = size_bytes_max
+        self._empty_items_max = empty_items_max
+        self._reader: AvroSchema | None = None
+        self._layout: Layout | None = None
+        self._program: Program | None = None
+        self._estimates: Estimates | None = None
+        # Schema ids and where their programs begin; with bare datums there is one, of id 0.
+        self._ids = array("i")
+        self._starts = array("i")
+        self._writer = None if writer_schema is None else as_avro(writer_schema)
+        if reader_schema is not None:
+            self._become(as_avro(reader_schema))
+        elif not self._framed:
+            if self._writer is None:
+                raise ValueError("bare datums need the schema they were written with")
+            self._become(self._writer)
+
+    @property
+    def schema(self) -> pa.Schema | None:
+        """The columns; None until the first schema is met, where no reader's was given."""
+        return None if self._layout is None else self._layout.schema
+
+    def decode(self, values: pa.Array | pa.ChunkedArray) -> Decoded:
+        """Decode `binary`, `large_binary` or `binary_view` values.
+
+        A value that cannot be decoded is reported, with its row, and leaves nothing behind in the batch. Raises
+        DecodedTooLargeError where the columns would take more than their bound, and what looking a schema up raises
+        when nobody could answer.
+        """
+        data, positions, sizes = located(values)
+        return self.decode_located(data, positions, sizes)
+
+    def decode_located(self, data: Any, positions: Any, sizes: Any = _NO_SIZES) -> Decoded:
+        """Decode values that lie in `data` at `positions` (int64s), of `sizes`, negative for null.
+
+        Without sizes each ends where the next begins, and positions have one more. As `decode` else.
+        """
+        stop = len(sizes) or max(0, len(positions) - 1)
+        run = _Run(self, data, positions, sizes, stop)
+        while not run.is_over:
+            run.go_on()
+        return run.finish()
+
+    def _become(self, reader: AvroSchema) -> None:
+        self._reader = reader
+        self._layout = Layout(reader.root, dense_unions=self._dense_unions, raw_recursion=self._raw_recursion)
+        self._estimates = Estimates(self._layout)
+        self._drop_writers()
+
+    def _drop_writers(self) -> None:
+        assert self._reader is not None
+        self._program = Program(self._layout)
+        self._ids, self._starts = array("i"), array("i")
+        if not self._framed:
+            self._add(0, self._reader if self._writer is None else self._writer)
+
+    def _add(self, schema_id: int, writer: AvroSchema) -> None:
+        """Compile a writer's schema for values of its id."""
+        if self._layout is None:
+            self._become(writer)
+        assert self._program is not None
+        if len(self._ids) >= WRITERS_MAX or len(self._program.code) > 4 * INSTRUCTIONS_MAX // 2:
+            self._drop_writers()
+        start = self._program.add(writer.root, bare_bytes=self._framed)
+        self._ids.append(schema_id)
+        self._starts.append(start)
+
+
+class _Run:
+    """One call of a decoder, which may take several of the kernel."""
+
+    def __init__(self, decoder: AvroDecoder, data: Any, positions: Any, sizes: Any, stop: int) -> None:
+        self._decoder = decoder
+        self._values = data, positions, sizes
+        self._stop = stop
+        self._row = 0
+        self._done = 0
+        self._columns: ColumnBuffers | None = None
+        self._rows = pa.allocate_buffer(8 * stop)
+        self._rows_view = memoryview(self._rows).cast("B").cast("q")
+        self._bad = array("q", bytes(8 * 4 * min(_BAD_ROWS, stop)))
+        self._errors: list[BadDatum] = []
+        self._unknown: dict[int, str] = {}
+
+    @property
+    def is_over(self) -> bool:
+        return self._row == self._stop
+
+    def go_on(self) -> None:
+        """Run the kernel until it needs something."""
+        decoder = self._decoder
+        table = array("q")
+        if decoder._layout is not None:
+            assert decoder._estimates is not None
+            if self._columns is None:
+                self._columns = ColumnBuffers(
+                    decoder._layout,
+                    self._stop - self._row,
+                    decoder._estimates,
+                    size_bytes_max=decoder._size_bytes_max,
+                )
+            table = self._columns.table
+        program = decoder._program
+        data, positions, sizes = self._values
+        self._row, self._done, bad, ended = decode_datums(
+            data,
+            positions,
+            sizes,
+            self._row,
+            self._stop,
+            1 if decoder._framed else 0,
+            decoder._ids,
+            decoder._starts,
+            array("i") if program is None else program.code,
+            array("i") if program is None else program.tables,
+            b"" if program is None else program.pool,
+            table,
+            self._done,
+            self._rows_view,
+            self._bad,
+            decoder._empty_items_max,
+        )
+        for at in range(0, 4 * bad, 4):
+            row, reason, position, address = self._bad[at : at + 4]
+            self._errors.append(BadDatum(row, self._sentence(reason, position, address), self._id_at(row)))
+        if ended == _NO_ROOM:
+            assert self._columns is not None
+            try:
+                self._columns.grow()
+            except DecodedTooLargeError as error:
+                if self._done:
+                    raise
+                # Alone it is too large, so it will be for ever.
+                self._reject(str(error))
+        elif ended == _UNKNOWN_ID:
+            self._learn_schema()
+
+    def finish(self) -> Decoded:
+        """Return the batch."""
+        decoder, rows = self._decoder, self._done
+        layout = decoder._layout
+        if layout is None:
+            batch = pa.RecordBatch.from_arrays([], schema=pa.schema([]))
+        elif self._columns is None:
+            batch = layout.schema.empty_table().combine_chunks().to_batches()
+            batch = (
+                batch[0]
+                if batch
+                else pa.RecordBatch.from_arrays([pa.array([], one.type) for one in layout.schema], schema=layout.schema)
+            )
+        else:
+            assert decoder._estimates is not None
+            decoder._estimates.learn(self._columns.table, rows)
+            batch = pa.RecordBatch.from_arrays(self._columns.arrays(rows), schema=layout.schema)
+        places = None
+        if rows != self._stop:
+            places = pa.Array.from_buffers(pa.int64(), rows, [None, self._rows.slice(0, 8 * rows)], 0)
+        return Decoded(batch, places, self._errors)
+
+    def _learn_schema(self) -> None:
+        """Find and compile the schema that the current row names."""
+        schema_id = self._id_at(self._row)
+        assert schema_id is not None, self._row
+        reason = self._unknown.get(schema_id)
+        if reason is None:
+            try:
+                self._decoder._add(schema_id, as_avro(self._decoder._find(schema_id)))
+            except (LookupError, InvalidSchemaError, UnsupportedSchemaError) as error:
+                if isinstance(error, UnsupportedSchemaError) and self._decoder._layout is None:
+                    raise
+                reason = f"schema {schema_id} cannot be used: {error}"
+            except Exception as error:
+                # A registry's: what it refuses is the value's fault, what it cannot answer is nobody's.
+                if getattr(error, "is_outage", True):
+                    raise
+                reason = f"schema {schema_id} cannot be used: {error}"
+        if reason is not None:
+            self._unknown[schema_id] = reason
+            self._reject(reason)
+
+    def _reject(self, reason: str) -> None:
+        """Report the current row, and go on behind it."""
+        self._errors.append(BadDatum(self._row, reason, self._id_at(self._row)))
+        self._row += 1
+
+    def _sentence(self, reason: int, position: int, address: int) -> str:
+        program = self._decoder._program
+        path = ""
+        if program is not None and reason != op.BAD_FRAMING:
+            path = program.path_at(address)
+        said = SENTENCES.get(reason)
+        if said is None:
+            assert program is not None
+            said = program.reason_at(address)
+        where = f"{path}: " if path and reason != op.BAD_TRAILING else ""
+        return f"{where}{said} (byte {position} of the value)"
+
+    def _id_at(self, row: int) -> int | None:
+        if not self._decoder._framed:
+            return None
+        data, positions, sizes = self._values
+        start = positions[row]
+        size = sizes[row] if len(sizes) else positions[row + 1] - start
+        prefix = bytes(data[start : start + min(size, 5)])
+        return int.from_bytes(prefix[1:], "big", signed=True) if len(prefix) == 5 and prefix[0] == 0 else None
+
+
+_NO_ROOM: Final = 1
+_UNKNOWN_ID: Final = 2
+
+
+def as_avro(schema: ParsedSchema | str) -> AvroSchema:
+    """Return a parsed Avro schema. Raises InvalidSchemaError."""
+    if isinstance(schema, str):
+        return parse_avro(schema)
+    if not isinstance(schema, AvroSchema):
+        raise InvalidSchemaError(f"an Avro schema is needed, and this is one of {SchemaType(schema.type).value}")
+    return schema
+
+
+def located(values: pa.Array | pa.ChunkedArray) -> tuple[memoryview, memoryview, Any]:
+    """Return values as (data, positions, sizes) for the kernel; sizes only where there are nulls."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if isinstance(values, pa.ExtensionArray):
+        values = values.storage
+    if pa.types.is_binary_view(values.type) or pa.types.is_string_view(values.type):
+        values = values.cast(pa.large_binary())
+    if pa.types.is_binary(values.type) or pa.types.is_string(values.type):
+        kind, width = pa.int32(), 4
+    elif pa.types.is_large_binary(values.type) or pa.types.is_large_string(values.type):
+        kind, width = pa.int64(), 8
+    else:
+        raise TypeError(f"values of Avro are binary, not {values.type}")
+    _validity, offsets, content = values.buffers()
+    data = memoryview(b"" if content is None else content).cast("B")
+    if len(values) == 0 or offsets is None:
+        return data, memoryview(array("q", [0])), _NO_SIZES
+    assert sys.byteorder == "little" or width == 8
+    first = values.offset * width
+    ends = pa.Array.from_buffers(kind, len(values) + 1, [None, offsets.slice(first, (len(values) + 1) * width)], 0)
+    positions = memoryview(ends.cast(pa.int64()).buffers()[1]).cast("B").cast("q")
+    if not values.null_count:
+        return data, positions, _NO_SIZES
+    sizes = pc.fill_null(pc.binary_length(values).cast(pa.int64()), -1)
+    return data, positions, memoryview(sizes.buffers()[1]).cast("B").cast("q")[sizes.offset :]
+
+
+def _finder(schemas: Schemas | None) -> Callable[[int], ParsedSchema | str]:
+    if schemas is None:
+        schemas = {}
+    if isinstance(schemas, Mapping):
+        return schemas.__getitem__
+    if callable(schemas):
+        return schemas
+    return schemas.schema

@@ -1,0 +1,506 @@
+"""Pairs of schemas compiled for the kernel: how each writer's datums fill the columns of the one reader.
+
+The rules are those of the Avro specification 1.12 for schema resolution, as Java follows them: names count without
+their namespace, of a reader's union the branch of the very same type is taken, else the first that the writer's can be
+promoted to. What cannot be resolved fails where it is met in a datum, not before: a writer's union may well have a
+branch that nobody wrote.
+
+Beyond the specification, which leaves logical types out of resolution: where writer and reader both have times or
+timestamps, in different units, they are converted, rounding down; and decimals of different scale do not match.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from typing import Final
+
+import pyarrow as _pa
+
+from millstream.schemas._kernels import opcodes as op
+from millstream.schemas.avro.defaults import InvalidDefaultError, encode_default
+from millstream.schemas.avro.layout import Layout, Slot, UnsupportedSchemaError
+from millstream.schemas.compat.avro import PROMOTIONS, find_writer_field, names_match
+from millstream.schemas.parsing.avro_types import (
+    ArrayType,
+    AvroType,
+    EnumType,
+    Field,
+    FixedType,
+    MapType,
+    NamedType,
+    RecordType,
+    UnionType,
+    children,
+    logical_type,
+    same_type,
+)
+
+INSTRUCTIONS_MAX: Final = 200_000
+"""Of all programs of a reader together, writers dropped when there are more."""
+
+_OPS: Final = {
+    ("boolean", "boolean"): op.OP_BOOLEAN,
+    ("int", "int"): op.OP_INT,
+    ("int", "long"): op.OP_INT_AS_LONG,
+    ("int", "float"): op.OP_INT_AS_FLOAT,
+    ("int", "double"): op.OP_INT_AS_DOUBLE,
+    ("long", "long"): op.OP_LONG,
+    ("long", "float"): op.OP_LONG_AS_FLOAT,
+    ("long", "double"): op.OP_LONG_AS_DOUBLE,
+    ("float", "float"): op.OP_FLOAT,
+    ("float", "double"): op.OP_FLOAT_AS_DOUBLE,
+    ("double", "double"): op.OP_DOUBLE,
+    ("bytes", "bytes"): op.OP_BYTES,
+    ("string", "bytes"): op.OP_BYTES,
+    ("string", "string"): op.OP_STRING,
+    ("bytes", "string"): op.OP_STRING,
+}
+_SIZES: Final = {"null": 0, "boolean": 1, "float": 4, "double": 8}
+# Families of logical types that count the same thing, and how long their unit is in nanoseconds.
+_UNITS: Final = {
+    f"{family}-{unit}": (family, nanos)
+    for family in ("time", "timestamp", "local-timestamp")
+    for unit, nanos in (("millis", 1_000_000), ("micros", 1_000), ("nanos", 1))
+}
+
+
+class Program:
+    """Instructions for the writers added so far, with what the kernel needs beside them.
+
+    Addresses are indices of `code`: a writer's program begins where `add` says.
+    """
+
+    def __init__(self, layout: Layout | None, *, strict: bool = False) -> None:
+        """Compile for the columns of `layout`; without one, datums are only skipped.
+
+        `strict`: what is skipped is looked at to the last byte, not only passed over.
+        """
+        self.layout = layout
+        self.code = array("i")
+        self.tables = array("i")
+        self.pool = bytearray()
+        # Why instructions FAIL, and for each instruction where in the schema it stands.
+        self.reasons: list[str] = []
+        self.paths: list[str] = []
+        self._strict = strict
+        # No instruction before this one may be merged with those behind: something jumps between.
+        self._barrier = 0
+        self._calls: list[tuple[int, AvroType]] = []
+        self._shared: set[int] = set()
+
+    def add(self, writer: AvroType, *, bare_bytes: bool = False) -> int:
+        """Compile a writer's schema; return where its program begins.
+
+        With `bare_bytes` a schema of bytes alone has no length before them, as Confluent's serializers write it.
+        Raises UnsupportedSchemaError where that takes too many instructions.
+        """
+        self._calls, self._shared = [], _shared_records(writer)
+        start = self._label()
+        if self.layout is None:
+            if bare_bytes and writer.kind == "bytes":
+                self._emit("value", op.OP_SKIP_RAW)
+            else:
+                self._skip(writer, "value")
+        elif isinstance(self.layout.root, RecordType):
+            self._root_record(writer, self.layout.root, self.layout.fields)
+        elif bare_bytes and writer.kind == "bytes":
+            slot = self.layout.fields[0]
+            if slot.kind == op.KIND_BYTES and slot.node.kind == "bytes":
+                self._set_valid(slot)
+                self._emit(slot.path, op.OP_RAW, slot.index)
+            else:
+                self._fail(f"bytes are no {slot.node.label}", slot.path)
+        else:
+            self._resolve(writer, self.layout.fields[0])
+        self._emit("", op.OP_END)
+        self._compile_calls()
+        return start
+
+    def path_at(self, address: int) -> str:
+        """Return where in the schema an instruction stands: a path of the reader's, or the writer's if skipped."""
+        return self.paths[address // 4] if 0 <= address // 4 < len(self.paths) else ""
+
+    def reason_at(self, address: int) -> str:
+        """Return why the instruction FAILs."""
+        return self.reasons[self.code[address + 2]]
+
+    # Instructions.
+
+    def _emit(self, path: str, code: int, column: int = -1, a: int = 0, b: int = 0) -> int:
+        if len(self.code) >= 4 * INSTRUCTIONS_MAX:
+            raise UnsupportedSchemaError(f"the schema takes more than {INSTRUCTIONS_MAX} instructions, at {path}")
+        self.code.extend((code, column, a, b))
+        self.paths.append(path)
+        return len(self.code) - 4
+
+    def _label(self) -> int:
+        self._barrier = len(self.code)
+        return self._barrier
+
+    def _fail(self, reason: str, path: str) -> None:
+        self._emit(path, op.OP_FAIL, -1, len(self.reasons))
+        self.reasons.append(reason)
+
+    def _table(self, entries: list[int]) -> int:
+        start = len(self.tables)
+        self.tables.extend(entries)
+        return start
+
+    def _set_valid(self, slot: Slot) -> None:
+        if slot.has_validity:
+            self._emit(slot.path, op.OP_SET_VALID, slot.index)
+
+    def _null(self, slot: Slot) -> None:
+        """Append a null, or what stands for nothing where there are none."""
+        if slot.kind == op.KIND_UNION:
+            branch = next((at for at, node in enumerate(slot.branches) if node.kind == "null"), 0)
+            self._emit(slot.path, op.OP_UNION, slot.index, slot.children[branch].index, branch)
+            self._null(slot.children[branch])
+            return
+        self._emit(slot.path, op.OP_PUT_NULL, slot.index)
+        if slot.kind == op.KIND_STRUCT:
+            for child in slot.children:
+                self._null(child)
+
+    # Resolution.
+
+    def _resolve(self, writer: AvroType, slot: Slot) -> None:
+        """Read a value of `writer` into a column, whose reader's type may be a union or not."""
+        if isinstance(writer, UnionType):
+            self._writer_union(writer, slot)
+        elif writer.kind == "null" and slot.kind != op.KIND_UNION:
+            if slot.nullable or slot.kind == op.KIND_NULL:
+                self._null(slot)
+            else:
+                self._fail(f"null is no {slot.node.label}, and the reader's schema has no null there", slot.path)
+        else:
+            self._set_valid(slot)
+            self._value(writer, slot)
+
+    def _writer_union(self, writer: UnionType, slot: Slot) -> None:
+        kinds = [branch.kind for branch in writer.branches]
+        if len(kinds) == 2 and "null" in kinds and slot.has_validity:
+            null = kinds.index("null")
+            at = self._emit(slot.path, op.OP_NULLABLE, slot.index, null)
+            self._value(writer.branches[1 - null], slot)
+            if slot.kind == op.KIND_STRUCT and slot.children:
+                jump = self._emit(slot.path, op.OP_JUMP)
+                self.code[at + 3] = self._label()
+                for child in slot.children:
+                    self._null(child)
+                self.code[jump + 2] = self._label()
+            else:
+                self.code[at + 3] = self._label()
+            return
+        self._branches(writer, slot.path, lambda branch: self._resolve(branch, slot))
+
+    def _branches(self, writer: UnionType, path: str, compile_branch: Callable[[AvroType], None]) -> None:
+        at = self._emit(path, op.OP_BRANCH, -1, self._table([0] * len(writer.branches)), len(writer.branches))
+        jumps = []
+        for index, branch in enumerate(writer.branches):
+            self.tables[self.code[at + 2] + index] = self._label()
+            compile_branch(branch)
+            jumps.append(self._emit(path, op.OP_JUMP))
+        end = self._label()
+        for jump in jumps:
+            self.code[jump + 2] = end
+
+    def _value(self, writer: AvroType, slot: Slot) -> None:
+        """Read a value that is not null, and of no union, into a column whose validity is set."""
+        node = slot.node
+        if slot.is_raw:
+            self._raw(writer, slot)
+        elif slot.branches:
+            self._reader_union(writer, slot)
+        elif isinstance(node, RecordType) and isinstance(writer, RecordType):
+            if self._named_alike(writer, node, slot.path):
+                self._emit(slot.path, op.OP_STRUCT, slot.index)
+                self._fields(writer, node, slot.children)
+        elif isinstance(node, ArrayType) and isinstance(writer, ArrayType):
+            self._blocks(slot, [writer.items], lambda: self._resolve(writer.items, slot.children[0]))
+        elif isinstance(node, MapType) and isinstance(writer, MapType):
+            self._blocks(slot, [AvroType("string"), writer.values], lambda: self._entry(writer, slot.children[0]))
+        elif isinstance(node, EnumType) and isinstance(writer, EnumType):
+            if self._named_alike(writer, node, slot.path):
+                self._enum(writer, node, slot)
+        elif isinstance(node, FixedType) and isinstance(writer, FixedType):
+            if self._named_alike(writer, node, slot.path):
+                self._fixed(writer, node, slot)
+        else:
+            self._plain(writer, slot)
+
+    def _named_alike(self, writer: NamedType, node: NamedType, path: str) -> bool:
+        if names_match(node, writer):
+            return True
+        self._fail(f"the writer's {writer.full_name} is no {node.full_name}, nor an alias of it", path)
+        return False
+
+    def _plain(self, writer: AvroType, slot: Slot) -> None:
+        node = slot.node
+        code = _OPS.get((writer.kind, node.kind))
+        logical, written = logical_type(node), logical_type(writer)
+        if code is None:
+            self._fail(f"{writer.label} cannot be read as {node.label}", slot.path)
+        elif slot.type.id in _DECIMALS:
+            assert logical is not None
+            if written is not None and written.name == "decimal" and written.scale != logical.scale:
+                self._fail(f"a decimal of scale {written.scale} cannot be read as one of {logical.scale}", slot.path)
+            else:
+                self._emit(slot.path, op.OP_DECIMAL_BYTES, slot.index, self._bound(logical.precision, slot))
+        elif logical and written and _UNITS.get(logical.name, ("",))[0] == _UNITS.get(written.name, (None,))[0]:
+            unit, written_unit = _UNITS[logical.name][1], _UNITS[written.name][1]
+            if written_unit > unit:
+                self._emit(slot.path, op.OP_SCALED, slot.index, written_unit // unit)
+            elif written_unit < unit:
+                self._emit(slot.path, op.OP_DIVIDED, slot.index, unit // written_unit)
+            else:
+                self._emit(slot.path, code, slot.index)
+        else:
+            self._emit(slot.path, code, slot.index)
+
+    def _bound(self, precision: int, slot: Slot) -> int:
+        """Put ten to the power of a precision into the pool."""
+        start = len(self.pool)
+        self.pool += (10**precision).to_bytes(slot.width, "little")
+        return start
+
+    def _fixed(self, writer: FixedType, node: FixedType, slot: Slot) -> None:
+        logical, written = logical_type(node), logical_type(writer)
+        if writer.size != node.size:
+            self._fail(f"{writer.size} bytes of {writer.full_name} cannot be read as {node.size}", slot.path)
+        elif slot.type.id in _DECIMALS:
+            assert logical is not None
+            if written is not None and written.name == "decimal" and written.scale != logical.scale:
+                self._fail(f"a decimal of scale {written.scale} cannot be read as one of {logical.scale}", slot.path)
+            else:
+                bound = self._bound(logical.precision, slot)
+                self._emit(slot.path, op.OP_DECIMAL_FIXED, slot.index, bound, node.size)
+        elif slot.kind == op.KIND_STRUCT:
+            # A duration: three little-endian numbers.
+            self._emit(slot.path, op.OP_STRUCT, slot.index)
+            for child in slot.children:
+                self._emit(child.path, op.OP_FLOAT, child.index)
+        else:
+            self._emit(slot.path, op.OP_FIXED, slot.index, node.size)
+
+    def _enum(self, writer: EnumType, node: EnumType, slot: Slot) -> None:
+        table = -1
+        if writer.symbols != node.symbols[: len(writer.symbols)]:
+            numbers = {symbol: number for number, symbol in enumerate(node.symbols)}
+            default = -1 if node.default is None else numbers[node.default]
+            table = self._table([numbers.get(symbol, default) for symbol in writer.symbols])
+        self._emit(slot.path, op.OP_ENUM, slot.index, len(writer.symbols), table)
+
+    def _root_record(self, writer: AvroType, node: RecordType, fields: list[Slot]) -> None:
+        if isinstance(writer, UnionType):
+            self._branches(writer, "", lambda branch: self._root_record(branch, node, fields))
+        elif not isinstance(writer, RecordType):
+            self._fail(f"{writer.label} is no {node.full_name}", "")
+        elif self._named_alike(writer, node, ""):
+            self._fields(writer, node, fields)
+
+    def _fields(self, writer: RecordType, node: RecordType, slots: list[Slot]) -> None:
+        taken: dict[int, tuple[Field, Slot]] = {}
+        missing: list[tuple[Field, Slot]] = []
+        for field, slot in zip(node.fields, slots, strict=True):
+            found = find_writer_field(writer, field)
+            if found is None or found.position in taken:
+                missing.append((field, slot))
+            else:
+                taken[found.position] = field, slot
+        for written in writer.fields:
+            reader = taken.get(written.position)
+            if reader is None:
+                self._skip(written.type, f"{written.name} (skipped)")
+            else:
+                self._resolve(written.type, reader[1])
+        self._defaults(missing)
+
+    def _defaults(self, missing: list[tuple[Field, Slot]]) -> None:
+        encoded: list[tuple[Field, Slot]] = []
+        content = b""
+        for field, slot in missing:
+            if not field.has_default:
+                self._fail("the writer's schema lacks the field, and it has no default", slot.path)
+                return
+            if field.default is None and (slot.nullable or slot.kind == op.KIND_NULL) and slot.kind != op.KIND_UNION:
+                self._null(slot)
+                continue
+            try:
+                content += encode_default(field.type, field.default)
+            except InvalidDefaultError as error:
+                self._fail(f"the default does not fit: {error}", slot.path)
+                return
+            encoded.append((field, slot))
+        if encoded:
+            self._emit(encoded[0][1].path, op.OP_DEFAULT, -1, len(self.pool), len(content))
+            self.pool += content
+            for field, slot in encoded:
+                self._resolve(field.type, slot)
+            self._emit(encoded[-1][1].path, op.OP_RESUME)
+
+    def _reader_union(self, writer: AvroType, slot: Slot) -> None:
+        chosen = best_branch(writer, slot.branches)
+        if chosen is None:
+            names = ", ".join(branch.label for branch in slot.branches)
+            self._fail(f"{writer.label} is none of {names}", slot.path)
+        elif slot.kind == op.KIND_UNION:
+            child = slot.children[chosen]
+            self._emit(slot.path, op.OP_UNION, slot.index, child.index, chosen)
+            self._resolve(writer, child)
+        else:
+            self._emit(slot.path, op.OP_STRUCT, slot.index)
+            for number, child in enumerate(slot.children):
+                if number == chosen:
+                    self._set_valid(child)
+                    self._value(writer, child)
+                else:
+                    self._null(child)
+
+    def _blocks(self, slot: Slot, item: list[AvroType], compile_item: Callable[[], None]) -> None:
+        child = slot.children[0]
+        reserved = _within(child)
+        size = sum(min_size(node) for node in item)
+        table = self._table([size, child.index, 0, len(reserved), *reserved])
+        self._loop(slot.path, slot.index, table, compile_item)
+
+    def _loop(self, path: str, column: int, table: int, compile_item: Callable[[], None]) -> None:
+        self._emit(path, op.OP_BLOCKS)
+        block = self._emit(path, op.OP_BLOCK, column, table)
+        body = self._label()
+        compile_item()
+        self._emit(path, op.OP_NEXT, -1, body, block)
+        self.code[block + 3] = self._label()
+
+    def _entry(self, writer: MapType, entries: Slot) -> None:
+        key, value = entries.children
+        self._emit(entries.path, op.OP_STRUCT, entries.index)
+        self._emit(key.path, op.OP_STRING, key.index)
+        self._resolve(writer.values, value)
+
+    def _raw(self, writer: AvroType, slot: Slot) -> None:
+        if not same_type(writer, slot.node):
+            self._fail(f"{writer.label} was written by another schema, and holds itself: it cannot be kept", slot.path)
+            return
+        self._emit(slot.path, op.OP_CAPTURE)
+        strict, self._strict = self._strict, True
+        self._skip(writer, slot.path)
+        self._strict = strict
+        self._emit(slot.path, op.OP_CAPTURED, slot.index)
+
+    # Skipping.
+
+    def _skip(self, writer: AvroType, path: str) -> None:
+        """Pass over a value."""
+        kind = writer.kind
+        if isinstance(writer, RecordType):
+            if id(writer) in self._shared:
+                self._calls.append((self._emit(path, op.OP_CALL), writer))
+            else:
+                self._skip_fields(writer, path)
+        elif isinstance(writer, UnionType):
+            self._branches(writer, path, lambda branch: self._skip(branch, path))
+        elif isinstance(writer, (ArrayType, MapType)):
+            self._skip_blocks(writer, path)
+        elif isinstance(writer, EnumType):
+            self._emit(path, op.OP_SKIP_ENUM, -1, len(writer.symbols))
+        elif isinstance(writer, FixedType) or kind in {"float", "double"}:
+            size = writer.size if isinstance(writer, FixedType) else _SIZES[kind]
+            last = len(self.code) - 4
+            if last >= self._barrier and self.code[last] == op.OP_SKIP_FIXED and self.code[last + 2] + size < 1 << 30:
+                self.code[last + 2] += size
+            else:
+                self._emit(path, op.OP_SKIP_FIXED, -1, size)
+        elif kind != "null":
+            self._emit(path, (_SKIPS_STRICT if self._strict else _SKIPS)[kind])
+
+    def _skip_fields(self, writer: RecordType, path: str) -> None:
+        for field in writer.fields:
+            self._skip(field.type, field.name if path == "value" else f"{path}.{field.name}")
+
+    def _skip_blocks(self, writer: ArrayType | MapType, path: str) -> None:
+        value = writer.items if isinstance(writer, ArrayType) else writer.values
+        size = min_size(value) + (0 if isinstance(writer, ArrayType) else 1)
+        table = self._table([size, 0, 0 if self._strict else 1, 0])
+
+        def item() -> None:
+            if isinstance(writer, MapType):
+                self._emit(path, op.OP_SKIP_STRING if self._strict else op.OP_SKIP_BYTES)
+            self._skip(value, f"{path}[]")
+
+        self._loop(path, -1, table, item)
+
+    def _compile_calls(self) -> None:
+        """Compile what was called, each record once, until nothing new is."""
+        starts: dict[int, int] = {}
+        while self._calls:
+            at, record = self._calls.pop()
+            if id(record) not in starts:
+                starts[id(record)] = self._label()
+                assert isinstance(record, RecordType), record
+                self._skip_fields(record, record.name)
+                self._emit(record.name, op.OP_RETURN)
+            self.code[at + 2] = starts[id(record)]
+
+
+_SKIPS: Final = {
+    "boolean": op.OP_SKIP_BOOLEAN,
+    "int": op.OP_SKIP_LONG,
+    "long": op.OP_SKIP_LONG,
+    "bytes": op.OP_SKIP_BYTES,
+    "string": op.OP_SKIP_BYTES,
+}
+_SKIPS_STRICT: Final = _SKIPS | {"int": op.OP_SKIP_INT, "string": op.OP_SKIP_STRING}
+_DECIMALS: Final = frozenset((_pa.decimal128(1).id, _pa.decimal256(1).id))
+
+
+def best_branch(writer: AvroType, branches: list[AvroType]) -> int | None:
+    """Return which of a reader's branches takes a writer's type: the same one, else by short name, else promoted."""
+    for index, branch in enumerate(branches):
+        if branch.kind == writer.kind and branch.label == writer.label:
+            return index
+    if isinstance(writer, NamedType):
+        for index, branch in enumerate(branches):
+            if isinstance(branch, NamedType) and branch.kind == writer.kind and names_match(branch, writer):
+                return index
+    for index, branch in enumerate(branches):
+        if (writer.kind, branch.kind) in PROMOTIONS:
+            return index
+    return None
+
+
+def min_size(node: AvroType, within: tuple[AvroType, ...] = ()) -> int:
+    """Return how many bytes a value takes at least; 0 for what is being looked at already, deeper in itself."""
+    if isinstance(node, RecordType):
+        if len(within) > 20 or any(node is one for one in within):
+            return 0
+        return min(sum(min_size(field.type, (*within, node)) for field in node.fields[:50]), 1 << 20)
+    if isinstance(node, FixedType):
+        return min(node.size, 1 << 30)
+    return _SIZES.get(node.kind, 1)
+
+
+def _shared_records(root: AvroType) -> set[int]:
+    """Return the ids of records that are met twice: those are skipped by calling the same instructions."""
+    met: set[int] = set()
+    shared: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, RecordType):
+            if id(node) in met:
+                shared.add(id(node))
+                continue
+            met.add(id(node))
+        waiting += children(node)
+    return shared
+
+
+def _within(slot: Slot) -> list[int]:
+    """Return the columns that hold one value for each of this one's, itself among them."""
+    found = [slot.index]
+    if slot.kind in {op.KIND_STRUCT, op.KIND_UNION}:
+        for child in slot.children:
+            found += _within(child)
+    return found
