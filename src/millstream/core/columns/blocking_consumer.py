@@ -102,6 +102,11 @@ class Consumer:
         return self._consumer.config
 
     @property
+    def is_open(self) -> bool:
+        """Whether it has been started and not closed."""
+        return self._consumer.is_open
+
+    @property
     def state(self) -> ConsumerState:
         """Where it stands."""
         return self._consumer.state

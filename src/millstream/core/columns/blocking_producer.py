@@ -73,6 +73,11 @@ class Producer:
         return self._producer.config
 
     @property
+    def is_open(self) -> bool:
+        """Whether it has been started and not closed."""
+        return self._producer.is_open
+
+    @property
     def state(self) -> ProducerState:
         """Where it stands."""
         return self._producer.state

@@ -67,6 +67,11 @@ class Admin:
         """What it was given, and the defaults of the rest."""
         return self._admin.config
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has reached a cluster and was not closed."""
+        return self._admin.is_open
+
     def __enter__(self) -> Self:
         return self
 
