@@ -12,15 +12,14 @@ from typing import Any
 
 import pytest
 
-import millstream.core._kernels as kernels_package
+CORE_KERNELS = "millstream.core._kernels"
+SCHEMA_KERNELS = "millstream.schemas._kernels"
 
-FOLDER = Path(kernels_package.__file__).parent
 
-
-def load_kernel(name: str, how: str) -> Any:
+def load_kernel(name: str, how: str, package: str = CORE_KERNELS) -> Any:
     """Return the kernel `compiled`, `interpreted` with Cython's own Python module, or with our `shim` of it."""
     if how == "compiled":
-        kernel = importlib.import_module(f"millstream.core._kernels.{name}")
+        kernel = importlib.import_module(f"{package}.{name}")
         if not str(kernel.__file__).endswith(tuple(EXTENSION_SUFFIXES)):
             # Wherever the project's own make runs the tests, the kernels have to be there.
             required = os.environ.get("MILLSTREAM_REQUIRE_KERNELS") == "1" or os.environ.get("CI")
@@ -28,7 +27,8 @@ def load_kernel(name: str, how: str) -> Any:
             pytest.skip("not compiled")
         assert kernel.is_compiled()
         return kernel
-    spec = importlib.util.spec_from_file_location(f"{how}_{name}", FOLDER / f"{name}.py")
+    folder = Path(str(importlib.import_module(package).__file__)).parent
+    spec = importlib.util.spec_from_file_location(f"{how}_{name}", folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     kernel = importlib.util.module_from_spec(spec)
