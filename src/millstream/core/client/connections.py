@@ -11,7 +11,7 @@ from millstream.core.client.authentication import authenticate
 from millstream.core.client.backoff import Backoff
 from millstream.core.client.security import ClientSecurity
 from millstream.core.config.client_config import ClientConfig
-from millstream.core.net import Address, Connection, ConnectionClosedError, SocketSettings
+from millstream.core.net import Address, BufferPool, Connection, ConnectionClosedError, SocketSettings
 from millstream.core.wire import APIS, ApiKey, ErrorCode, KafkaError, error_code
 from millstream.core.wire.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 
@@ -19,6 +19,8 @@ BROKERS_MAX: Final = 10_000
 # A session is renewed after this share of its lifetime (Kafka's clients: 0.85 to 0.95).
 _SESSION_SHARE: Final = 0.85
 _RETIRED_CHECK_S: Final = 1.0
+# Buffers for large answers that are kept for the next ones; a consumer's are no more than its buffer.memory.
+POOLED_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class BrokerConnection:
@@ -93,6 +95,8 @@ class Connections:
         self._request_timeout_s = config.seconds("request.timeout.ms")
         self._backoff = Backoff(config.seconds("reconnect.backoff.ms"), config.seconds("reconnect.backoff.max.ms"))
         self._idle_s = config.seconds("connections.max.idle.ms")
+        bound = config.integer("buffer.memory") if "buffer.memory" in config else POOLED_BYTES_MAX
+        self.pool = BufferPool(min(bound, POOLED_BYTES_MAX))
         # Invariant: at most two lanes of BROKERS_MAX addresses.
         self._open: dict[tuple[Address, str], BrokerConnection] = {}
         self._opening: dict[tuple[Address, str], asyncio.Task[BrokerConnection]] = {}
@@ -185,7 +189,7 @@ class Connections:
     async def _open_one(self, address: Address, failures: int) -> BrokerConnection:
         timeout_s = min(self._setup_timeout.pause_s(failures + 1), self._request_timeout_s)
         connection = await Connection.open(
-            address, client_id=self._client_id, timeout_s=timeout_s, settings=self._settings
+            address, client_id=self._client_id, timeout_s=timeout_s, settings=self._settings, pool=self.pool
         )
         try:
             versions = await self._negotiate(connection)

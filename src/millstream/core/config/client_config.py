@@ -63,6 +63,10 @@ class ClientConfig:
             )
         return cls(definition, parsed)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether this kind of client has a config of that name."""
+        return name in self._values
+
     def __getitem__(self, name: str) -> ConfigValue:
         return self._values[name]
 

@@ -98,7 +98,8 @@ def _common(*, connections_max_idle_ms: int) -> list[ConfigKey]:
             "Without metadata for so long, begin again with bootstrap.servers (KIP-1102).",
             at_least(0),
         ),
-        _key("receive.buffer.bytes", _INT, 65_536, _MEDIUM, "SO_RCVBUF of sockets; -1: the system's.", at_least(-1)),
+        # Kafka's 64 KiB cut an answer of a megabyte into dozens of reads; what the system grows by itself takes a few.
+        _key("receive.buffer.bytes", _INT, -1, _MEDIUM, "SO_RCVBUF of sockets; -1: the system's.", at_least(-1)),
         _key("send.buffer.bytes", _INT, 131_072, _MEDIUM, "SO_SNDBUF of sockets; -1: the system's.", at_least(-1)),
         _key(
             "reconnect.backoff.ms", _LONG, 50, _LOW, "First pause before a broker is connected to again.", at_least(0)
@@ -239,7 +240,8 @@ CONSUMER_CONFIGS: Final = ConfigDef(
             "Whether records of open and aborted transactions are seen.",
             one_of("read_committed", "read_uncommitted"),
         ),
-        _key("max.partition.fetch.bytes", _INT, 1_048_576, _HIGH, "Bytes of one partition in an answer.", at_least(0)),
+        # Kafka's 1 MiB is less than a large batch: an answer would bring one batch, of one partition.
+        _key("max.partition.fetch.bytes", _INT, 4_194_304, _HIGH, "Bytes of one partition in an answer.", at_least(0)),
         _key("max.poll.interval.ms", _INT, 300_000, _MEDIUM, "A member that polls less often leaves.", at_least(1)),
         _key("max.poll.records", _INT, 500, _MEDIUM, "Records of one poll_records, at most.", at_least(1)),
         _key(

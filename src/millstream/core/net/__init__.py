@@ -5,6 +5,7 @@ feeds both from a socket. Nothing here knows what a broker or a topic is.
 """
 
 from millstream.core.net.addresses import Address, canonical_addresses, parse_address, parse_bootstrap
+from millstream.core.net.buffer_pool import BufferPool
 from millstream.core.net.connection import (
     Connection,
     ConnectionClosedError,
@@ -18,6 +19,7 @@ from millstream.core.net.framing import FRAME_BYTES_MAX, FrameError, FrameReader
 __all__ = [
     "FRAME_BYTES_MAX",
     "Address",
+    "BufferPool",
     "Connection",
     "ConnectionClosedError",
     "ConnectionTimeoutError",

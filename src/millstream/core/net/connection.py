@@ -16,6 +16,7 @@ import ssl
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 from millstream.core.net.addresses import Address
+from millstream.core.net.buffer_pool import BufferPool
 from millstream.core.net.correlation import Correlator, Encoded
 from millstream.core.net.framing import FRAME_BYTES_MAX, FrameReader
 from millstream.core.wire import ApiKey, Buffer, ErrorCode, KafkaError, WireError
@@ -69,14 +70,22 @@ PLAIN: Final = SocketSettings()
 class Connection:
     """An open connection; made by `Connection.open`."""
 
-    def __init__(self, address: Address, *, client_id: str | None, frame_bytes_max: int, in_flight_max: int) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        client_id: str | None,
+        frame_bytes_max: int,
+        in_flight_max: int,
+        pool: BufferPool | None = None,
+    ) -> None:
         self.address = address
         self.client_id = client_id
         self.close_reason: str | None = None
         self._loop = asyncio.get_running_loop()
         # When the last request was sent or answered, on the loop's clock: what has been idle for long is closed.
         self.used_at = self._loop.time()
-        self._reader = FrameReader(frame_bytes_max)
+        self._reader = FrameReader(frame_bytes_max, pool)
         self._correlator = Correlator(client_id, in_flight_max=in_flight_max)
         self._transport: asyncio.Transport | None = None
         # Cleared while the transport's buffer is over its bound, or while as many requests as allowed are in flight.
@@ -94,9 +103,11 @@ class Connection:
         settings: SocketSettings = PLAIN,
         frame_bytes_max: int = FRAME_BYTES_MAX,
         in_flight_max: int = IN_FLIGHT_MAX,
+        pool: BufferPool | None = None,
     ) -> Connection:
         """Connect to `address`, trying every address its name has for at most `timeout_s` each (KIP-302).
 
+        Large answers are put into buffers of `pool`, which connections may share.
         Raises ConnectionClosedError, ConnectionTimeoutError, TlsFailedError.
         """
         loop = asyncio.get_running_loop()
@@ -109,7 +120,9 @@ class Connection:
             raise ConnectionClosedError(f"cannot connect to {address}: {_os_sentence(error)}") from error
         failure: KafkaError | None = None
         for host, port in dict.fromkeys((info[4][0], info[4][1]) for info in found):
-            connection = cls(address, client_id=client_id, frame_bytes_max=frame_bytes_max, in_flight_max=in_flight_max)
+            connection = cls(
+                address, client_id=client_id, frame_bytes_max=frame_bytes_max, in_flight_max=in_flight_max, pool=pool
+            )
             try:
                 await connection._connect(str(host), int(port), settings, timeout_s)
             except KafkaError as error:

@@ -4,8 +4,9 @@
     body   `size` bytes        a header and a message
 
 `FrameReader` is sans-I/O: bytes in, whole frames out. It says where the next bytes are to be put, and once the size of
-a large frame is known that is the frame's own memory: the system's copy out of the socket is the only one. Memory
-follows the bytes received, never the size announced; a size beyond the bound is an error at its fourth byte.
+a large frame is known that is a buffer of the frame's own: the system's copy out of the socket is the only one. Such
+buffers come from a pool, and go back by themselves when nothing looks at the frame any more. Fresh memory follows the
+bytes received, never the size announced; a size beyond the bound is an error at its fourth byte.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
+from millstream.core.net.buffer_pool import BufferPool
 from millstream.core.wire import Buffer, WireError
 
 _SIZE: Final = struct.Struct(">i")
@@ -25,6 +27,8 @@ _INTAKE_BYTES: Final = 16 * 1024
 # The first room of a large frame, and how much more is made when that is full: one of the usual size never moves.
 _BODY_BYTES_MIN: Final = 2 * 1024 * 1024
 _GROWTH: Final = 8
+# Buffers that a reader without a pool of others keeps.
+_OWN_POOL_BYTES_MAX: Final = 4 * 1024 * 1024
 
 assert SIZE_BYTES == 4, SIZE_BYTES
 
@@ -45,11 +49,13 @@ class FrameReader:
     Either `room` and `received` in turn, by who can receive into memory, or `receive`.
     """
 
-    def __init__(self, size_bytes_max: int = FRAME_BYTES_MAX) -> None:
+    def __init__(self, size_bytes_max: int = FRAME_BYTES_MAX, pool: BufferPool | None = None) -> None:
         self._size_bytes_max = size_bytes_max
+        self._pool = pool if pool is not None else BufferPool(_OWN_POOL_BYTES_MAX)
         # Where sizes and small frames arrive. No frame that is handed out lies in it.
         self._intake = bytearray(_INTAKE_BYTES)
-        # The frame being received, `_wanted` bytes, once that is known and they were not all there; None between such.
+        # The frame being received, its first `_wanted` bytes once that is known and they were not all there, room for
+        # fewer where so many are not there yet; None between such.
         self._body: bytearray | None = None
         self._wanted = 0
         # Bytes in `_body`, or in `_intake` where there is none.
@@ -65,22 +71,22 @@ class FrameReader:
         if self._body is None:
             return memoryview(self._intake)[self._held :]
         if self._held == len(self._body):
-            grown = bytearray(min(self._wanted, _GROWTH * self._held))
-            grown[: self._held] = self._body
+            grown = self._pool.take(min(self._wanted, _GROWTH * self._held))
+            memoryview(grown)[: self._held] = memoryview(self._body)[: self._held]
             self._body = grown
-        return memoryview(self._body)[self._held :]
+        return memoryview(self._body)[self._held : self._wanted]
 
     def received(self, size: int) -> list[memoryview]:
         """Take it that so many bytes were put into `room`; return the bodies of the frames they complete, in order.
 
-        Each body has memory of its own. Raises FrameError.
+        Nothing else is put into a body's memory while a view of it is there. Raises FrameError.
         """
         self._held += size
         if self._body is None:
             return self._cut_intake()
         if self._held < self._wanted:
             return []
-        body, self._body, self._held = memoryview(self._body).toreadonly(), None, 0
+        body, self._body, self._held = memoryview(self._body)[: self._wanted].toreadonly(), None, 0
         return [body]
 
     def receive(self, data: Buffer) -> list[memoryview]:
@@ -105,8 +111,11 @@ class FrameReader:
             position = start + size
             if position > end:
                 have = end - start
-                self._body = bytearray(min(size, max(_BODY_BYTES_MIN, _GROWTH * have)))
-                self._body[:have] = intake[start:end]
+                body = self._pool.find(size)
+                if body is None:
+                    body = self._pool.take(min(size, max(_BODY_BYTES_MIN, _GROWTH * have)))
+                memoryview(body)[:have] = intake[start:end]
+                self._body = body
                 self._wanted, self._held = size, have
                 return frames
             frames.append(memoryview(bytes(intake[start:position])))

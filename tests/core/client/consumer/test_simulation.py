@@ -222,10 +222,12 @@ class Simulation:
     def mend(self, state: Any) -> None:
         """What an application does that is not to be reset: it seeks."""
         log = self.cluster.logs[state.tp]
-        at = state.error.divergent_offset if isinstance(state.error, LogTruncationError) else None
-        at = log.log_start_offset if at is None else at
+        to = Position(log.log_start_offset)
+        if isinstance(state.error, LogTruncationError) and state.error.divergent_offset is not None:
+            # With the epoch, or a second cut below that offset would not be noticed.
+            to = Position(state.error.divergent_offset, state.error.divergent_epoch)
         self.delivery.drop(state.tp)
-        state.seek(Position(at))
+        state.seek(to)
 
     def got(self, tp: TopicPartition, offset: int, value: bytes) -> None:
         self.handed_over += 1
