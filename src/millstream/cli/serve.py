@@ -8,15 +8,14 @@ wrong, is left to the command in `server.py`, which has the help and the sentenc
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from millstream.cli.errors import CommandError, os_sentence
+from millstream.cli.lifeline import die_with_parent
 from millstream.cli.pairs import parse_pairs
 from millstream.core.broker import run
 from millstream.core.config import BrokerConfig, ConfigError, read_properties
@@ -24,7 +23,6 @@ from millstream.core.net.addresses import parse_address
 
 LISTEN_DEFAULT: Final = "127.0.0.1:9092"
 DATA_DIR_DEFAULT: Final = "millstream-data"
-_STOP_TIMEOUT_S: Final = 10.0
 _OPTIONS: Final = ("--listen", "--data-dir", "--config", "--set", "--life-fd", "--ready-fd")
 # Those of `millstream server`, and their short names.
 _SERVER_OPTIONS: Final = {name: name for name in _OPTIONS[:4]} | {
@@ -111,11 +109,6 @@ def _start_error(error: Exception) -> str | None:
     return str(error) if isinstance(error, foreseen) else None
 
 
-def die_with_parent(life: int) -> None:
-    """Stop this process once the pipe `life` ends, whose other end only the parent holds; returns at once."""
-    threading.Thread(target=_wait_for_end, args=(life,), name="parent-watch", daemon=True).start()
-
-
 def plain_config(arguments: Sequence[str]) -> BrokerConfig | None:
     """Return what `millstream server ARGUMENTS` is to serve with, or None where the command itself has to look."""
     names, values = arguments[::2], arguments[1::2]
@@ -174,15 +167,6 @@ def _announce(line: str, ready: int | None) -> None:
     if ready is not None:
         os.write(ready, f"{line}\n".encode())
         os.close(ready)
-
-
-def _wait_for_end(life: int) -> None:
-    while os.read(life, 1):
-        pass
-    killer = threading.Timer(_STOP_TIMEOUT_S, os.kill, (os.getpid(), signal.SIGKILL))
-    killer.daemon = True
-    killer.start()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from millstream.cli.errors import CommandError, os_sentence
+from millstream.cli.lifeline import die_with_parent
 from millstream.cli.pairs import parse_pairs
-from millstream.cli.serve import die_with_parent
 
 if TYPE_CHECKING:
     from millstream.schemas.server.settings import RegistryConfig
