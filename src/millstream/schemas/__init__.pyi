@@ -6,6 +6,7 @@ from millstream.schemas.client import RegistryConfig as RegistryConfig
 from millstream.schemas.client import RegistryError as RegistryError
 from millstream.schemas.client import RegistryErrorCode as RegistryErrorCode
 from millstream.schemas.client import RegistryUnavailableError as RegistryUnavailableError
+from millstream.schemas.client import SchemaText as SchemaText
 from millstream.schemas.client import SubjectConfig as SubjectConfig
 from millstream.schemas.client import SubjectVersion as SubjectVersion
 from millstream.schemas.compat import Incompatibility as Incompatibility
@@ -17,3 +18,18 @@ from millstream.schemas.parsing import ParsedSchema as ParsedSchema
 from millstream.schemas.parsing import Reference as Reference
 from millstream.schemas.parsing import SchemaType as SchemaType
 from millstream.schemas.parsing import parse as parse
+from millstream.schemas.serdes import AsyncAvroDeserializer as AsyncAvroDeserializer
+from millstream.schemas.serdes import AsyncAvroSerializer as AsyncAvroSerializer
+from millstream.schemas.serdes import AsyncJsonDeserializer as AsyncJsonDeserializer
+from millstream.schemas.serdes import AsyncJsonSerializer as AsyncJsonSerializer
+from millstream.schemas.serdes import AsyncProtobufDeserializer as AsyncProtobufDeserializer
+from millstream.schemas.serdes import AsyncProtobufSerializer as AsyncProtobufSerializer
+from millstream.schemas.serdes import AvroDeserializer as AvroDeserializer
+from millstream.schemas.serdes import AvroSerializer as AvroSerializer
+from millstream.schemas.serdes import DeserializationError as DeserializationError
+from millstream.schemas.serdes import JsonDeserializer as JsonDeserializer
+from millstream.schemas.serdes import JsonSerializer as JsonSerializer
+from millstream.schemas.serdes import ProtobufDeserializer as ProtobufDeserializer
+from millstream.schemas.serdes import ProtobufSerializer as ProtobufSerializer
+from millstream.schemas.serdes import SerdeError as SerdeError
+from millstream.schemas.serdes import SerializationError as SerializationError

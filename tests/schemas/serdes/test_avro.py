@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.fake_registry import Answer, FakeRegistry
 
@@ -245,6 +245,7 @@ def test_any_bytes_are_read_or_refused(registry: RegistryClient) -> None:
     registry.register("t-value", FLIGHT)
     deserializer = AvroDeserializer(registry)
 
+    @settings(deadline=None)
     @given(st.binary(max_size=30))
     def read(data: bytes) -> None:
         try:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 from confluent_kafka.schema_registry.serde import SchemaId as ConfluentId
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.schemas.serdes.framing import (
@@ -26,6 +26,7 @@ ids = st.one_of(st.integers(0, 2**31 - 1), st.uuids())
 paths = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=20).map(tuple)
 
 
+@settings(deadline=None)
 @given(schema_id=ids, path=st.one_of(st.none(), paths), value=st.binary(max_size=20))
 def test_prefixes_are_confluents(schema_id: SchemaId, path: tuple[int, ...] | None, value: bytes) -> None:
     data = prefix(schema_id, path) + value
@@ -51,6 +52,7 @@ def test_prefixes_are_confluents(schema_id: SchemaId, path: tuple[int, ...] | No
         assert (found, data[start:]) == (path, value)
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=40))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     try:

@@ -19,17 +19,27 @@ from millstream.schemas.serdes.json_schema import (
     JsonDeserializer,
     JsonSerializer,
 )
+from millstream.schemas.serdes.protobuf import (
+    AsyncProtobufDeserializer,
+    AsyncProtobufSerializer,
+    ProtobufDeserializer,
+    ProtobufSerializer,
+)
 
 __all__ = [
     "AsyncAvroDeserializer",
     "AsyncAvroSerializer",
     "AsyncJsonDeserializer",
     "AsyncJsonSerializer",
+    "AsyncProtobufDeserializer",
+    "AsyncProtobufSerializer",
     "AvroDeserializer",
     "AvroSerializer",
     "DeserializationError",
     "JsonDeserializer",
     "JsonSerializer",
+    "ProtobufDeserializer",
+    "ProtobufSerializer",
     "SerdeError",
     "SerializationError",
 ]
