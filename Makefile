@@ -6,9 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/millstream
 KAFKA_JARS := $(CACHE)/java/kafka-4.3.0
+AVRO_JARS := $(CACHE)/java/avro-1.12.1
 NODE_FOLDER := $(CACHE)/node/schemaregistry-1.10.1
 KERNEL_SOURCES := $(shell find src -path '*/_kernels/*' \( -name '*.py' -o -name '*.pxd' -o -name '*.h' -o -name '*.c' \))
 export MILLSTREAM_KAFKA_JARS := $(KAFKA_JARS)
+export MILLSTREAM_AVRO_JARS := $(AVRO_JARS)
 export MILLSTREAM_NODE_MODULES := $(NODE_FOLDER)/node_modules
 export MILLSTREAM_REQUIRE_KERNELS ?= 1
 
@@ -26,10 +28,14 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml setup.py $(KERNEL_SOURCES)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
 	touch $@
 
-jars: $(KAFKA_JARS)/.complete  ## fetch Apache Kafka's jars, for the tests and benchmarks that hold us against it
+jars: $(KAFKA_JARS)/.complete $(AVRO_JARS)/.complete  ## fetch Apache Kafka's and Avro's jars, which we are held against
 
 $(KAFKA_JARS)/.complete: tools/java/kafka.pom.xml
 	mvn -q -B -ntp -f $< org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies -DoutputDirectory=$(KAFKA_JARS)
+	touch $@
+
+$(AVRO_JARS)/.complete: tools/java/avro.pom.xml
+	mvn -q -B -ntp -f $< org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies -DoutputDirectory=$(AVRO_JARS)
 	touch $@
 
 npm: $(NODE_FOLDER)/.complete  ## fetch Confluent's JavaScript client of schema registries, for the tests that hold ours against it
