@@ -111,13 +111,13 @@ def _check_together(config: ClientConfig) -> None:
     for name in _CLASSIC_ONLY if is_consumer else _CONSUMER_ONLY:
         if name in config.given:
             raise ConfigError(f"{name} cannot be set with group.protocol={protocol}", name=name)
+    group_id = config.string_or_none("group.id")
     session_ms, heartbeat_ms = config.integer("session.timeout.ms"), config.integer("heartbeat.interval.ms")
-    if not is_consumer and heartbeat_ms >= session_ms:
+    if group_id is not None and not is_consumer and heartbeat_ms >= session_ms:
         raise ConfigError(
             f"heartbeat.interval.ms: {heartbeat_ms} is not below session.timeout.ms, {session_ms}",
             name="heartbeat.interval.ms",
         )
-    group_id = config.string_or_none("group.id")
     if group_id is not None and not group_id.strip():
         raise ConfigError("group.id: it is empty; leave it away to read without a group", name="group.id")
     if group_id is None and "enable.auto.commit" in config.given and config.boolean("enable.auto.commit"):

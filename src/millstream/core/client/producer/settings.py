@@ -49,18 +49,19 @@ class ProducerSettings:
         if config.string_or_none("transactional.id") is not None:
             raise ConfigError("transactional.id: this producer takes part in no transactions", name="transactional.id")
         if idempotent:
-            # As in Kafka: what was asked for by name has to fit, a mere default gives way.
+            # As in Kafka: idempotence that was asked for has to be possible, a mere default gives way; but not to more
+            # requests in flight, without it those need it turned off by name.
+            if in_flight > IDEMPOTENT_IN_FLIGHT_MAX:
+                name = "max.in.flight.requests.per.connection"
+                raise ConfigError(
+                    f"{name}: with enable.idempotence it is at most {IDEMPOTENT_IN_FLIGHT_MAX}, not {in_flight}",
+                    name=name,
+                )
             hindrance = (
-                ("acks", "acks is all")
-                if acks != -1
-                else ("retries", "retries is above 0")
-                if retries == 0
-                else ("max.in.flight.requests.per.connection", f"it is at most {IDEMPOTENT_IN_FLIGHT_MAX}")
-                if in_flight > IDEMPOTENT_IN_FLIGHT_MAX
-                else None
+                ("acks", "acks is all") if acks != -1 else ("retries", "retries is above 0") if retries == 0 else None
             )
             if hindrance is not None:
-                if "enable.idempotence" in config.given or hindrance[0].startswith("max.in"):
+                if "enable.idempotence" in config.given:
                     raise ConfigError(f"{hindrance[0]}: with enable.idempotence {hindrance[1]}", name=hindrance[0])
                 idempotent = False
         linger, delivery = config.integer("linger.ms"), config.integer("delivery.timeout.ms")
