@@ -23,7 +23,7 @@ from millstream.schemas.parsing.avro_types import (
     children,
     logical_type,
 )
-from millstream.schemas.parsing.json_text import check_unicode, compact_json, quoted
+from millstream.schemas.parsing.json_text import check_depth, check_unicode, compact_json, quoted
 from millstream.schemas.parsing.parsed_schema import NESTING_DEPTH_MAX, InvalidSchemaError
 
 # Names that a reference must spell out even inside their own namespace, else they would mean the type of that name.
@@ -38,6 +38,7 @@ def canonical_text(root: AvroType, known: Iterable[str] = ()) -> str:
     parts: list[str] = []
     _Writer(parts, set(known)).write(root, "", 0)
     text = "".join(parts)
+    check_depth(text)
     if not text.isascii():
         check_unicode(text)
     return text

@@ -71,8 +71,7 @@ def load_json(text: str, *, comments: bool = False, exact: bool = False) -> Any:
     Numbers with a fraction or an exponent become float, or ExactFloat where `exact` is wanted. Raises
     InvalidSchemaError with line and column, or when it nests deeper than NESTING_DEPTH_MAX.
     """
-    if text.count("{") + text.count("[") > NESTING_DEPTH_MAX:
-        _check_depth(text)
+    check_depth(text)
     try:
         return (_EXACT_DECODER if exact else _DECODER).decode(text)
     except json.JSONDecodeError as error:
@@ -83,7 +82,10 @@ def load_json(text: str, *, comments: bool = False, exact: bool = False) -> Any:
         raise InvalidSchemaError(f"no valid JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
 
 
-def _check_depth(text: str) -> None:
+def check_depth(text: str) -> None:
+    """Raise InvalidSchemaError for JSON that nests deeper than NESTING_DEPTH_MAX."""
+    if text.count("{") + text.count("[") <= NESTING_DEPTH_MAX:
+        return
     depth = 0
     for match in _TOKENS.finditer(text):
         found = match[0]
