@@ -4,10 +4,12 @@
     python -m bench.client --rows send,latency --clients millstream,confluent-kafka --brokers millstream
     python -m bench.client --rows arrow --records 20000 --rounds 1     a small one, to see that it runs
     python -m bench.client --write-doc docs/performance.md
+    python -m bench.client --rows send --results run.jsonl             one part of a series; parts add to the file
+    python -m bench.client --rows "" --results run.jsonl --write-doc docs/performance.md        and all of them together
 
 Records are 100 B. Rates are per CPU-second of the client's process (`bench/load/clients.py` has what each does). Topics
 that are read have four partitions with the same bytes on both brokers, written while they are down. In each round every
-client takes its turn, the first one changing.
+client takes its turn, the first one changing. Slow clients do a tenth of the records.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench.load import report
@@ -32,6 +34,8 @@ from millstream.core.records import BatchBuilder, Compression
 from millstream.testing.raw import RawConnection
 
 OURS = "millstream"
+# Clients in plain Python: their share of a row's records, where a rate is measured.
+SLOW = {"kafka-python": 10, "aiokafka": 10}
 RATE = "records per CPU-second"
 SECTION = "client"
 WORDS = [b"Basel", b"Bern", b"Chur", b"Genf", b"Olten", b"Thun", b"Zug", b"delayed", b"on time", b"platform 12"]
@@ -68,6 +72,11 @@ class Row:
     records: int
     goals: tuple[Goal, ...]
     clients: tuple[str, ...] = tuple(CLIENTS)
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether its figures are rates, which fewer records tell as well."""
+        return self.work in ("arrow", "consume", "table", "send")
 
 
 LARGE, LZ4, SMALL = "client-large", "client-lz4", "client-one-record"
@@ -113,6 +122,9 @@ class Measured:
     client: str
     round: int
     figures: dict[str, float]
+    # Which run of a series it was of, by the time of its start, and what was run.
+    run: str = ""
+    command: str = ""
 
 
 @dataclass
@@ -125,9 +137,16 @@ class Bench:
     # Of a row; 0: as the row says.
     records: int
     seconds: float
+    # Where the turns of all runs of a series are kept, a line each.
+    results: Path | None = None
     measured: list[Measured] = field(default_factory=list)
-    commands: dict[str, str] = field(default_factory=dict)
     topics_made: int = 0
+    command: str = ""
+    started: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M:%S"))
+
+    def __post_init__(self) -> None:
+        if self.results is not None and self.results.exists():
+            self.measured += [Measured(**json.loads(line)) for line in self.results.read_text().splitlines()]
 
     def prepare(self, rows: Sequence[Row]) -> None:
         """Start the brokers, with the topics that the rows read."""
@@ -161,19 +180,28 @@ class Bench:
             # What the first client would find cold, and the page cache as well.
             if row.topic and clients:
                 self.turn(name, row, broker, clients[0])
-            for number in range(self.rounds):
+            before = max((m.round + 1 for m in self.measured if (m.row, m.broker) == (name, broker.name)), default=0)
+            for number in range(before, before + self.rounds):
                 at = number % len(clients) if clients else 0
                 for client in [*clients[at:], *clients[:at]]:
                     figures = self.turn(name, row, broker, client)
-                    self.measured.append(Measured(name, broker.name, client, number, figures))
+                    self.keep(Measured(name, broker.name, client, number, figures, self.started, self.command))
                     print(f"{name:16} {broker.name:10} {client:16} {report.brief(figures)}", flush=True)
+
+    def keep(self, measured: Measured) -> None:
+        """Note a turn, in the series' file as well."""
+        self.measured.append(measured)
+        if self.results is not None:
+            with self.results.open("a") as file:
+                file.write(json.dumps(asdict(measured)) + "\n")
 
     def turn(self, name: str, row: Row, broker: Served, client: str) -> dict[str, float]:
         """One client does a row's work once."""
         topic = row.topic or self.fresh_topic(broker)
-        words = (row.work, client, "--topic", topic, "--records", str(self.amount(row)), "--seconds", str(self.seconds))
+        records = self.amount(row) // (SLOW.get(client, 1) if row.is_rate else 1)
+        words = (row.work, client, "--topic", topic, "--records", str(records), "--seconds", str(self.seconds))
         command = [sys.executable, "-m", "bench.load.clients", *words, "--bootstrap", broker.bootstrap]
-        self.commands.setdefault(name, f"python -m bench.load.clients {' '.join(words)} --bootstrap HOST:PORT")
+        self.command = f"python -m bench.load.clients {' '.join(words)} --bootstrap HOST:PORT"
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         if done.returncode:
             raise RuntimeError(f"{name}, {client} on {broker.name}: {done.stderr[-2000:]}")
@@ -204,39 +232,48 @@ class Bench:
         lines = []
         for name, row in ROWS.items():
             figures = {figure: None for m in self.measured if m.row == name for figure in m.figures}
-            for broker in self.brokers:
+            for broker in ("millstream", "kafka"):
+                if not any((m.row, m.broker) == (name, broker) for m in self.measured):
+                    continue
                 for figure in figures:
-                    medians = {client: self.median(name, broker.name, client, figure) for client in CLIENTS}
+                    medians = {client: self.median(name, broker, client, figure) for client in CLIENTS}
                     ours = medians[OURS]
                     goals = [goal for goal in row.goals if goal.figure == figure]
                     judged = [goal.met(ours, medians.get(goal.peer)) for goal in goals] if ours is not None else []
                     met = ", ".join("" if one is None else "yes" if one else "**no**" for one in judged)
                     shown = (report.number(value) if value is not None else "" for value in medians.values())
-                    lines.append((row.title, broker.name, figure, *shown, "; ".join(map(str, goals)), met))
+                    lines.append((row.title, broker, figure, *shown, "; ".join(map(str, goals)), met))
         return lines
 
-    def section(self, seconds: float) -> list[str]:
+    def section(self) -> list[str]:
         """The page's section."""
+        runs = sorted({m.run for m in self.measured})
+        when = f"on {runs[0]}" if len(runs) == 1 else f"by {len(runs)} runs between {runs[0]} and {runs[-1]}"
+        commands: dict[str, str] = {}
+        for m in self.measured:
+            if m.client == OURS:
+                commands.setdefault(m.row, m.command)
         return [
             "Written by `python -m bench.client --write-doc docs/performance.md`: each client in a process of its own,",
             "on the same topics in the same run, in turn; medians of the rounds. Rates are per CPU-second of the",
-            "client's process. What each client does stands in `bench/load/clients.py`.",
+            "client's process; kafka-python and aiokafka do a tenth of the records for them. A run has all clients",
+            "of some rows, on one or both brokers. What each client does stands in `bench/load/clients.py`.",
             "",
-            f"Machine: {report.machine()}. The run took {seconds / 60:.0f} minutes.",
+            f"Machine: {report.machine()}. Measured {when}.",
             "",
             f"| work | broker | figure | {' | '.join(CLIENTS)} | goal | met |",
             f"|---|---|---|{'--:|' * len(CLIENTS)}---|---|",
             *("| " + " | ".join(line) + " |" for line in self.lines()),
             "",
             "```sh",
-            *(f"# {row}\n{command}" for row, command in self.commands.items()),
+            *(f"# {row}\n{commands[row]}" for row in ROWS if row in commands),
             "```",
             "",
             "| row | broker | client | round | figures |",
             "|---|---|---|--:|---|",
             *(
                 f"| {m.row} | {m.broker} | {m.client} | {m.round + 1} | {report.brief(m.figures)} |"
-                for m in self.measured
+                for m in sorted(self.measured, key=lambda m: (list(ROWS).index(m.row), m.broker != OURS, m.round))
             ),
         ]
 
@@ -259,20 +296,22 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--records", type=int, default=0, help="of each row, instead of its own number")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the rows about memory")
+    parser.add_argument("--results", type=Path, help="a file that keeps the turns of a series of runs")
     parser.add_argument("--write-doc", type=Path, help="put the table into its section of this page")
     given = parser.parse_args()
-    names, clients = given.rows.split(","), given.clients.split(",")
+    names, clients = [name for name in given.rows.split(",") if name], given.clients.split(",")
     for what, asked, known in (("row", names, list(ROWS)), ("client", clients, list(CLIENTS))):
         if unknown := [name for name in asked if name not in known]:
             parser.error(f"no such {what}: {', '.join(unknown)}; there are {', '.join(known)}")
     raise_open_files()
     work = Path(tempfile.mkdtemp(prefix="millstream-bench-client-"))
     kinds = {kind.name: kind for kind in (Millstream, Kafka)}
-    brokers: list[Served] = [kinds[name](work / name) for name in given.brokers.split(",")]
-    bench = Bench(brokers, clients, given.rounds, given.records, given.seconds)
-    started = time.monotonic()
+    served = given.brokers.split(",") if names else []
+    brokers: list[Served] = [kinds[name](work / name) for name in served]
+    bench = Bench(brokers, clients, given.rounds, given.records, given.seconds, given.results)
     try:
-        bench.prepare([ROWS[name] for name in names])
+        if names:
+            bench.prepare([ROWS[name] for name in names])
         for name in names:
             bench.run(name)
     finally:
@@ -282,7 +321,7 @@ def main() -> int:
     for line in bench.lines():
         print("  ".join(cell.ljust(14) for cell in line))
     if given.write_doc:
-        report.replace_section(given.write_doc, SECTION, "Client", bench.section(time.monotonic() - started))
+        report.replace_section(given.write_doc, SECTION, "Client", bench.section())
     return 0
 
 

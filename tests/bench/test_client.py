@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from bench.client import OURS, RATE, ROWS, Bench, Goal, Measured, filled_batch
@@ -63,7 +64,21 @@ def test_goals_are_judged_by_medians_against_the_peer() -> None:
         bench.measured.append(Measured("send", "millstream", "aiokafka", number, {RATE: theirs}))
     (line,) = bench.lines()
     assert line[3:] == ("6", "", "", "2", ">= 1x confluent-kafka; >= 4x aiokafka", ", **no**")
-    assert any("| 6 |" in text for text in bench.section(60))
+    assert any("| 6 |" in text for text in bench.section())
     assert Goal("x", "<=", 1.5, "confluent-kafka").met(3, 2)
     assert not Goal("x", ">=", 5).met(4, None)
     assert read_header(filled_batch(10, Compression.LZ4)).count == 10
+
+
+def test_runs_of_a_series_add_up(tmp_path: Path) -> None:
+    results = tmp_path / "run.jsonl"
+    for rate in (5.0, 7.0):
+        run = Bench([], list(CLIENTS), 1, 0, 1, results)
+        run.started = f"2026-01-01 00:0{rate:.0f}:00"
+        run.keep(Measured("send", "kafka", OURS, len(run.measured), {RATE: rate}, run.started, f"send {rate:.0f}"))
+    series = Bench([], list(CLIENTS), 1, 0, 1, results)
+    (line,) = series.lines()
+    assert line[1:4] == ("kafka", RATE, "6")
+    page = "\n".join(series.section())
+    assert "Measured by 2 runs between 2026-01-01 00:05:00 and 2026-01-01 00:07:00." in page
+    assert "# send\nsend 5\n" in page
