@@ -45,6 +45,9 @@ PROMOTIONS: Final = frozenset(
 INCOMPATIBILITIES_MAX: Final = 100
 """How many are told of a pair of types: a type that is used many times, nested, would tell its own again and again."""
 
+PATH_CHARACTERS_MAX: Final = 1_000
+"""How long a path grows: a graph can be far deeper than its text. A longer one has only its end, after `/...`."""
+
 
 def avro_incompatibilities(
     reader: AvroSchema, writer: AvroSchema, reader_is: str, writer_is: str
@@ -70,12 +73,20 @@ def names_match(reader: NamedType, writer: NamedType) -> bool:
     return reader.name == writer.name or writer.full_name in reader.aliases
 
 
+def _under(path: str, one: Incompatibility) -> Incompatibility:
+    if one.path.startswith("/..."):
+        return one
+    return replace(one, path=path + one.path if len(one.path) < PATH_CHARACTERS_MAX else f"/...{one.path}")
+
+
 class _Checker:
     def __init__(self, reader_is: str, writer_is: str) -> None:
         self._reader_is = reader_is
         self._writer_is = writer_is
         # What is known of a pair of types, by identity; None while it is being looked at.
         self._results: dict[tuple[int, int], list[Incompatibility] | None] = {}
+        # The branches of a reader's union, by identity of the union: by names and aliases, "" for those without.
+        self._branches: dict[int, dict[str, list[AvroType]]] = {}
 
     def pair(self, reader: AvroType, writer: AvroType) -> Steps[list[Incompatibility]]:
         """Return the incompatibilities of a pair of types, paths from there, by what is known or by looking."""
@@ -90,7 +101,7 @@ class _Checker:
     def _at(self, path: str, reader: AvroType, writer: AvroType) -> Steps[list[Incompatibility]]:
         """As `pair`, with paths from above: `path` leads to the pair."""
         found: list[Incompatibility] = yield self.pair(reader, writer)
-        return [replace(one, path=path + one.path) for one in found]
+        return [_under(path, one) for one in found]
 
     def _compare(self, reader: AvroType, writer: AvroType) -> Steps[list[Incompatibility]]:
         found: list[Incompatibility] = []
@@ -102,7 +113,7 @@ class _Checker:
                     found.append(self._missing_branch(branch, f"/{index}"))
                 del found[INCOMPATIBILITIES_MAX:]
         elif isinstance(reader, UnionType):
-            for branch in reader.branches:
+            for branch in self._candidates(reader, writer):
                 if not (yield self.pair(branch, writer)):
                     return found
             found.append(self._missing_branch(writer, ""))
@@ -116,6 +127,19 @@ class _Checker:
         elif reader.kind != writer.kind and (writer.kind, reader.kind) not in PROMOTIONS:
             found.append(self._type_mismatch(reader, writer))
         return found
+
+    def _candidates(self, reader: UnionType, writer: AvroType) -> list[AvroType]:
+        """Return the branches that could take a writer's type as far as names tell: unions may have many branches."""
+        by_name = self._branches.get(id(reader))
+        if by_name is None:
+            by_name = self._branches[id(reader)] = {}
+            for branch in reader.branches:
+                for name in (branch.name, *branch.aliases) if isinstance(branch, NamedType) else ("",):
+                    by_name.setdefault(name, []).append(branch)
+        if not isinstance(writer, NamedType):
+            return by_name.get("", [])
+        named = by_name.get(writer.name, []) + by_name.get(writer.full_name, [])
+        return [branch for branch in dict.fromkeys(named) if branch.kind == writer.kind]
 
     def _named(self, reader: NamedType, writer: NamedType) -> Steps[list[Incompatibility]]:
         if isinstance(reader, RecordType) and isinstance(writer, RecordType):
