@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 INT = st.integers(-(2**31), 2**31 - 1)
 LONG = st.integers(-(2**63), 2**63 - 1)
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Within what Python's datetime and 64 bits of nanoseconds can say.
 MICROS = st.integers(-(10**15), 4 * 10**15)

@@ -39,9 +39,18 @@ from millstream.schemas._kernels.opcodes import (
     KIND_UNION,
     NO_ROOM,
     SLACK,
+    SOURCE_BITS_START,
+    SOURCE_DATA,
+    SOURCE_FIELDS,
+    SOURCE_OFFSETS,
+    SOURCE_SYMBOL_COUNT,
+    SOURCE_SYMBOLS,
+    SOURCE_VALIDITY,
+    SOURCE_VALIDITY_START,
 )
 
 Column = object
+Source = object
 
 
 class Varint(NamedTuple):
@@ -347,3 +356,87 @@ def _roll_back_union(columns: Any, at: int, count: int, length: int) -> None:
         branch = ctypes.c_uint8.from_address(_field(columns, at, FIELD_DATA) + index).value
         kept = children[branch] * COLUMN_FIELDS + FIELD_KEPT
         columns[kept] = min(columns[kept], _load_int32(_field(columns, at, FIELD_OFFSETS) + 4 * index))
+
+
+def _source(sources: Any, at: int, field: int) -> int:
+    return int(sources[at * SOURCE_FIELDS + field])
+
+
+def _load_bit(address: int, index: int) -> bool:
+    return bool(ctypes.c_uint8.from_address(address + (index >> 3)).value >> (index & 7) & 1)
+
+
+def source_is_valid(sources: Any, at: int, index: int) -> bool:
+    """Return whether the value is not null."""
+    validity = _source(sources, at, SOURCE_VALIDITY)
+    return not validity or _load_bit(validity, index + _source(sources, at, SOURCE_VALIDITY_START))
+
+
+def source_bit(sources: Any, at: int, index: int) -> bool:
+    """Return a boolean."""
+    return _load_bit(_source(sources, at, SOURCE_DATA), index + _source(sources, at, SOURCE_BITS_START))
+
+
+def source_int32(sources: Any, at: int, index: int) -> int:
+    """Return an int32."""
+    return _load_int32(_source(sources, at, SOURCE_DATA) + 4 * index)
+
+
+def source_int64(sources: Any, at: int, index: int) -> int:
+    """Return an int64."""
+    return ctypes.c_int64.from_address(_source(sources, at, SOURCE_DATA) + 8 * index).value
+
+
+def source_offset(sources: Any, at: int, index: int) -> int:
+    """Return where bytes or items begin."""
+    return _load_int32(_source(sources, at, SOURCE_OFFSETS) + 4 * index)
+
+
+def source_symbol(sources: Any, at: int, index: int) -> int:
+    """Return the symbol of an enum's value, -1 where there is none."""
+    number = source_int32(sources, at, index)
+    if not 0 <= number < _source(sources, at, SOURCE_SYMBOL_COUNT):
+        return -1
+    return _load_int32(_source(sources, at, SOURCE_SYMBOLS) + 4 * number)
+
+
+def write_varint(out: Any, position: int, number: int) -> int:
+    """Write a zigzag varint; return where it ends."""
+    raw = (number << 1 ^ number >> 63) & 0xFFFFFFFFFFFFFFFF
+    while raw > 0x7F:
+        out[position] = raw & 0x7F | 0x80
+        position += 1
+        raw >>= 7
+    out[position] = raw
+    return position + 1
+
+
+def write_bytes(out: Any, position: int, data: Any, start: int, size: int) -> int:
+    """Write so many bytes of data[start:]; return where they end."""
+    out[position : position + size] = bytes(data[start : start + size])
+    return position + size
+
+
+def write_source_bytes(out: Any, position: int, sources: Any, at: int, start: int, size: int) -> int:
+    """Write bytes of a column; return where they end."""
+    content = ctypes.string_at(_source(sources, at, SOURCE_DATA) + start, size) if size else b""
+    return write_bytes(out, position, content, 0, size)
+
+
+def write_word(out: Any, position: int, sources: Any, at: int, index: int, size: int) -> int:
+    """Write a float or double little-endian; return where it ends."""
+    content = ctypes.string_at(_source(sources, at, SOURCE_DATA) + index * size, size)
+    return write_bytes(out, position, content if sys.byteorder == "little" else content[::-1], 0, size)
+
+
+def write_decimal(out: Any, position: int, sources: Any, at: int, index: int, width: int, size: int) -> int:
+    """Write a decimal big-endian, in `size` bytes or with 0 in as few as it takes; return -1 where it takes more."""
+    content = ctypes.string_at(_source(sources, at, SOURCE_DATA) + index * width, width)
+    number = int.from_bytes(content, "little", signed=True)
+    least = (number if number >= 0 else ~number).bit_length() // 8 + 1
+    if size == 0:
+        size = least
+        position = write_varint(out, position, size)
+    elif least > size:
+        return -1
+    return write_bytes(out, position, number.to_bytes(size, "big", signed=True), 0, size)

@@ -84,6 +84,27 @@ enum {
     NO_ROOM
 };
 
+/* Instructions of the other direction. */
+enum {
+    WRITE_END = 0,
+    WRITE_BOOLEAN,
+    WRITE_INT,
+    WRITE_LONG,
+    WRITE_WORD,
+    WRITE_BYTES,
+    WRITE_FIXED,
+    WRITE_DECIMAL,
+    WRITE_ENUM,
+    WRITE_NULLABLE,
+    WRITE_REQUIRED,
+    WRITE_CHOICE,
+    WRITE_BRANCH,
+    WRITE_JUMP,
+    WRITE_BLOCKS,
+    WRITE_NEXT,
+    WRITE_CONSTANT
+};
+
 enum { KIND_NULL = 0, KIND_BITS, KIND_FIXED, KIND_BYTES, KIND_LIST, KIND_STRUCT, KIND_UNION };
 
 /* One column: where Arrow's buffers lie and how far they are filled. Python makes it as sixteen int64s. */
@@ -554,6 +575,120 @@ static inline void roll_back(Column *columns, ptrdiff_t count, int64_t rows) {
             column->used = column->offsets[length];
         column->length = length;
     }
+}
+
+/* A column that is read: where Arrow's buffers lie, from its first value on. Python makes it as eight int64s. */
+typedef struct {
+    const uint8_t *data;
+    const int32_t *offsets;
+    const uint8_t *validity; /* 0: nothing is null */
+    int64_t validity_start;  /* the bit of the first value */
+    int64_t bits_start;      /* likewise in the data of booleans */
+    const int32_t *symbols;  /* an enum's: dictionary number to symbol, -1 where it has none */
+    int64_t symbol_count;
+    int64_t unused;
+} Source;
+
+_Static_assert(sizeof(Source) == 8 * sizeof(int64_t), "Python makes sources as eight int64s");
+
+static inline int source_is_valid(const Source *sources, ptrdiff_t at, int64_t index) {
+    const Source *source = sources + at;
+    if (!source->validity)
+        return 1;
+    index += source->validity_start;
+    return source->validity[index >> 3] >> (index & 7) & 1;
+}
+
+static inline int source_bit(const Source *sources, ptrdiff_t at, int64_t index) {
+    index += sources[at].bits_start;
+    return sources[at].data[index >> 3] >> (index & 7) & 1;
+}
+
+static inline int64_t source_int32(const Source *sources, ptrdiff_t at, int64_t index) {
+    return ((const int32_t *)sources[at].data)[index];
+}
+
+static inline int64_t source_int64(const Source *sources, ptrdiff_t at, int64_t index) {
+    return ((const int64_t *)sources[at].data)[index];
+}
+
+static inline int64_t source_offset(const Source *sources, ptrdiff_t at, int64_t index) {
+    return sources[at].offsets[index];
+}
+
+/* The symbol of an enum's value, -1 where there is none. */
+static inline int64_t source_symbol(const Source *sources, ptrdiff_t at, int64_t index) {
+    int64_t number = source_int32(sources, at, index);
+    return number >= 0 && number < sources[at].symbol_count ? sources[at].symbols[number] : -1;
+}
+
+/* Bytes that a varint may be written over: ten, and what eight stored at once reach beyond. */
+#define VARINT_ROOM 16
+
+static inline int64_t write_varint(uint8_t *out, int64_t position, int64_t number) {
+    uint64_t raw = ((uint64_t)number << 1) ^ (uint64_t)(number >> 63);
+    if (raw < 0x80) {
+        out[position] = (uint8_t)raw;
+        return position + 1;
+    }
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    if (raw < (uint64_t)1 << 56) {
+        int64_t size = (70 - __builtin_clzll(raw)) / 7;
+        raw = (raw & 0x000000000fffffffu) | (raw & 0x00fffffff0000000u) << 4;
+        raw = (raw & 0x00003fff00003fffu) | (raw & 0x0fffc0000fffc000u) << 2;
+        raw = (raw & 0x007f007f007f007fu) | (raw & 0x3f803f803f803f80u) << 1;
+        raw |= LAST_BYTES & (((uint64_t)1 << (8 * (size - 1))) - 1);
+        memcpy(out + position, &raw, 8);
+        return position + size;
+    }
+#endif
+    for (; raw > 0x7f; raw >>= 7)
+        out[position++] = (uint8_t)(raw | 0x80);
+    out[position++] = (uint8_t)raw;
+    return position;
+}
+
+static inline int64_t write_bytes(uint8_t *out, int64_t position, const uint8_t *data, int64_t start, int64_t size) {
+    memcpy(out + position, data + start, (size_t)size);
+    return position + size;
+}
+
+static inline int64_t write_source_bytes(uint8_t *out, int64_t position, const Source *sources, ptrdiff_t at,
+                                         int64_t start, int64_t size) {
+    return write_bytes(out, position, sources[at].data, start, size);
+}
+
+/* A float or double, whose bytes Avro has little-endian. */
+static inline int64_t write_word(uint8_t *out, int64_t position, const Source *sources, ptrdiff_t at, int64_t index,
+                                 int64_t size) {
+    const uint8_t *from = sources[at].data + index * size;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    memcpy(out + position, from, (size_t)size);
+#else
+    for (int64_t byte = 0; byte < size; byte++)
+        out[position + byte] = from[size - 1 - byte];
+#endif
+    return position + size;
+}
+
+/* A decimal of `width` little-endian bytes as `size` big-endian ones, or with size 0 as few as it takes behind how many
+   those are; -1 where it takes more than `size`. */
+static inline int64_t write_decimal(uint8_t *out, int64_t position, const Source *sources, ptrdiff_t at, int64_t index,
+                                    int64_t width, int64_t size) {
+    const uint8_t *from = sources[at].data + index * width;
+    uint8_t sign = from[width - 1] & 0x80 ? 0xff : 0;
+    int64_t least = width;
+    while (least > 1 && from[least - 1] == sign && (from[least - 2] & 0x80) == (sign & 0x80))
+        least--;
+    if (size == 0) {
+        size = least;
+        out[position++] = (uint8_t)(2 * size);
+    } else if (least > size) {
+        return -1;
+    }
+    for (int64_t byte = size - 1; byte >= 0; byte--)
+        out[position++] = byte < width ? from[byte] : sign;
+    return position;
 }
 
 #endif

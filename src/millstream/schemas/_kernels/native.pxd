@@ -66,6 +66,23 @@ cdef extern from "native.h" nogil:
         BAD_FRAMING
         BAD_RESOLUTION
         NO_ROOM
+        WRITE_END
+        WRITE_BOOLEAN
+        WRITE_INT
+        WRITE_LONG
+        WRITE_WORD
+        WRITE_BYTES
+        WRITE_FIXED
+        WRITE_DECIMAL
+        WRITE_ENUM
+        WRITE_NULLABLE
+        WRITE_REQUIRED
+        WRITE_CHOICE
+        WRITE_BRANCH
+        WRITE_JUMP
+        WRITE_BLOCKS
+        WRITE_NEXT
+        WRITE_CONSTANT
     ctypedef struct Column:
         long long kind
     ctypedef struct Varint:
@@ -114,3 +131,25 @@ cdef extern from "native.h" nogil:
     void put_list(Column *columns, Py_ssize_t at, Py_ssize_t child)
     void put_union(Column *columns, Py_ssize_t at, Py_ssize_t child, long long type)
     void roll_back(Column *columns, Py_ssize_t count, long long rows)
+    ctypedef struct Source:
+        long long symbol_count
+    bint source_is_valid(const Source *sources, Py_ssize_t at, long long index)
+    bint source_bit(const Source *sources, Py_ssize_t at, long long index)
+    long long source_int32(const Source *sources, Py_ssize_t at, long long index)
+    long long source_int64(const Source *sources, Py_ssize_t at, long long index)
+    long long source_offset(const Source *sources, Py_ssize_t at, long long index)
+    long long source_symbol(const Source *sources, Py_ssize_t at, long long index)
+    long long write_varint(unsigned char *out, long long position, long long number)
+    long long write_bytes(
+        unsigned char *out, long long position, const unsigned char *data, long long start, long long size
+    )
+    long long write_source_bytes(
+        unsigned char *out, long long position, const Source *sources, Py_ssize_t at, long long start, long long size
+    )
+    long long write_word(
+        unsigned char *out, long long position, const Source *sources, Py_ssize_t at, long long index, long long size
+    )
+    long long write_decimal(
+        unsigned char *out, long long position, const Source *sources, Py_ssize_t at, long long index,
+        long long width, long long size
+    )

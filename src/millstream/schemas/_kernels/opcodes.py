@@ -26,6 +26,21 @@ An instruction is four ints: code, column, a, b. `column` is where a value goes;
     SKIP_INT SKIP_LONG SKIP_BYTES SKIP_STRING SKIP_BOOLEAN SKIP_RAW, SKIP_FIXED (a bytes), SKIP_ENUM (a symbols)
     CALL, RETURN                 the instructions at a, and back: how recursive schemas are skipped
     CAPTURE, CAPTURED            what is skipped between them goes into the column as it is
+
+Those that write have the same shape; `column` is where a value comes from.
+
+    WRITE_END                    the datum is whole
+    WRITE_BOOLEAN .. BYTES       as Avro's; WRITE_WORD: a float or double of a bytes
+    WRITE_FIXED                  a bytes as they are
+    WRITE_DECIMAL                of a bytes, as fixed of b bytes, or as bytes where b = 0
+    WRITE_ENUM                   a symbol
+    WRITE_NULLABLE               the branch, a where the value is null, which goes on at b; else 1 - a
+    WRITE_REQUIRED               the value must not be null
+    WRITE_CHOICE                 the first child that is not null: tables[a:] has b pairs of a column (-1: none of them)
+                                 and where to go on
+    WRITE_BRANCH                 branch a; WRITE_JUMP: go on at a
+    WRITE_BLOCKS, WRITE_NEXT     the items of a list up to a, where the loop goes back to; an empty list goes on at a
+    WRITE_CONSTANT               b bytes at a of the pool
 """
 
 from __future__ import annotations
@@ -103,6 +118,27 @@ from __future__ import annotations
     NO_ROOM,
 ) = range(20)
 
+# Instructions of the other direction.
+(
+    WRITE_END,
+    WRITE_BOOLEAN,
+    WRITE_INT,
+    WRITE_LONG,
+    WRITE_WORD,
+    WRITE_BYTES,
+    WRITE_FIXED,
+    WRITE_DECIMAL,
+    WRITE_ENUM,
+    WRITE_NULLABLE,
+    WRITE_REQUIRED,
+    WRITE_CHOICE,
+    WRITE_BRANCH,
+    WRITE_JUMP,
+    WRITE_BLOCKS,
+    WRITE_NEXT,
+    WRITE_CONSTANT,
+) = range(17)
+
 # How a column is laid out.
 (
     KIND_NULL,
@@ -135,3 +171,15 @@ COLUMN_FIELDS = 16
 
 # Bytes behind what is used of a column's data that may be written to.
 SLACK = 32
+
+# A column that is read is so many int64s: the fields of native.h's Source, in order.
+SOURCE_FIELDS = 8
+(
+    SOURCE_DATA,
+    SOURCE_OFFSETS,
+    SOURCE_VALIDITY,
+    SOURCE_VALIDITY_START,
+    SOURCE_BITS_START,
+    SOURCE_SYMBOLS,
+    SOURCE_SYMBOL_COUNT,
+) = range(7)

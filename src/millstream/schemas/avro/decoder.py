@@ -37,7 +37,7 @@ WRITERS_MAX: Final = 256
 """Writers' schemas compiled at a time; over it all are dropped."""
 
 _BAD_ROWS: Final = 1_024
-_NO_SIZES: Final = array("q")
+NO_SIZES: Final = array("q")
 
 SENTENCES: Final = {
     op.BAD_TRUNCATED: "the value ends within it",
@@ -105,11 +105,13 @@ class AvroDecoder:
         on_recursion: Literal["refuse", "binary"] = "refuse",
         size_bytes_max: int = SIZE_BYTES_MAX,
         empty_items_max: int = EMPTY_ITEMS_MAX,
+        columns: bool = True,
     ) -> None:
         """Decode to the columns of `reader_schema`; without it, to those of the first writer's schema met.
 
         `schemas` knows the writers' by the id that Confluent's framing puts before a datum; with framing "none" values
-        are bare datums of `writer_schema` (or of the reader's). `size_bytes_max` bounds the columns of one call.
+        are bare datums of `writer_schema` (or of the reader's). `size_bytes_max` bounds the columns of one call. With
+        `columns` off datums are only validated, and batches have none.
         Raises UnsupportedSchemaError for a schema that Arrow has no type for, InvalidSchemaError.
         """
         if framing not in {"confluent", "none"}:
@@ -124,6 +126,7 @@ class AvroDecoder:
         self._raw_recursion = on_recursion == "binary"
         self._size_bytes_max = size_bytes_max
         self._empty_items_max = empty_items_max
+        self._has_columns = columns
         self._reader: AvroSchema | None = None
         self._layout: Layout | None = None
         self._program: Program | None = None
@@ -138,6 +141,8 @@ class AvroDecoder:
             if self._writer is None:
                 raise ValueError("bare datums need the schema they were written with")
             self._become(self._writer)
+        elif not columns:
+            self._drop_writers()
 
     @property
     def schema(self) -> pa.Schema | None:
@@ -154,7 +159,7 @@ class AvroDecoder:
         data, positions, sizes = located(values)
         return self.decode_located(data, positions, sizes)
 
-    def decode_located(self, data: Any, positions: Any, sizes: Any = _NO_SIZES) -> Decoded:
+    def decode_located(self, data: Any, positions: Any, sizes: Any = NO_SIZES) -> Decoded:
         """Decode values that lie in `data` at `positions` (int64s), of `sizes`, negative for null.
 
         Without sizes each ends where the next begins, and positions have one more. As `decode` else.
@@ -167,20 +172,24 @@ class AvroDecoder:
 
     def _become(self, reader: AvroSchema) -> None:
         self._reader = reader
+        if not self._has_columns:
+            self._drop_writers()
+            return
         self._layout = Layout(reader.root, dense_unions=self._dense_unions, raw_recursion=self._raw_recursion)
         self._estimates = Estimates(self._layout)
         self._drop_writers()
 
     def _drop_writers(self) -> None:
-        assert self._reader is not None
-        self._program = Program(self._layout)
+        self._program = Program(self._layout, strict=not self._has_columns)
         self._ids, self._starts = array("i"), array("i")
         if not self._framed:
-            self._add(0, self._reader if self._writer is None else self._writer)
+            writer = self._writer or self._reader
+            assert writer is not None
+            self._add(0, writer)
 
     def _add(self, schema_id: int, writer: AvroSchema) -> None:
         """Compile a writer's schema for values of its id."""
-        if self._layout is None:
+        if self._program is None:
             self._become(writer)
         assert self._program is not None
         if len(self._ids) >= WRITERS_MAX or len(self._program.code) > 4 * INSTRUCTIONS_MAX // 2:
@@ -290,7 +299,7 @@ class _Run:
             try:
                 self._decoder._add(schema_id, as_avro(self._decoder._find(schema_id)))
             except (LookupError, InvalidSchemaError, UnsupportedSchemaError) as error:
-                if isinstance(error, UnsupportedSchemaError) and self._decoder._layout is None:
+                if isinstance(error, UnsupportedSchemaError) and self._decoder._program is None:
                     raise
                 reason = f"schema {schema_id} cannot be used: {error}"
             except Exception as error:
@@ -359,13 +368,13 @@ def located(values: pa.Array | pa.ChunkedArray) -> tuple[memoryview, memoryview,
     _validity, offsets, content = values.buffers()
     data = memoryview(b"" if content is None else content).cast("B")
     if len(values) == 0 or offsets is None:
-        return data, memoryview(array("q", [0])), _NO_SIZES
+        return data, memoryview(array("q", [0])), NO_SIZES
     assert sys.byteorder == "little" or width == 8
     first = values.offset * width
     ends = pa.Array.from_buffers(kind, len(values) + 1, [None, offsets.slice(first, (len(values) + 1) * width)], 0)
     positions = memoryview(ends.cast(pa.int64()).buffers()[1]).cast("B").cast("q")
     if not values.null_count:
-        return data, positions, _NO_SIZES
+        return data, positions, NO_SIZES
     sizes = pc.fill_null(pc.binary_length(values).cast(pa.int64()), -1)
     return data, positions, memoryview(sizes.buffers()[1]).cast("B").cast("q")[sizes.offset :]
 
