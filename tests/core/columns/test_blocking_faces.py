@@ -228,6 +228,23 @@ def test_an_interrupted_poll_leaves_the_consumer_usable(
         assert read(consumer, 1)["value"].to_pylist() == [b"v"]
 
 
+def test_an_interrupt_at_any_step_of_waiting_ends_the_call(
+    bootstrap: str, make_topic: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come between two instructions; a poll that went on without its caller would refuse the next one."""
+    monkeypatch.setattr("millstream.core.columns.caller.LOOK_S", 0.0)
+    topic = make_topic(1)
+    with Consumer(bootstrap, auto_offset_reset="earliest") as consumer:
+        consumer.assign([TopicPartition(topic, 0)])
+        for _ in range(30):
+            timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):  # noqa: PT012  it may come as soon as the timer runs
+                timer.start()
+                consumer.poll_arrow(DEADLINE_S)
+            timer.join()
+            consumer.poll(0)
+
+
 def test_what_an_interrupted_call_would_have_returned_comes_again(
     bootstrap: str, producer: Producer, make_topic: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,15 +125,8 @@ class Caller:
     def _wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop_thread.loop)
         over = threading.Event()
-        future.add_done_callback(lambda _: self._work.put(None))
         try:
-            while not future.done():
-                try:
-                    work = self._work.get(timeout=LOOK_S)
-                except Empty:
-                    continue
-                if work is not None:
-                    work()
+            self._work_until_done(future)
             return future.result()
         except BaseException:
             if not future.done():
@@ -142,6 +135,27 @@ class Caller:
                 self._loop_thread.loop.call_soon_threadsafe(self._loop_thread.loop.call_soon, over.set)
                 over.wait(_CANCEL_S)
             raise
+
+    def _work_until_done(self, future: Future[Any]) -> None:
+        """Run what is put on the queue until `future` is done.
+
+        A function of its own, since a signal may raise here between any two steps: at the head of a loop that stands
+        inside a `try`, CPython 3.11 lets that pass the `except`. And without the future's lock, which would stay taken.
+        """
+        ended: list[object] = []
+
+        def end(_: object) -> None:
+            ended.append(None)
+            self._work.put(None)
+
+        future.add_done_callback(end)
+        while not ended:
+            try:
+                work = self._work.get(timeout=LOOK_S)
+            except Empty:
+                continue
+            if work is not None:
+                work()
 
 
 def _logged(function: Callable[..., object], *arguments: Any) -> None:

@@ -18,6 +18,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
 import uvloop
@@ -88,12 +89,8 @@ class LoopThread:
             raise
         future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
-            while True:
-                try:
-                    return future.result(LOOK_S)
-                except TimeoutError:
-                    if future.done():
-                        return future.result()
+            _wait_for(future)
+            return future.result()
         except BaseException:
             future.cancel()
             raise
@@ -149,6 +146,20 @@ class LoopThread:
             self._loop.run_until_complete(self._loop.shutdown_default_executor(_STOP_S))
         finally:
             self._loop.close()
+
+
+def _wait_for(future: Future[Any]) -> None:
+    """Return when `future` is done.
+
+    A function of its own, and without the future's lock, since a signal may raise here between any two steps: at the
+    head of a loop that stands inside a `try`, CPython 3.11 lets that pass the `except`, and a lock would stay taken.
+    """
+    ended: SimpleQueue[object] = SimpleQueue()
+    future.add_done_callback(ended.put)
+    while True:
+        with contextlib.suppress(Empty):
+            ended.get(timeout=LOOK_S)
+            return
 
 
 _background: LoopThread | None = None
