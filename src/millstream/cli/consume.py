@@ -8,11 +8,13 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Final
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
+from millstream.cli.errors import CommandError
 from millstream.cli.options import (
     BOOTSTRAP_DEFAULT,
     TIMEOUT_DEFAULT_S,
@@ -26,6 +28,16 @@ from millstream.cli.options import (
     run_client,
 )
 from millstream.cli.output import fail, note, rate_text
+from millstream.cli.registry_options import (
+    REGISTRY_DEFAULT,
+    Registry,
+    RegistryCa,
+    ValueFormat,
+    async_registry_client,
+    registry_sentences,
+    registry_settings,
+)
+from millstream.cli.schema_values import DecodedRecord, JsonText, RecordDecoder
 from millstream.cli.times import parse_time, time_text
 from millstream.core.client import EARLIEST, LATEST, Client, TopicPartition, list_offsets
 from millstream.core.client.consumer import Consumer, ConsumerRecord
@@ -39,7 +51,8 @@ _RECORDS_AT_ONCE: Final = 5_000
 _POLL_S: Final = 0.25  # between looks at the clock
 
 # Turns a record into the bytes that are printed for it, its end included.
-_Formatter = Callable[[ConsumerRecord], bytes]
+_Record: TypeAlias = ConsumerRecord | DecodedRecord
+_Formatter: TypeAlias = Callable[[_Record], bytes]
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +63,7 @@ def register(app: typer.Typer) -> None:
             "millstream consume flights --partition 0 --offset 1000 --json | jq .value",
             "millstream consume flights --from-time 2026-03-01T00:00:00Z",
             "millstream consume flights --group loaders --follow  # goes on where the group left off",
+            "millstream consume flights --value-deserializer avro --registry http://127.0.0.1:8081",
         )
     )(consume)
 
@@ -95,6 +109,18 @@ def consume(
     read_committed: Annotated[
         bool, typer.Option("--read-committed", help="No records of aborted or open transactions.")
     ] = False,
+    key_deserializer: Annotated[
+        ValueFormat, typer.Option("--key-deserializer", help="What keys are; as --value-deserializer.")
+    ] = ValueFormat.bytes,
+    value_deserializer: Annotated[
+        ValueFormat,
+        typer.Option(
+            "--value-deserializer",
+            help="What values are: shown as JSON, by the schema they name; auto: whatever the registry says it is.",
+        ),
+    ] = ValueFormat.bytes,
+    registry: Registry = REGISTRY_DEFAULT,
+    registry_ca: RegistryCa = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT_S,
@@ -138,7 +164,8 @@ def consume(
         return await _range(client, wanted, start_time, offset, read_committed) if group is None else ({}, {})
 
     async def read(starts: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> None:
-        async with Consumer(settings) as consumer:
+        decoding = _decoder(registry_settings(registry, registry_ca, timeout), key_deserializer, value_deserializer)
+        async with Consumer(settings) as consumer, decoding as reading.decoder:
             if group is not None:
                 consumer.subscribe([topic])
             else:
@@ -173,7 +200,13 @@ async def _read(
         records = await consumer.poll_records(_POLL_S, reading.records_wanted)
         if records:
             heard = time.monotonic()
-            reading.write(records, ends)
+            try:
+                await reading.write(records, ends)
+            except CommandError:
+                # A group goes on with the first one that was not printed.
+                for record in reversed(reading.unprinted):
+                    consumer.seek(TopicPartition(record.topic, record.partition), record.offset)
+                raise
         elif ends is not None and time.monotonic() - heard > timeout_s:
             what = "no record came" if consumer.assignment() else "the group gave this member no partition"
             raise KafkaError(ErrorCode.REQUEST_TIMED_OUT, f"{what} within {timeout_s:g} s; `--timeout` waits longer")
@@ -185,6 +218,9 @@ class _Reading:
     def __init__(self, formatter: _Formatter, records_max: int | None) -> None:
         self._formatter = formatter
         self._records_max = records_max
+        self.decoder: RecordDecoder | None = None
+        # What was polled and could not be printed.
+        self.unprinted: list[ConsumerRecord] = []
         self.records = 0
         self.bytes_written = 0
 
@@ -198,14 +234,24 @@ class _Reading:
         left = _RECORDS_AT_ONCE if self._records_max is None else self._records_max - self.records
         return min(left, _RECORDS_AT_ONCE)
 
-    def write(self, records: Iterable[ConsumerRecord], ends: Mapping[TopicPartition, int] | None) -> None:
-        """Print `records`, but for those behind their partition's end."""
+    async def write(self, records: Iterable[ConsumerRecord], ends: Mapping[TopicPartition, int] | None) -> None:
+        """Print `records`, but for those behind their partition's end. Raises CommandError for one without a schema."""
         formatter = self._formatter
-        lines = [
-            formatter(record)
+        wanted = [
+            record
             for record in records
             if ends is None or record.offset < ends.get((record.topic, record.partition), math.inf)  # type: ignore[call-overload]
         ]
+        lines: list[bytes] = []
+        try:
+            for record in wanted:
+                shown: _Record = record if self.decoder is None else await self.decoder.decoded(record)
+                lines.append(formatter(shown))
+        finally:
+            self.unprinted = wanted[len(lines) :]
+            self._print(lines)
+
+    def _print(self, lines: list[bytes]) -> None:
         if lines:
             data = b"".join(lines)
             sys.stdout.buffer.write(data)
@@ -234,7 +280,20 @@ async def _range(
     return {tp: at.offset if at.offset >= 0 else ends[tp] for tp, at in found_first.items()}, ends
 
 
-def value_line(record: ConsumerRecord) -> bytes:
+@asynccontextmanager
+async def _decoder(
+    settings: dict[str, Any], key: ValueFormat, value: ValueFormat
+) -> AsyncIterator[RecordDecoder | None]:
+    """What makes JSON of keys and values; None where they are printed as they are."""
+    if key is value is ValueFormat.bytes:
+        yield None
+        return
+    with registry_sentences():
+        async with async_registry_client(settings) as registry:
+            yield RecordDecoder(registry, key, value)
+
+
+def value_line(record: _Record) -> bytes:
     """The value and a line end."""
     return bytes(record.value or b"") + b"\n"
 
@@ -254,13 +313,13 @@ def compile_format(text: str) -> _Formatter:
             pieces.append(_ESCAPES.get(part, part).encode())
     pieces.append(b"\n")
 
-    def formatted(record: ConsumerRecord) -> bytes:
+    def formatted(record: _Record) -> bytes:
         return b"".join(piece if isinstance(piece, bytes) else _field(piece, record) for piece in pieces)
 
     return formatted
 
 
-def _field(name: str, record: ConsumerRecord) -> bytes:
+def _field(name: str, record: _Record) -> bytes:
     if name == "key":
         return bytes(record.key or b"")
     if name == "value":
@@ -277,7 +336,7 @@ def _field(name: str, record: ConsumerRecord) -> bytes:
     return str(values[name]).encode()
 
 
-def _json_line(record: ConsumerRecord) -> bytes:
+def _json_line(record: _Record) -> bytes:
     line: dict[str, Any] = {
         "topic": record.topic,
         "partition": record.partition,
@@ -296,6 +355,8 @@ def _json_line(record: ConsumerRecord) -> bytes:
 def _json_bytes(data: bytes | memoryview | None) -> object:
     if data is None:
         return None
+    if isinstance(data, JsonText):
+        return json.loads(data)
     try:
         return bytes(data).decode()
     except UnicodeDecodeError:

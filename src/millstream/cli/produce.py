@@ -6,10 +6,11 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
@@ -26,6 +27,16 @@ from millstream.cli.options import (
     run_client,
 )
 from millstream.cli.output import note, print_json, progress, rate_text
+from millstream.cli.registry_options import (
+    REGISTRY_DEFAULT,
+    Registry,
+    RegistryCa,
+    ValueFormat,
+    async_registry_client,
+    registry_sentences,
+    registry_settings,
+)
+from millstream.cli.schema_values import LineEncoder, line_encoder
 from millstream.core.client.producer import Producer, RecordHandle
 from millstream.core.config import PRODUCER_CONFIGS
 from millstream.core.wire import KafkaError
@@ -53,6 +64,7 @@ def register(app: typer.Typer) -> None:
             "millstream produce users --key-separator : < users.txt",
             "millstream produce events --file events.jsonl --compression zstd",
             "echo 'u42:<null>' | millstream produce users -K : --null '<null>'  # a tombstone",
+            "millstream produce flights --value-serializer avro --value-schema flight.avsc < flights.jsonl",
         )
     )(produce)
 
@@ -95,6 +107,35 @@ def produce(
     batch_bytes: Annotated[
         int, typer.Option("--batch-bytes", metavar="BYTES", min=1, help="Close a batch at this size, uncompressed.")
     ] = 256 * 1024,
+    key_serializer: Annotated[
+        ValueFormat, typer.Option("--key-serializer", help="What becomes of keys; as --value-serializer.")
+    ] = ValueFormat.bytes,
+    value_serializer: Annotated[
+        ValueFormat,
+        typer.Option(
+            "--value-serializer",
+            help="What becomes of values, which are JSON then: written by the subject's latest schema, of whatever type"
+            " with auto.",
+        ),
+    ] = ValueFormat.bytes,
+    key_schema: Annotated[
+        Path | None,
+        typer.Option(
+            "--key-schema", metavar="FILE", exists=True, dir_okay=False, help="Register this one for keys; use it."
+        ),
+    ] = None,
+    value_schema: Annotated[
+        Path | None,
+        typer.Option(
+            "--value-schema",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Register this one for values; use it.",
+        ),
+    ] = None,
+    registry: Registry = REGISTRY_DEFAULT,
+    registry_ca: RegistryCa = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT_S,
@@ -104,6 +145,10 @@ def produce(
     if idempotent and acks is not Acks.all:
         raise typer.BadParameter("--idempotent needs --acks all", param_hint="--acks")
     headers = [(name, value.encode()) for name, value in _pairs(header or [])]
+    wanted = (
+        _Wanted("key", key_serializer, _schema_text(key_serializer, key_schema, "--key-schema")),
+        _Wanted("value", value_serializer, _schema_text(value_serializer, value_schema, "--value-schema")),
+    )
     source = os.open(file, os.O_RDONLY) if file is not None else sys.stdin.fileno()
     total = file.stat().st_size if file is not None and file.stat().st_size else None
     started = time.monotonic()
@@ -134,8 +179,9 @@ def produce(
                     f"topic {topic!r} has no partition {partition}: it has {count}, from 0 on",
                     param_hint="--partition",
                 )
-            sending = _Sending(producer, topic, partition, lines, headers)
-            return await _send_lines(source, total, sending)
+            async with _encoders(registry_settings(registry, registry_ca, timeout), topic, wanted) as encoders:
+                sending = _Sending(producer, topic, partition, lines, headers, encoders)
+                return await _send_lines(source, total, sending)
 
     try:
         records, size_bytes = run_client(work())
@@ -167,6 +213,41 @@ class _Lines(NamedTuple):
         return None if key == self.null else key, None if value == self.null else value
 
 
+class _Wanted(NamedTuple):
+    """What becomes of keys or of values, and the schema to register for it."""
+
+    field: str
+    format: ValueFormat
+    schema_text: str | None
+
+
+@asynccontextmanager
+async def _encoders(
+    settings: dict[str, Any], topic: str, wanted: Sequence[_Wanted]
+) -> AsyncIterator[dict[str, LineEncoder] | None]:
+    """What encodes keys and values, by field; None where lines are written as they are."""
+    if all(one.format is ValueFormat.bytes for one in wanted):
+        yield None
+        return
+    with registry_sentences():
+        async with async_registry_client(settings) as registry:
+            yield {
+                one.field: await line_encoder(registry, one.format, topic, one.field, one.schema_text)
+                for one in wanted
+                if one.format is not ValueFormat.bytes
+            }
+
+
+def _schema_text(wanted: ValueFormat, file: Path | None, hint: str) -> str | None:
+    if file is None:
+        return None
+    if wanted in {ValueFormat.bytes, ValueFormat.auto}:
+        raise typer.BadParameter(
+            f"say what it is a schema for: {hint.replace('schema', 'serializer')}", param_hint=hint
+        )
+    return file.read_text(encoding="utf-8")
+
+
 def _pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
     """Read the headers, in their order; a name may come twice. Raises BadParameter."""
     return [pair for text in texts for pair in pairs_of([text], "--header").items()]
@@ -182,12 +263,14 @@ class _Sending:
         partition: int | None,
         lines: _Lines,
         headers: Sequence[tuple[str, bytes]],
+        encoders: dict[str, LineEncoder] | None = None,
     ) -> None:
         self._producer = producer
         self._topic = topic
         self._partition = partition
         self._lines = lines
         self._headers = tuple(headers)
+        self._encoders = encoders
         self._error: KafkaError | None = None
 
     async def send(self, lines: Sequence[bytes]) -> None:
@@ -196,10 +279,17 @@ class _Sending:
         send_soon, ended = self._producer.send_soon, self._note_end
         for line in lines:
             key, value = split(line)
+            if self._encoders is not None:
+                key, value = await self._encoded("key", key), await self._encoded("value", value)
             handle = await send_soon(topic, value, key=key, partition=partition, headers=headers)
             handle.add_done_callback(ended)
         if self._error is not None:
             raise self._error
+
+    async def _encoded(self, field: str, data: bytes | None) -> bytes | None:
+        assert self._encoders is not None, "asked only where there are some"
+        encoder = self._encoders.get(field)
+        return data if encoder is None else await encoder(data)
 
     async def finish(self) -> None:
         """Wait until every record is written. Raises KafkaError for the first one that is not."""
