@@ -7,13 +7,21 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from millstream.core.client import Client, TopicPartition
+from millstream.core.client import EARLIEST, Client, NewTopic, TopicPartition, create_topics, list_offsets
 from millstream.core.client.consumer import Consumer
 from millstream.core.client.producer import BatchHandle, Producer, RecordHandle
 from millstream.core.records import HEADER_SIZE, Compression, Record, read_header
 
 _DEADLINE_S: Final = 90.0
 _Headers = Sequence[tuple[str, bytes | None]]
+
+
+async def made_topic(client: Client, name: str, partitions: int = 3, **configs: str) -> str:
+    """Create a topic that is served: Apache Kafka answers before its broker has heard of it."""
+    named = {key.replace("_", "."): value for key, value in configs.items()}
+    assert await create_topics(client, [NewTopic(name, partitions, configs=named)]) == {name: None}
+    await list_offsets(client, {TopicPartition(name, index): EARLIEST for index in range(partitions)})
+    return name
 
 
 class TopicWriter:

@@ -7,16 +7,15 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
+from tests.support.topic_contents import made_topic
 
 from millstream.core.client import (
     Client,
     CommittedOffset,
     GroupDescription,
     GroupType,
-    NewTopic,
     TopicPartition,
     commit_offsets,
-    create_topics,
     delete_groups,
     delete_offsets,
     describe_groups,
@@ -44,7 +43,7 @@ def test_offsets_of_several_groups(bootstrap: str, topic_name: Callable[[], str]
     kept = {tps[0]: CommittedOffset(5, 3, "by hand"), tps[2]: CommittedOffset(7)}
 
     async def work(client: Client) -> None:
-        assert await create_topics(client, [NewTopic(name, 3)]) == {name: None}
+        await made_topic(client, name)
         await commit_offsets(client, first, kept)
         await commit_offsets(client, second, {tps[1]: CommittedOffset(9)})
         wanted = {first: None, second: [tps[0], tps[1]], third: None}
@@ -61,7 +60,7 @@ def test_groups_without_members(bootstrap: str, topic_name: Callable[[], str]) -
     name = topic_name()
 
     async def work(client: Client) -> None:
-        await create_topics(client, [NewTopic(name, 1)])
+        await made_topic(client, name, 1)
         await commit_offsets(client, name, {TopicPartition(name, 0): CommittedOffset(1)})
         (node,) = await find_coordinators(client, [name, name])
         (listed,) = [one for one in await list_groups(client) if one.group_id == name]

@@ -10,15 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.topic_contents import read_topics
+from tests.support.topic_contents import made_topic, read_topics
 
 from millstream.core.client import (
-    EARLIEST,
     Client,
-    NewTopic,
     TopicPartition,
-    create_topics,
-    list_offsets,
 )
 from millstream.core.client.producer import (
     BufferFullError,
@@ -43,14 +39,6 @@ DEADLINE_S = 60
 async def client(bootstrap: str) -> AsyncIterator[Client]:
     async with Client(bootstrap, request_timeout_ms=20_000) as connected:
         yield connected
-
-
-async def made_topic(client: Client, name: str, partitions: int = 3, **configs: str) -> str:
-    """Create a topic that is served: Apache Kafka answers before its broker has heard of it."""
-    named = {key.replace("_", "."): value for key, value in configs.items()}
-    assert await create_topics(client, [NewTopic(name, partitions, configs=named)]) == {name: None}
-    await list_offsets(client, {TopicPartition(name, index): EARLIEST for index in range(partitions)})
-    return name
 
 
 @pytest.fixture
