@@ -7,7 +7,7 @@ from array import array
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.batches import DumbReader, RawRecord, damaged, dumb_records, logs, numbered, raw_batch, varint
 from tests.support.kernels import HOWS, load_kernel
@@ -21,8 +21,10 @@ SECRETS = (0x0706050403020100, 0x0F0E0D0C0B0A0908)
 NOW_MS, HORIZON = 1000, 5000
 
 
-def new_map(places: int = 64, entries_max: int = 40, start: int = 0) -> tuple[array[int], array[int]]:
-    state = array("q", [places, 0, entries_max, -1, start, *SECRETS, 0])
+def new_map(
+    places: int = 64, entries_max: int = 40, start: int = 0, slices: tuple[int, int] = (0, 2**31)
+) -> tuple[array[int], array[int]]:
+    state = array("q", [places, 0, entries_max, -1, start, *SECRETS, 0, *slices])
     return array("q", bytes(24 * places)), state
 
 
@@ -32,7 +34,7 @@ def rows_of(data: bytes) -> tuple[array[int], int]:
     return rows, count
 
 
-def note(kernel: Any, data: bytes, actions: bytes = bytes(64), **options: int) -> tuple[Any, array[int], array[int]]:
+def note(kernel: Any, data: bytes, actions: bytes = bytes(64), **options: Any) -> tuple[Any, array[int], array[int]]:
     table, state = new_map(**options)
     rows, count = rows_of(data)
     return kernel.note_keys(data, rows, 0, count, actions, table, state), table, state
@@ -91,6 +93,51 @@ def test_a_full_map_says_how_far_it_got(how: str) -> None:
     result, _, state = note(KERNELS[how], data, entries_max=4)
     assert result == (0, StopReason.TABLE_FULL)
     assert (state[1], state[3]) == (4, 103)
+
+
+def slice_of(key: bytes) -> int:
+    return sip_hash(key, *SECRETS, rounds=(1, 3))[1] & 0x7FFFFFFF
+
+
+@settings(deadline=None)
+@given(count=st.integers(0, 25), extra=st.integers(1, 8), halvings=st.integers(1, 3))
+def test_a_map_that_is_halved_knows_the_keys_of_half_of_the_slices(count: int, extra: int, halvings: int) -> None:
+    keys = [b"%d" % index for index in range(count)]
+    data = raw_batch([RawRecord(index, 0, key, b"") for index, key in enumerate(keys)]) if keys else b""
+    tables = []
+    for how in HOWS:
+        kernel = KERNELS[how]
+        result, table, state = note(kernel, data, places=count + extra, entries_max=count + extra - 1)
+        assert result == (1 if keys else 0, StopReason.END)
+        for halved in range(1, halvings + 1):
+            kernel.halve_slices(table, state)
+            assert (state[8], state[9]) == (0, 2**31 >> halved)
+            known = {key: kernel.find_offset(key, table, state) for key in keys}
+            assert known == {key: n if slice_of(key) < state[9] else -1 for n, key in enumerate(keys)}
+            assert state[1] == sum(offset >= 0 for offset in known.values())
+        tables.append((table, state))
+    assert tables[0] == tables[1] == tables[2]
+
+
+@each_kernel
+def test_a_record_of_another_slice_stays(how: str) -> None:
+    kernel = KERNELS[how]
+    keys = [b"%d" % index for index in range(30)]
+    data = raw_batch([RawRecord(index, 0, key, b"") for index, key in enumerate(keys * 2)])
+    first, end = 2**29, 2**30
+    _, table, state = note(kernel, data, slices=(first, end))
+    noted = [key for key in keys if first <= slice_of(key) < end]
+    assert 0 < len(noted) < len(keys)
+    assert {key: kernel.find_offset(key, table, state) for key in keys} == {
+        key: 30 + n if key in noted else -1 for n, key in enumerate(keys)
+    }
+    _, out, _ = filtered(kernel, data, table, state, bytes(1), [], 2 * len(data))
+    records, _ = dumb_records(out[61:], read_header(out).count)
+    assert [each.offset_delta for each in records] == [
+        n for n, key in enumerate(keys * 2) if n >= 30 or key not in noted
+    ]
+    with pytest.raises(ValueError, match="halved"):
+        kernel.halve_slices(*new_map(slices=(7, 8)))
 
 
 def filtered(kernel: Any, data: bytes, table: Any, state: Any, actions: bytes, kept: list[int], room: int) -> Any:

@@ -6,8 +6,11 @@ hash says or in the first free one behind it, around the end. Keys themselves ar
 
     0  places in the table               4  first offset whose key is noted
     1  entries                           5, 6  the secret
-    2  entries at most                   7  records whose key was looked at
-    3  newest offset looked at, or -1
+    2  entries at most                   7  records looked at
+    3  newest offset looked at, or -1    8, 9  first slice that is noted, and the first one behind those
+
+Keys fall into 2**31 **slices** by their hashes. Those outside of the slices that are noted are no business of this
+table: they are neither noted, nor do their records go for what it says.
 
 **Batches** come as rows of `record_batches.check_batches`, whose CRCs are known to be right; the layout of a record is
 in `batch_validation`. A batch that keeps all of its records is copied. Else its header keeps base and last offset,
@@ -83,7 +86,9 @@ _LATEST = cython.declare(cython.Py_ssize_t, 3)
 _START = cython.declare(cython.Py_ssize_t, 4)
 _SECRET = cython.declare(cython.Py_ssize_t, 5)
 _LOOKED = cython.declare(cython.Py_ssize_t, 7)
-_STATE_SIZE = cython.declare(cython.Py_ssize_t, 8)
+_SLICE = cython.declare(cython.Py_ssize_t, 8)
+_SLICE_END = cython.declare(cython.Py_ssize_t, 9)
+_STATE_SIZE = cython.declare(cython.Py_ssize_t, 10)
 
 _DISCARD = cython.declare(cython.int, 1)
 _CONTROL = cython.declare(cython.int, 2)
@@ -117,6 +122,16 @@ def clear_table(table: cython.longlong[::1], words: cython.Py_ssize_t) -> None:
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
+@cython.returns(cython.bint)
+def _is_noted(state: cython.p_longlong, hash1: cython.longlong) -> bool:
+    """Whether the hash's slice is one of those that are noted."""
+    return state[_SLICE] <= (hash1 & 0x7FFFFFFF) < state[_SLICE_END]
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
 @cython.returns(cython.Py_ssize_t)
 def _first_place(places: cython.longlong, hash0: cython.longlong) -> int:
     """Return the word where the search for a hash begins."""
@@ -143,6 +158,45 @@ def _place(
         if at == end:
             at = 0
     return at
+
+
+def halve_slices(table: cython.longlong[::1], state: cython.longlong[::1]) -> None:
+    """Note only the first half of the slices from now on, and forget the keys of the others. There are two or more."""
+    _check_table(table, state)
+    if state[_SLICE_END] - state[_SLICE] < 2:
+        raise ValueError(f"slices {state[_SLICE]} to {state[_SLICE_END]} cannot be halved")
+    words: cython.p_longlong = cython.address(table[0]) if cython.compiled else table
+    of_table: cython.p_longlong = cython.address(state[0]) if cython.compiled else state
+    end: cython.Py_ssize_t = of_table[_PLACES] * _ENTRY_WORDS
+    left: cython.longlong = of_table[_PLACES]
+    at: cython.Py_ssize_t = 0
+    to: cython.Py_ssize_t
+    hash0: cython.longlong
+    hash1: cython.longlong
+    offset: cython.longlong
+    with cython.nogil:
+        of_table[_SLICE_END] = (of_table[_SLICE] + of_table[_SLICE_END]) >> 1
+        # From behind an empty place on, around the end: an entry taken out then finds its new place at or before its
+        # old one, and never passes over one that is still to be taken out.
+        while words[at + 2] != 0:
+            at += _ENTRY_WORDS
+        while left > 0:
+            left -= 1
+            if words[at + 2] != 0:
+                hash0 = words[at]
+                hash1 = words[at + 1]
+                offset = words[at + 2]
+                words[at + 2] = 0
+                if _is_noted(of_table, hash1):
+                    to = _place(words, of_table[_PLACES], _first_place(of_table[_PLACES], hash0), hash0, hash1)
+                    words[to] = hash0
+                    words[to + 1] = hash1
+                    words[to + 2] = offset
+                else:
+                    of_table[_ENTRIES] -= 1
+            at += _ENTRY_WORDS
+            if at == end:
+                at = 0
 
 
 @cython.cfunc
@@ -220,14 +274,16 @@ def _note_keys(
             first[index] = -1
             if fields[1] >= 0 and offsets[index] >= state[_START]:
                 hash_key(base, fields[2] - fields[1], fields[1], state[_SECRET], state[_SECRET + 1], hashed)
-                hash0[index] = hashed[0]
-                hash1[index] = hashed[1]
-                first[index] = _first_place(state[_PLACES], hashed[0])
-                prefetch_words(table, first[index])
+                if _is_noted(state, hashed[1]):
+                    hash0[index] = hashed[0]
+                    hash1[index] = hashed[1]
+                    first[index] = _first_place(state[_PLACES], hashed[0])
+                    prefetch_words(table, first[index])
             index += 1
         index = 0
         while index < size:
-            state[_LOOKED] += 1
+            if offsets[index] >= state[_START]:
+                state[_LOOKED] += 1
             if first[index] >= 0:
                 if state[_ENTRIES] >= state[_ENTRIES_MAX]:
                     return _TABLE_FULL
@@ -391,10 +447,12 @@ def _filter(
                 first[index] = -3
                 if fields[1] >= 0:
                     hash_key(base, fields[2] - fields[1], fields[1], state[_SECRET], state[_SECRET + 1], hashed)
-                    hash0[index] = hashed[0]
-                    hash1[index] = hashed[1]
-                    first[index] = _first_place(state[_PLACES], hashed[0])
-                    prefetch_words(table, first[index])
+                    first[index] = -1
+                    if _is_noted(state, hashed[1]):
+                        hash0[index] = hashed[0]
+                        hash1[index] = hashed[1]
+                        first[index] = _first_place(state[_PLACES], hashed[0])
+                        prefetch_words(table, first[index])
             index += 1
         index = 0
         while index < size:

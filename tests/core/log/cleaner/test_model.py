@@ -93,6 +93,33 @@ def test_a_cleaned_log_is_a_dictionary(open_manager: OpenManager, tmp_path: Path
 
 
 @pytest.mark.parametrize("compression", [Compression.NONE, Compression.ZSTD], ids=lambda codec: codec.name)
+@pytest.mark.parametrize(
+    ("places", "keys", "cleanings"),
+    [(100, 80, 1), (100, 160, 1), (100, 5000, 20)],
+    ids=["all keys fit", "halved", "keys come but once"],
+)
+def test_a_map_too_small_for_all_keys_goes_on_with_some_of_them(
+    open_manager: OpenManager, tmp_path: Path, places: int, keys: int, cleanings: int, compression: Compression
+) -> None:
+    model = Model(3)
+    numbers = list(range(keys)) * max(2000 // keys, 1)
+    model.random.shuffle(numbers)
+    for at in range(0, len(numbers), 50):
+        model.batch([(b"%d" % number, b"at %d" % at) for number in numbers[at : at + 50]], compression=compression)
+        model.roll()
+    model.batch([(b"active", b"value")])
+    model.write(tmp_path / "data" / str(TOPIC))
+    manager = open_manager(compacted(segment_bytes=20_000))
+    log = manager.logs[TOPIC]
+    sweep = Sweep(manager, map_bytes=places * 24)
+    done = sweep.run()
+    assert done == cleanings if cleanings == 1 else done >= cleanings, done
+    check_cleaned(model, log)
+    records, _ = stored(log)
+    assert len(records) == keys + 1
+
+
+@pytest.mark.parametrize("compression", [Compression.NONE, Compression.ZSTD], ids=lambda codec: codec.name)
 def test_a_batch_keeps_its_log_append_time(open_manager: OpenManager, tmp_path: Path, compression: Compression) -> None:
     """Also where its records are written anew, and where the newest of them go."""
     model = Model(1)

@@ -1,12 +1,14 @@
 """One cleaning of one log: the dirty part's keys are noted, then all segments before its end are written anew.
 
-1. **Note.** The dirty segments are walked and the newest offset of each key put into the offset map, until it is full:
-   what lies behind is left to the next cleaning. Aborted records count for nothing.
+1. **Note.** The dirty segments are walked and the newest offset of each key put into the offset map, until it is full
+   (`offset_map` says of which keys then): what lies behind is left to the next cleaning. Aborted records count for
+   nothing.
 2. **Copy.** Segments from the log's start to the end of what was noted are copied, in groups that fit one segment. A
-   record stays if it is the newest of its key, or behind what was noted; a tombstone stays until its delete horizon,
-   which it gets when it is first seen here (KIP-534). Records without a key go.
+   record stays if it is the newest of its key, behind what was noted, or not of the keys that were; a tombstone stays
+   until its delete horizon, which it gets when it is first seen here (KIP-534). Records without a key go.
 3. **Swap.** Each group's copy takes its place (`swap`) before the next one is begun, in the log's order: so a tombstone
    never goes before what it deletes. A group whose copy would not fit one segment after all is halved.
+4. All that again for the keys that had no room, if there are any. Only then the log counts as clean so far.
 
 An idempotent producer's last batch stays, were it empty, since it says the producer's sequence; so does the last batch
 of each group, since it says where the group ended. Markers: see `transactions`. Offsets never change.
@@ -96,11 +98,14 @@ class CleaningStats:
     """What one cleaning did."""
 
     end_offset: int = 0
-    map_records: int = 0
-    map_bytes: int = 0
     map_utilization: float = 0.0
+    # All that was read to note keys, read to be copied, and written.
+    bytes_noted: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+    # What was copied first, what was written last, and the records in that.
+    size_before: int = 0
+    size_after: int = 0
     records_retained: int = 0
     records_dropped: int = 0
     records_keyless: int = 0
@@ -145,6 +150,15 @@ class LogCleaning:
         Raises CleaningAbortedError and UncleanableError: groups that were done stay done, the rest is untouched.
         OSErrors as the system says.
         """
+        self._offsets.begin(*self._dirty(found))
+        end_offset = self._clean_noted(found)
+        while self._offsets.begin_next_slices(*self._dirty(found)):
+            end_offset = min(self._clean_noted(found), end_offset)
+        self.stats.end_offset = end_offset
+        return end_offset
+
+    def _clean_noted(self, found: LogToClean) -> int:
+        # Once through the log, for the keys of the slices that the map is for.
         log, stats = self._log, self.stats
         segments = [each for each in log.segments.items if each.base_offset < found.first_uncleanable_offset]
         if not segments:
@@ -155,9 +169,10 @@ class LogCleaning:
         except (UncleanableError, OSError):
             check_unchanged(log, old)  # else it may have gone, or been cut, under the walk
             raise
-        end_offset = stats.end_offset = self._offsets.latest_offset + 1
-        stats.map_records, stats.map_utilization = self._offsets.looked_count, self._offsets.utilization
-        stats.map_bytes, stats.bytes_read = stats.bytes_read, 0
+        end_offset = self._offsets.latest_offset + 1
+        read, written = stats.bytes_read, stats.bytes_written
+        stats.records_retained = 0
+        stats.map_utilization = max(stats.map_utilization, self._offsets.utilization)
         self._know_producers(found.first_uncleanable_offset)
         touched = [each for each in segments if each.base_offset < end_offset]
         aborted = self._aborted(touched[0].base_offset, found.first_uncleanable_offset)
@@ -180,13 +195,19 @@ class LogCleaning:
                     raise UncleanableError(self._path(group[0]), 0, group[0].base_offset, why) from error
                 aborted, middle = before, len(group) // 2
                 groups.extendleft((group[middle:], group[:middle]))
+        stats.size_before = stats.size_before or stats.bytes_read - read
+        stats.size_after = stats.bytes_written - written
         return end_offset
+
+    @staticmethod
+    def _dirty(found: LogToClean) -> tuple[int, int]:
+        # Where the dirty part begins, and how many records it has at most.
+        return found.first_dirty_offset, found.first_uncleanable_offset - found.first_dirty_offset
 
     # Noting.
 
     def _note(self, segments: Sequence[Segment], first_dirty: int, end_offset: int) -> None:
         offsets = self._offsets
-        offsets.begin(first_dirty, end_offset - first_dirty)
         ends = [segment.base_offset for segment in segments[1:]] + [end_offset]
         dirty = [(each, end) for each, end in zip(segments, ends, strict=True) if end > first_dirty]
         aborted = self._aborted(dirty[0][0].base_offset, end_offset)
@@ -197,15 +218,15 @@ class LogCleaning:
 
     def _note_segment(self, segment: Segment, aborted: CleanedTransactions) -> bool:
         # False when the map is full.
-        for batches in walk_segment(self._files, segment, self._tools.read_buffer, self._count_read):
+        for batches in walk_segment(self._files, segment, self._tools.read_buffer, self._count_noted):
             actions = self._actions(batches, aborted)
             row = 0
             while row < batches.count:
                 row, reason = self._offsets.note_batches(batches.data, batches.rows, row, batches.count, actions)
                 if reason is StopReason.COMPRESSED:
                     reason = self._tools.opener.note(self._batch(batches, row), self._path(segment))
-                    row += 1
-                if reason is StopReason.TABLE_FULL:
+                    row += reason is StopReason.END
+                if reason is StopReason.TABLE_FULL and not self._offsets.make_room():
                     return False
                 if reason is StopReason.BAD_RECORD:
                     raise self._bad_record(segment, batches, row)
@@ -393,6 +414,10 @@ class LogCleaning:
             batches.rows[row + ROW_BASE_OFFSET],
             "holds a record that is none, although its CRC is right",
         )
+
+    def _count_noted(self, size_bytes: int) -> None:
+        self.stats.bytes_noted += size_bytes
+        self._on_io(size_bytes)
 
     def _count_read(self, size_bytes: int) -> None:
         self.stats.bytes_read += size_bytes

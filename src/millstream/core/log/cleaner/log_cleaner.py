@@ -284,7 +284,7 @@ class LogCleaner:
         stats = self.stats
         with self._lock:
             stats.cleanings += 1
-            stats.bytes_read += done.map_bytes + done.bytes_read
+            stats.bytes_read += done.bytes_noted + done.bytes_read
             stats.bytes_written += done.bytes_written
             stats.records_dropped += done.records_dropped
             stats.map_utilization = done.map_utilization
@@ -293,7 +293,7 @@ class LogCleaner:
         _logger.info(
             "cleaned %s up to offset %d in %.2f s: %d bytes became %d, %d records stayed, %d went%s; %.0f %% of the "
             "map was used",
-            log.topic_partition, done.end_offset, duration_s, done.bytes_read, done.bytes_written,
+            log.topic_partition, done.end_offset, duration_s, done.size_before, done.size_after,
             done.records_retained, done.records_dropped,
             f" ({done.records_keyless} for want of a key)" if done.records_keyless else "", 100 * done.map_utilization,
         )  # fmt: skip
