@@ -164,6 +164,14 @@ DIFFERENCES: Final = (
         "src/millstream/core/groups/consumer/regexes.py",
     ),
     Difference(
+        "Consumer groups that read thousands of topics",
+        "a new target is made in slices behind the heartbeat that asks for it, and told with a later one; above 4,096 "
+        "members, partitions and subscribed topics together",
+        "on a thread of its own (`group.consumer.assignor.offload.enable`)",
+        "one loop serves everybody; small groups have theirs with the heartbeat that asks",
+        "src/millstream/core/groups/consumer/target_refresh.py",
+    ),
+    Difference(
         "Consumer groups: a member that takes another instance id",
         "the one it had is free",
         "that one stays bound to it, also when it has left: who comes with it is refused with UNKNOWN_MEMBER_ID",

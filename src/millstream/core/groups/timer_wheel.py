@@ -86,6 +86,10 @@ class TimerWheel:
             slot.append(timer)
         return timer
 
+    def soon(self, now_ms: int, callback: Callable[[int], None]) -> Timer:
+        """Call `callback` with what is due now: in the `advance` to `now_ms` that goes on, or with the next one."""
+        return self.set(now_ms // TICK_MS * TICK_MS, callback)
+
     def advance(self, now_ms: int, *, is_over: Callable[[], bool] = _never) -> None:
         """Fire what is due, in the order of ticks and, within one, in the order it was set, until `is_over`.
 

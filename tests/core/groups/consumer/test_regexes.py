@@ -10,7 +10,10 @@ from tests.support.consumer_groups import Consumer, ConsumerCoordinator
 
 from millstream.core.groups.consumer import regexes
 from millstream.core.groups.consumer.regexes import TopicMatching, check_regex
+from millstream.core.groups.consumer.steps import STEP_COUNT_MAX
+from millstream.core.groups.consumer.topic_hash import topics_hash
 from millstream.core.groups.group import Caller
+from millstream.core.groups.timer_wheel import TICK_MS
 from millstream.core.wire import ErrorCode, KafkaError
 
 TOPICS = [f"team-{number % 40}.service-{number}" for number in range(20_000)]
@@ -116,3 +119,24 @@ def test_a_member_that_no_batch_can_take_out_is_tried_again() -> None:
     coordinator.shard.append_size_bytes_max = 1 << 20
     coordinator.pass_ms(46_000)
     assert coordinator.consumer_group.is_empty()
+
+
+def test_what_matched_is_written_in_many_steps_and_what_changes_meanwhile_counts() -> None:
+    coordinator = ConsumerCoordinator(dict.fromkeys(TOPICS, 1))
+    coordinator.shard.append_size_bytes_max = 16 << 20
+    Consumer(coordinator, "m", None, regex="team-.*").beat()
+    group = coordinator.consumer_group
+    count = 0
+    while group.is_resolving:
+        coordinator.timers.advance(coordinator.now_ms, is_over=lambda: True)
+        count += 1
+        if count == 3 * len(TOPICS) // STEP_COUNT_MAX:
+            # The hash is being made. Another topic is read from here on, and that is seen before anything is written.
+            assert not group.resolved_regexes
+            coordinator.set_topics({**dict.fromkeys(TOPICS, 1), "other": 3})
+            Consumer(coordinator, "m2", ["other"]).beat()
+        coordinator.now_ms += TICK_MS
+    # Matched, put in order (twice all of them), hashed; and hashed again, since the first hash was no longer right.
+    assert count >= 4 * len(TOPICS) // STEP_COUNT_MAX
+    assert group.resolved_regexes["team-.*"].topics == set(TOPICS)
+    assert group.metadata_hash == topics_hash([*TOPICS, "other"], coordinator.image)

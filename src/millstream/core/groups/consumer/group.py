@@ -103,6 +103,8 @@ class ConsumerGroup:
         self.regex_refresh_due = True
         # Volatile: a resolution of the regular expressions is under way.
         self.is_resolving = False
+        # Volatile: its next target is being made in slices.
+        self.is_assigning = False
         self.timers: dict[str, MemberTimers] = {}
 
     # What the shard asks
@@ -281,6 +283,12 @@ class ConsumerGroup:
         if resolved is None:
             return member.subscribed_topic_names
         return member.subscribed_topic_names | resolved.topics
+
+    def is_target_due(self, now_ms: int, interval_ms: int) -> bool:
+        """Whether a new target may be made already: at most one per interval (KIP-1263), the first at once."""
+        return (
+            not interval_ms or not self.assignment_timestamp_ms or now_ms >= self.assignment_timestamp_ms + interval_ms
+        )
 
     def preferred_assignor(self, old: ConsumerMember | None = None, new: ConsumerMember | None = None) -> str | None:
         """Return the assignor that most members ask for, with `old` become `new`."""

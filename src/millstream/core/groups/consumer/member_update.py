@@ -24,6 +24,7 @@ from millstream.core.groups.consumer.member import (
 from millstream.core.groups.consumer.reconciliation import TopicPartitions, reconcile
 from millstream.core.groups.consumer.regexes import check_regex
 from millstream.core.groups.consumer.target_assignment import TopicIds, assignment_records, compute_assignment
+from millstream.core.groups.consumer.target_refresh import is_large
 from millstream.core.groups.consumer.topic_hash import topics_hash
 from millstream.core.groups.group import Record
 from millstream.core.groups.records import (
@@ -164,11 +165,16 @@ class MemberUpdate:
     def refresh_target(self, member: ConsumerMember, updated: ConsumerMember, interval_ms: int) -> tuple[int, Target]:
         """Make a new target where the group's epoch is ahead of it, at most one per interval (KIP-1263).
 
-        Returns the epoch of the target that holds now, and what the member is to have.
+        Returns the epoch of the target that holds now, and what the member is to have. The target of a large group is
+        made behind the request (`TargetRefresh`).
         """
         group = self._group
-        is_due = group.assignment_timestamp_ms == 0 or self._now_ms >= group.assignment_timestamp_ms + interval_ms
-        if self.group_epoch <= group.assignment_epoch or (interval_ms and not is_due):
+        if (
+            self.group_epoch <= group.assignment_epoch
+            or not group.is_target_due(self._now_ms, interval_ms)
+            or group.is_assigning
+            or is_large(group, self._shard.image, self.replaced or member, updated)
+        ):
             return group.assignment_epoch, group.target_of(updated)
         assignors = self._shard.configs.consumer_assignors
         preferred = group.preferred_assignor(self.replaced or member, updated)

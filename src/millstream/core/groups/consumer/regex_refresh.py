@@ -8,12 +8,14 @@ begins it, and the result is a change of its own: members see it with a later he
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from millstream.core.groups.consumer.group import ConsumerGroup
 from millstream.core.groups.consumer.member_update import MemberUpdate
 from millstream.core.groups.consumer.regexes import TopicMatching
-from millstream.core.groups.consumer.topic_hash import topics_hash
+from millstream.core.groups.consumer.steps import Steps, pieces, sorted_in_steps
+from millstream.core.groups.consumer.topic_hash import topics_hash_in_steps
 from millstream.core.groups.group import Record
 from millstream.core.groups.records import ConsumerGroupRegularExpressionKey, ConsumerGroupRegularExpressionValue
 from millstream.core.groups.timer_wheel import TICK_MS
@@ -61,14 +63,21 @@ class RegexRefresh:
             if not matching.step():
                 self._shard.timers.set(now_ms + TICK_MS, step)
                 return
+            write(self._resolved(group, matching, image.version, caller, now_ms), now_ms)
+
+        def write(steps: Steps[None], now_ms: int) -> None:
+            if self._shard.groups.get(group.group_id) is not group:
+                return
             try:
-                self._resolved(group, matching, image.version, caller, now_ms)
+                next(steps)
             except KafkaError as error:
                 # More topics than a batch can hold: heartbeats begin no other resolution for a while.
                 _log.error("group %s: regular expressions stay as they were: %s", group.group_id, error)
                 self._shard.timers.set(now_ms + REFRESH_INTERVAL_MS_MIN, done)
-            else:
+            except StopIteration:
                 done(now_ms)
+            else:
+                self._shard.timers.soon(now_ms, partial(write, steps))
 
         def done(_now_ms: int) -> None:
             group.is_resolving = False
@@ -77,30 +86,44 @@ class RegexRefresh:
 
     def _resolved(
         self, group: ConsumerGroup, matching: TopicMatching, version: int, caller: Caller, now_ms: int
-    ) -> None:
-        matches = matching.matches
+    ) -> Steps[None]:
+        """Write what was matched, in steps: with 20,000 topics each look at all of them takes milliseconds."""
+        matches: dict[str, frozenset[str]] = {}
+        visible: set[str] | None = None
         if caller.visible_topics is not None:
-            visible = set(caller.visible_topics(sorted(set().union(*matches.values()))))
-            matches = {regex: topics & visible for regex, topics in matches.items()}
+            visible = set()
+            for piece in pieces(set().union(*matching.matches.values())):
+                visible.update(caller.visible_topics(piece))
+                yield
+        values: dict[str, ConsumerGroupRegularExpressionValue] = {}
+        for regex, topics in matching.matches.items():
+            matches[regex] = frozenset(topics if visible is None else topics & visible)
+            yield
+            in_order = yield from sorted_in_steps(matches[regex])
+            values[regex] = ConsumerGroupRegularExpressionValue(topics=in_order, version=version, timestamp=now_ms)
+        while True:
+            epoch, image, regexes = group.group_epoch, self._shard.image, list(group.regexes)
+            read: set[str] = set(group.names)
+            for regex in regexes:
+                # One that came up while this went on is resolved next time.
+                old = group.resolved_regexes.get(regex)
+                read |= matches.get(regex, old.topics if old is not None else frozenset())
+                yield
+            metadata_hash = yield from topics_hash_in_steps(read, image)
+            # Members that came, left or subscribed to something else meanwhile, and new topics, make it another one.
+            if group.group_epoch == epoch and self._shard.image is image and list(group.regexes) == regexes:
+                break
         records: list[Record] = []
-        read: set[str] = set(group.names)
         has_changed = False
         for regex in group.regexes:
-            old = group.resolved_regexes.get(regex)
-            # One that came up while this went on is resolved next time.
-            topics = matches.get(regex) if regex in matches else None
-            if topics is None:
-                read |= old.topics if old is not None else set()
-                continue
-            read |= topics
-            if topics != (old.topics if old is not None else frozenset()):
-                has_changed = True
-            value = ConsumerGroupRegularExpressionValue(topics=sorted(topics), version=version, timestamp=now_ms)
-            key = ConsumerGroupRegularExpressionKey(group_id=group.group_id, regular_expression=regex)
-            records.append((key, value))
+            if regex in values:
+                old = group.resolved_regexes.get(regex)
+                has_changed |= matches[regex] != (old.topics if old is not None else frozenset())
+                key = ConsumerGroupRegularExpressionKey(group_id=group.group_id, regular_expression=regex)
+                records.append((key, values[regex]))
         if not records:
             return
         update = MemberUpdate(self._shard, group, records, now_ms)
-        update.bump_epoch(topics_hash(read, self._shard.image), bump=has_changed)
+        update.bump_epoch(metadata_hash, bump=has_changed)
         self._shard.append(records)
         _log.debug("group %s: regular expressions %s were resolved", group.group_id, list(matches))

@@ -32,6 +32,7 @@ from millstream.core.groups.consumer.member_update import MemberUpdate, check_st
 from millstream.core.groups.consumer.migration import Downgrade, Upgrade, may_downgrade
 from millstream.core.groups.consumer.regex_refresh import RegexRefresh
 from millstream.core.groups.consumer.sessions import Sessions
+from millstream.core.groups.consumer.target_refresh import TargetRefresh
 from millstream.core.groups.consumer.topic_hash import topics_hash
 from millstream.core.groups.group import Record
 from millstream.core.groups.records import (
@@ -64,6 +65,7 @@ class ConsumerRequests:
             shard, self.configs_of, lambda group, member, now_ms: self.fence(group, [member], now_ms)
         )
         self.regexes = RegexRefresh(shard)
+        self._targets = TargetRefresh(shard, self.configs_of)
         self._classic = ClassicMembers(shard, self)
         # Counts the changes of topics; a group that saw fewer looks whether its own have changed.
         self._topics_changes = 0
@@ -222,6 +224,7 @@ class ConsumerRequests:
                 self.sessions.cancel(group, update.replaced.member_id)
             self.sessions.await_revocation(group, after, now_ms)
         group.topics_seen = self._topics_changes
+        self._targets.maybe_begin(group, now_ms)
         return group
 
     def _leave(self, request: ConsumerGroupHeartbeatRequest, now_ms: int) -> ConsumerGroupHeartbeatResponse:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from millstream.core.groups.consumer.assignors import ASSIGNORS, Assignment, MemberSpec
-from millstream.core.groups.consumer.group import ConsumerGroup
+from millstream.core.groups.consumer.assignors import (
+    ASSIGNORS,
+    STEPPING_ASSIGNORS,
+    Assignment,
+    MemberSpec,
+)
+from millstream.core.groups.consumer.group import ConsumerGroup, ResolvedRegex
 from millstream.core.groups.consumer.member import ConsumerMember, Target, target_value
+from millstream.core.groups.consumer.steps import Steps, pieces
 from millstream.core.groups.group import Record
 from millstream.core.groups.records import (
     ConsumerGroupTargetAssignmentMemberKey,
@@ -59,6 +67,37 @@ def compute_assignment(group: ConsumerGroup, updated: ConsumerMember, assignor: 
         for member_id, member in members.items()
     }
     return ASSIGNORS[assignor](specs, topic_ids.partition_counts)
+
+
+def assignment_in_steps(
+    members: Mapping[str, ConsumerMember],
+    resolved: Mapping[str, ResolvedRegex],
+    targets: Mapping[str, Target],
+    assignor: str,
+    image: ClusterImage,
+) -> Steps[Assignment]:
+    """Do the same for members as they are, in steps; nothing that is given may change meanwhile."""
+    # By names and regular expression: members that subscribe to the same share one set.
+    ids: dict[tuple[frozenset[str], str | None], frozenset[bytes]] = {}
+    partition_counts: dict[bytes, int] = {}
+    specs: dict[str, MemberSpec] = {}
+    for member_id, member in members.items():
+        subscription = (member.subscribed_topic_names, member.subscribed_topic_regex)
+        topics = ids.get(subscription)
+        yield  # Two sets may have been compared to say so.
+        if topics is None:
+            matched = resolved.get(subscription[1]) if subscription[1] else None
+            found: list[bytes] = []
+            for piece in pieces(chain(subscription[0], matched.topics if matched is not None else ())):
+                for name in piece:
+                    topic = image.topics.get(name)
+                    if topic is not None:
+                        partition_counts[topic.topic_id] = len(topic.partitions)
+                        found.append(topic.topic_id)
+                yield
+            topics = ids[subscription] = frozenset(found)
+        specs[member_id] = MemberSpec(member.instance_id, topics, targets.get(member_id, _NOTHING))
+    return (yield from STEPPING_ASSIGNORS[assignor](specs, partition_counts))
 
 
 def assignment_records(group: ConsumerGroup, assignment: Assignment, epoch: int, now_ms: int) -> list[Record]:

@@ -7,29 +7,35 @@ ids, so that a static member that comes back gets its run again.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-
-from millstream.core.groups.consumer.assignors.spec import Assignment, MemberSpec
+from millstream.core.groups.consumer.assignors.spec import Assignment, Members, MemberSpec, PartitionCounts
+from millstream.core.groups.consumer.steps import Steps, pieces, sorted_in_steps
 
 
-def assign_range(members: Mapping[str, MemberSpec], partition_counts: Mapping[bytes, int]) -> Assignment:
+def assign_range(members: Members, partition_counts: PartitionCounts) -> Steps[Assignment]:
     """Assign each topic's partitions to its subscribers in runs; the first get one more where it is not even."""
-    subscriber_counts: Counter[bytes] = Counter()
-    for member in members.values():
-        subscriber_counts.update(member.topics)
+    subscriber_counts: dict[bytes, int] = {}
+    for topics in pieces(topic_id for member in members.values() for topic_id in member.topics):
+        for topic_id in topics:
+            subscriber_counts[topic_id] = subscriber_counts.get(topic_id, 0) + 1
+        yield
     # Topic -> (partitions for each, how many more get one more, where the next run begins).
-    left = {topic_id: (*divmod(partition_counts[topic_id], count), 0) for topic_id, count in subscriber_counts.items()}
-    assignment: Assignment = {}
-    for member_id in sorted(members, key=lambda each: _order(each, members[each])):
-        runs: dict[bytes, frozenset[int]] = {}
-        for topic_id in members[member_id].topics:
+    left: dict[bytes, tuple[int, int, int]] = {}
+    for counted in pieces(subscriber_counts.items()):
+        for topic_id, count in counted:
+            left[topic_id] = (*divmod(partition_counts[topic_id], count), 0)
+        yield
+    order = yield from sorted_in_steps(members, key=lambda each: _order(each, members[each]))
+    assignment: Assignment = {member_id: {} for member_id in members}
+    for runs in pieces((member_id, topic_id) for member_id in order for topic_id in members[member_id].topics):
+        for member_id, topic_id in runs:
             share, extra, start = left[topic_id]
             end = start + share + (extra > 0)
             left[topic_id] = (share, max(extra - 1, 0), end)
             if start < end:
-                runs[topic_id] = frozenset(range(start, end))
-        assignment[member_id] = runs
+                target = assignment[member_id]
+                assert isinstance(target, dict), target
+                target[topic_id] = frozenset(range(start, end))
+        yield
     return assignment
 
 
