@@ -2,6 +2,8 @@
 
     python -m bench.cleaner --quick                           a tenth of the bytes, about a minute
     python -m bench.cleaner --write-doc docs/performance.md   put the table into its section of the page
+    python -m bench.cleaner --maps 32 --rounds 1 --keep /tmp/dirty --write-doc docs/performance.md --add
+                                                              one round more of one map, the others stay on the page
 
 One partition of 2 GB: records of 100 B in batches of a thousand, uncompressed, with a tenth as many keys as records,
 drawn at random. The files are made once and given to each broker, stopped, as the partition's folder; started again,
@@ -12,9 +14,10 @@ works until its checkpoint says that everything but the active segment is clean.
     passes          how often the log was gone through: the map of keys holds 24 bytes a key, and 10 % stay free
     memory          the broker's peak before, and what the cleaning added to it
     latency         of a client in a process of its own that sends a record every 2 ms to another topic (acks=1) and
-                    waits for each: over 8 s without cleaning before and 8 s behind, and while the log is cleaned
+                    waits for each: over 6 s without cleaning before and 6 s behind, and while the log is cleaned
 
-Each broker does that three times for each map, started anew; the table has the medians. One p99 says little: a machine
+Each broker does that three times for each map, started anew; the table has the medians, and the page every round, so
+that a run of some of them can be joined to it. One p99 says little: a machine
 that does something else for a moment, be it its host, makes it several times as long, with cleaning or without.
 
 Kafka has the JVM settings of its own start script and 1 GB of heap. Needs about 7 GB in the temporary directory.
@@ -23,21 +26,22 @@ Kafka has the JVM settings of its own start script and 1 GB of heap. Needs about
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import multiprocessing
 import os
 import random
-import shutil
 import statistics
 import struct
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from bench.load import report
 from bench.load.brokers import Kafka, Millstream, Served, cpu_seconds, peak_memory_mb, remove, start
 from bench.load.fill import forget_clean_stop
+from bench.load.report import Measured, Target
 
 from millstream.core.records import BatchBuilder, crc32c
 from millstream.core.wire.messages.incremental_alter_configs import (
@@ -51,7 +55,7 @@ RECORD_BYTES = 100
 KEY_BYTES = 10
 A_BATCH = 1000
 SEGMENT_BYTES = 500_000_000
-IDLE_S = 8.0
+IDLE_S = 6.0
 WARM_UP_S = 2.0
 PACE_S = 0.002
 ROUNDS = 3
@@ -59,6 +63,8 @@ TOPIC, OTHER = "dirty", "other"
 NOW_MS = 1_700_000_000_000
 MAP_MB = (64, 32)
 SECTION = "log cleaner"
+ROUNDS_HEADING = "Every round:"
+KINDS: dict[str, Callable[[Path, dict[str, str]], Served]] = {"millstream": Millstream, "kafka": Kafka}
 HEADER_BYTES = 61
 
 
@@ -161,17 +167,6 @@ def clean_offset(data_directory: Path) -> int:
     return max((int(line.split()[2]) for line in lines[2:] if line.startswith(f"{TOPIC} ")), default=0)
 
 
-def measure(
-    make: Callable[[Path, dict[str, str]], Served], source: Path, active: int, work: Path, map_mb: int, rounds: int
-) -> dict[str, float]:
-    """Clean the same files so often, each time by a broker started anew; return each figure's median."""
-    found = []
-    for _ in range(rounds):
-        found.append(measure_once(make, source, active, work, map_mb))
-        print(f"    {map_mb} MB, {make.__name__.lower()}: {report.brief(found[-1])}", flush=True)
-    return {name: statistics.median(each[name] for each in found) for name in found[0]}
-
-
 def measure_once(
     make: Callable[[Path, dict[str, str]], Served], source: Path, active: int, work: Path, map_mb: int
 ) -> dict[str, float]:
@@ -242,37 +237,34 @@ def watched(broker: Served, client: Client, goes_on: Callable[[float, int], bool
     return seconds, (cpu_seconds(broker.pid) - cpu) / seconds, client.take()
 
 
-def table(rows: dict[int, dict[str, dict[str, float]]], size_bytes: int, rounds: int) -> list[str]:
-    """The figures as lines of Markdown."""
+def table(measured: Sequence[Measured], size_bytes: int) -> list[str]:
+    """The figures as lines of Markdown: medians of all rounds, then the rounds."""
     out = [
-        "| map | figure | Millstream | Kafka | ratio | target | met |",
-        "|---|---|--:|--:|--:|--:|---|",
+        "| map | figure | Millstream | Kafka | ratio | target | met | rounds |",
+        "|---|---|--:|--:|--:|--:|---|---|",
     ]
-    for map_mb, brokers in rows.items():
-        for figure, ours in brokers["millstream"].items():
-            theirs = brokers.get("kafka", {}).get(figure)
-            target, met = "", ""
-            if figure == "MB of log per CPU-second" and map_mb == max(MAP_MB):
-                target, met = ">= 150", "yes" if ours >= 150 else "**no**"
-            elif figure == "p99 meanwhile over idle":
-                target, met = "<= 2", "yes" if ours <= 2 else "**no**"
-            elif figure == "added by cleaning, MB":
-                # The map, and a few MB for buffers and pages of code not run before.
-                target, met = f"<= {map_mb + 16}", "yes" if ours <= map_mb + 16 else "**no**"
-            cells = [
-                f"{map_mb} MB",
-                figure,
-                report.number(ours),
-                "" if theirs is None else report.number(theirs),
-                f"{ours / theirs:.2f}x" if theirs else "",
-                target,
-                met,
-            ]
-            out.append("| " + " | ".join(cells) + " |")
+    for row in dict.fromkeys(each.row for each in measured):
+        by_broker = {
+            broker: [each.figures for each in measured if (each.row, each.broker) == (row, broker)]
+            for broker in ("millstream", "kafka")
+        }
+        for figure in next(each.figures for each in measured if each.row == row):
+            ours, theirs = (_median(rounds, figure) for rounds in by_broker.values())
+            target = _target(row, figure)
+            met = "" if target is None or ours is None else "yes" if target.met(ours) else "**no**"
+            cells = [report.number(value) if value is not None else "" for value in (ours, theirs)]
+            ratio = f"{ours / theirs:.2f}x" if ours is not None and theirs else ""
+            counts = " and ".join(str(len(rounds)) for rounds in by_broker.values())
+            out.append(report.table_row((row, figure, *cells, ratio, str(target or ""), met, counts)))
+    out += ["", ROUNDS_HEADING, "", "| map | broker | round | began | figures |", "|---|---|--:|---|---|"]
+    out += [
+        report.table_row((each.row, each.broker, str(each.round + 1), each.run, report.brief(each.figures)))
+        for each in measured
+    ]
     return [
         "Written by `python -m bench.cleaner --write-doc docs/performance.md`: one log of 100 B records,",
         f"{size_bytes / 1e9:g} GB, with a tenth as many keys, cleaned by each broker from the same files, with",
-        f"`log.cleaner.dedupe.buffer.size` as given; medians of {rounds}. How it is measured is said in",
+        "`log.cleaner.dedupe.buffer.size` as given; medians of the rounds below. How it is measured is said in",
         "`bench/cleaner.py`.",
         "",
         f"Machine: {report.machine()}.",
@@ -281,30 +273,72 @@ def table(rows: dict[int, dict[str, dict[str, float]]], size_bytes: int, rounds:
     ]
 
 
+def _median(rounds: Sequence[Mapping[str, float]], figure: str) -> float | None:
+    return statistics.median(each[figure] for each in rounds) if rounds else None
+
+
+def _target(row: str, figure: str) -> Target | None:
+    map_mb = int(row.removesuffix(" MB"))
+    if figure == "MB of log per CPU-second" and map_mb == max(MAP_MB):
+        return Target(figure, ">=", 150, absolute=True)
+    if figure == "p99 meanwhile over idle":
+        return Target(figure, "<=", 2, absolute=True)
+    if figure == "added by cleaning, MB":
+        # The map, and a few MB for buffers and pages of code not run before.
+        return Target(figure, "<=", map_mb + 16, absolute=True)
+    return None
+
+
+def joined(older: Sequence[Measured], newer: Sequence[Measured], *, add: bool) -> list[Measured]:
+    """The rounds of both; those of a map measured anew take the place of the older ones, or with `add` join them."""
+    again = set() if add else {each.row for each in newer}
+    found: dict[tuple[str, str], list[Measured]] = {}
+    for each in (*(each for each in older if each.row not in again), *newer):
+        found.setdefault((each.row, each.broker), []).append(each)
+    order = sorted(found, key=lambda row: (-int(row[0].removesuffix(" MB")), row[1] != "millstream"))
+    return [dataclasses.replace(each, round=number) for row in order for number, each in enumerate(found[row])]
+
+
+def read_rounds(page: Path) -> list[Measured]:
+    """The rounds that stand on the page."""
+    section = report.sections_of(page.read_text()).get(SECTION, "") if page.exists() else ""
+    return [
+        Measured(row, broker, int(number) - 1, report.figures_in(figures), began)
+        for row, broker, number, began, figures in report.cells_under(section.splitlines(), ROUNDS_HEADING)
+    ]
+
+
 def main() -> None:
     """Measure and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the bytes")
-    parser.add_argument("--without-kafka", action="store_true", help="Millstream only")
+    parser.add_argument("--brokers", default="millstream,kafka", help="one of them alone, to look at it")
     parser.add_argument("--maps", type=int, nargs="+", default=MAP_MB, metavar="MB", help="sizes of the map")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each broker cleans with each map")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the dirty log is made, and found next time")
     parser.add_argument("--write-doc", type=Path, help="put the table into its section of this page")
+    parser.add_argument("--add", action="store_true", help="leave the page's rounds of these maps beside the new ones")
     given = parser.parse_args()
     size_bytes = 2_000_000_000 // (10 if given.quick else 1)
-    rows: dict[int, dict[str, dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory(prefix="millstream-bench-cleaner-") as name:
+    measured = []
+    with tempfile.TemporaryDirectory(prefix="millstream-bench-cleaner-", dir=given.keep and given.keep.parent) as name:
         work = Path(name)
-        source = work / "source"
-        active = write_dirty_log(source, size_bytes, SEGMENT_BYTES // (10 if given.quick else 1))
-        for map_mb in given.maps:
-            size_mb = max(map_mb // 10, 1) if given.quick else map_mb
-            for make in (Millstream,) if given.without_kafka else (Millstream, Kafka):
-                figures = measure(make, source, active, work / make.name, size_mb, given.rounds)
-                rows.setdefault(map_mb, {})[make.name] = figures
-                print(f"{map_mb} MB, {make.name}: {report.brief(figures)}", flush=True)
-        shutil.rmtree(source)
+        source = given.keep or work / "source"
+        if not source.exists():
+            write_dirty_log(source, size_bytes, SEGMENT_BYTES // (10 if given.quick else 1))
+        # The active segment is the last one.
+        active = max(int(each.stem) for each in source.iterdir())
+        for number in range(given.rounds):
+            for map_mb in given.maps:
+                size_mb = max(map_mb // 10, 1) if given.quick else map_mb
+                for kind in given.brokers.split(",")[:: 1 if number % 2 == 0 else -1]:
+                    began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+                    figures = measure_once(KINDS[kind], source, active, work / kind, size_mb)
+                    measured.append(Measured(f"{map_mb} MB", kind, number, figures, began))
+                    print(f"{map_mb} MB, {kind}: {report.brief(figures)}", flush=True)
     if given.write_doc:
-        report.replace_section(given.write_doc, SECTION, "The log cleaner", table(rows, size_bytes, given.rounds))
+        rounds = joined(read_rounds(given.write_doc), measured, add=given.add)
+        report.replace_section(given.write_doc, SECTION, "The log cleaner", table(rounds, size_bytes))
 
 
 if __name__ == "__main__":

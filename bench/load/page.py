@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.load.report import Measured, Target, brief, number, sections_of
+from bench.load.report import Measured, Target, brief, cells_under, figures_in, number, sections_of, table_row
 
 RUNS, LOADS, ROUNDS = "## Runs", "Load, by row:", "## Every round"
 HEAD = ("work", "figure", "Millstream", "Kafka", "ratio", "target", "met", "run")
@@ -92,15 +92,18 @@ class Page:
             "Millstream's figure over Kafka's. How each row is measured stands in `bench/broker.py`. A run may measure",
             "some rows again and leave the others as they are: the last column says of which run a row is.",
             "",
-            _row(HEAD),
+            table_row(HEAD),
             "|---|---|--:|--:|--:|--:|---|--:|",
-            *(_row(line) for line in lines),
+            *(table_row(line) for line in lines),
             "",
             RUNS,
             "",
-            _row(("run", "began", "took", "measured", "machine")),
+            table_row(("run", "began", "took", "measured", "machine")),
             "|--:|---|---|---|---|",
-            *(_row((str(index), run.when, run.took, run.how, run.machine)) for index, run in enumerate(self.runs, 1)),
+            *(
+                table_row((str(index), run.when, run.took, run.how, run.machine))
+                for index, run in enumerate(self.runs, 1)
+            ),
             "",
             "## What falls short",
             "",
@@ -115,7 +118,8 @@ class Page:
         out += [f"# {row}\n{command}" for row, command in self.loads.items()]
         out += ["```", "", ROUNDS, "", "| row | broker | round | run | figures |", "|---|---|--:|--:|---|"]
         out += [
-            _row((m.row, m.broker, str(m.round + 1), self._run_number(m.run), brief(m.figures))) for m in self.measured
+            table_row((m.row, m.broker, str(m.round + 1), self._run_number(m.run), brief(m.figures)))
+            for m in self.measured
         ]
         return "\n".join(out) + "\n"
 
@@ -123,10 +127,10 @@ class Page:
 def read_page(path: Path, rows: Mapping[str, tuple[str, tuple[Target, ...]]]) -> Page:
     """Return what stands on the page, nothing where there is none."""
     lines = path.read_text().splitlines() if path.exists() else []
-    runs = [Run(*cells[1:]) for cells in _cells(lines, RUNS)]
+    runs = [Run(*cells[1:]) for cells in cells_under(lines, RUNS)]
     measured = [
-        Measured(row, broker, int(count) - 1, _figures(figures), runs[int(run) - 1].when)
-        for row, broker, count, run, figures in _cells(lines, ROUNDS)
+        Measured(row, broker, int(count) - 1, figures_in(figures), runs[int(run) - 1].when)
+        for row, broker, count, run, figures in cells_under(lines, ROUNDS)
     ]
     loads = lines[lines.index(LOADS) + 3 :] if LOADS in lines else []
     loads = loads[: loads.index("```")] if loads else []
@@ -145,28 +149,3 @@ def write_page(path: Path, page: Page) -> None:
 def _median(rounds: Sequence[Measured], broker: str, figure: str) -> float | None:
     values = [each.figures[figure] for each in rounds if each.broker == broker and figure in each.figures]
     return statistics.median(values) if values else None
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _cells(lines: Sequence[str], heading: str) -> list[list[str]]:
-    """The table under a heading, without its head."""
-    found: list[list[str]] = []
-    begun = False
-    for line in lines[lines.index(heading) + 1 :] if heading in lines else ():
-        if line.startswith("|"):
-            begun = True
-            found.append([cell.strip() for cell in line.strip("|").split(" | ")])
-        elif begun:
-            break
-    return found[2:]
-
-
-def _figures(text: str) -> dict[str, float]:
-    found = {}
-    for part in text.split("   "):
-        value, _, name = part.partition(" ")
-        found[name] = float(value.replace(",", ""))
-    return found

@@ -51,6 +51,33 @@ def brief(figures: Mapping[str, float]) -> str:
     return "   ".join(f"{number(value)} {name}" for name, value in figures.items())
 
 
+def table_row(cells: Sequence[str]) -> str:
+    """A line of a table of Markdown."""
+    return f"| {' | '.join(cells)} |"
+
+
+def cells_under(lines: Sequence[str], heading: str) -> list[list[str]]:
+    """The cells of the table under a heading, without its head; none where there is no such heading."""
+    found: list[list[str]] = []
+    begun = False
+    for line in lines[lines.index(heading) + 1 :] if heading in lines else ():
+        if line.startswith("|"):
+            begun = True
+            found.append([cell.strip() for cell in line.strip("|").split(" | ")])
+        elif begun:
+            break
+    return found[2:]
+
+
+def figures_in(text: str) -> dict[str, float]:
+    """What `brief` wrote, with the digits that it showed."""
+    found = {}
+    for part in text.split("   "):
+        value, _, name = part.partition(" ")
+        found[name] = float(value.replace(",", ""))
+    return found
+
+
 def machine() -> str:
     """Processor, cores, memory, kernel and versions."""
     cpu = "unknown processor"
