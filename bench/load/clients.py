@@ -17,12 +17,15 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from bench.load.brokers import peak_memory_mb
 
 VALUE = b"x" * 100
 PARTITIONS = 4
@@ -115,7 +118,7 @@ class Millstream:
             return timed(lambda: producer.send(self._topic, VALUE, partition=0).result(30), records)
 
     def memory_consume(self, seconds: float) -> Result:
-        baseline = _resident_bytes()
+        baseline = _forget_peak()
         deadline = time.monotonic() + seconds
         with self._reader(buffer_memory=MEMORY_BOUND_BYTES) as consumer:
             while time.monotonic() < deadline:
@@ -124,7 +127,7 @@ class Millstream:
         return {"MB over the bound": (_peak_bytes() - baseline - MEMORY_BOUND_BYTES) / 1e6}
 
     def memory_send(self, seconds: float) -> Result:
-        baseline = _resident_bytes()
+        baseline = _forget_peak()
         deadline = time.monotonic() + seconds
         with self._producer(self._bootstrap, buffer_memory=MEMORY_BOUND_BYTES, batch_size=BATCH_BYTES) as producer:
             while time.monotonic() < deadline:
@@ -350,12 +353,15 @@ def timed(one: Callable[[], object], count: int) -> Result:
     return percentiles(took)
 
 
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _resident_bytes() -> int:
+def _forget_peak() -> int:
+    """Have the peak begin anew, whatever the warm-up took; returns the bytes resident now."""
+    Path("/proc/self/clear_refs").write_text("5")
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _peak_bytes() -> int:
+    """The most that was resident since then."""
+    return round(peak_memory_mb(os.getpid()) * 1e6)
 
 
 CLIENTS: dict[str, Callable[[str, str], Any]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from millstream.core.client.consumer import FetchedRecords
 from millstream.core.client.consumer.memory import FetchMemory
 from millstream.core.columns.gathering import empty_batch, gather
 from millstream.core.columns.schema import RECORD_SCHEMA, VIEW_SCHEMA
+from millstream.core.net import BufferPool
 from millstream.core.records import RecordColumns
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -71,6 +73,37 @@ def test_rows_are_what_was_sent(first: list[Any], second: list[Any]) -> None:
         assert gathered.batch.schema == (VIEW_SCHEMA if views else RECORD_SCHEMA)
         assert gathered.batch.to_pylist() == rows + more + rows
         assert (gathered.left, gathered.error) == ({}, None)
+
+
+def test_buffers_of_a_pool_hold_the_same_and_come_again_when_the_arrays_are_gone() -> None:
+    pool = BufferPool(16 << 20)
+    draw = random.Random(1)
+    pieces = []
+    for key_bytes in (0, 3, 100):
+        content = [
+            (None if index % 7 == 0 else draw.randbytes(key_bytes), draw.randbytes(index % 50), (), index)
+            for index in range(5_000)
+        ]
+        pieces.append(piece_of([content]))
+    kept = []
+    for piece, rows in pieces * 2:
+        batch = gather([piece], pool=pool).batch
+        batch.validate(full=True)
+        fixed = [batch.column(name) for name in ("offset", "timestamp", "partition", "key", "value")]
+        assert all(column.buffers()[1].address % 64 == 0 for column in fixed)
+        kept.append((batch, rows))
+    held_bytes = pool.held_bytes
+    assert held_bytes > 0
+    # What came later did not touch what came before.
+    for batch, rows in kept:
+        assert batch.to_pylist() == rows
+    value = kept[0][0].column("value")
+    kept.clear()
+    del batch
+    for piece, rows in pieces * 3:
+        assert gather([piece], pool=pool).batch.to_pylist() == rows
+    assert value.to_pylist() == [row["value"] for row in pieces[0][1]]
+    assert pool.held_bytes == held_bytes
 
 
 @settings(deadline=None)

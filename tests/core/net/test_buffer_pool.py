@@ -62,6 +62,16 @@ def test_free_ones_make_room_for_a_new_one_and_used_ones_stay() -> None:
     assert len(used) + len(large) == 4 * MB
 
 
+def test_nothing_is_kept_of_what_was_cleared() -> None:
+    pool = BufferPool(8 * MB)
+    used = memoryview(pool.take(MB))
+    pool.take(2 * MB)
+    pool.clear()
+    assert pool.held_bytes == 0
+    assert pool.find(1) is None
+    assert len(used) >= MB
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_what_is_looked_at_keeps_its_bytes_and_the_bound_holds(seed: int) -> None:
     draw = random.Random(seed)
@@ -77,3 +87,10 @@ def test_what_is_looked_at_keeps_its_bytes_and_the_bound_holds(seed: int) -> Non
             held.pop(draw.randrange(len(held)))
         assert pool.held_bytes <= 2 * MB
         assert all(view[0] == mark for view, mark in held if len(view))
+
+
+def test_what_cannot_be_had_is_a_memory_error() -> None:
+    pool = BufferPool(8 * MB)
+    with pytest.raises(MemoryError, match="can be had for a buffer"):
+        pool.take(1 << 60)
+    assert len(pool.take(MB)) >= MB

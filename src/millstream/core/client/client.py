@@ -23,7 +23,8 @@ from millstream.core.client.connections import BrokerConnection, Connections
 from millstream.core.client.security import ClientSecurity, TokenProvider
 from millstream.core.config.client_config import ClientConfig, Given
 from millstream.core.config.client_configs import ADMIN_CONFIGS
-from millstream.core.net import Address, canonical_addresses, parse_bootstrap
+from millstream.core.config.definition import ConfigError
+from millstream.core.net import Address, BufferPool, canonical_addresses, parse_bootstrap
 from millstream.core.wire import ErrorCode, KafkaError
 from millstream.core.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
 
@@ -34,6 +35,14 @@ _UNKNOWN_TOPIC_WAIT_S: Final = 1.0
 
 class FinalKafkaError(KafkaError):
     """One that is not to be retried, though its code is called retriable: it was, for as long as that made sense."""
+
+
+def bootstrap_addresses(config: ClientConfig) -> list[Address]:
+    """Return where the cluster is to be found at first. Raises ConfigError for what is no address."""
+    try:
+        return parse_bootstrap(",".join(config.strings("bootstrap.servers")))
+    except ValueError as error:
+        raise ConfigError(f"bootstrap.servers: {error}", name="bootstrap.servers") from error
 
 
 class Client:
@@ -53,8 +62,7 @@ class Client:
     ) -> None:
         """Remember how to reach the cluster; the first request connects.
 
-        `configs` are Kafka's, in snake_case; a ClientConfig has them all already. Raises ValueError for a bad address,
-        ConfigError for a bad config.
+        `configs` are Kafka's, in snake_case; a ClientConfig has them all already. Raises ConfigError.
         """
         if isinstance(bootstrap_servers, ClientConfig):
             assert not configs, configs
@@ -65,7 +73,7 @@ class Client:
             )
             config = ClientConfig.load(ADMIN_CONFIGS, given, configs)
         self.config = config
-        self._bootstrap = parse_bootstrap(",".join(config.strings("bootstrap.servers")))
+        self._bootstrap = bootstrap_addresses(config)
         self._canonical = config.string("client.dns.lookup") == "resolve_canonical_bootstrap_servers_only"
         self._rebootstraps = config.string("metadata.recovery.strategy").lower() == "rebootstrap"
         self.request_timeout_ms = config.integer("request.timeout.ms")
@@ -98,6 +106,11 @@ class Client:
     async def close(self) -> None:
         """Close every connection; requests in flight fail."""
         await self._connections.close()
+
+    @property
+    def pool(self) -> BufferPool:
+        """Buffers of this client's answers, for what is made of them as well."""
+        return self._connections.pool
 
     @property
     def cluster(self) -> Cluster:

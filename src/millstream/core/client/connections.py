@@ -164,6 +164,7 @@ class Connections:
         for connection in connections:
             connection.close()
         await asyncio.gather(*(connection.wait_closed() for connection in connections))
+        self.pool.clear()
 
     async def _connect(self, key: tuple[Address, str]) -> BrokerConnection:
         address = key[0]

@@ -1,7 +1,12 @@
 """Fetched pieces to one Arrow record batch; the kernels of `arrow_columns` do it, a few thousand rows a call.
 
 Every byte of a record is part of its key, or its value, or its headers, or none: so no column can need more than the
-pieces have, and buffers of that size, whose untouched pages cost nothing, are cut to what was used of them at the end.
+pieces have. Values get room for that at once, keys for what those before them took; headers a room whose untouched
+pages cost nothing, cut to what was used of it at the end.
+
+The system clears fresh pages, which would cost as much as gathering: large buffers come from a pool where one is given,
+and go back to it by themselves when the last array on them is gone. The columns of a fixed width share one, keys have
+one and values have one, so whoever keeps a column keeps little else.
 
 With `views` the key and value columns point into the fetched buffers. Those stay in memory, and in the consumer's
 bound, until the last array is gone that was made of them.
@@ -9,7 +14,9 @@ bound, until the last array is gone that was made of them.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any, Final, Literal, NamedTuple
 
 import pyarrow as pa
@@ -30,6 +37,7 @@ from millstream.core.columns.schema import (
     TIMESTAMP_TYPE,
     VIEW_SCHEMA,
 )
+from millstream.core.net import BufferPool
 from millstream.core.records import RecordColumns
 
 # Rows located at a time: they stay in the processor's cache.
@@ -39,6 +47,14 @@ GATHERED_BYTES_MAX: Final = 2**31 - 1
 _RECORD_SIZE_MIN: Final = 7
 _HEADER_SIZE_MIN: Final = 2
 _VIEW_SIZE: Final = 16
+# Buffers at least as large come from the pool.
+POOLED_BYTES_MIN: Final = 64 * 1024
+# The first room for keys, a row.
+_KEY_BYTES_USUAL: Final = 16
+# What Arrow recommends for the beginning of a buffer.
+_ALIGNMENT: Final = 64
+_Code = Literal["i", "q", "B"]
+_ITEM_BYTES: Final = {"i": 4, "q": 8, "B": 1}
 
 
 class Gathered(NamedTuple):
@@ -58,13 +74,14 @@ def gather(
     views: bool = False,
     columns: RecordColumns | None = None,
     bytes_max: int = GATHERED_BYTES_MAX,
+    pool: BufferPool | None = None,
 ) -> Gathered:
     """Make one batch of the pieces' records, in their order, and give the pieces' memory back unless it is viewed.
 
     It stops in front of a record that makes a column larger than `bytes_max`, and of a damaged batch; one record is
-    always taken. Any thread may do this. `columns` is scratch room, the caller's own.
+    always taken. Any thread may do this. `columns` is scratch room, the caller's own; large buffers come from `pool`.
     """
-    gatherer = _Gatherer(pieces, views, columns or RecordColumns(LOCATED_ROWS), bytes_max)
+    gatherer = _Gatherer(pieces, views, columns or RecordColumns(LOCATED_ROWS), bytes_max, pool)
     left: dict[TopicPartition, int] = {}
     error: CorruptBatchError | None = None
     stopped = False
@@ -98,45 +115,101 @@ def empty_batch(*, views: bool = False) -> pa.RecordBatch:
 class _Column:
     """A buffer of Arrow's that is being filled, as the kernels want to see it."""
 
-    __slots__ = ("_item_bytes", "buffer", "view")
+    __slots__ = ("_buffer", "_item_bytes", "view")
 
-    def __init__(self, count: int, code: Literal["i", "q", "B"]) -> None:
-        self._item_bytes = {"i": 4, "q": 8, "B": 1}[code]
-        self.buffer = pa.allocate_buffer(max(count, 1) * self._item_bytes, resizable=True)
-        self.view: Any = memoryview(self.buffer).cast("B").cast(code)
+    def __init__(self, buffer: pa.Buffer, memory: memoryview, code: _Code) -> None:
+        self._item_bytes = _ITEM_BYTES[code]
+        self._buffer = buffer
+        self.view: Any = memory.cast("B").cast(code)
 
     def cut(self, count: int) -> pa.Buffer:
-        """Give the rest of the room back; the column is not filled any more."""
+        """Return what was used; the column is not filled any more."""
         self.view.release()
-        self.buffer.resize(count * self._item_bytes, shrink_to_fit=True)
-        return self.buffer
+        size_bytes = count * self._item_bytes
+        if isinstance(self._buffer, pa.ResizableBuffer):
+            self._buffer.resize(size_bytes, shrink_to_fit=True)
+            return self._buffer
+        return self._buffer.slice(0, size_bytes)
+
+
+class _Rooms:
+    """Where the buffers of one batch come from."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: BufferPool | None) -> None:
+        self._pool = pool
+
+    def column(self, count: int, code: _Code) -> _Column:
+        """Return a column with room for so many items, one at least."""
+        return self.columns(count, (code,))[0]
+
+    def columns(self, count: int, codes: Sequence[_Code]) -> list[_Column]:
+        """Return columns with room for so many items each, side by side in one buffer where that is large."""
+        sizes = [max(count, 1) * _ITEM_BYTES[code] for code in codes]
+        rooms = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
+        if self._pool is None or sum(rooms) < POOLED_BYTES_MIN:
+            return [_allocated(size, code) for size, code in zip(sizes, codes, strict=True)]
+        pooled = self._pool.take(sum(rooms))
+        buffer, memory = pa.py_buffer(pooled), memoryview(pooled)
+        columns = []
+        start = 0
+        for size, room, code in zip(sizes, rooms, codes, strict=True):
+            columns.append(_Column(buffer.slice(start, size), memory[start : start + size], code))
+            start += room
+        return columns
+
+
+def _allocated(size_bytes: int, code: _Code) -> _Column:
+    buffer = pa.allocate_buffer(size_bytes, resizable=True)
+    return _Column(buffer, memoryview(buffer), code)
 
 
 class _Bytes:
     """A `binary` column being gathered."""
 
-    __slots__ = ("content", "nulls", "offsets", "validity")
+    __slots__ = ("_bytes_max", "_rooms", "_rows", "content", "nulls", "offsets", "validity")
 
-    def __init__(self, rows: int, size_bytes: int) -> None:
-        self.offsets = _Column(rows + 1, "i")
+    def __init__(self, rooms: _Rooms, offsets: _Column, rows: int, room_bytes: int, bytes_max: int) -> None:
+        """Make one of at most `bytes_max` bytes of content, with room for the first `room_bytes`."""
+        self._rooms = rooms
+        self._rows = rows
+        self._bytes_max = bytes_max
+        self.offsets = offsets
         self.offsets.view[0] = 0
         self.validity = _validity(rows)
-        self.content = _Column(size_bytes, "B")
+        self.content = rooms.column(min(room_bytes, bytes_max), "B")
         self.nulls = 0
 
     def add(self, data: memoryview, start: int, end: int, positions: Any, sizes: Any, row: int) -> int:
-        done, nulls = gather_bytes(
-            data, start, end, positions, sizes, row, self.offsets.view, self.validity, self.content.view
-        )
-        self.nulls += nulls
-        return done
+        """Gather rows start to end; return how many there was room for."""
+        first = start
+        while True:
+            done, nulls = gather_bytes(
+                data, start, end, positions, sizes, row, self.offsets.view, self.validity, self.content.view
+            )
+            self.nulls += nulls
+            start, row = start + done, row + done
+            if start == end or len(self.content.view) >= self._bytes_max:
+                return start - first
+            self._grow(row, sizes[start])
 
     def array(self, rows: int) -> pa.Array:
+        """Return the first `rows` of them; none can be added any more."""
         size_bytes = self.offsets.view[rows]
         validity = pa.py_buffer(self.validity) if self.nulls else None
         buffers = [validity, self.offsets.cut(rows + 1), self.content.cut(size_bytes)]
         # Rows that were cut off again may have been among the nulls: Arrow counts for itself.
         return pa.Array.from_buffers(pa.binary(), rows, buffers, -1 if self.nulls else 0)
+
+    def _grow(self, row: int, next_bytes: int) -> None:
+        """Make room for all rows, if those that come are like those before `row`, and for the next one in any case."""
+        used = self.offsets.view[row]
+        likely = used * self._rows // max(row, 1)
+        size_bytes = max(likely + likely // 8, 2 * len(self.content.view), used + next_bytes)
+        grown = self._rooms.column(min(size_bytes, self._bytes_max), "B")
+        grown.view[:used] = self.content.view[:used]
+        self.content = grown
 
 
 class _Views:
@@ -144,8 +217,8 @@ class _Views:
 
     __slots__ = ("nulls", "validity", "views")
 
-    def __init__(self, rows: int) -> None:
-        self.views = _Column(rows * _VIEW_SIZE, "B")
+    def __init__(self, rooms: _Rooms, rows: int) -> None:
+        self.views = rooms.column(rows * _VIEW_SIZE, "B")
         self.validity = _validity(rows)
         self.nulls = 0
 
@@ -165,15 +238,17 @@ class _Headers:
 
     def __init__(self, rows: int, rows_without: int, size_bytes: int) -> None:
         count = min(size_bytes // _HEADER_SIZE_MIN, GATHERED_BYTES_MAX)
-        self.lists = _Column(rows + 1, "i")
+        # Without the pool, whose buffers are no larger than what is put there.
+        rooms = _Rooms(None)
+        self.lists = rooms.column(rows + 1, "i")
         self.lists.view.cast("B")[: 4 * (rows_without + 1)] = bytes(4 * (rows_without + 1))
-        self.name_offsets = _Column(count + 1, "i")
+        self.name_offsets = rooms.column(count + 1, "i")
         self.name_offsets.view[0] = 0
-        self.names = _Column(size_bytes, "B")
-        self.value_offsets = _Column(count + 1, "i")
+        self.names = rooms.column(size_bytes, "B")
+        self.value_offsets = rooms.column(count + 1, "i")
         self.value_offsets.view[0] = 0
-        self.validity = _Column(count // 8 + 1, "B")
-        self.values = _Column(size_bytes, "B")
+        self.validity = rooms.column(count // 8 + 1, "B")
+        self.values = rooms.column(size_bytes, "B")
         self.nulls = 0
 
     def add(self, data: memoryview, start: int, end: int, positions: Any, counts: Any, row: int) -> int:
@@ -211,7 +286,14 @@ class _Headers:
 class _Gatherer:
     """One batch being made."""
 
-    def __init__(self, pieces: Sequence[FetchedRecords], views: bool, columns: RecordColumns, bytes_max: int) -> None:
+    def __init__(
+        self,
+        pieces: Sequence[FetchedRecords],
+        views: bool,
+        columns: RecordColumns,
+        bytes_max: int,
+        pool: BufferPool | None,
+    ) -> None:
         size_bytes = sum(region.end - region.start for piece in pieces for region in piece.regions)
         rows = min(sum(piece.record_count for piece in pieces), size_bytes // _RECORD_SIZE_MIN)
         self.columns = columns
@@ -219,21 +301,25 @@ class _Gatherer:
         self._rows = 0
         self._bytes_max = min(size_bytes, bytes_max)
         self._topics: dict[str, int] = {}
-        self._topic = _Column(rows, "i")
-        self._partition = _Column(rows, "i")
-        self._offset = _Column(rows, "q")
-        self._timestamp = _Column(rows, "q")
-        self._timestamp_type = _Column(rows, "B")
-        self._leader_epoch = _Column(rows, "i")
+        rooms = _Rooms(pool)
+        # The two last ones are the offsets of keys and values, of which there is one more than rows.
+        codes: tuple[_Code, ...] = ("q", "q", "i", "i", "i", "B", *(() if views else ("i", "i")))
+        fixed = rooms.columns(rows + 1, codes)
+        self._offset, self._timestamp, self._topic = fixed[:3]
+        self._partition, self._leader_epoch, self._timestamp_type = fixed[3:6]
         self._headers: _Headers | None = None
         self._pinned: list[pa.Buffer] = []
         self._pinned_as: dict[int, int] = {}
         self._bytes: tuple[_Bytes, _Bytes] | None = None
         self._views: tuple[_Views, _Views] | None = None
         if views:
-            self._views = _Views(rows), _Views(rows)
+            self._views = _Views(rooms, rows), _Views(rooms, rows)
         else:
-            self._bytes = _Bytes(rows, self._bytes_max), _Bytes(rows, self._bytes_max)
+            content_bytes = size_bytes - rows * _RECORD_SIZE_MIN
+            self._bytes = (
+                _Bytes(rooms, fixed[6], rows, rows * _KEY_BYTES_USUAL, self._bytes_max),
+                _Bytes(rooms, fixed[7], rows, content_bytes, self._bytes_max),
+            )
 
     def add(self, piece: FetchedRecords, located: LocatedRecords) -> int:
         """Add located rows; return how many there was room for."""
@@ -267,7 +353,7 @@ class _Gatherer:
         rows = self._rows
         topics = pa.DictionaryArray.from_arrays(
             pa.Array.from_buffers(pa.int32(), rows, [None, self._topic.cut(rows)], 0),
-            pa.array(list(self._topics), pa.string()),
+            _names(self._topics),
         )
         if self._bytes is not None:
             keys, values = (column.array(rows) for column in self._bytes)
@@ -318,6 +404,15 @@ class _Gatherer:
             whole = pa.py_buffer(data)
             self._pinned += [whole.slice(start) for start in range(0, len(data), VIEW_SPAN)]
         return known
+
+
+def _names(topics: Iterable[str]) -> pa.Array:
+    """Return texts as an array. Not by pa.array, which imports pandas to see whether a list is one of its own."""
+    encoded = [topic.encode() for topic in topics]
+    ends = array("i", accumulate(map(len, encoded), initial=0))
+    return pa.Array.from_buffers(
+        pa.string(), len(encoded), [None, pa.py_buffer(ends.tobytes()), pa.py_buffer(b"".join(encoded))], 0
+    )
 
 
 def _validity(rows: int) -> bytearray:

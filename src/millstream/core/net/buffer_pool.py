@@ -5,10 +5,14 @@ large buffer is freed, which for an answer of some megabytes takes longer than t
 
 A buffer is free when the pool alone refers to it, which CPython's reference count tells: every memoryview, and every
 Arrow array made of one, counts. So nobody gives a buffer back, and none that is still looked at can be overwritten.
+
+Each is a mapping of its own and not of the heap: it begins with a page, its pages are there once something was put into
+them, and all of them are gone when it is.
 """
 
 from __future__ import annotations
 
+import mmap
 import sys
 import threading
 from typing import Final
@@ -17,6 +21,7 @@ BUFFERS_MAX: Final = 16
 CAPACITY_MIN: Final = 64 * 1024
 # Capacities are rounded up to so many steps between two powers of two: buffers of about the same size fit each other.
 _STEPS: Final = 4
+_PRIVATE: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class BufferPool:
@@ -26,7 +31,7 @@ class BufferPool:
         self._size_bytes_max = size_bytes_max
         self._lock = threading.Lock()
         # Those used last are at the end. Invariant: their sizes add up to _held_bytes <= _size_bytes_max.
-        self._buffers: list[bytearray] = []
+        self._buffers: list[mmap.mmap] = []
         self._held_bytes = 0
 
     @property
@@ -34,21 +39,30 @@ class BufferPool:
         """Bytes of the buffers that are kept, free or not."""
         return self._held_bytes
 
-    def find(self, size_bytes: int) -> bytearray | None:
+    def find(self, size_bytes: int) -> mmap.mmap | None:
         """Return a free buffer of at least `size_bytes`, the smallest there is; None without one. It holds anything."""
         with self._lock:
             return self._find(size_bytes)
 
-    def take(self, size_bytes: int) -> bytearray:
-        """Return a buffer of at least `size_bytes`, a new one where none is free. It holds anything."""
+    def take(self, size_bytes: int) -> mmap.mmap:
+        """Return a buffer of at least `size_bytes`, a new one where none is free. It holds anything.
+
+        Raises MemoryError.
+        """
         with self._lock:
             found = self._find(size_bytes)
             if found is None:
-                found = bytearray(_capacity(size_bytes))
+                found = _made(_capacity(size_bytes))
                 self._keep(found)
             return found
 
-    def _find(self, size_bytes: int) -> bytearray | None:
+    def clear(self) -> None:
+        """Keep none of them any more; those in use stay as they are for those who use them."""
+        with self._lock:
+            self._buffers.clear()
+            self._held_bytes = 0
+
+    def _find(self, size_bytes: int) -> mmap.mmap | None:
         buffers = self._buffers
         best = -1
         for index in range(len(buffers)):
@@ -62,7 +76,7 @@ class BufferPool:
         buffers.append(found)
         return found
 
-    def _keep(self, made: bytearray) -> None:
+    def _keep(self, made: mmap.mmap) -> None:
         """Keep a new buffer, in the place of free ones where there is no room; not at all where that is not enough."""
         buffers = self._buffers
         index = 0
@@ -84,9 +98,16 @@ def _capacity(size_bytes: int) -> int:
     return max(-(-size_bytes // step) * step, CAPACITY_MIN)
 
 
+def _made(size_bytes: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(-1, size_bytes, flags=_PRIVATE)
+    except OSError as error:
+        raise MemoryError(f"no {size_bytes:,} bytes can be had for a buffer: {error.strerror}") from error
+
+
 def _count_of_free() -> int:
     """How many references Python counts where a list alone refers to a buffer."""
-    buffers = [bytearray()]
+    buffers = [mmap.mmap(-1, mmap.PAGESIZE, flags=_PRIVATE)]
     return sys.getrefcount(buffers[0])
 
 

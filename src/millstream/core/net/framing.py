@@ -11,6 +11,7 @@ bytes received, never the size announced; a size beyond the bound is an error at
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterable
 from typing import Final
@@ -56,7 +57,7 @@ class FrameReader:
         self._intake = bytearray(_INTAKE_BYTES)
         # The frame being received, its first `_wanted` bytes once that is known and they were not all there, room for
         # fewer where so many are not there yet; None between such.
-        self._body: bytearray | None = None
+        self._body: mmap.mmap | None = None
         self._wanted = 0
         # Bytes in `_body`, or in `_intake` where there is none.
         self._held = 0

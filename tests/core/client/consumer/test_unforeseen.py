@@ -120,7 +120,7 @@ async def test_a_piece_that_finds_no_memory_to_be_opened_in_is_named(
     fill(brokers, 3, Compression.ZSTD)
     opened = FetchedRecords.open
 
-    def short_of_memory(piece: FetchedRecords, size_bytes_max: int = 0) -> FetchedRecords | None:
+    def short_of_memory(piece: FetchedRecords, *arguments: object) -> FetchedRecords | None:
         raise MemoryError("no room")
 
     monkeypatch.setattr(FetchedRecords, "open", short_of_memory)

@@ -22,8 +22,8 @@ from millstream.core.client.consumer.records import COLUMNS_ROWS, RecordCursor
 from millstream.core.client.consumer.subscription import SubscriptionState
 from millstream.core.records import RecordColumns
 
-# Bytes that one poll hands over as pieces, about: one piece is always handed over whole.
-POLL_BYTES_MAX: Final = 16 * 1024 * 1024
+# Bytes that one poll hands over as pieces, at most, but for a piece that is larger by itself.
+POLL_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class _Current:
@@ -71,6 +71,9 @@ class Delivery:
             if taken is None:
                 break
             state, fetched = taken
+            if pieces and size + fetched.size_bytes > POLL_BYTES_MAX:
+                self._buffer.put_back(fetched)
+                break
             if left is not None and fetched.record_count > left:
                 rest = fetched.split(left, self._columns)
                 if rest is not None:

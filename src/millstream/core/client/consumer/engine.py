@@ -317,7 +317,7 @@ class FetchEngine:
 
     async def _open(self, piece: FetchedRecords) -> None:
         try:
-            rest = await self._loop.run_in_executor(None, piece.open)
+            rest = await self._loop.run_in_executor(None, piece.open, self.buffer.opened_bytes_max, self._client.pool)
         except CorruptBatchError as error:
             self._handle_unreadable(piece, error)
         except Exception as error:  # noqa: BLE001  whatever it is (memory may be short), polls say it

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from millstream.core.client.cluster import TopicPartition
-from millstream.core.client.consumer.fetched import FetchedRecords
+from millstream.core.client.consumer.fetched import OPENED_BYTES_MAX, FetchedRecords
 
 # Decompressed bytes that may wait before the next piece is opened; one piece may always.
 READY_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -24,6 +24,10 @@ class FetchBuffer:
 
     def __init__(self, *, ready_bytes_max: int = READY_BYTES_MAX) -> None:
         self._ready_bytes_max = ready_bytes_max
+        # What one piece is opened to, about.
+        self.opened_bytes_max = min(OPENED_BYTES_MAX, ready_bytes_max)
+        # Whether any piece had to be opened so far.
+        self._is_compressed = False
         self._queues: dict[TopicPartition, deque[FetchedRecords]] = {}
         # Partitions with something queued, in the order of their turns. Invariant: the keys of _queues, each once.
         self._turns: deque[TopicPartition] = deque()
@@ -52,10 +56,16 @@ class FetchBuffer:
             self._turns.append(tp)
         queue.append(fetched)
         self._bytes[tp] = self._bytes.get(tp, 0) + len(fetched.data)
+        self._is_compressed = self._is_compressed or not fetched.is_open
+
+    @property
+    def opening_bytes(self) -> int:
+        """Room to be left for what will be opened, where what comes is compressed."""
+        return max(self._ready_bytes_max - self._opened_bytes, 0) if self._is_compressed else 0
 
     def next_to_open(self) -> FetchedRecords | None:
         """Return the piece that a worker is to open now, in the order of turns, and take it as being opened."""
-        if self._opened_bytes >= self._ready_bytes_max:
+        if self._opened_bytes + len(self._opening) * self.opened_bytes_max >= self._ready_bytes_max:
             return None
         for tp in self._turns:
             first = self._queues[tp][0]

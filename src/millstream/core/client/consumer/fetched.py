@@ -24,6 +24,7 @@ from millstream.core.client.cluster import TopicPartition
 from millstream.core.client.consumer.errors import CorruptBatchError
 from millstream.core.client.consumer.memory import Lease
 from millstream.core.client.consumer.opening import Opened, Region, open_batches
+from millstream.core.net import BufferPool
 from millstream.core.records import RecordColumns, StopReason, read_header
 
 # Decompressed bytes of one opened piece, about: a piece holds one batch at least.
@@ -138,7 +139,7 @@ class FetchedRecords:
         """Bytes of `data`, and of what was decompressed of it."""
         return len(self._data) + (self._opened_lease.size_bytes if self._opened_lease is not None else 0)
 
-    def open(self, size_bytes_max: int = OPENED_BYTES_MAX) -> FetchedRecords | None:
+    def open(self, size_bytes_max: int = OPENED_BYTES_MAX, pool: BufferPool | None = None) -> FetchedRecords | None:
         """Open batches from the first on until they take `size_bytes_max`; return the rest as an object of its own.
 
         For a worker thread: it takes as long as decompressing does. Raises CorruptBatchError where the first batch
@@ -146,7 +147,7 @@ class FetchedRecords:
         """
         if self._regions is not None:
             return None
-        regions, position, next_offset, aborted, opened_bytes, record_count = self._opened(size_bytes_max)
+        regions, position, next_offset, aborted, opened_bytes, record_count = self._opened(size_bytes_max, pool)
         self._regions = regions
         if opened_bytes and self._lease is not None:
             self._opened_lease = self._lease.memory.lease(opened_bytes)
@@ -273,8 +274,8 @@ class FetchedRecords:
             f"FetchedRecords({self.topic}-{self.partition} [{self.offset}, {self.next_offset}), {self.size_bytes:,} B)"
         )
 
-    def _opened(self, size_bytes_max: int | None) -> Opened:
-        return open_batches(self.topic_partition, self._data, self.offset, self.aborted, size_bytes_max)
+    def _opened(self, size_bytes_max: int | None, pool: BufferPool | None = None) -> Opened:
+        return open_batches(self.topic_partition, self._data, self.offset, self.aborted, size_bytes_max, pool)
 
     def _damaged(self, buffer: memoryview, position: int, reason: str) -> CorruptBatchError:
         header = read_header(buffer, position)

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from millstream.core._kernels.consumer_records import survey_batches
 from millstream.core.client.cluster import NO_NODE, Cluster, TopicPartition
 from millstream.core.client.consumer.errors import CorruptBatchError, OffsetOutOfRangeError
-from millstream.core.client.consumer.fetch_buffer import FetchBuffer
+from millstream.core.client.consumer.fetch_buffer import READY_BYTES_MAX, FetchBuffer
 from millstream.core.client.consumer.fetch_session import FetchSession, SessionPlan, WantedPartition
 from millstream.core.client.consumer.fetched import FetchedRecords
 from millstream.core.client.consumer.memory import FetchMemory, Lease
@@ -49,6 +49,8 @@ VERSION_BY_NAME_MAX: Final = 12
 _SHARE_ANSWERS_MAX: Final = 8
 # Answers that the bound has room for: one is being worked on while others wait or are on their way.
 _ANSWERS_HELD: Final = 4
+# Of the bound, what opened batches that wait may take.
+_READY_SHARE: Final = 8
 # After an error that waiting may mend and metadata does not (an ACL, a server's own failure).
 _SLOW_RETRY_MS: Final = 1_000
 _ERRORS_MAX: Final = 100
@@ -106,7 +108,7 @@ class Fetching:
     """The fetch machine of one consumer; owned by its loop. Times are milliseconds of a clock that never jumps."""
 
     def __init__(self, settings: ConsumerSettings, subscription: SubscriptionState, memory: FetchMemory) -> None:
-        self.buffer = FetchBuffer()
+        self.buffer = FetchBuffer(ready_bytes_max=max(min(READY_BYTES_MAX, memory.bound_bytes // _READY_SHARE), 1))
         self.counters = FetchCounters()
         # Set when an answer said that leaders have moved; the shell asks for metadata and clears it.
         self.metadata_wanted = False
@@ -272,7 +274,8 @@ class Fetching:
         return by_node
 
     def _room(self) -> int:
-        return self._memory.bound_bytes - self._memory.held_bytes - self._reserved_bytes
+        bound_bytes = self._memory.bound_bytes - self.buffer.opening_bytes
+        return bound_bytes - self._memory.held_bytes - self._reserved_bytes
 
     def _room_min(self, nodes: int) -> int:
         return max(min(self._settings.partition_bytes_max, self._memory.bound_bytes // (2 * nodes)), 1)

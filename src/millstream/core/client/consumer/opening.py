@@ -2,7 +2,8 @@
 
 Runs of uncompressed batches stay where they are. Compressed ones are decompressed one behind the other into an arena,
 each behind a copy of its header that names no codec any more; an arena begins with room for what such data usually
-holds, and the next one with more. Control batches, and those of aborted transactions (KIP-98), are in no region.
+holds, and the next one with more. They come from a pool where one is given. Control batches, and those of aborted
+transactions (KIP-98), are in no region.
 
 Pure, and for a worker thread: it takes as long as decompressing does, mostly without the interpreter's lock.
 """
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple
 
 from millstream.core.client.cluster import TopicPartition
 from millstream.core.client.consumer.errors import CorruptBatchError
+from millstream.core.net import BufferPool
 from millstream.core.records import (
     DECOMPRESSED_BYTES_MAX,
     HEADER_SIZE,
@@ -55,9 +57,10 @@ class Opened(NamedTuple):
 class _Arena:
     """Takes opened batches one behind the other; `regions` gets what was put in when it is full or flushed."""
 
-    def __init__(self, regions: list[Region]) -> None:
+    def __init__(self, regions: list[Region], pool: BufferPool | None) -> None:
         self._regions = regions
-        self._room = bytearray()
+        self._pool = pool
+        self._room = memoryview(b"")
         self._end = 0
         self.opened_bytes = 0
 
@@ -72,7 +75,7 @@ class _Arena:
             start = self._end + HEADER_SIZE
             size = None
             if start < len(self._room):
-                size = decompress_into(codec, payload, memoryview(self._room)[start:])
+                size = decompress_into(codec, payload, self._room[start:])
             if size is not None:
                 break
             self._make_room(room_bytes, codec)
@@ -86,8 +89,8 @@ class _Arena:
     def flush(self) -> None:
         """Make a region of what is there, and begin a new arena."""
         if self._end:
-            self._regions.append(Region(memoryview(self._room)[: self._end], 0, self._end))
-        self._room, self._end = bytearray(), 0
+            self._regions.append(Region(self._room[: self._end], 0, self._end))
+        self._room, self._end = memoryview(b""), 0
 
     def _make_room(self, room_bytes: int, codec: Compression) -> None:
         if self._end:
@@ -97,7 +100,8 @@ class _Arena:
         else:
             size = max(4 * len(self._room), room_bytes)
         self.flush()
-        self._room = bytearray(min(size, DECOMPRESSED_BYTES_MAX + HEADER_SIZE))
+        size = min(size, DECOMPRESSED_BYTES_MAX + HEADER_SIZE)
+        self._room = memoryview(self._pool.take(size) if self._pool is not None else bytearray(size))[:size]
 
 
 def open_batches(
@@ -106,6 +110,7 @@ def open_batches(
     offset: int,
     aborted: Sequence[tuple[int, int]],
     size_bytes_max: int | None,
+    pool: BufferPool | None = None,
 ) -> Opened:
     """Open the whole batches of `data` until what was made of them takes so many bytes, one batch at least.
 
@@ -113,7 +118,7 @@ def open_batches(
     first batch with records cannot be opened; one further on is where it stops.
     """
     regions: list[Region] = []
-    arena = _Arena(regions)
+    arena = _Arena(regions, pool)
     pending = list(aborted)
     aborting: dict[int, int] = {}
     position, next_offset, record_count, run_start = 0, offset, 0, 0
