@@ -16,6 +16,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -304,6 +305,8 @@ def main() -> int:
         if unknown := [name for name in asked if name not in known]:
             parser.error(f"no such {what}: {', '.join(unknown)}; there are {', '.join(known)}")
     raise_open_files()
+    # Who limits the time of a run should find no brokers behind it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before its time"))
     work = Path(tempfile.mkdtemp(prefix="millstream-bench-client-"))
     kinds = {kind.name: kind for kind in (Millstream, Kafka)}
     served = given.brokers.split(",") if names else []
