@@ -1,0 +1,165 @@
+"""Who may ask, and how much: basic authentication, TLS, bounds."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import socket
+import ssl
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from tests.schemas.server.conftest import own_settings
+from tests.support.certificates import make_certificates
+from tests.support.registry import Asker, registry
+
+from millstream.core.config import ConfigError
+from millstream.schemas.server.auth import BasicAuthentication, password_line
+from millstream.testing import TestBroker
+
+
+def basic(name: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
+
+
+def test_users_are_known_by_plain_and_by_hashed_passwords(tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    file.write_text(f"# who may\nalice:se:cret\n{password_line('bob', 'pässword')}\n\nbroken:scrypt:zz\n")
+    users = BasicAuthentication.load(file, "Realm")
+    assert "pässword" not in file.read_text()
+    for name, password, allowed in (
+        ("alice", "se:cret", True),
+        ("bob", "pässword", True),
+        ("bob", "pässword", True),
+        ("alice", "secret", False),
+        ("bob", "", False),
+        ("carol", "x", False),
+        ("broken", "x", False),
+    ):
+        assert users.allows(basic(name, password).encode()) is allowed, name
+    for header in (None, b"", b"Basic", b"Basic !", b"Basic YQ==", b"Bearer x", b"Basic " + b"A" * 10_000):
+        assert not users.allows(header)
+    assert users.challenge.startswith('Basic realm="Realm"')
+    file.write_text("nobody\n")
+    with pytest.raises(ConfigError, match="users:1"):
+        BasicAuthentication.load(file, "Realm")
+
+
+def test_only_users_are_answered_also_by_way_of_a_follower(
+    millstream_broker_session: TestBroker, tmp_path: Path
+) -> None:
+    users = tmp_path / "users"
+    users.write_text(f"{password_line('alice', 'secret')}\n")
+    settings = own_settings() | {"authentication.method": "BASIC", "authentication.users.location": str(users)}
+    bootstrap = millstream_broker_session.bootstrap_servers
+    with registry(bootstrap, settings) as first, registry(bootstrap, settings) as second:
+        for url in (first.url, second.url):
+            assert Asker(url).get("/subjects").status == 401
+            assert Asker(url, {"Authorization": basic("alice", "wrong")}).get("/subjects").error_code == 401
+            alice = Asker(url, {"Authorization": basic("alice", "secret")})
+            assert alice.register("s", '"int"').body["id"] == 1
+            # What was answered to her is not answered to anybody.
+            assert alice.get("/schemas/ids/1").status == 200
+            assert Asker(url).get("/schemas/ids/1").status == 401
+
+
+def test_https(millstream_broker_session: TestBroker, tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    settings = own_settings() | {
+        "ssl.certificate.location": str(certificates.server),
+        "inter.instance.ca.location": str(certificates.authority),
+        "host.name": "localhost",
+    }
+    bootstrap = millstream_broker_session.bootstrap_servers
+    context = ssl.create_default_context(cafile=str(certificates.authority))
+    with (
+        registry(bootstrap, settings, listen="https://127.0.0.1:0") as first,
+        registry(bootstrap, settings, listen="https://127.0.0.1:0") as second,
+    ):
+        for url in (first.url, second.url):
+            assert url.startswith("https://")
+            connection = http.client.HTTPSConnection("localhost", urlsplit(url).port, timeout=60, context=context)
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", "/subjects/s/versions", b'{"schema":"\\"int\\""}', headers)
+            assert json.loads(connection.getresponse().read())["id"] == 1
+            connection.close()
+
+
+def test_bounds(millstream_broker_session: TestBroker) -> None:
+    settings = own_settings() | {
+        "request.size.bytes.max": "2000000",
+        "schema.search.default.limit": "2",
+        "schema.search.max.limit": "3",
+        "subject.search.max.limit": "2",
+    }
+    with registry(millstream_broker_session.bootstrap_servers, settings) as running:
+        asker = Asker(running.url)
+        for number in range(5):
+            assert (
+                asker.register(f"s{number}", json.dumps({"type": "fixed", "name": "F", "size": number + 1})).status
+                == 200
+            )
+        assert len(asker.get("/schemas").body) == 2
+        assert len(asker.get("/schemas", limit=3).body) == 3
+        assert len(asker.get("/schemas", limit=99).body) == 2
+        assert [one["subject"] for one in asker.get("/schemas", offset=3, limit=3).body] == ["s3", "s4"]
+        assert len(asker.get("/subjects", limit=2).body) == 2
+        assert len(asker.get("/subjects").body) == 5
+        # A schema larger than a record of the topic may be, and one larger than a request may be.
+        large = json.dumps({"type": "enum", "name": "E", "symbols": [f"S{one}" for one in range(120_000)]})
+        assert asker.register("large", large).error_code == 42209
+        assert (
+            asker.register("larger", json.dumps({"type": "fixed", "name": "F" * 2_000_000, "size": 1})).error_code
+            == 413
+        )
+        assert (
+            asker.register(
+                "many", '"int"', references=[{"name": "a", "subject": "s0", "version": 1}] * 1_001
+            ).error_code
+            == 422
+        )
+        assert asker.register("deep", "[" * 100_000).error_code == 42201
+        assert asker.ask("GET", "/subjects?" + "&".join(f"a{one}=1" for one in range(500))).error_code == 400
+        # All of that left it as it was.
+        assert asker.register("after", '"int"').body["id"] == 6
+
+
+def test_what_is_no_request_is_refused_and_hurts_nobody(schemas: Asker) -> None:
+    address = urlsplit(schemas.url)
+    for data in (
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /subjects/s/versions HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{",
+        b"POST /subjects/s/versions HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    ):
+        with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65_536):
+                pass
+    assert schemas.get("/subjects").status == 200
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        (None, "application/vnd.schemaregistry.v1+json"),
+        ("*/*", "application/vnd.schemaregistry.v1+json"),
+        ("application/json", "application/json"),
+        ("application/json;q=0.5, application/vnd.schemaregistry+json", "application/vnd.schemaregistry+json"),
+        ("text/html", "application/vnd.schemaregistry.v1+json"),
+    ],
+)
+def test_the_answer_has_the_type_that_was_asked_for(schemas: Asker, accept: str | None, wanted: str) -> None:
+    asker = Asker(schemas.url, {} if accept is None else {"Accept": accept})
+    for _ in range(2):  # the second time from what was kept
+        assert asker.get("/schemas/types").content_type == wanted
+    assert asker.get("/nowhere").content_type == wanted
+
+
+def test_a_body_of_another_type_is_refused(schemas: Asker) -> None:
+    asker = Asker(schemas.url, {"Content-Type": "text/plain"})
+    assert asker.register("s", '"int"').error_code == 415
