@@ -1,5 +1,6 @@
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
+import java.util.HexFormat;
 import java.util.StringJoiner;
 import org.apache.avro.NameValidator;
 import org.apache.avro.Schema;
@@ -9,7 +10,7 @@ import org.apache.avro.SchemaNormalization;
 /**
  * What Avro's Java makes of schemas, one answer line for each line asked; words are separated by tabs.
  *
- *   parse SCHEMA           -> ok TEXT PARSING_CANONICAL_FORM | invalid
+ *   parse SCHEMA           -> ok TEXT PARSING_CANONICAL_FORM FINGERPRINT (CRC-64-AVRO, in hexadecimal) | invalid
  *   pair READER WRITER     -> ok KIND LOCATION MESSAGE KIND LOCATION MESSAGE ... | invalid | ambiguous
  */
 public final class AvroTool {
@@ -29,8 +30,10 @@ public final class AvroTool {
     private static String parse(String text) {
         try {
             Schema schema = schema(text);
-            return "ok\t" + schema + "\t" + SchemaNormalization.toParsingForm(schema);
-        } catch (RuntimeException | StackOverflowError error) {
+            byte[] fingerprint = SchemaNormalization.parsingFingerprint("CRC-64-AVRO", schema);
+            return String.join("\t", "ok", schema.toString(), SchemaNormalization.toParsingForm(schema),
+                HexFormat.of().formatHex(fingerprint));
+        } catch (RuntimeException | StackOverflowError | java.security.NoSuchAlgorithmException error) {
             return "invalid";
         }
     }

@@ -54,10 +54,10 @@ class AvroTool:
         self._process.wait(60)
         self._process.stdout.close()
 
-    def parse(self, schema: str) -> tuple[str, str] | None:
-        """Return the canonical text and the parsing canonical form, None for an invalid schema."""
+    def parse(self, schema: str) -> tuple[str, ...] | None:
+        """Return the canonical text, the parsing canonical form and its fingerprint; None for an invalid schema."""
         answer = self._ask("parse", schema)
-        return None if answer[0] == "invalid" else (answer[1], answer[2])
+        return None if answer[0] == "invalid" else tuple(answer[1:])
 
     def pair(self, reader: str, writer: str) -> list[JavaIncompatibility] | None:
         """Return the incompatibilities, None where Java can't tell: an alias names a field that is there itself."""

@@ -102,7 +102,7 @@ def assert_parsed_alike(java: AvroTool, text: str) -> None:
             parse_avro(text, strict=True)
     else:
         schema = parse_avro(text, strict=True)
-        assert (schema.text, schema.parsing_canonical_form) == expected
+        assert (schema.text, schema.parsing_canonical_form, schema.fingerprint()) == expected
         assert parse_avro(schema.text, strict=True) == schema
 
 

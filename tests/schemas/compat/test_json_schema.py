@@ -242,6 +242,38 @@ def test_a_reference_beside_other_keywords_counts_in_modern_drafts_only() -> Non
     assert kinds({**MODERN, **of(a=STRING)}, with_reference(MODERN)) == ["TYPE_CHANGED #/properties/a"]
 
 
+def test_a_chain_of_references_deeper_than_the_stack() -> None:
+    def chain(last: dict[str, Any]) -> dict[str, Any]:
+        definitions = {f"d{level}": closed(a={"$ref": f"#/definitions/d{level + 1}"}) for level in range(5_000)}
+        return {"$ref": "#/definitions/d0", "definitions": {**definitions, "d5000": last}}
+
+    assert kinds(chain(INTEGER), chain(NUMBER))[0].startswith("TYPE_EXTENDED #/.../properties/a")
+    assert [one.kind for one in incompatibilities(schema(chain(INTEGER)), schema(chain(NUMBER)))] == ["TYPE_NARROWED"]
+
+
+@pytest.mark.parametrize("draft", [{}, MODERN])
+def test_a_reference_to_what_is_no_schema_of_the_draft_ends_in_a_verdict(draft: dict[str, Any]) -> None:
+    odd = {
+        "type": ["object", 7],
+        "properties": [],
+        "required": 5,
+        "minLength": "a",
+        "maximum": True,
+        "dependencies": {"a": 1, "b": ["c", 2]},
+        "dependentRequired": 5,
+        "items": 5,
+        "prefixItems": {},
+        "patternProperties": {"(": 1},
+        "additionalProperties": "x",
+        "pattern": 5,
+    }
+    aside = {**draft, "$ref": "#/x-aside/odd", "x-aside": {"odd": odd}}
+
+    assert kinds(aside, aside) == []
+    assert kinds(aside, {**draft, "type": "object"})
+    assert kinds({**draft, "type": "object"}, aside)
+
+
 def test_many_alternatives_are_given_up_on() -> None:
     def choice(count: int, length: int) -> dict[str, Any]:
         return {"anyOf": [closed(**{f"p{index}": {**STRING, "maxLength": length}}) for index in range(count)]}

@@ -122,6 +122,15 @@ def test_normalized_keeps_what_has_a_meaning() -> None:
     assert parse("AVRO", EVENT).normalized() == parse("AVRO", EVENT)
 
 
+def test_fingerprints_are_of_what_readers_need() -> None:
+    documented = parse_avro('{"type": "fixed", "name": "F", "size": 1, "doc": "x"}')
+    plain = parse_avro('{"type": "fixed", "name": "F", "size": 1}')
+
+    assert parse_avro('"int"').fingerprint() == "8f5c393f1ad57572"  # the specification's own example, little-endian
+    assert documented.fingerprint() == plain.fingerprint()
+    assert len(plain.fingerprint("SHA-256")) == 64
+
+
 def test_references_are_put_in_order_once() -> None:
     references = [Reference("b", "s", 1), Reference("a", "s", 2), Reference("b", "s", 1)]
 

@@ -45,6 +45,9 @@ PROMOTIONS: Final = frozenset(
 INCOMPATIBILITIES_MAX: Final = 100
 """How many are told of a pair of types: a type that is used many times, nested, would tell its own again and again."""
 
+KEPT_MAX: Final = 20_000
+"""How many are kept of all pairs together until the whole is known; beyond that one of each pair."""
+
 PATH_CHARACTERS_MAX: Final = 1_000
 """How long a path grows: a graph can be far deeper than its text. A longer one has only its end, after `/...`."""
 
@@ -85,6 +88,7 @@ class _Checker:
         self._writer_is = writer_is
         # What is known of a pair of types, by identity; None while it is being looked at.
         self._results: dict[tuple[int, int], list[Incompatibility] | None] = {}
+        self._kept = 0  # incompatibilities in _results
         # The branches of a reader's union, by identity of the union: by names and aliases, "" for those without.
         self._branches: dict[int, dict[str, list[AvroType]]] = {}
 
@@ -95,6 +99,9 @@ class _Checker:
             return self._results[key] or []
         self._results[key] = None
         result: list[Incompatibility] = yield self._compare(reader, writer)
+        if self._kept > KEPT_MAX:
+            del result[1:]
+        self._kept += len(result)
         self._results[key] = result
         return result
 

@@ -120,7 +120,9 @@ def protobuf_incompatibilities(
 
 def differences(writer: ProtobufSchema, reader: ProtobufSchema) -> Found:
     """Return every difference from `writer` to `reader`, compatible ones too."""
-    return [Difference(kind, f"#/{path}") for kind, path in run(_Walk(writer, reader).files())]
+    walk = _Walk(writer, reader)
+    run(walk.files())
+    return [Difference(kind, f"#/{path}") for kind, path in walk.found]
 
 
 class _Place(NamedTuple):
@@ -142,54 +144,68 @@ def _joined(before: str, name: str, separator: str) -> str:
 
 class _Walk:
     def __init__(self, old: ProtobufSchema, new: ProtobufSchema) -> None:
+        self.found: Found = []
         self._old = old
         self._new = new
         self._old_versions = {one.name: (one.subject, one.version) for one in old.references}
         self._new_versions = {one.name: (one.subject, one.version) for one in new.references}
-        # Pairs of messages of other files that were compared, or are being compared; by identity.
-        self._compared: dict[tuple[int, int], Found] = {}
+        # Pairs of messages of other files by identity: whether they are compatible, as far as is known yet.
+        self._compared: dict[tuple[int, int], bool] = {}
+        self._incompatible_count = 0
 
-    def files(self) -> Steps[Found]:
+    def _tell(self, kind: str, path: str) -> None:
+        self.found.append(Difference(kind, path))
+        self._incompatible_count += kind not in COMPATIBLE_KINDS
+
+    def files(self) -> Steps[None]:
+        """Compare the two files."""
         old, new = self._old.file, self._new.file
-        found = [Difference("PACKAGE_CHANGED", "")] if old.package != new.package else []
-        found += yield self._types(old.types, new.types, _Place("", old.package, new.package))
-        return found
+        if old.package != new.package:
+            self._tell("PACKAGE_CHANGED", "")
+        yield self._types(old.types, new.types, _Place("", old.package, new.package))
 
     def _types(
         self,
         old: Sequence[MessageElement | EnumElement],
         new: Sequence[MessageElement | EnumElement],
         place: _Place,
-    ) -> Steps[Found]:
-        found: Found = []
+    ) -> Steps[None]:
         old_messages = {one.name: (index, one) for index, one in enumerate(_messages(old))}
         new_messages = {one.name: (index, one) for index, one in enumerate(_messages(new))}
         for name in {**old_messages, **new_messages}:
             inside = place.inside(name)
             if name not in new_messages:
                 if not old_messages[name][1].is_map_entry:
-                    found.append(Difference("MESSAGE_REMOVED", inside.path))
+                    self._tell("MESSAGE_REMOVED", inside.path)
             elif name not in old_messages:
                 if not new_messages[name][1].is_map_entry:
-                    found.append(Difference("MESSAGE_ADDED", inside.path))
+                    self._tell("MESSAGE_ADDED", inside.path)
             else:
-                found += yield self._message(old_messages[name][1], new_messages[name][1], inside)
+                yield self._message(old_messages[name][1], new_messages[name][1], inside)
                 if old_messages[name][0] != new_messages[name][0]:
-                    found.append(Difference("MESSAGE_MOVED", inside.path))
+                    self._tell("MESSAGE_MOVED", inside.path)
         old_enums = {one.name: one for one in old if isinstance(one, EnumElement)}
         new_enums = {one.name: one for one in new if isinstance(one, EnumElement)}
         for name in {**old_enums, **new_enums}:
             path = _joined(place.path, name, "/")
             if name not in new_enums or name not in old_enums:
-                found.append(Difference("ENUM_REMOVED" if name in old_enums else "ENUM_ADDED", path))
+                self._tell("ENUM_REMOVED" if name in old_enums else "ENUM_ADDED", path)
             else:
-                found += _enum(old_enums[name], new_enums[name], path)
-        return found
+                self._constants(old_enums[name], new_enums[name], path)
 
-    def _message(self, old: MessageElement, new: MessageElement, place: _Place) -> Steps[Found]:
+    def _constants(self, old: EnumElement, new: EnumElement, path: str) -> None:
+        before = {one.number: one.name for one in old.constants}
+        after = {one.number: one.name for one in new.constants}
+        for number in {**before, **after}:
+            if number not in after or number not in before:
+                self._tell("ENUM_CONST_REMOVED" if number in before else "ENUM_CONST_ADDED", f"{path}/{number}")
+            elif before[number] != after[number]:
+                self._tell("ENUM_CONST_CHANGED", f"{path}/{number}")
+
+    def _message(self, old: MessageElement, new: MessageElement, place: _Place) -> Steps[None]:
         old_fields, old_oneofs = _fields(old)
         new_fields, new_oneofs = _fields(new)
-        found = _oneofs(old, new, place.path)
+        self._oneofs(old, new, old_fields, old_oneofs, place.path)
         survivors = {oneof for number, oneof in old_oneofs.items() if number in new_fields}
         survivors.update(one.name for one in new.oneofs)
         for number in sorted({**old_fields, **new_fields}):
@@ -199,77 +215,91 @@ class _Walk:
             if now is None:
                 assert was is not None
                 if oneof_before is None:
-                    kind = "REQUIRED_FIELD_REMOVED" if was.label == "required" else "FIELD_REMOVED"
-                    found.append(Difference(kind, path))
+                    self._tell("REQUIRED_FIELD_REMOVED" if was.label == "required" else "FIELD_REMOVED", path)
                 elif oneof_before in survivors:
                     # A oneof that went with all its fields is no loss; one that lost some of them is.
-                    path = _joined(place.path, f"{oneof_before}/{number}", "/")
-                    found.append(Difference("ONEOF_FIELD_REMOVED", path))
+                    self._tell("ONEOF_FIELD_REMOVED", _joined(place.path, f"{oneof_before}/{number}", "/"))
                 continue
             if oneof_now is not None:
                 path = _joined(place.path, f"{oneof_now}/{number}", "/")
             if was is None:
                 kind = "REQUIRED_FIELD_ADDED" if now.label == "required" else "FIELD_ADDED"
-                found.append(Difference("ONEOF_FIELD_ADDED" if oneof_now is not None else kind, path))
+                self._tell("ONEOF_FIELD_ADDED" if oneof_now is not None else kind, path)
                 continue
             if oneof_before is not None and oneof_now is None:
-                found.append(Difference("ONEOF_FIELD_MOVED_TO_TOP_LEVEL", path))
+                self._tell("ONEOF_FIELD_MOVED_TO_TOP_LEVEL", path)
             if was.name != now.name:
-                found.append(Difference("FIELD_NAME_CHANGED", path))
-            found += yield self._field_types(was.type, now.type, (was.label, now.label), place._replace(path=path))
-        found += yield self._types(old.types, new.types, place)
-        return found
+                self._tell("FIELD_NAME_CHANGED", path)
+            yield self._field_types(was.type, now.type, (was.label, now.label), place._replace(path=path))
+        yield self._types(old.types, new.types, place)
 
-    def _field_types(self, old: str, new: str, labels: tuple[str, str] | None, place: _Place) -> Steps[Found]:
-        """Compare two fields' types; `labels` where both have one that counts."""
-        old_name, new_name = self._old_name(old, place), self._new_name(new, place)
+    def _oneofs(
+        self,
+        old: MessageElement,
+        new: MessageElement,
+        old_fields: dict[int, FieldElement],
+        oneof_of: dict[int, str],
+        path: str,
+    ) -> None:
+        """Tell of fields that exclude each other only now, and what became of the oneofs."""
+        for oneof in new.oneofs:
+            origins, moved = _origins(oneof, old_fields, oneof_of)
+            if len(origins) > 1:
+                kind = "MULTIPLE_FIELDS_MOVED_TO_ONEOF" if moved > 1 else "FIELD_MOVED_TO_EXISTING_ONEOF"
+                self._tell(kind, _joined(path, oneof.name, "/"))
+        before, after = {one.name for one in old.oneofs}, {one.name for one in new.oneofs}
+        for name in sorted(before ^ after):
+            self._tell("ONEOF_REMOVED" if name in before else "ONEOF_ADDED", _joined(path, name, "/"))
+
+    def _field_types(self, old: str, new: str, labels: tuple[str, str] | None, place: _Place) -> Steps[None]:
+        """Compare two fields' types; `labels` where they have some that count."""
+        old_name = None if old in SCALARS else self._old.names.resolve(old, place.old_scope)
+        new_name = None if new in SCALARS else self._new.names.resolve(new, place.new_scope)
         old_info = self._old.names.types.get(old_name or "")
         new_info = self._new.names.types.get(new_name or "")
         old_map, new_map = _map_types(old, old_info), _map_types(new, new_info)
-        kinds = _kind(old, old_info, old_map), _kind(new, new_info, new_map)
-        if kinds[0] != kinds[1]:
-            return [Difference("FIELD_KIND_CHANGED", place.path)]
-        if kinds[0] == "map":
-            assert old_map is not None, old
-            assert new_map is not None, new
-            found: Found = yield self._field_types(old_map[0], new_map[0], None, place)
-            found = found + (yield self._field_types(old_map[1], new_map[1], None, place))
-            return found
-        if kinds[0] == "scalar":
-            return _scalars("enum" if old_info else old, "enum" if new_info else new, labels, place.path)
-        if old_info is None or new_info is None or old_name is None or new_name is None:
-            return [Difference("FIELD_NAMED_TYPE_CHANGED", place.path)] if old != new else []
-        found = yield self._message_types((old_name, old_info), (new_name, new_info), place.path)
-        return found
+        kind = _kind(old, old_info, old_map)
+        if kind != _kind(new, new_info, new_map):
+            self._tell("FIELD_KIND_CHANGED", place.path)
+        elif old_map is not None and new_map is not None:
+            yield self._field_types(old_map[0], new_map[0], None, place)
+            yield self._field_types(old_map[1], new_map[1], None, place)
+        elif kind == "scalar":
+            self._scalars("enum" if old_info else old, "enum" if new_info else new, labels, place.path)
+        elif old_info is None or new_info is None or old_name is None or new_name is None:
+            if old != new:
+                self._tell("FIELD_NAMED_TYPE_CHANGED", place.path)
+        else:
+            yield self._message_types((old_name, old_info), (new_name, new_info), place.path)
 
-    def _message_types(self, old: tuple[str, TypeInfo], new: tuple[str, TypeInfo], path: str) -> Steps[Found]:
+    def _scalars(self, old: str, new: str, labels: tuple[str, str] | None, path: str) -> None:
+        group = _SCALAR_GROUPS[old]
+        if group != _SCALAR_GROUPS[new]:
+            self._tell("FIELD_SCALAR_KIND_CHANGED", path)
+        elif labels is not None and all(labels) and labels[0] != labels[1]:
+            self._tell(f"FIELD_{'STRING_OR_BYTES' if group == 'bytes' else 'NUMERIC'}_LABEL_CHANGED", path)
+
+    def _message_types(self, old: tuple[str, TypeInfo], new: tuple[str, TypeInfo], path: str) -> Steps[None]:
         (old_name, old_info), (new_name, new_info) = old, new
         local_name = old_name.removeprefix(f"{old_info.package}.") if old_info.package else old_name
         if local_name != (new_name.removeprefix(f"{new_info.package}.") if new_info.package else new_name):
-            return [Difference("FIELD_NAMED_TYPE_CHANGED", path)]
+            self._tell("FIELD_NAMED_TYPE_CHANGED", path)
+            return
         old_version = self._old_versions.get(old_info.file) if old_info.file else ()
         new_version = self._new_versions.get(new_info.file) if new_info.file else ()
         if old_version is not None and old_version == new_version:
-            return []  # both are local, and compared where they are, or both are of the same version of a subject
+            return  # both are local, and compared where they are, or both are of the same version of a subject
         pair = (id(old_info.element), id(new_info.element))
         if pair not in self._compared:
-            self._compared[pair] = []
+            self._compared[pair] = True
             assert isinstance(old_info.element, MessageElement), old
             assert isinstance(new_info.element, MessageElement), new
+            count_before = self._incompatible_count
             inside = _Place(local_name.replace(".", "/"), old_name, new_name)
-            self._compared[pair] = yield self._message(old_info.element, new_info.element, inside)
-            found = self._compared[pair]
-        else:
-            found = []  # told where the pair was met first
-        if any(kind not in COMPATIBLE_KINDS for kind, _ in self._compared[pair]):
-            return [*found, Difference("FIELD_NAMED_TYPE_CHANGED", path)]
-        return found
-
-    def _old_name(self, type_: str, place: _Place) -> str | None:
-        return None if type_ in SCALARS else self._old.names.resolve(type_, place.old_scope)
-
-    def _new_name(self, type_: str, place: _Place) -> str | None:
-        return None if type_ in SCALARS else self._new.names.resolve(type_, place.new_scope)
+            yield self._message(old_info.element, new_info.element, inside)
+            self._compared[pair] = self._incompatible_count == count_before
+        if not self._compared[pair]:
+            self._tell("FIELD_NAMED_TYPE_CHANGED", path)
 
 
 def _messages(types: Sequence[MessageElement | EnumElement]) -> list[MessageElement]:
@@ -299,48 +329,6 @@ def _kind(type_: str, info: TypeInfo | None, map_types: tuple[str, str] | None) 
     if type_ in SCALARS or (info is not None and isinstance(info.element, EnumElement)):
         return "scalar"
     return "message"
-
-
-def _scalars(old: str, new: str, labels: tuple[str, str] | None, path: str) -> Found:
-    group = _SCALAR_GROUPS[old]
-    if group != _SCALAR_GROUPS[new]:
-        return [Difference("FIELD_SCALAR_KIND_CHANGED", path)]
-    if labels is None or not all(labels) or labels[0] == labels[1]:
-        return []
-    return [Difference(f"FIELD_{'STRING_OR_BYTES' if group == 'bytes' else 'NUMERIC'}_LABEL_CHANGED", path)]
-
-
-def _enum(old: EnumElement, new: EnumElement, path: str) -> Found:
-    before = {one.number: one.name for one in old.constants}
-    after = {one.number: one.name for one in new.constants}
-    found = []
-    for number in {**before, **after}:
-        if number not in after:
-            kind = "ENUM_CONST_REMOVED"
-        elif number not in before:
-            kind = "ENUM_CONST_ADDED"
-        elif before[number] != after[number]:
-            kind = "ENUM_CONST_CHANGED"
-        else:
-            continue
-        found.append(Difference(kind, f"{path}/{number}"))
-    return found
-
-
-def _oneofs(old: MessageElement, new: MessageElement, path: str) -> Found:
-    """Return what became of the oneofs, and the fields that exclude each other only now."""
-    found = []
-    old_fields, oneof_of = _fields(old)
-    for oneof in new.oneofs:
-        origins, moved = _origins(oneof, old_fields, oneof_of)
-        if len(origins) > 1:
-            kind = "MULTIPLE_FIELDS_MOVED_TO_ONEOF" if moved > 1 else "FIELD_MOVED_TO_EXISTING_ONEOF"
-            found.append(Difference(kind, _joined(path, oneof.name, "/")))
-    before, after = {one.name for one in old.oneofs}, {one.name for one in new.oneofs}
-    return found + [
-        Difference("ONEOF_REMOVED" if name in before else "ONEOF_ADDED", _joined(path, name, "/"))
-        for name in sorted(before ^ after)
-    ]
 
 
 def _origins(

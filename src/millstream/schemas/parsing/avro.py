@@ -69,6 +69,15 @@ class AvroSchema(ParsedSchema):
         """The canonical text with every reference written out: what stands alone."""
         return canonical_text(self.root) if self._known else self.text
 
+    def fingerprint(self, algorithm: str = "CRC-64-AVRO") -> str:
+        """Return the fingerprint of the parsing canonical form in hexadecimal (Avro 1.12, Schema Fingerprints).
+
+        CRC-64-AVRO comes in the byte order that single-object encoding has; MD5 and SHA-256 are allowed as well.
+        """
+        import fastavro.schema
+
+        return fastavro.schema.fingerprint(self.parsing_canonical_form, algorithm)
+
     def formatted(self, form: str) -> str:
         """Return the text in another form: `resolved` has the references written out; any other is `text`."""
         return self.expanded_text if form == "resolved" else self.text

@@ -34,6 +34,9 @@ COMPARISONS_MAX: Final = 50_000
 DIFFERENCES_MAX: Final = 500
 """How many differences are kept of a pair; those that make it incompatible come first when there are more."""
 
+KEPT_MAX: Final = 50_000
+"""How many differences are kept of all pairs together until the whole is known; beyond that one of each pair."""
+
 
 def differences(writer: JsonSchema, reader: JsonSchema) -> Found:
     """Return every difference from `writer` to `reader`, compatible ones too; paths start with `#/`."""
@@ -66,6 +69,7 @@ class _Walk:
         self.is_exhausted = False
         self._known = known
         self._open: set[tuple[int, int]] = set()
+        self._kept = 0  # differences in results
 
     def compare(self, old: Place | None, new: Place | None) -> Steps[Found]:
         """Return the differences of two places, either of which may have nothing in it."""
@@ -90,8 +94,10 @@ class _Walk:
             return []
         self._open.add(pair)
         found: Found = yield self._types(old, new)
-        if len(found) > DIFFERENCES_MAX:
-            found = sorted(found, key=lambda one: one.kind in COMPATIBLE_KINDS)[:DIFFERENCES_MAX]
+        most = DIFFERENCES_MAX if self._kept <= KEPT_MAX else 1
+        if len(found) > most:
+            found = sorted(found, key=lambda one: one.kind in COMPATIBLE_KINDS)[:most]
+        self._kept += len(found)
         self._open.remove(pair)
         self.results[pair] = found
         return found

@@ -13,6 +13,9 @@ from millstream.schemas.compat.json_schema.shapes import Place
 from millstream.schemas.parsing.json_text import ExactFloat
 
 PATTERN_MEMORY_BYTES_MAX: Final = 1 << 20
+PATH_CHARACTERS_MAX: Final = 1_000
+"""How long a path grows: by `$ref`s a schema can be far deeper than its text. A longer one has only its end."""
+
 EXPONENT_MAX: Final = 400
 """Numbers beyond ten to this power are not divided: they would fill the memory."""
 
@@ -30,7 +33,15 @@ Found: TypeAlias = list[Difference]
 
 def under(path: str, found: Iterable[Difference]) -> Found:
     """Return differences found at `path`, their paths from above."""
-    return [Difference(kind, f"{path}/{inner}" if inner else path) for kind, inner in found]
+    return [_under(path, one) for one in found]
+
+
+def _under(path: str, one: Difference) -> Difference:
+    if not one.path:
+        return Difference(one.kind, path)
+    if one.path.startswith(".../"):
+        return one
+    return Difference(one.kind, f"{path if len(one.path) < PATH_CHARACTERS_MAX else '...'}/{one.path}")
 
 
 def bounds(old: Facets, new: Facets, **kinds: str) -> Found:

@@ -41,6 +41,24 @@ _STRING_KEYWORDS: Final = frozenset(("minLength", "maxLength", "pattern"))
 _CONDITIONAL_KEYWORDS: Final = frozenset(("if", "then", "else"))
 
 
+def number(raw: Mapping[str, Any], keyword: str) -> float | None:
+    """Return the number a keyword has, None where it has none: what `$ref`s lead to may follow another draft."""
+    value = raw.get(keyword)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def members(raw: Mapping[str, Any], keyword: str) -> dict[str, Any]:
+    """Return the object a keyword has, an empty one where it has none."""
+    value = raw.get(keyword)
+    return value if isinstance(value, dict) else {}
+
+
+def items_of(raw: Mapping[str, Any], keyword: str) -> list[Any]:
+    """Return the array a keyword has, an empty one where it has none."""
+    value = raw.get(keyword)
+    return value if isinstance(value, list) else []
+
+
 class Node:
     """A typed node. `shape` is string, number, boolean, null, object, array, enum, const, not, combined, conditional,
     empty, true or false; `facets` are its keywords, those with subschemas holding Places."""
@@ -187,7 +205,8 @@ class Loader:
         if isinstance(types, str):
             nodes.append(self._of_type(types, raw, resolver, made))
         elif isinstance(types, list):
-            alternatives = [Place(self, None, resolver, self._of_type(one, raw, resolver, made)) for one in types]
+            names = [one for one in types if isinstance(one, str)]
+            alternatives = [Place(self, None, resolver, self._of_type(one, raw, resolver, made)) for one in names]
             nodes.append(Node("combined", {"criterion": "anyOf", "parts": alternatives}))
         format_alone = "format" in raw and not self._draft.is_modern
         for shape, keywords in (
@@ -205,9 +224,10 @@ class Loader:
         shape = "number" if type_ == "integer" else type_
         made.add(shape)
         if shape == "string":
-            return Node(shape, {key: raw[key] for key in _STRING_KEYWORDS if key in raw})
+            facets = {key: number(raw, key) for key in ("minLength", "maxLength")}
+            return Node(shape, {**facets, "pattern": raw["pattern"] if isinstance(raw.get("pattern"), str) else None})
         if shape == "number":
-            facets = {key: raw[key] for key in _NUMBER_KEYWORDS if key in raw and not isinstance(raw[key], bool)}
+            facets = {key: number(raw, key) for key in _NUMBER_KEYWORDS}
             return Node(shape, {**facets, "integer": type_ == "integer"})
         if shape == "object":
             return Node(shape, self._object(raw, resolver))
@@ -219,31 +239,32 @@ class Loader:
         array_dependencies: dict[str, set[str]] = {}
         schema_dependencies: dict[str, Place] = {}
         if self._draft.is_modern:
-            array_dependencies = {key: set(names) for key, names in raw.get("dependentRequired", {}).items()}
-            dependencies = raw.get("dependentSchemas", {})
+            dependencies = {**members(raw, "dependentSchemas"), **members(raw, "dependentRequired")}
         else:
-            dependencies = raw.get("dependencies", {})
+            dependencies = members(raw, "dependencies")
         for key, dependency in dependencies.items():
             if isinstance(dependency, list):
-                array_dependencies[key] = set(dependency)
+                array_dependencies[key] = {name for name in dependency if isinstance(name, str)}
             else:
                 schema_dependencies[key] = self._place(dependency, resolver)
         return {
-            "properties": {name: self._place(item, resolver) for name, item in raw.get("properties", {}).items()},
+            "properties": {name: self._place(item, resolver) for name, item in members(raw, "properties").items()},
             "patternProperties": {
-                pattern: self._place(item, resolver) for pattern, item in raw.get("patternProperties", {}).items()
+                pattern: self._place(item, resolver) for pattern, item in members(raw, "patternProperties").items()
             },
             "additional": self._additional(raw.get("additionalProperties", True), resolver),
             "unevaluated": self._unevaluated(raw, "unevaluatedProperties", resolver),
-            "required": set(raw.get("required", ())),
+            "required": {name for name in items_of(raw, "required") if isinstance(name, str)},
             "arrayDependencies": array_dependencies,
             "schemaDependencies": schema_dependencies,
-            "maxProperties": raw.get("maxProperties"),
-            "minProperties": raw.get("minProperties"),
+            "maxProperties": number(raw, "maxProperties"),
+            "minProperties": number(raw, "minProperties"),
         }
 
     def _array(self, raw: dict[str, Any], resolver: Any) -> dict[str, Any]:
-        facets: dict[str, Any] = {key: raw.get(key) for key in ("minItems", "maxItems", "minContains", "maxContains")}
+        facets: dict[str, Any] = {
+            key: number(raw, key) for key in ("minItems", "maxItems", "minContains", "maxContains")
+        }
         facets["uniqueItems"] = raw.get("uniqueItems") is True
         facets["unevaluated"] = self._unevaluated(raw, "unevaluatedItems", resolver)
         items, every, additional = raw.get("items"), None, raw.get("additionalItems", True)
@@ -251,7 +272,7 @@ class Loader:
         if isinstance(items, list):
             places = [self._place(item, resolver) for item in items]
         elif self._draft is Draft.DRAFT_2020_12:
-            places = [self._place(item, resolver) for item in raw.get("prefixItems", ())]
+            places = [self._place(item, resolver) for item in items_of(raw, "prefixItems")]
             additional = True
             if items is False or (items is not None and items is not True and places):
                 additional = items
