@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from tests.support.registry import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 _BOOTSTRAP = "127.0.0.1:9092"
+_REGISTRY = "http://127.0.0.1:8081"
 
 
 class Example(NamedTuple):
@@ -37,13 +39,16 @@ def examples(page: Path, heading: str | None = None) -> list[Example]:
     ]
 
 
-def run(page: Path, blocks: list[Example], bootstrap: str) -> None:
+def run(page: Path, blocks: list[Example], bootstrap: str, registry_url: str = _REGISTRY) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     for line, code, printed in blocks:
         out = io.StringIO()
         # Tracebacks point into the page.
         compiled = compile(
-            "\n" * (line - 1) + code.replace(_BOOTSTRAP, bootstrap), str(page), "exec", dont_inherit=True
+            "\n" * (line - 1) + code.replace(_BOOTSTRAP, bootstrap).replace(_REGISTRY, registry_url),
+            str(page),
+            "exec",
+            dont_inherit=True,
         )
         with contextlib.redirect_stdout(out):
             exec(compiled, names)
@@ -62,6 +67,16 @@ def test_the_page_of_the_client(millstream_broker: Any) -> None:
 
 
 @pytest.mark.millstream(config={"num.partitions": 1, "group.initial.rebalance.delay.ms": 0})
+def test_the_page_of_schemas(millstream_broker: Any) -> None:
+    page = ROOT / "docs" / "schemas.md"
+    blocks = examples(page)
+    assert all(block.printed is not None for block in blocks)
+    bootstrap = millstream_broker.bootstrap_servers
+    with registry(bootstrap) as running:
+        run(page, blocks, bootstrap, running.url)
+
+
+@pytest.mark.millstream(config={"num.partitions": 1, "group.initial.rebalance.delay.ms": 0})
 def test_the_readme(millstream_broker: Any) -> None:
     page = ROOT / "README.md"
     blocks = [block for block in examples(page) if "from millstream import" in block.code]
@@ -69,6 +84,7 @@ def test_the_readme(millstream_broker: Any) -> None:
     run(page, blocks, millstream_broker.bootstrap_servers)
 
 
-def test_no_example_is_passed_over() -> None:
-    text = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
-    assert text.count("```python") == len(examples(ROOT / "docs" / "client.md"))
+@pytest.mark.parametrize("name", ["client.md", "schemas.md"])
+def test_no_example_is_passed_over(name: str) -> None:
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert text.count("```python") == len(examples(ROOT / "docs" / name))
