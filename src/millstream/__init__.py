@@ -31,6 +31,7 @@ _HOMES: Final = {
     "ForkedError": "millstream.core.client.blocking",
     "KafkaError": "millstream.core.wire",
     "Producer": "millstream.core.columns.blocking_producer",
+    "ProducerInterceptor": "millstream.core.client.producer",
     "RebalanceListener": "millstream.core.client.consumer",
     "RecordHandle": "millstream.core._kernels.record_accumulator",
     "RecordMetadata": "millstream.core.client.producer.batch",
@@ -41,7 +42,12 @@ _HOMES: Final = {
 }
 
 
+__all__ = [*_HOMES]  # noqa: PLE0604  the stub has the same names
+
+
 def __getattr__(name: str) -> Any:
+    if name == "aio":
+        return import_module("millstream.aio")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -51,4 +57,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*_HOMES, "__version__", "aio"})

@@ -10,6 +10,7 @@ from millstream.core.client.consumer import CorruptBatchError as CorruptBatchErr
 from millstream.core.client.consumer import RebalanceListener as RebalanceListener
 from millstream.core.client.consumer import TopicPattern as TopicPattern
 from millstream.core.client.group_offsets import CommittedOffset as CommittedOffset
+from millstream.core.client.producer import ProducerInterceptor as ProducerInterceptor
 from millstream.core.client.producer.batch import RecordMetadata as RecordMetadata
 from millstream.core.client.producer.errors import BufferFullError as BufferFullError
 from millstream.core.columns.blocking_consumer import Consumer as Consumer

@@ -744,7 +744,9 @@ def _address(content: Any) -> Any:
 def _as_bytes(content: Any, name: str) -> Any:
     if isinstance(content, bytes | bytearray | memoryview):
         return bytes(content)
-    hint = f"; encode it, as in {name}.encode()" if isinstance(content, str) else ""
+    hint = ""
+    if isinstance(content, str):
+        hint = f"; encode it, as in {name if name.isidentifier() else 'content'}.encode()"
     raise TypeError(f"{name} is bytes, a bytearray, a memoryview or None, not {type(content).__name__}{hint}")
 
 
@@ -754,7 +756,10 @@ def _encoded_headers(headers: Any) -> bytes:
     """Return the count of headers and the headers, as they end a record."""
     count = 0
     parts: list[bytes] = []
-    for name, content in headers:
+    for pair in headers:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"headers are pairs of a name and bytes, as [('trace', b'7')], not {pair!r}")
+        name, content = pair
         if type(name) is not str:
             raise TypeError(f"the name of a header is a str, not {type(name).__name__}")
         encoded = name.encode()

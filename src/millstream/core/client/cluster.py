@@ -22,6 +22,16 @@ class TopicPartition(NamedTuple):
     def __str__(self) -> str:
         return f"{self.topic}-{self.partition}"
 
+    @classmethod
+    def of(cls, given: object) -> TopicPartition:
+        """Return the partition that a caller names. Raises TypeError for what is none."""
+        if isinstance(given, cls):
+            return given
+        match given:
+            case (str(topic), int(partition)):
+                return cls(topic, partition)
+        raise TypeError(f"{given!r} is no partition: give TopicPartition(topic, number)")
+
 
 def check_topic_name(name: str) -> None:
     """Raise TypeError, or KafkaError (INVALID_TOPIC_EXCEPTION), for what no request can carry as a topic's name."""

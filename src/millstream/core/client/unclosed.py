@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 
+from millstream.core.client.unpicklable import Unpicklable
 
-class WarnsUnclosed(ABC):
+
+class WarnsUnclosed(Unpicklable, ABC):
     """The base of clients that have something to close."""
 
     # A client inside another one leaves it to that one.

@@ -36,6 +36,7 @@ from millstream.core.client.consumer.delivery import Chunk
 from millstream.core.client.group_offsets import CommittedOffset
 from millstream.core.client.offsets import LogOffset
 from millstream.core.client.unclosed import warn_unclosed
+from millstream.core.client.unpicklable import Unpicklable
 from millstream.core.columns.caller import Caller
 from millstream.core.columns.consumer import Consumer as AsyncConsumer
 from millstream.core.columns.consumer import starts_of
@@ -54,7 +55,7 @@ T = TypeVar("T")
 ITERATED_RECORDS: Final = 2_048
 
 
-class Consumer:
+class Consumer(Unpicklable):
     """A consumer; a context manager. Its methods are those of the asyncio consumer without await, from one thread.
 
     Configs are Kafka's, as keywords with underscores or in a mapping by their own names. The first use connects. Raises
@@ -249,7 +250,7 @@ class Consumer:
         """Return records as soon as there are any, as one batch, else an empty one after `timeout_s` (None: never).
 
         Columns: topic, partition, offset, timestamp, timestamp_type, key, value, headers, leader_epoch; see
-        `core.columns.schema`. At most `max_records` rows; without it about 16 MB of records. With `views`, key and
+        `core.columns.schema`. At most `max_records` rows; without it about 4 MB of records. With `views`, key and
         value are `binary_view` over the fetched bytes, which count in buffer_memory until the arrays are gone.
         Raises as `poll` does.
         """
@@ -265,7 +266,7 @@ class Consumer:
                 self._caller.run(self._polled(pieces, left_s, max_records))
                 if not pieces:
                     return empty_batch(views=views)
-                gathered = gather(pieces, views=views, columns=self._scratch)
+                gathered = gather(pieces, views=views, columns=self._scratch, pool=self._consumer.batch_pool)
             except BaseException:
                 self._return_pieces(pieces)
                 raise

@@ -19,17 +19,18 @@ from typing import Any, Self
 from millstream.core._kernels.record_accumulator import RecordHandle
 from millstream.core.client.blocking import ForkedError, background_loop
 from millstream.core.client.cluster import PartitionInfo
-from millstream.core.client.producer.interceptors import Content, Headers, Interceptor
+from millstream.core.client.producer.interceptors import Content, Headers, ProducerInterceptor
 from millstream.core.client.producer.producer import Partitioner, ProducerState
 from millstream.core.client.security import TokenProvider
 from millstream.core.client.unclosed import warn_unclosed
+from millstream.core.client.unpicklable import Unpicklable
 from millstream.core.columns.producer import Producer as AsyncProducer
 from millstream.core.columns.sent_table import TableHandle
 from millstream.core.config import ClientConfig
 from millstream.core.config.client_config import Given
 
 
-class Producer:
+class Producer(Unpicklable):
     """Sends records and tables; a context manager, for any thread, several at once too.
 
     Configs are Kafka's, as keywords with underscores or in a mapping by their own names. The first use connects.
@@ -40,7 +41,7 @@ class Producer:
         self,
         bootstrap_servers: str | Sequence[str] | Mapping[str, Given] | None = None,
         *,
-        interceptors: Sequence[Interceptor] = (),
+        interceptors: Sequence[ProducerInterceptor] = (),
         partitioner: Partitioner | None = None,
         ssl_context: SSLContext | None = None,
         sasl_token_provider: TokenProvider | None = None,

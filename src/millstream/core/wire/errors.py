@@ -207,6 +207,9 @@ class KafkaError(Exception):
     def __str__(self) -> str:
         return f"{self.code.name}: {self.message}"
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.code.name}, {self.message!r})"
+
     def __reduce__(self) -> tuple[object, ...]:
         # Subclasses take other arguments than an error keeps; a worker process sends its errors home pickled.
         return _restored, (type(self), self.args, self.__dict__)

@@ -22,6 +22,7 @@ from millstream.core.client.producer import (
     OutgoingRecord,
     Producer,
     ProducerClosedError,
+    ProducerInterceptor,
     ProducerState,
     RecordMetadata,
     partition_of_key,
@@ -254,11 +255,12 @@ async def test_closing_sends_what_is_left(bootstrap: str, client: Client, topic:
     assert sum(map(len, await read(client, topic))) == 100
 
 
-class Stamps:
+class Stamps(ProducerInterceptor):
     """An interceptor that marks records and remembers how they ended."""
 
     def __init__(self, mark: bytes) -> None:
         self.mark = mark
+        self.is_closed = False
         self.ended: list[RecordMetadata | KafkaError] = []
 
     def on_send(self, record: OutgoingRecord) -> OutgoingRecord:
@@ -269,7 +271,12 @@ class Stamps:
     def on_acknowledgement(self, metadata: RecordMetadata | None, error: KafkaError | None) -> None:
         ended = metadata or error
         assert ended is not None
+        assert not self.is_closed
         self.ended.append(ended)
+
+    def close(self) -> None:
+        self.is_closed = True
+        raise RuntimeError("nor one that fails to close")
 
 
 async def test_interceptors_and_a_partitioner_of_one_s_own(
@@ -291,6 +298,9 @@ async def test_interceptors_and_a_partitioner_of_one_s_own(
     assert first.ended[:2] == second.ended[:2] == [place, hurt_place]
     assert isinstance(first.ended[2], KafkaError)
     assert "an interceptor that fails" in caplog.text
+    assert "nor one that fails to close" in caplog.text
+    assert first.is_closed
+    assert second.is_closed
 
 
 async def test_metrics_by_kafka_s_names(bootstrap: str, topic: str) -> None:

@@ -275,7 +275,7 @@ class Admin(WarnsUnclosed):
 
         Where no record is that young the offset is -1.
         """
-        named = {TopicPartition(*tp): timestamp for tp, timestamp in timestamps.items()}
+        named = {TopicPartition.of(tp): timestamp for tp, timestamp in timestamps.items()}
         async with self._deadline(timeout_s) as timeout_ms:
             return await partitions.list_offsets(
                 self._client, named, read_committed=read_committed, timeout_ms=timeout_ms
@@ -285,7 +285,7 @@ class Admin(WarnsUnclosed):
         self, offsets: Mapping[TopicPartition, int], *, timeout_s: float | None = None
     ) -> dict[TopicPartition, int | KafkaError]:
         """Drop every record before an offset (LATEST: every record); return where each log starts now."""
-        named = {TopicPartition(*tp): offset for tp, offset in offsets.items()}
+        named = {TopicPartition.of(tp): offset for tp, offset in offsets.items()}
         async with self._deadline(timeout_s) as timeout_ms:
             return await partitions.delete_records(self._client, named, timeout_ms=timeout_ms)
 
@@ -337,7 +337,7 @@ class Admin(WarnsUnclosed):
         self, brokers: Mapping[TopicPartition, Sequence[int] | None], *, timeout_s: float | None = None
     ) -> dict[TopicPartition, KafkaError | None]:
         """Have partitions moved to these brokers, or (None) a move that is under way given up."""
-        named = {TopicPartition(*tp): listed for tp, listed in brokers.items()}
+        named = {TopicPartition.of(tp): listed for tp, listed in brokers.items()}
         async with self._deadline(timeout_s) as timeout_ms:
             return await replicas.alter_partition_reassignments(self._client, named, timeout_ms=timeout_ms)
 
@@ -432,7 +432,7 @@ class Admin(WarnsUnclosed):
     ) -> dict[TopicPartition, KafkaError | None]:
         """Set what a group without members has committed."""
         named = {
-            TopicPartition(*tp): at if isinstance(at, CommittedOffset) else CommittedOffset(at)
+            TopicPartition.of(tp): at if isinstance(at, CommittedOffset) else CommittedOffset(at)
             for tp, at in offsets.items()
         }
         async with self._deadline(timeout_s) as timeout_ms:
@@ -510,4 +510,4 @@ class Admin(WarnsUnclosed):
 
 
 def _named(given: Partitions) -> list[TopicPartition]:
-    return [TopicPartition(*tp) for tp in given]
+    return [TopicPartition.of(tp) for tp in given]

@@ -64,7 +64,7 @@ async def ask_leaders(
 
     What asking again may mend is asked again until the deadline, without those that have answered.
     """
-    wanted = list(dict.fromkeys(TopicPartition(*tp) for tp in partitions))
+    wanted = list(dict.fromkeys(TopicPartition.of(tp) for tp in partitions))
     answered: dict[TopicPartition, T | KafkaError] = {}
     failed: dict[TopicPartition, KafkaError] = {}
     started = time.monotonic()

@@ -12,6 +12,7 @@ from millstream.core.client.admin.admin import Admin as AsyncAdmin
 from millstream.core.client.blocking.loop_thread import background_loop
 from millstream.core.client.security import TokenProvider
 from millstream.core.client.unclosed import warn_unclosed
+from millstream.core.client.unpicklable import Unpicklable
 from millstream.core.config.client_config import ClientConfig, Given
 
 P = ParamSpec("P")
@@ -30,7 +31,7 @@ def _waited_for(
     return call
 
 
-class Admin:
+class Admin(Unpicklable):
     """A cluster's admin client; a context manager, for any thread.
 
     Configs are Kafka's, as keywords in snake_case or in a mapping by their own names. Every call takes `timeout_s`, in

@@ -28,9 +28,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from millstream.core._kernels.consumer_records import ConsumerRecord
-from millstream.core.client.client import Client
+from millstream.core.client.client import Client, bootstrap_addresses
 from millstream.core.client.cluster import TopicPartition
-from millstream.core.client.consumer.consumer_metrics import consumer_metrics
+from millstream.core.client.consumer.consumer_metrics import PollMetrics, consumer_metrics
 from millstream.core.client.consumer.delivery import Chunk, Delivery
 from millstream.core.client.consumer.engine import FetchEngine
 from millstream.core.client.consumer.errors import ConsumerStateError, CorruptBatchError, PinnedMemoryError
@@ -93,6 +93,7 @@ class Consumer(ClusterQueries, WarnsUnclosed):
     ) -> None:
         """Read the configuration; the first await connects."""
         self.config = ClientConfig.load(CONSUMER_CONFIGS, bootstrap_servers, configs)
+        bootstrap_addresses(self.config)
         self._settings = ConsumerSettings.from_config(self.config)
         self._interceptors = tuple(interceptors)
         self._assignors = tuple(assignors)
@@ -101,6 +102,7 @@ class Consumer(ClusterQueries, WarnsUnclosed):
         self._state = ConsumerState.NEW
         self._subscription = SubscriptionState()
         self._is_polling = False
+        self._poll_metrics = PollMetrics()
         # When polls last let others have a turn of the loop.
         self._turn_at = 0.0
         self._listener: RebalanceListener | None = None
@@ -192,8 +194,7 @@ class Consumer(ClusterQueries, WarnsUnclosed):
             finally:
                 await self._client.close()
                 self._state = ConsumerState.CLOSED
-                for interceptor in self._interceptors:
-                    interceptor.close()
+                self._close_interceptors()
 
     async def _leave(self, timeout_ms: int) -> None:
         # A poll that another task is in ends now, as the consumer is not open any more.
@@ -237,7 +238,7 @@ class Consumer(ClusterQueries, WarnsUnclosed):
         """Read exactly these partitions, without asking a group. Those assigned before keep their position."""
         self._check_open()
         before = self._subscription.assigned
-        self._subscription.assign_by_hand(TopicPartition(*tp) for tp in partitions)
+        self._subscription.assign_by_hand(TopicPartition.of(tp) for tp in partitions)
         if self._state is ConsumerState.OPEN:
             for tp in before - self._subscription.assigned:
                 self._delivery.drop(tp)
@@ -274,13 +275,13 @@ class Consumer(ClusterQueries, WarnsUnclosed):
     def pause(self, *partitions: TopicPartition) -> None:
         """Hand over nothing of these until `resume`; what is buffered stays."""
         for tp in partitions:
-            self._subscription.get(TopicPartition(*tp)).is_paused = True
+            self._subscription.get(TopicPartition.of(tp)).is_paused = True
         self._wake()
 
     def resume(self, *partitions: TopicPartition) -> None:
         """Undo `pause`."""
         for tp in partitions:
-            self._subscription.get(TopicPartition(*tp)).is_paused = False
+            self._subscription.get(TopicPartition.of(tp)).is_paused = False
         self._wake()
 
     def paused(self) -> frozenset[TopicPartition]:
@@ -291,7 +292,7 @@ class Consumer(ClusterQueries, WarnsUnclosed):
 
     def seek(self, partition: TopicPartition, offset: int | CommittedOffset) -> None:
         """Go on reading at `offset`; with a CommittedOffset its leader epoch is checked against the log (KIP-320)."""
-        tp = TopicPartition(*partition)
+        tp = TopicPartition.of(partition)
         state = self._subscription.get(tp)
         at = offset if isinstance(offset, CommittedOffset) else CommittedOffset(offset)
         if at.offset < 0:
@@ -303,7 +304,7 @@ class Consumer(ClusterQueries, WarnsUnclosed):
     def seek_to_beginning(self, *partitions: TopicPartition) -> None:
         """Go to the first record there is; without partitions: in all assigned. The offset is asked for later."""
         for tp in partitions or self._subscription.assigned:
-            state = self._subscription.get(TopicPartition(*tp))
+            state = self._subscription.get(TopicPartition.of(tp))
             self._drop(state.tp)
             state.request_reset(EARLIEST_RESET)
         self._wake()
@@ -311,7 +312,7 @@ class Consumer(ClusterQueries, WarnsUnclosed):
     def seek_to_end(self, *partitions: TopicPartition) -> None:
         """Go behind the last record; with isolation_level=read_committed, of those that can be read."""
         for tp in partitions or self._subscription.assigned:
-            state = self._subscription.get(TopicPartition(*tp))
+            state = self._subscription.get(TopicPartition.of(tp))
             self._drop(state.tp)
             state.request_reset(LATEST_RESET)
         self._wake()
@@ -319,7 +320,7 @@ class Consumer(ClusterQueries, WarnsUnclosed):
     async def seek_to_timestamp(self, timestamps: Mapping[TopicPartition, int]) -> None:
         """Go to the first record at or after a time, in milliseconds since 1970; to the end where none is as young."""
         for tp in timestamps:
-            self._subscription.get(TopicPartition(*tp))
+            self._subscription.get(TopicPartition.of(tp))
         for tp, found in (await self.offsets_for_times(timestamps)).items():
             if tp not in self._subscription:
                 continue
@@ -330,13 +331,13 @@ class Consumer(ClusterQueries, WarnsUnclosed):
 
     def position(self, partition: TopicPartition) -> int | None:
         """The offset of the next record to be handed over; None while that is being found out."""
-        state = self._subscription.get(TopicPartition(*partition))
+        state = self._subscription.get(TopicPartition.of(partition))
         self._settle()
         return state.position.offset if state.position is not None else None
 
     def current_lag(self, partition: TopicPartition) -> int | None:
         """Records between the position and the end, as of the last answer; None before one came."""
-        state = self._subscription.get(TopicPartition(*partition))
+        state = self._subscription.get(TopicPartition.of(partition))
         self._settle()
         end = state.last_stable_offset if self._settings.read_committed else state.high_watermark
         return max(end - state.position.offset, 0) if state.position is not None and end >= 0 else None
@@ -354,7 +355,7 @@ class Consumer(ClusterQueries, WarnsUnclosed):
         Where only the broker has seen the damage, its end is found by asking for what lies behind.
         """
         await self.start()
-        tp = TopicPartition(*partition)
+        tp = TopicPartition.of(partition)
         state = self._subscription.get(tp)
         found = self._engine.fetching.step_over(tp)
         if found is None:
@@ -464,7 +465,7 @@ class Consumer(ClusterQueries, WarnsUnclosed):
     ) -> dict[TopicPartition, CommittedOffset | None]:
         """Return what the group has committed for each partition, None where nothing."""
         await self.start()
-        wanted = [TopicPartition(*tp) for tp in partitions]
+        wanted = [TopicPartition.of(tp) for tp in partitions]
         found = await self._needed_committer().committed(wanted, timeout_ms=self._timeout_ms(timeout_s))
         return {tp: found.get(tp) for tp in wanted}
 
@@ -474,7 +475,14 @@ class Consumer(ClusterQueries, WarnsUnclosed):
         """Kafka's consumer metrics by their names in snake_case; times in milliseconds, sizes in bytes."""
         if self._state is ConsumerState.NEW:
             return {}
-        return consumer_metrics(self._engine.fetching, self._engine.memory, self._subscription, self._settings)
+        now_ms = time.monotonic() * 1000
+        found = consumer_metrics(self._engine.fetching, self._engine.memory, self._subscription, self._settings)
+        found |= self._poll_metrics.values(now_ms)
+        if self._membership is not None:
+            found |= self._membership.metrics.values(now_ms)
+        if self._committer is not None:
+            found |= self._committer.metrics(now_ms)
+        return found
 
     def __repr__(self) -> str:
         group = f" of group {self._settings.group_id!r}" if self._settings.group_id is not None else ""
@@ -489,6 +497,7 @@ class Consumer(ClusterQueries, WarnsUnclosed):
         if self._subscription.kind is SubscriptionKind.NONE:
             raise ConsumerStateError("nothing is subscribed to or assigned: call subscribe or assign first")
         self._is_polling = True
+        self._poll_metrics.begin(time.monotonic() * 1000)
         if self._membership is not None:
             self._membership.begin_poll()
         try:
@@ -500,6 +509,7 @@ class Consumer(ClusterQueries, WarnsUnclosed):
             return await self._wait_for(timeout_s, take)
         finally:
             self._is_polling = False
+            self._poll_metrics.end(time.monotonic() * 1000)
             if self._membership is not None:
                 self._membership.end_poll()
 
@@ -598,9 +608,16 @@ class Consumer(ClusterQueries, WarnsUnclosed):
                 tp: CommittedOffset(at.offset, at.leader_epoch) for tp, at in self._subscription.positions().items()
             }
         return {
-            TopicPartition(*tp): at if isinstance(at, CommittedOffset) else CommittedOffset(at)
+            TopicPartition.of(tp): at if isinstance(at, CommittedOffset) else CommittedOffset(at)
             for tp, at in offsets.items()
         }
+
+    def _close_interceptors(self) -> None:
+        for interceptor in self._interceptors:
+            try:
+                interceptor.close()
+            except Exception as error:  # noqa: BLE001  an interceptor never stops its consumer
+                _log.warning("an interceptor's close raised", exc_info=error)
 
     def _note_commit(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
         for interceptor in self._interceptors:

@@ -2,10 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Final
+
+from millstream.core.client.averages import Average
 from millstream.core.client.consumer.fetching import Fetching
 from millstream.core.client.consumer.memory import FetchMemory
 from millstream.core.client.consumer.settings import ConsumerSettings
 from millstream.core.client.consumer.subscription import SubscriptionState
+
+_NEVER: Final = -1.0
+
+
+@dataclass(slots=True)
+class PollMetrics:
+    """How the application polls; times in milliseconds."""
+
+    between_ms: Average = field(default_factory=Average)
+    # The share of each poll of the time since the one before began.
+    idle: Average = field(default_factory=Average)
+    _began_ms: float | None = None
+    _since_last_ms: float = 0.0
+
+    def begin(self, now_ms: float) -> None:
+        """A poll begins."""
+        if self._began_ms is not None:
+            self._since_last_ms = now_ms - self._began_ms
+            self.between_ms.add(self._since_last_ms)
+        self._began_ms = now_ms
+
+    def end(self, now_ms: float) -> None:
+        """And is over."""
+        assert self._began_ms is not None
+        took_ms = now_ms - self._began_ms
+        whole_ms = took_ms + self._since_last_ms
+        self.idle.add(took_ms / whole_ms if whole_ms else 0.0)
+
+    def values(self, now_ms: float) -> dict[str, float]:
+        """Return them by name."""
+        return {
+            "last_poll_seconds_ago": _NEVER if self._began_ms is None else (now_ms - self._began_ms) // 1000,
+            "poll_idle_ratio_avg": self.idle.mean,
+            "time_between_poll_avg": self.between_ms.mean,
+            "time_between_poll_max": self.between_ms.most,
+        }
 
 
 def consumer_metrics(

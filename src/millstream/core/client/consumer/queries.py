@@ -61,7 +61,7 @@ class ClusterQueries:
         await self.start()
         return await list_offsets(
             self._client,
-            {TopicPartition(*tp): timestamp for tp, timestamp in timestamps.items()},
+            {TopicPartition.of(tp): timestamp for tp, timestamp in timestamps.items()},
             read_committed=self._settings.read_committed,
             timeout_ms=self._timeout_ms(timeout_s),
         )

@@ -88,7 +88,7 @@ class Rebalances:
         self, work: Callable[[list[TopicPartition]], Awaitable[None]], partitions: Collection[TopicPartition]
     ) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, sorted(TopicPartition(*tp) for tp in partitions), done))
+        self._waiting.append((work, sorted(TopicPartition.of(tp) for tp in partitions), done))
         self._engine.progress.set()
         if self.runs_at_once:
             await self.run_at_once()

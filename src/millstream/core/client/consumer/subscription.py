@@ -110,7 +110,7 @@ class SubscriptionState:
 
     def set_assigned(self, tps: Iterable[TopicPartition]) -> tuple[list[TopicPartition], list[TopicPartition]]:
         """Make `tps` the assignment; return those added and those removed."""
-        wanted = [TopicPartition(*tp) for tp in tps]
+        wanted = [TopicPartition.of(tp) for tp in tps]
         before = self._assigned
         self._assigned = {tp: before.get(tp) or AssignedPartition(tp) for tp in dict.fromkeys(wanted)}
         self._names = frozenset(self._assigned)

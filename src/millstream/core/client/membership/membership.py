@@ -38,6 +38,7 @@ from millstream.core.client.membership.effects import (
 )
 from millstream.core.client.membership.group_protocol import CustomProtocol, GroupProtocol
 from millstream.core.client.membership.machine import Identity, MemberConfig, MemberMachine
+from millstream.core.client.membership.membership_metrics import MembershipMetrics
 from millstream.core.client.membership.offset_committer import CommitsAs, OffsetCommitter
 from millstream.core.client.membership.topic_watch import TopicWatch, compiled
 from millstream.core.client.unforeseen import unforeseen
@@ -132,6 +133,7 @@ class Membership:
         self.committer = OffsetCommitter(
             self._coordinator, config, commits_as=_Member(self), consumed=consumed, backoff=client.backoff
         )
+        self.metrics = MembershipMetrics(is_consumer_group=isinstance(self._machine, ConsumerGroupMember))
         self._max_age_s = config.seconds("metadata.max.age.ms")
         self._request_timeout_ms = config.integer("request.timeout.ms")
         # A pattern that is matched here: in a classic group only its members know it.
@@ -327,6 +329,7 @@ class Membership:
             self._start()
         for effect in self._machine.take_effects():
             self._perform_one(effect)
+        self.metrics.note_state(self.state, self._now_ms())
         self._arm()
         for state, waiter in self._waiters:
             if state is self.state and not waiter.done():
@@ -387,6 +390,8 @@ class Membership:
 
     async def _ask(self, send: Send) -> None:
         rounds = not isinstance(send.message, LeaveGroupRequest)
+        asked_ms = self._now_ms()
+        self.metrics.note_asked(send.message, asked_ms)
         try:
             response = await self._coordinator.request(
                 send.message, timeout_s=send.timeout_ms / 1000, lane=ROUNDS if rounds else ""
@@ -396,6 +401,7 @@ class Membership:
                 error = KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, error.message)
             self._machine.handle_failure(send.number, error, self._now_ms())
         else:
+            self.metrics.note_answered(send.message, response, self._now_ms() - asked_ms, self._now_ms())
             if isinstance(response, ConsumerGroupHeartbeatResponse) and response.assignment is not None:
                 assert isinstance(self._machine, ConsumerGroupMember), self._machine
                 ids = [topic.topic_id for topic in response.assignment.topic_partitions]
@@ -412,10 +418,12 @@ class Membership:
             CallKind.REVOKED: listener.on_revoked,
             CallKind.LOST: listener.on_lost,
         }[call.kind]
+        called_ms = self._now_ms()
         try:
             await tell(call.what)
         except Exception:
             _logger.exception("%r: its owner failed to take %s", self, call.kind.value)
+        self.metrics.note_called(call.kind, self._now_ms() - called_ms)
         if call.kind is CallKind.REVOKED:
             # What was committed on the way has to be there before another member asks for it.
             await self.committer.flush(timeout_ms=self._request_timeout_ms)

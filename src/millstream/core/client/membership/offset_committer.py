@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
+from millstream.core.client.averages import Average, Rate
 from millstream.core.client.backoff import Backoff
 from millstream.core.client.cluster import TopicPartition
 from millstream.core.client.group_offsets import CommittedOffset
@@ -127,6 +128,17 @@ class OffsetCommitter:
         self._sender: asyncio.Task[None] | None = None
         self._auto_timer: asyncio.TimerHandle | None = None
         self._is_auto_committing = False
+        self._commits = Rate()
+        self._commit_ms = Average()
+
+    def metrics(self, now_ms: float) -> dict[str, float]:
+        """Return what is counted, by Kafka's names in snake_case; times in milliseconds."""
+        return {
+            "commit_rate": self._commits.per_s(now_ms),
+            "commit_total": self._commits.total,
+            "commit_latency_avg": self._commit_ms.mean,
+            "commit_latency_max": self._commit_ms.most,
+        }
 
     # Commits.
 
@@ -188,6 +200,9 @@ class OffsetCommitter:
         self._is_auto_committing = False
         if error is not None:
             _logger.warning("auto commit in group %r failed: %s", self._group_id, error)
+
+    def _now_ms(self) -> float:
+        return asyncio.get_running_loop().time() * 1000
 
     def _deadline(self, timeout_ms: int | None) -> float:
         timeout_ms = self._api_timeout_ms if timeout_ms is None else timeout_ms
@@ -270,12 +285,15 @@ class OffsetCommitter:
         self, identity: Identity, offsets: Offsets, timeout_s: float
     ) -> Mapping[TopicPartition, ErrorCode]:
         request = commit_request(self._group_id, identity, offsets)
+        asked_ms = self._now_ms()
         try:
             response = await self._coordinator.request(request, timeout_s=timeout_s)
         except KafkaError as error:
             if error.code.retriable:
                 self._coordinator.forget()
             return dict.fromkeys(offsets, error.code)
+        self._commits.note(self._now_ms())
+        self._commit_ms.add(self._now_ms() - asked_ms)
         verdict = judge_commit(response, offsets)
         if not LOOK_UP_AGAIN.isdisjoint(verdict.codes.values()):
             self._coordinator.forget()

@@ -10,18 +10,18 @@ from millstream.core.client.producer.batch import RecordMetadata
 from millstream.core.client.producer.errors import BufferFullError, DeliveryTimeoutError, ProducerClosedError
 from millstream.core.client.producer.handles import BatchHandle
 from millstream.core.client.producer.ids import init_producer_id
-from millstream.core.client.producer.interceptors import Interceptor, OutgoingRecord
+from millstream.core.client.producer.interceptors import OutgoingRecord, ProducerInterceptor
 from millstream.core.client.producer.producer import Partitioner, Producer, ProducerState
 
 __all__ = [
     "BatchHandle",
     "BufferFullError",
     "DeliveryTimeoutError",
-    "Interceptor",
     "OutgoingRecord",
     "Partitioner",
     "Producer",
     "ProducerClosedError",
+    "ProducerInterceptor",
     "ProducerState",
     "RecordHandle",
     "RecordMetadata",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from millstream.core._kernels.record_accumulator import RecordHandle
 from millstream.core.client.producer.batch import RecordMetadata
@@ -27,19 +27,21 @@ class OutgoingRecord(NamedTuple):
     headers: Headers
 
 
-class Interceptor(Protocol):
-    """Both are called for every record; what they raise is logged, and harms no record."""
+class ProducerInterceptor:
+    """Sees each record on its way out, and how it ended. An exception is logged and harms no record."""
 
     def on_send(self, record: OutgoingRecord) -> OutgoingRecord:
         """Return the record to send in place of `record`, or that itself; called on the sending thread."""
-        ...
+        return record
 
     def on_acknowledgement(self, metadata: RecordMetadata | None, error: KafkaError | None) -> None:
-        """Hear how a record ended; called on the producer's loop, which it must not hold up."""
-        ...
+        """Hear how a record ended, one of both; called on the producer's loop, which it must not hold up."""
+
+    def close(self) -> None:
+        """The producer is closed."""
 
 
-def intercepted(interceptors: Sequence[Interceptor], record: OutgoingRecord) -> OutgoingRecord:
+def intercepted(interceptors: Sequence[ProducerInterceptor], record: OutgoingRecord) -> OutgoingRecord:
     """Return what `interceptors`, one after the other, make of `record`."""
     for interceptor in interceptors:
         try:
@@ -49,12 +51,12 @@ def intercepted(interceptors: Sequence[Interceptor], record: OutgoingRecord) -> 
     return record
 
 
-def tell_refused(interceptors: Sequence[Interceptor], error: KafkaError) -> None:
+def tell_refused(interceptors: Sequence[ProducerInterceptor], error: KafkaError) -> None:
     """Tell of a record that `send` did not take."""
     _tell(interceptors, None, error)
 
 
-def tell_ended(interceptors: Sequence[Interceptor], handle: RecordHandle) -> None:
+def tell_ended(interceptors: Sequence[ProducerInterceptor], handle: RecordHandle) -> None:
     """Tell how a record ended."""
     error = handle.exception()
     if error is None:
@@ -64,9 +66,20 @@ def tell_ended(interceptors: Sequence[Interceptor], handle: RecordHandle) -> Non
         _tell(interceptors, None, error)
 
 
-def _tell(interceptors: Sequence[Interceptor], metadata: RecordMetadata | None, error: KafkaError | None) -> None:
+def _tell(
+    interceptors: Sequence[ProducerInterceptor], metadata: RecordMetadata | None, error: KafkaError | None
+) -> None:
     for interceptor in interceptors:
         try:
             interceptor.on_acknowledgement(metadata, error)
         except Exception:
             _logger.exception("interceptor %r failed on an acknowledgement", interceptor)
+
+
+def close_all(interceptors: Sequence[ProducerInterceptor]) -> None:
+    """Tell that there will be no more records."""
+    for interceptor in interceptors:
+        try:
+            interceptor.close()
+        except Exception:
+            _logger.exception("interceptor %r failed to close", interceptor)

@@ -5,26 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-
-@dataclass(slots=True)
-class Average:
-    """A running average and the most there was, since the producer started."""
-
-    total: float = 0.0
-    count: int = 0
-    most: float = 0.0
-
-    def add(self, amount: float) -> None:
-        """Take one more in."""
-        self.total += amount
-        self.count += 1
-        if amount > self.most:  # a call of max() costs more than the rest of this
-            self.most = amount
-
-    @property
-    def mean(self) -> float:
-        """The average, 0 of nothing."""
-        return self.total / self.count if self.count else 0.0
+from millstream.core.client.averages import Average
 
 
 @dataclass(slots=True)

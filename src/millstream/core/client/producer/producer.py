@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Final
 
 from millstream.core._kernels.record_accumulator import Appender, RecordAccumulator, RecordHandle
-from millstream.core.client.client import Client
+from millstream.core.client.client import Client, bootstrap_addresses
 from millstream.core.client.cluster import PartitionInfo, TopicPartition, check_topic_name
 from millstream.core.client.producer.batch import Batch
 from millstream.core.client.producer.driver import SenderDriver
@@ -32,8 +32,9 @@ from millstream.core.client.producer.handles import BatchHandle
 from millstream.core.client.producer.interceptors import (
     Content,
     Headers,
-    Interceptor,
     OutgoingRecord,
+    ProducerInterceptor,
+    close_all,
     intercepted,
     tell_ended,
     tell_refused,
@@ -85,7 +86,7 @@ class Producer(WarnsUnclosed):
         self,
         bootstrap_servers: str | Sequence[str] | Mapping[str, Given] | None = None,
         *,
-        interceptors: Sequence[Interceptor] = (),
+        interceptors: Sequence[ProducerInterceptor] = (),
         partitioner: Partitioner | None = None,
         ssl_context: SSLContext | None = None,
         sasl_token_provider: TokenProvider | None = None,
@@ -93,6 +94,7 @@ class Producer(WarnsUnclosed):
     ) -> None:
         """Read the configs: Kafka's names, dotted in a mapping or as keywords with underscores. Raises ConfigError."""
         self.config = ClientConfig.load(PRODUCER_CONFIGS, bootstrap_servers, configs)
+        bootstrap_addresses(self.config)
         self._settings = ProducerSettings.load(self.config)
         self._interceptors = tuple(interceptors)
         self._partitioner = partitioner
@@ -347,6 +349,7 @@ class Producer(WarnsUnclosed):
             self._state = ProducerState.CLOSED
             await self._driver.close()
             await self._client.close()
+            close_all(self._interceptors)
 
     async def partitions_for(self, topic: str) -> Sequence[PartitionInfo]:
         """Return the partitions of a topic with their leaders and replicas. Raises KafkaError."""
@@ -527,8 +530,10 @@ class Producer(WarnsUnclosed):
         why = f": {refused.message}" if refused is not None else ""
         count = self._accumulator.partition_count(topic)
         if count:
-            why = f": it has {count} partitions, from 0 on"
-            code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            return KafkaError(
+                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+                f"topic {topic!r} has no partition {partition}: it has {count}, from 0 on, also after {limit_ms:g} ms",
+            )
         return KafkaError(code, f"nothing was heard of {_named(topic, partition)} within {limit_ms:g} ms{why}")
 
     def _full(self) -> str:
