@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from millstream.core.config import BrokerConfig
 
 LINES_COUNT_MAX: Final = 10_000  # lines waiting to be written
+PAUSE_S: Final = 0.02  # for how long lines are collected that come one soon after the other
 Format = Literal["text", "json"]
 
 
@@ -78,6 +79,22 @@ class _QueueHandler(logging.handlers.QueueHandler):
             self._dropped_count = 0
 
 
+class _Listener(logging.handlers.QueueListener):
+    """Writes what is in the queue; between two looks at an empty one it pauses.
+
+    A thread that waits is woken by each line, and takes the interpreter from the loop that wrote it.
+    """
+
+    def __init__(self, lines: queue.Queue[Any], target: logging.Handler) -> None:
+        super().__init__(lines, target)
+        self._lines = lines
+
+    def dequeue(self, block: bool) -> logging.LogRecord:
+        if block and self._lines.empty():
+            time.sleep(PAUSE_S)
+        return super().dequeue(block)
+
+
 class LogFiles:
     """The root logger's handler and its writing thread; `close` writes what waits and puts back what was before."""
 
@@ -108,7 +125,7 @@ class LogFiles:
         self._lines: queue.Queue[Any] = queue.Queue(lines_count_max)
         self._target = target
         self._handler = _QueueHandler(self._lines)
-        self._listener = logging.handlers.QueueListener(self._lines, target)
+        self._listener = _Listener(self._lines, target)
         root = logging.getLogger()
         self._level_before = root.level
         root.setLevel(level.upper())

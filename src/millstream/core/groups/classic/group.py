@@ -11,7 +11,7 @@ Owned by its shard.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -167,12 +167,17 @@ class ClassicGroup:
                 return ErrorCode.FENCED_INSTANCE_ID
         return ErrorCode.NONE if member_id in self.members else ErrorCode.UNKNOWN_MEMBER_ID
 
-    def speaks(self, protocol_type: str, names: Iterable[str]) -> bool:
+    def speaks(self, protocol_type: str, names: Sequence[str]) -> bool:
         """Whether one who speaks these protocols may join: there must be one that everybody speaks."""
         if self.state is _EMPTY:
-            return bool(protocol_type) and any(True for _ in names)
+            return bool(protocol_type) and bool(names)
+        if protocol_type != self.protocol_type:
+            return False
         count = len(self.members)
-        return protocol_type == self.protocol_type and any(self._speakers.get(name, 0) == count for name in names)
+        for name in names:  # noqa: SIM110  a generator costs more than the loop
+            if self._speakers.get(name, 0) == count:
+                return True
+        return False
 
     def add(self, member: ClassicMember, protocol_type: str) -> None:
         """Take a member in; the first one says what the group's protocol type is, and leads."""
