@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Final
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, TypeVar
 
 from tests.support.model_broker import ModelBrokers, log_of
 from tests.support.model_cluster import ModelCluster
@@ -14,6 +14,7 @@ from millstream.core.client.cluster import TopicPartition
 from millstream.core.records import Compression
 
 TP: Final = TopicPartition("t", 0)
+Brokers = TypeVar("Brokers", bound=ModelBrokers)
 
 
 class Calm(random.Random):
@@ -24,12 +25,17 @@ class Calm(random.Random):
 
 
 @asynccontextmanager
-async def calm_brokers() -> AsyncIterator[ModelBrokers]:
-    """Run them; their one log is led by node 0 and empty."""
+async def calm(kind: type[Brokers]) -> AsyncIterator[Brokers]:
+    """Run brokers of this kind; their one log is led by node 0 and empty."""
     cluster = ModelCluster(1, Calm(1))
     log_of(cluster).leader = 0
-    async with ModelBrokers(cluster) as running:
+    async with kind(cluster) as running:
         yield running
+
+
+def calm_brokers() -> AbstractAsyncContextManager[ModelBrokers]:
+    """Run brokers that do nothing of their own accord."""
+    return calm(ModelBrokers)
 
 
 def fill(brokers: ModelBrokers, batches: int, codec: Compression = Compression.NONE) -> None:

@@ -76,6 +76,9 @@ class Client:
         self._bootstrap = bootstrap_addresses(config)
         self._canonical = config.string("client.dns.lookup") == "resolve_canonical_bootstrap_servers_only"
         self._rebootstraps = config.string("metadata.recovery.strategy").lower() == "rebootstrap"
+        self._rebootstrap_after_s = config.seconds("metadata.recovery.rebootstrap.trigger.ms")
+        # Since when metadata is asked for in vain, on the monotonic clock; None while the last answer came.
+        self._lacking_since: float | None = None
         self.request_timeout_ms = config.integer("request.timeout.ms")
         self._metadata_max_age_s = config.seconds("metadata.max.age.ms")
         self.backoff = Backoff(config.seconds("retry.backoff.ms"), config.seconds("retry.backoff.max.ms"))
@@ -128,16 +131,21 @@ class Client:
         timeout_s = self._timeout_s(timeout_ms)
 
         async def ask() -> Cluster:
-            connection = await self._any_connection()
-            # Metadata 0 has no request for "no topics", and below 4 topics may be created by asking.
-            response = await connection.request(
-                MetadataRequest(
-                    topics=None if names is None else [MetadataRequestTopic(name=name) for name in names],
-                    allow_auto_topic_creation=auto_create,
-                ),
-                timeout_s=timeout_s,
-                version_max=12,
-            )
+            try:
+                connection = await self._any_connection()
+                # Metadata 0 has no request for "no topics", and below 4 topics may be created by asking.
+                response = await connection.request(
+                    MetadataRequest(
+                        topics=None if names is None else [MetadataRequestTopic(name=name) for name in names],
+                        allow_auto_topic_creation=auto_create,
+                    ),
+                    timeout_s=min(timeout_s, self.request_timeout_ms / 1000),
+                    version_max=12,
+                )
+            except KafkaError:
+                self._lacking_since = self._lacking_since or time.monotonic()
+                raise
+            self._lacking_since = None
             self._cluster = self._cluster.updated(response, all_topics=names is None)
             now = time.monotonic()
             if names is None:
@@ -227,15 +235,22 @@ class Client:
         """Return a connection to a broker: one that is open if there is, else any known one's, else a bootstrap one's.
 
         Asking those of `bootstrap.servers` last is what KIP-899 calls to rebootstrap: every broker known may be gone.
+        They may also take connections and say nothing of use: after a while those of the bootstrap list go first
+        (KIP-1102).
         """
         known = [broker.address for broker in self._cluster.brokers.values()]
         self._random.shuffle(known)
         known.sort(key=self._connections.is_connected, reverse=True)
         if self._rebootstraps or not known:
-            known += await self._bootstrap_addresses()
+            first = await self._bootstrap_addresses()
+            known = first + known if self._lacks_for_long() else known + first
         connection = await self._connections.first_of(list(dict.fromkeys(known)))
         self._connected_once = True
         return connection
+
+    def _lacks_for_long(self) -> bool:
+        since = self._lacking_since
+        return since is not None and time.monotonic() - since >= self._rebootstrap_after_s
 
     async def _bootstrap_addresses(self) -> list[Address]:
         if not self._canonical:

@@ -285,7 +285,8 @@ class Consumer(Unpicklable):
         """Yield records for ever; leaving the loop keeps what was not yielded for later."""
         if self._has_interceptors:
             while True:
-                yield from self.poll_records(None)
+                # One at a time: what was not yielded cannot be told from what they make of it.
+                yield from self.poll_records(None, 1)
         while True:
             chunk: Chunk = self._caller.run(self._consumer.next_chunk(ITERATED_RECORDS))
             current = chunk.current

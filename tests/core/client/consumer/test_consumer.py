@@ -502,6 +502,21 @@ async def test_interceptors_see_and_change_what_passes(
     assert recording.is_closed
 
 
+async def test_leaving_iteration_keeps_the_rest_with_interceptors_too(
+    client: Client, bootstrap: str, topic: str
+) -> None:
+    tp = TopicPartition(topic, 0)
+    await write(client, tp, [b"%d" % index for index in range(10)])
+    async with Consumer(bootstrap, auto_offset_reset="earliest", interceptors=[ConsumerInterceptor()]) as reader:
+        reader.assign([tp])
+        async with asyncio.timeout(DEADLINE_S):
+            async for record in reader:
+                if record.offset == 3:
+                    break
+        assert reader.position(tp) == 4
+        assert [record.offset for record in await read(reader, 6)] == list(range(4, 10))
+
+
 async def test_a_consumer_is_used_as_it_can_be(bootstrap: str, topic: str, topic_name: Callable[[], str]) -> None:
     async with Consumer(bootstrap) as reader:
         with pytest.raises(ConsumerStateError, match="nothing is subscribed to or assigned"):

@@ -316,6 +316,17 @@ async def test_metrics_by_kafka_s_names(bootstrap: str, topic: str) -> None:
     assert metrics["batch_size_max"] >= metrics["batch_size_avg"] > HEADER_SIZE
 
 
+async def test_starting_again_changes_nothing_and_a_closed_one_stays_closed(bootstrap: str) -> None:
+    producer = Producer(bootstrap)
+    await asyncio.gather(producer.start(), producer.start())
+    sender = producer._sender
+    await producer.start()
+    assert producer._sender is sender
+    await producer.close()
+    with pytest.raises(ProducerClosedError):
+        await producer.start()
+
+
 async def test_configs_that_do_not_go_together() -> None:
     together: tuple[dict[str, Any], ...] = (
         {"enable_idempotence": True, "acks": "1"},

@@ -392,7 +392,8 @@ class Consumer(ClusterQueries, WarnsUnclosed):
         count = self._settings.poll_records_max
         if self._interceptors:
             while True:
-                for record in await self.poll_records(None, count):
+                # One at a time: what was not yielded cannot be told from what they make of it.
+                for record in await self.poll_records(None, 1):
                     yield record
         while True:
             chunk = await self.next_chunk(count)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from millstream.core.client.client import Client
 from millstream.core.client.cluster import Cluster, TopicInfo
@@ -59,11 +60,21 @@ class TopicWatch:
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-    """Compile a pattern of topic names. Raises ConfigError."""
+    """Compile a pattern of topic names, in the syntax that brokers read (RE2). Raises ConfigError."""
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
     try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"{pattern!r} is no regular expression: {error}") from error
+        matcher: Any = re2.compile(pattern, options=options)
+    except re2.error as error:
+        raise ConfigError(f"{pattern!r} is no regular expression of RE2: {_told(error)}") from error
+    return matcher  # type: ignore[no-any-return]  # it has the same methods
+
+
+def _told(error: Exception) -> str:
+    reason = error.args[0] if error.args else error
+    return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
 
 
 def layout_of(cluster: Cluster, topic: TopicInfo) -> TopicLayout:

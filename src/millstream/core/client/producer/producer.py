@@ -110,6 +110,7 @@ class Producer(WarnsUnclosed):
         self._refresh: asyncio.TimerHandle | None = None
         self._buffer_exhausted = 0
         self._append: Callable[..., RecordHandle] | None = None
+        self._starting = asyncio.Lock()
         # Whether it has been OPEN: what `start` makes is there.
         self._has_started = False
 
@@ -129,8 +130,14 @@ class Producer(WarnsUnclosed):
         return self._state in (ProducerState.OPEN, ProducerState.FATAL)
 
     async def start(self) -> None:
-        """Reach the cluster. Raises KafkaError where none of the bootstrap servers answers."""
-        assert self._state is ProducerState.NEW, f"a producer starts once, this one is {self._state.name}"
+        """Reach the cluster; once. Raises KafkaError where none of the bootstrap servers answers."""
+        async with self._starting:
+            if self._state is ProducerState.NEW:
+                await self._start()
+            elif not self.is_open:
+                raise ProducerClosedError
+
+    async def _start(self) -> None:
         settings = self._settings
         ssl_context, token_provider = self._security
         self._client = Client(self.config, ssl_context=ssl_context, sasl_token_provider=token_provider)
