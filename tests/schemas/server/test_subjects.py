@@ -109,6 +109,7 @@ def test_what_is_not_there_has_its_code(schemas: Asker, method: str, path: str, 
     ("body", "code"),
     [
         ({"schema": "{"}, 42201),
+        ({"schema": '{"type":"record","name":"R","fields":[{"name":"a","type":"int","default":"x"}]}'}, 42201),
         ({"schema": '{"type":"record"}'}, 42201),
         ({"schema": '"int"', "schemaType": "XML"}, 42201),
         ({"schema": ""}, 42201),

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from millstream.schemas.compat import Level, check
+from millstream.schemas.compat import Level, verbose_messages
 from millstream.schemas.parsing import InvalidSchemaError, ParsedSchema, Reference, parse
 from millstream.schemas.server.content import Content
 from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal
@@ -47,24 +47,25 @@ V = TypeVar("V")
 class Recent(Generic[K, V]):
     """A mapping that keeps what was used last."""
 
-    def __init__(self, count_max: int) -> None:
+    def __init__(self, count_max: int, weight_max: int) -> None:
         self._count_max = count_max
-        self._entries: OrderedDict[K, V] = OrderedDict()
+        self._weight_max = weight_max
+        # Invariant: _weight is the sum of the entries' weights, and at most _weight_max where there are several.
+        self._weight = 0
+        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
-    def get_or_make(self, key: K, make: Callable[[], V]) -> V:
-        """Return what is kept under `key`, made now if it is not there."""
+    def get_or_make(self, key: K, make: Callable[[], V], weight: int = 1) -> V:
+        """Return what is kept under `key`, made now if it is not there; `weight` counts against the bound."""
         found = self._entries.get(key)
-        if found is None:
-            found = self._entries[key] = make()
-            if len(self._entries) > self._count_max:
-                self._entries.popitem(last=False)
-        else:
+        if found is not None:
             self._entries.move_to_end(key)
-        return found
-
-    def keep(self, key: K, value: V) -> None:
-        """Keep what was made elsewhere."""
-        self.get_or_make(key, lambda: value)
+            return found[0]
+        value = make()
+        self._entries[key] = value, weight
+        self._weight += weight
+        while len(self._entries) > 1 and (len(self._entries) > self._count_max or self._weight > self._weight_max):
+            self._weight -= self._entries.popitem(last=False)[1][1]
+        return value
 
     def __contains__(self, key: K) -> bool:
         return key in self._entries
@@ -98,17 +99,24 @@ class ParseTask(NamedTuple):
     resolved: Mapping[str, str]
     digests: tuple[bytes, ...]
     normalize: bool
+    # Whether it is new, and has to be right in ways that those which are there need not be.
+    strict: bool
 
     @property
     def key(self) -> tuple[Hashable, ...]:
         """What makes two tasks one."""
-        return self.request.schema_type, self.request.text, self.references, self.digests, self.normalize
+        return self.request.schema_type, self.request.text, self.references, self.digests, self.normalize, self.strict
+
+    @property
+    def weight(self) -> int:
+        """Characters to be parsed, about what the outcome takes of memory."""
+        return len(self.request.text) + sum(map(len, self.resolved.values()))
 
     def run(self) -> ParsedSchema:
         """Parse. Raises RegistryRefusal."""
         request = self.request
         try:
-            parsed = parse(request.schema_type, request.text, self.references, self.resolved)
+            parsed = parse(request.schema_type, request.text, self.references, self.resolved, strict=self.strict)
             return parsed.normalized() if self.normalize else parsed
         except InvalidSchemaError as error:
             shown = request.text if len(request.text) <= _SHOWN_MAX else f"{request.text[:_SHOWN_MAX]}..."
@@ -131,16 +139,14 @@ class Comparison(NamedTuple):
 
     def run(self) -> list[str]:
         """Return in words what is incompatible with the first that something is; empty where nothing is."""
-        for version, parsed in self.earlier:
-            found = check(self.level, self.new, [parsed])
-            if found:
-                return [
-                    *map(str, found),
-                    f"{{oldSchemaVersion: {version.version}}}",
-                    f"{{oldSchema: '{version.content.text}'}}",
-                    f"{{validateFields: 'false', compatibility: '{self.level}'}}",
-                ]
-        return []
+        # The library takes them oldest first, and looks at the last where the level is not transitive.
+        oldest_first = self.earlier[::-1]
+        messages = verbose_messages(
+            self.level, self.new, [parsed for _, parsed in oldest_first], [one.version for one, _ in oldest_first]
+        )
+        if messages:
+            messages.append(f"{{validateFields: 'false', compatibility: '{self.level}'}}")
+        return messages
 
 
 class Catalog:
@@ -149,8 +155,11 @@ class Catalog:
     def __init__(self, config: RegistryConfig, state: RegistryState) -> None:
         self._state = state
         self._config = config
+        self._validates_by_default = config.boolean("schema.validate.new.schemas")
         self._level_default = config.string("schema.compatibility.level").upper()
-        self._parsed: Recent[tuple[Hashable, ...], ParsedSchema] = Recent(config.integer("schema.cache.size"))
+        self._parsed: Recent[tuple[Hashable, ...], ParsedSchema] = Recent(
+            config.integer("schema.cache.size"), config.integer("schema.cache.characters.max")
+        )
 
     # What holds for a subject.
 
@@ -181,6 +190,10 @@ class Catalog:
         """Return the mode set for exactly this subject or context; READWRITE where that is for all of them."""
         return self._state.mode(subject) or (READWRITE if subject in (None, GLOBAL_SUBJECT) else None)
 
+    def validates(self, subject: str) -> bool:
+        """Whether new schemas of a subject have to be right in ways that older registries did not ask for."""
+        return self.config(subject).get("validateNewSchemas", self._validates_by_default) is not False
+
     def normalizes(self, subject: str, asked: bool) -> bool:
         """Whether schemas of a subject are normalised."""
         return asked or self.config(subject).get("normalize") is True
@@ -193,14 +206,18 @@ class Catalog:
 
     # Schemas.
 
-    def parse(self, subject: str, request: SchemaRequest, *, normalize: bool = False) -> ParsedSchema:
+    def parse(
+        self, subject: str, request: SchemaRequest, *, normalize: bool = False, strict: bool = False
+    ) -> ParsedSchema:
         """Return the schema in canonical form, its references resolved. Raises RegistryRefusal."""
-        task = self.parsing(subject, request, normalize=normalize)
-        return self._parsed.get_or_make(task.key, task.run)
+        task = self.parsing(subject, request, normalize=normalize, strict=strict)
+        return self._parsed.get_or_make(task.key, task.run, task.weight)
 
-    def parsing(self, subject: str, request: SchemaRequest, *, normalize: bool = False) -> ParseTask:
+    def parsing(
+        self, subject: str, request: SchemaRequest, *, normalize: bool = False, strict: bool = False
+    ) -> ParseTask:
         """Return what `parse` would do. Raises RegistryRefusal for references that lead nowhere."""
-        return ParseTask(request, *self._resolved(subject, request.references), normalize)
+        return ParseTask(request, *self._resolved(subject, request.references), normalize, strict)
 
     def is_parsed(self, task: ParseTask) -> bool:
         """Whether it was done, and the outcome is kept."""
@@ -208,7 +225,7 @@ class Catalog:
 
     def keep(self, task: ParseTask, parsed: ParsedSchema) -> None:
         """Keep what a task came to."""
-        self._parsed.keep(task.key, parsed)
+        self._parsed.get_or_make(task.key, lambda: parsed, task.weight)
 
     def parse_version(self, version: Version) -> ParsedSchema:
         """Return a registered schema as it was parsed. Raises RegistryRefusal for one that this registry can't read."""
@@ -216,9 +233,7 @@ class Catalog:
 
     def formatted(self, version: Version, form: str) -> str:
         """Return a registered schema's text in another form. Raises RegistryRefusal."""
-        parsed = self.parse_version(version)
-        other = getattr(parsed, "formatted", None)
-        return parsed.text if other is None else str(other(form))
+        return self.parse_version(version).formatted(form)
 
     def content(self, parsed: ParsedSchema, request: SchemaRequest) -> Content:
         """Return what would be stored for a schema that was sent."""

@@ -218,23 +218,25 @@ class Registry:
             return found if found is self.state.latest(subject) else None
         return found if request.version in (0, found.version) else None
 
-    async def _parse_ahead(self, subject: str, requests: Iterable[SchemaRequest], *, normalize: bool) -> None:
+    async def _parse_ahead(
+        self, subject: str, requests: Iterable[SchemaRequest], *, normalize: bool, strict: bool = False
+    ) -> None:
         """Have large schemas parsed on a thread, so that what follows finds them parsed. Raises RegistryRefusal."""
         for request in requests:
             if request.size > INLINE_CHARACTERS_MAX:
-                task = self.catalog.parsing(subject, request, normalize=normalize)
+                task = self.catalog.parsing(subject, request, normalize=normalize, strict=strict)
                 if not self.catalog.is_parsed(task):
                     self.catalog.keep(task, await asyncio.to_thread(task.run))
 
     async def _compare(
         self, subject: str, request: SchemaRequest, previous: Sequence[Version], *, normalize: bool
     ) -> list[str]:
-        await self._parse_ahead(subject, [request], normalize=normalize)
+        strict = request.id < 0 and self.catalog.validates(subject)
+        await self._parse_ahead(subject, [request], normalize=normalize, strict=strict)
+        new = self.catalog.parse(subject, request, normalize=normalize, strict=strict)
         earlier = self.catalog.earlier(subject, request, previous)
         await self._parse_ahead(subject, [request_of(one.content) for one in earlier], normalize=False)
-        comparison = self.catalog.comparison(
-            subject, self.catalog.parse(subject, request, normalize=normalize), earlier
-        )
+        comparison = self.catalog.comparison(subject, new, earlier)
         if request.size + sum(len(one.content.text) for one in earlier) > INLINE_CHARACTERS_MAX:
             return await asyncio.to_thread(comparison.run)
         return comparison.run()
@@ -257,8 +259,9 @@ class Registry:
         found = await self.registered(subject, request, normalize=normalize)
         if found is not None:
             return found
-        await self._parse_ahead(subject, [request], normalize=normalize)
-        parsed = catalog.parse(subject, request, normalize=normalize)
+        strict = request.id < 0 and catalog.validates(subject)
+        await self._parse_ahead(subject, [request], normalize=normalize, strict=strict)
+        parsed = catalog.parse(subject, request, normalize=normalize, strict=strict)
         if mode not in IMPORT_MODES and not force:
             messages = await self._compare(subject, request, previous, normalize=normalize)
             if messages:

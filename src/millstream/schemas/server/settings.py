@@ -83,7 +83,9 @@ REGISTRY_CONFIGS: Final = ConfigDef(
         *_listing("subject.version", COUNT_MAX),
         *_listing("context", COUNT_MAX),
         _key("request.size.bytes.max", _INT, 4 * 1024 * 1024, "Larger request bodies are refused.", at_least(1024)),
+        _key("schema.validate.new.schemas", _BOOLEAN, True, "Whether new schemas are held to stricter rules."),
         _key("schema.cache.size", _INT, 1_000, "Parsed schemas kept, at most.", at_least(1)),
+        _key("schema.cache.characters.max", _INT, 4_000_000, "And at most so many characters of them.", at_least(1)),
         _key("response.cache.size.bytes", _INT, 16 * 1024 * 1024, "Answers kept for who asks again.", at_least(0)),
         _key("connections.max", _INT, 1_000, "Requests served at a time; others are answered 503.", at_least(1)),
         _key(
