@@ -86,6 +86,7 @@ bench: setup jars
 	$(BIN)/python -m bench.groups --write-doc docs/performance.md
 	$(BIN)/python -m bench.cleaner --write-doc docs/performance.md
 	$(BIN)/python -m bench.client --write-doc docs/performance.md
+	$(BIN)/python -m bench.registry --write-doc docs/performance.md
 
 demo: setup
 	$(BIN)/millstream demo
