@@ -243,7 +243,7 @@ def decoding(work: str, records: Records, goal: float, reader: dict[str, Any] | 
     def run() -> int:
         decoded = decoder.decode(records.values)
         assert not decoded.errors, decoded.errors[:1]
-        return decoded.batch.num_rows
+        return int(decoded.batch.num_rows)
 
     return Figure(work, "millstream", run, goal)
 

@@ -66,14 +66,18 @@ class ColumnBuffers:
 
     def grow(self) -> None:
         """Make the room that the kernel asked for. Raises DecodedTooLargeError."""
+        table = self.table
+        wanted = table[op.FIELD_WANTED :: op.COLUMN_FIELDS]
+        rooms = table[op.FIELD_WANTED_ROOM :: op.COLUMN_FIELDS]
+        # Forgotten even where it cannot be had: the row is given up then.
+        for at in range(0, len(table), op.COLUMN_FIELDS):
+            table[at + op.FIELD_WANTED] = table[at + op.FIELD_WANTED_ROOM] = 0
         for slot in self._layout.slots:
             at = slot.index * op.COLUMN_FIELDS
-            wanted, room = self.table[at + op.FIELD_WANTED], self.table[at + op.FIELD_WANTED_ROOM]
-            if wanted > self.table[at + op.FIELD_CAPACITY]:
-                self._make_room(slot, self._enough(wanted, 2 * self.table[at + op.FIELD_CAPACITY]))
-            if room > self.table[at + op.FIELD_ROOM]:
-                self._make_byte_room(slot, self._enough(room, 2 * self.table[at + op.FIELD_ROOM]))
-            self.table[at + op.FIELD_WANTED] = self.table[at + op.FIELD_WANTED_ROOM] = 0
+            if wanted[slot.index] > table[at + op.FIELD_CAPACITY]:
+                self._make_room(slot, self._enough(wanted[slot.index], 2 * table[at + op.FIELD_CAPACITY]))
+            if rooms[slot.index] > table[at + op.FIELD_ROOM]:
+                self._make_byte_room(slot, self._enough(rooms[slot.index], 2 * table[at + op.FIELD_ROOM]))
 
     def arrays(self, rows: int) -> list[pa.Array]:
         """Return the columns as arrays of so many rows; nothing is filled behind this."""

@@ -1,0 +1,330 @@
+"""AvroDecoder on datums whose bytes the Avro specification gives, on bad ones, and on batches of several schemas."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from tests.support.avro_schemas import record, written
+
+from millstream.schemas.avro import (
+    AvroDecoder,
+    AvroEncoder,
+    AvroValidator,
+    DecodedTooLargeError,
+    EncodeError,
+    UnsupportedSchemaError,
+    validate_datums,
+)
+from millstream.schemas.client import RegistryError
+from millstream.schemas.parsing import ParsedSchema, parse
+
+LONGS = {"type": "array", "items": "long"}
+TREE = record("Tree", ["int", ["null", "Tree"]])
+
+
+def one(schema: Any, datum: bytes, **options: Any) -> Any:
+    """Return what a bare datum decodes to, as the specification's text would have it; an error's reason otherwise."""
+    decoded = AvroDecoder(reader_schema=json.dumps(schema), framing="none", **options).decode(pa.array([datum]))
+    decoded.batch.validate(full=True)
+    if decoded.errors:
+        return decoded.errors[0].reason
+    return decoded.batch.to_pylist()[0]
+
+
+def framed(schema_id: int, datum: bytes) -> bytes:
+    return b"\0" + schema_id.to_bytes(4, "big") + datum
+
+
+@pytest.mark.parametrize(
+    ("schema", "datum", "value"),
+    [
+        # "Binary Encoding": the examples of the specification, and its table of zigzag numbers.
+        ("string", b"\x06foo", "foo"),
+        ("long", b"\x00", 0),
+        ("long", b"\x01", -1),
+        ("long", b"\x02", 1),
+        ("long", b"\x03", -2),
+        ("long", b"\x04", 2),
+        ("int", b"\x7f", -64),
+        ("int", b"\x80\x01", 64),
+        (record("test", ["long", "string"]), b"\x36\x06foo", {"f0": 27, "f1": "foo"}),
+        ({"type": "enum", "name": "Foo", "symbols": ["A", "B", "C", "D"]}, b"\x00", "A"),
+        ({"type": "enum", "name": "Foo", "symbols": ["A", "B", "C", "D"]}, b"\x06", "D"),
+        (LONGS, b"\x04\x06\x36\x00", [3, 27]),
+        (LONGS, b"\x03\x04\x06\x36\x00", [3, 27]),  # a block with its size
+        (LONGS, b"\x02\x06\x02\x36\x00", [3, 27]),  # two blocks
+        (["null", "string"], b"\x00", None),
+        (["null", "string"], b"\x02\x02a", "a"),
+        ("boolean", b"\x01", True),
+        ("float", b"\x00\x00\x80\x3f", 1.0),
+        ("double", b"\x00\x00\x00\x00\x00\x00\xf0\x3f", 1.0),
+        ({"type": "map", "values": "int"}, b"\x02\x02a\x02\x00", [("a", 1)]),
+        ({"type": "fixed", "name": "F", "size": 2}, b"ab", b"ab"),
+        ("long", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00", 0),  # longer than it needs to be
+    ],
+)
+def test_the_specification(schema: Any, datum: bytes, value: Any) -> None:
+    decoded = one(schema, datum)
+    assert decoded == value or decoded == {"value": value}
+
+
+@pytest.mark.parametrize(
+    ("schema", "datum", "reason"),
+    [
+        ("long", b"", "value ends within it"),
+        ("long", b"\x80", "value ends within it"),
+        ("long", b"\xff" * 9 + b"\x02", "more than 64 bits"),
+        ("long", b"\x80" * 11, "more than 64 bits"),
+        ("long", b"\x00\x00", "bytes are left behind the datum"),
+        ("int", b"\x80\x80\x80\x80\x10", "more than 32 bits"),
+        ("boolean", b"\x02", "neither 0 nor 1"),
+        ("string", b"\x03", "size is negative or beyond"),
+        ("string", b"\x06fo", "size is negative or beyond"),
+        ("string", b"\x04\xc3\x28", "not UTF-8"),
+        ("string", b"\x06\xed\xa0\x80", "not UTF-8"),  # half a surrogate pair
+        ("string", b"\x24" + b"a" * 17 + b"\xff", "not UTF-8"),
+        ("bytes", b"\x01", "size is negative or beyond"),
+        ("double", b"\0" * 7, "value ends within it"),
+        ("float", b"\0" * 3, "value ends within it"),
+        (["null", "long"], b"\x04", "no such branch"),
+        (["null", "long"], b"\x01", "no such branch"),
+        (["int", "string", "null"], b"\x06", "no such branch"),
+        ({"type": "enum", "name": "E", "symbols": ["A"]}, b"\x02", "no such symbol"),
+        (LONGS, b"\x0a\x02\x00", "more items than there are bytes for"),
+        (LONGS, b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01", "more items than there are bytes for"),
+        (LONGS, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x00", "more items than there are bytes for"),
+        (LONGS, b"\x03\x06\x06\x36\x00", "not as long as it says"),
+        (LONGS, b"\x03\x01\x06\x36\x00", "size is negative or beyond"),
+        ({"type": "array", "items": "null"}, b"\x80\x80\x80\x80\x08\x00", "too many items without bytes"),
+        ({"type": "array", "items": record("Empty", [])}, b"\x80\x80\x80\x80\x08\x00", "too many items without"),
+        ({"type": "map", "values": "null"}, b"\x02\x02", "size is negative or beyond"),
+        (
+            {"type": "bytes", "logicalType": "decimal", "precision": 2, "scale": 0},
+            b"\x02\x64",
+            "more digits than its precision",
+        ),
+        (
+            {"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 0},
+            b"\x22\x01" + b"\0" * 16,
+            "more digits than its precision",
+        ),
+    ],
+)
+def test_bad_datums(schema: Any, datum: bytes, reason: str) -> None:
+    assert reason in one(schema, datum)
+    if "digits" not in reason:
+        assert reason in validate_datums(json.dumps(schema), pa.array([datum])).errors[0].reason
+
+
+def test_a_bad_datum_leaves_nothing_behind() -> None:
+    inner = record("Inner", ["string", {"type": "array", "items": "string"}, ["null", "long"]])
+    types = [
+        "boolean",
+        {"type": "array", "items": inner},
+        ["int", "string"],
+        {"type": "map", "values": "double"},
+        "int",
+    ]
+    schema = record("Outer", types)
+    value = {
+        "f0": True,
+        "f1": [{"f0": "ä", "f1": ["x", "y"], "f2": 5}, {"f0": "b", "f1": [], "f2": None}],
+        "f2": "text",
+        "f3": {"k": 1.5},
+        "f4": 3,
+    }
+    good = written(schema, value)
+    for union in ("struct", "dense_union"):
+        decoder = AvroDecoder(reader_schema=json.dumps(schema), framing="none", on_union=union)
+        expected = decoder.decode(pa.array([good] * 2)).batch
+        for cut in range(len(good)):
+            # What follows a value must not be taken for its own.
+            decoded = decoder.decode(pa.array([good, good[:cut], good]))
+            decoded.batch.validate(full=True)
+            assert decoded.batch.equals(expected)
+            assert decoded.rows is not None
+            assert decoded.rows.to_pylist() == [0, 2]
+            assert [error.row for error in decoded.errors] == [1]
+
+
+def test_text_beside_the_end_of_the_buffer() -> None:
+    for size in range(40):
+        for content in ("a" * size, "a" * size + "é"):
+            assert one("string", written("string", content)) == {"value": content}
+
+
+def test_writers_of_several_schemas_keep_the_order_of_rows() -> None:
+    first = record("R", ["int", "string"])
+    second = {
+        "type": "record",
+        "name": "R",
+        "fields": [{"name": "f1", "type": "string"}, {"name": "f0", "type": "long"}],
+    }
+    reader = record("R", ["long", ["null", "string"]])
+    schemas = {1: json.dumps(first), 2: json.dumps(second)}
+    values = []
+    for number in range(20):
+        row = {"f0": number, "f1": f"text {number}"}
+        values.append(framed(1, written(first, row)) if number % 3 else framed(2, written(second, row)))
+
+    decoded = AvroDecoder(schemas, json.dumps(reader)).decode(pa.array(values))
+
+    assert decoded.batch.to_pylist() == [{"f0": number, "f1": f"text {number}"} for number in range(20)]
+    assert decoded.rows is None
+    assert not decoded.errors
+
+
+def test_what_a_registry_does_not_know_and_what_is_not_framed() -> None:
+    class Registry:
+        asked = 0
+
+        def schema(self, schema_id: int) -> ParsedSchema:
+            self.asked += 1
+            if schema_id == 1:
+                return parse("AVRO", '"int"')
+            if schema_id == 2:
+                return parse("JSON", "{}")
+            raise RegistryError(40403, 404, "Schema not found")
+
+    registry = Registry()
+    values = [framed(9, b"\2"), b"", b"\1\0\0\0\1\2", None, framed(9, b"\2"), framed(2, b"{}"), framed(1, b"\2")]
+
+    decoded = AvroDecoder(registry).decode(pa.array(values, pa.binary()))
+
+    assert decoded.batch.to_pylist() == [{"value": 1}]
+    assert decoded.rows is not None
+    assert decoded.rows.to_pylist() == [6]
+    assert [(error.row, error.schema_id) for error in decoded.errors] == [(0, 9), (1, None), (2, None), (4, 9), (5, 2)]
+    assert "Schema not found" in decoded.errors[0].reason
+    assert "zero byte and a schema id" in decoded.errors[1].reason
+    assert "an Avro schema is needed" in decoded.errors[4].reason
+    assert registry.asked == 3
+
+
+def test_an_outage_of_the_registry_is_nobodys_bad_datum() -> None:
+    def unavailable(schema_id: int) -> str:
+        raise RegistryError(50001, 503, "no leader")
+
+    with pytest.raises(RegistryError, match="no leader"):
+        AvroDecoder(unavailable).decode(pa.array([framed(1, b"\2")]))
+
+
+@pytest.mark.parametrize(
+    "type_", [pa.binary(), pa.large_binary(), pa.binary_view(), pa.string(), pa.large_string(), pa.string_view()]
+)
+def test_every_kind_of_binary(type_: pa.DataType) -> None:
+    values = pa.array([b"\2", None, b"\4", b"\6"], pa.binary()).cast(type_)
+    decoder = AvroDecoder(reader_schema='"int"', framing="none")
+    assert decoder.decode(values).batch.column(0).to_pylist() == [1, 2, 3]
+    assert decoder.decode(values.slice(1)).batch.column(0).to_pylist() == [2, 3]
+    assert decoder.decode(values.slice(2)).batch.column(0).to_pylist() == [2, 3]
+    assert decoder.decode(pa.chunked_array([values, values])).batch.num_rows == 6
+    assert decoder.decode(values.slice(4)).batch.num_rows == 0
+    with pytest.raises(TypeError, match="are binary, not int32"):
+        decoder.decode(pa.array([1], pa.int32()))
+
+
+def test_bytes_alone_have_no_length_in_confluents_framing() -> None:
+    decoded = AvroDecoder({1: '"bytes"'}).decode(pa.array([framed(1, b"\x06raw"), framed(1, b"")]))
+    assert decoded.batch.column(0).to_pylist() == [b"\x06raw", b""]
+
+
+@pytest.mark.parametrize(
+    ("writer", "reader", "number", "seen"),
+    [
+        ("timestamp-millis", "timestamp-micros", 1_500, 1_500_000),
+        ("timestamp-micros", "timestamp-millis", -1, -1),
+        ("timestamp-nanos", "timestamp-micros", 1_999, 1),
+        ("timestamp-millis", "timestamp-nanos", 2**60, "out of range"),
+        ("local-timestamp-millis", "local-timestamp-nanos", -2, -2_000_000),
+        ("timestamp-millis", "local-timestamp-micros", 5, 5),  # not the same thing: the number as it is
+    ],
+)
+def test_units_of_time(writer: str, reader: str, number: int, seen: int | str) -> None:
+    schemas = [json.dumps({"type": "long", "logicalType": name}) for name in (writer, reader)]
+    datum = written("long", number)
+    decoded = AvroDecoder(reader_schema=schemas[1], writer_schema=schemas[0], framing="none").decode(pa.array([datum]))
+    if isinstance(seen, str):
+        assert seen in decoded.errors[0].reason
+    else:
+        assert decoded.batch.column(0).cast(pa.int64()).to_pylist() == [seen]
+
+
+def test_a_schema_that_holds_itself() -> None:
+    text = json.dumps(TREE)
+    datums = [b"\2\2\4\0", b"\2\0", b"\2\2\4\2", b"\2\2" * 200 + b"\2\0"]
+
+    with pytest.raises(UnsupportedSchemaError, match="f1 is a Tree within a Tree"):
+        AvroDecoder(reader_schema=text, framing="none")
+
+    decoder = AvroDecoder(reader_schema=text, framing="none", on_recursion="binary")
+    decoded = decoder.decode(pa.array(datums))
+    assert decoded.batch.to_pylist() == [{"f0": 1, "f1": b"\4\0"}, {"f0": 1, "f1": None}]
+    assert [error.row for error in decoded.errors] == [2, 3]
+    assert "too deep" in decoded.errors[1].reason
+    assert [error.row for error in validate_datums(text, pa.array(datums)).errors] == [2, 3]
+    # Left out by the reader, it is passed over.
+    reader = json.dumps(record("Tree", ["int"]))
+    decoder = AvroDecoder(reader_schema=reader, writer_schema=text, framing="none")
+    assert decoder.decode(pa.array(datums[:2])).batch.to_pylist() == [{"f0": 1}] * 2
+
+
+def test_schemas_that_would_make_too_many_columns() -> None:
+    bomb: Any = record("T0", ["int"])
+    for level in range(1, 20):
+        bomb = record(f"T{level}", [bomb, f"T{level - 1}"])
+    with pytest.raises(UnsupportedSchemaError, match="more than 10000 columns"):
+        AvroDecoder(reader_schema=json.dumps(bomb), framing="none")
+    deep: Any = "int"
+    for _ in range(80):
+        deep = {"type": "array", "items": deep}
+    with pytest.raises(UnsupportedSchemaError, match="deeper than"):
+        AvroDecoder(reader_schema=json.dumps(deep), framing="none")
+    # Both can be validated: what is used again is skipped by the same instructions.
+    validator = AvroValidator(writer_schema=json.dumps(bomb), framing="none")
+    assert validator.validate(pa.array([b"\0" * 2**19])).errors == []
+
+
+def test_output_is_bounded() -> None:
+    text = json.dumps({"type": "record", "name": "R", "fields": [{"name": "f", "type": "bytes"}]})
+    decoder = AvroDecoder(reader_schema=text, framing="none", size_bytes_max=1 << 20)
+    large, small = written("bytes", b"x" * (1 << 20)), written("bytes", b"x" * 1000)
+    decoded = decoder.decode(pa.array([large, small]))
+    assert [error.row for error in decoded.errors] == [0]
+    assert decoded.batch.column(0).to_pylist() == [b"x" * 1000]
+    with pytest.raises(DecodedTooLargeError, match="decode fewer values at once"):
+        decoder.decode(pa.array([small] * 2000))
+
+
+def test_unions_as_dense_ones() -> None:
+    schema = ["null", "int", "string"]
+    decoder = AvroDecoder(reader_schema=json.dumps(schema), framing="none", on_union="dense_union")
+    batch = decoder.decode(pa.array([b"\2\2", b"\0", b"\4\2a", b"\6", b"\2\4"])).batch
+    assert pa.types.is_union(batch.schema.field(0).type)
+    assert batch.column(0).to_pylist() == [1, None, "a", 2]
+
+
+def test_a_table_is_cast_and_completed() -> None:
+    fields = [
+        {"name": "id", "type": "long"},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "kind", "type": {"type": "enum", "name": "K", "symbols": ["A", "B"]}, "default": "A"},
+        {"name": "note", "type": ["null", "string"]},
+    ]
+    text = json.dumps({"type": "record", "name": "R", "fields": fields})
+    table = pa.table({"at": pa.array([1_000_000], pa.timestamp("us")), "id": pa.array([3], pa.int8())})
+
+    encoded = AvroEncoder(text, 7).encode(table)
+
+    decoded = AvroDecoder({7: text}).decode(encoded)
+    assert decoded.batch.column("id").to_pylist() == [3]
+    assert decoded.batch.column("kind").to_pylist() == ["A"]
+    assert decoded.batch.column("note").to_pylist() == [None]
+    assert decoded.batch.column("at").cast(pa.int64()).to_pylist() == [1_000]
+    with pytest.raises(EncodeError, match="no column is named id"):
+        AvroEncoder(text, 7).encode(table.drop_columns("id"))
+    with pytest.raises(EncodeError, match="would lose data"):
+        AvroEncoder(text, 7).encode(table.set_column(0, "at", pa.array([1_000_001], pa.timestamp("us"))))
