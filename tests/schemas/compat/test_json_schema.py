@@ -279,8 +279,8 @@ def test_many_alternatives_are_given_up_on() -> None:
         return {"anyOf": [closed(**{f"p{index}": {**STRING, "maxLength": length}}) for index in range(count)]}
 
     assert kinds(choice(20, 3), choice(20, 3)) == []
-    found = incompatibilities(schema(choice(300, 3)), schema(choice(300, 2)))
-    assert [one.kind for one in found][-1] == "TOO_MANY_COMPARISONS"
+    found = incompatibilities(schema(choice(2_000, 3)), schema(choice(2_000, 2)))
+    assert [one.kind for one in found] == ["TOO_MANY_COMPARISONS"]
 
 
 def test_a_pattern_that_takes_exponential_time_elsewhere_matches_at_once() -> None:

@@ -9,10 +9,18 @@ from millstream.schemas.client.async_client import AsyncRegistryClient
 from millstream.schemas.client.client import RegistryClient
 from millstream.schemas.client.config import RegistryConfig
 from millstream.schemas.client.errors import RegistryError, RegistryErrorCode, RegistryUnavailableError
-from millstream.schemas.client.registered import Mode, RegisteredSchema, SchemaText, SubjectConfig, SubjectVersion
+from millstream.schemas.client.registered import (
+    ListedSchema,
+    Mode,
+    RegisteredSchema,
+    SchemaText,
+    SubjectConfig,
+    SubjectVersion,
+)
 
 __all__ = [
     "AsyncRegistryClient",
+    "ListedSchema",
     "Mode",
     "RegisteredSchema",
     "RegistryClient",

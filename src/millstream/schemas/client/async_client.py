@@ -12,7 +12,7 @@ from millstream.schemas.client.client import configured, unpickled
 from millstream.schemas.client.config import RegistryConfig
 from millstream.schemas.client.errors import RegistryError
 from millstream.schemas.client.http import AwaitingHttp
-from millstream.schemas.client.registered import Mode, RegisteredSchema, SubjectConfig, SubjectVersion
+from millstream.schemas.client.registered import ListedSchema, Mode, RegisteredSchema, SubjectConfig, SubjectVersion
 from millstream.schemas.compat import Level
 from millstream.schemas.parsing import ParsedSchema
 
@@ -71,6 +71,11 @@ class AsyncRegistryClient:
 
     async def versions_of(self, schema_id: int, *, deleted: bool = False) -> list[SubjectVersion]:
         return await self.run(self.calls.versions_of(schema_id, deleted=deleted))
+
+    async def listed(
+        self, prefix: str | None = None, *, latest_only: bool = False, deleted: bool = False
+    ) -> list[ListedSchema]:
+        return await self.run(self.calls.listed(prefix, latest_only=latest_only, deleted=deleted))
 
     async def subjects(self, prefix: str | None = None, *, deleted: bool = False) -> list[str]:
         return await self.run(self.calls.subjects(prefix, deleted=deleted))

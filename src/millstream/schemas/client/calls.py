@@ -19,7 +19,14 @@ from uuid import UUID
 
 from millstream.schemas.client.cache import BoundedCache
 from millstream.schemas.client.errors import RegistryError, RegistryErrorCode
-from millstream.schemas.client.registered import Mode, RegisteredSchema, SchemaText, SubjectConfig, SubjectVersion
+from millstream.schemas.client.registered import (
+    ListedSchema,
+    Mode,
+    RegisteredSchema,
+    SchemaText,
+    SubjectConfig,
+    SubjectVersion,
+)
 from millstream.schemas.compat import Level
 from millstream.schemas.parsing import ParsedSchema, Reference, SchemaType, parse
 
@@ -91,6 +98,20 @@ class RegistryCalls:
     def versions_of(self, schema_id: int, *, deleted: bool = False) -> Steps[list[SubjectVersion]]:
         answer = yield _get(f"schemas/ids/{schema_id}/versions", deleted=deleted)
         return [SubjectVersion(str(one["subject"]), int(one["version"])) for one in _list(answer)]
+
+    def listed(
+        self, prefix: str | None = None, *, latest_only: bool = False, deleted: bool = False
+    ) -> Steps[list[ListedSchema]]:
+        answer = yield _get("schemas", subjectPrefix=prefix, latestOnly=latest_only, deleted=deleted)
+        return [
+            ListedSchema(
+                str(_field(one, "subject")),
+                int(_field(one, "version")),
+                int(_field(one, "id")),
+                _named(SchemaType, one.get("schemaType") or SchemaType.AVRO),
+            )
+            for one in _list(answer)
+        ]
 
     # Subjects and versions
 

@@ -11,7 +11,7 @@ from millstream.schemas.client.calls import RegistryCalls, SchemaLike, Steps
 from millstream.schemas.client.config import RegistryConfig, with_urls
 from millstream.schemas.client.errors import RegistryError
 from millstream.schemas.client.http import BlockingHttp
-from millstream.schemas.client.registered import Mode, RegisteredSchema, SubjectConfig, SubjectVersion
+from millstream.schemas.client.registered import ListedSchema, Mode, RegisteredSchema, SubjectConfig, SubjectVersion
 from millstream.schemas.compat import Level
 from millstream.schemas.parsing import ParsedSchema
 
@@ -87,6 +87,12 @@ class RegistryClient:
     def versions_of(self, schema_id: int, *, deleted: bool = False) -> list[SubjectVersion]:
         """Where the schema with this id is registered."""
         return self.run(self.calls.versions_of(schema_id, deleted=deleted))
+
+    def listed(
+        self, prefix: str | None = None, *, latest_only: bool = False, deleted: bool = False
+    ) -> list[ListedSchema]:
+        """All versions of all subjects, or the latest of each; `prefix` takes subjects that begin so."""
+        return self.run(self.calls.listed(prefix, latest_only=latest_only, deleted=deleted))
 
     def subjects(self, prefix: str | None = None, *, deleted: bool = False) -> list[str]:
         """The subjects; `prefix` takes those that begin so, `deleted` those softly deleted too."""

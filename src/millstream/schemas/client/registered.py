@@ -34,6 +34,15 @@ class SubjectVersion(NamedTuple):
     version: int
 
 
+class ListedSchema(NamedTuple):
+    """One line of a listing: a version, without its schema."""
+
+    subject: str
+    version: int
+    id: int
+    type: SchemaType
+
+
 @dataclass(frozen=True, slots=True)
 class RegisteredSchema:
     """A schema as a version of a subject; `guid` is None where the registry knows none (before Confluent's 7.9)."""

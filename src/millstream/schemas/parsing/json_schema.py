@@ -9,7 +9,7 @@ stack, and equal subschemas (`{"type": "string"}`) are checked once in the life 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Final
@@ -206,6 +206,7 @@ def _check(schema: Any, draft: Draft) -> None:
 
 
 def _without_subschemas(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return what the metaschema has to say something about, names and values that don't matter replaced."""
     shallow = dict(schema)
     for keyword in _ONE:
         if isinstance(schema.get(keyword), dict | bool):
@@ -218,9 +219,49 @@ def _without_subschemas(schema: dict[str, Any]) -> dict[str, Any]:
             kept = shallow[keyword] = {}
             for name, item in schema[keyword].items():
                 is_schema = isinstance(item, dict | bool)
-                # Names that mean nothing become one, so that more subschemas are equal.
-                kept["name" if is_schema and keyword != "patternProperties" else name] = {} if is_schema else item
+                kept["name" if is_schema else name] = {} if is_schema else item
+    for keyword, value in shallow.items():
+        stand_in = _STAND_INS.get(keyword)
+        if stand_in is not None and stand_in[0](value):
+            shallow[keyword] = stand_in[1]
     return shallow
+
+
+def _is_anything(value: object) -> bool:
+    del value
+    return True
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or isinstance(value, float)
+
+
+def _is_set(value: Any) -> bool:
+    return isinstance(value, list) and 0 < len(value) == len({item for item in value if isinstance(item, str)})
+
+
+_STAND_INS: Final[dict[str, tuple[Callable[[Any], bool], Any]]] = {
+    **dict.fromkeys(
+        ("$comment", "$dynamicRef", "$ref", "description", "format", "pattern", "title"),
+        (_is_text, "x"),
+    ),
+    **dict.fromkeys(
+        ("maxContains", "maxItems", "maxLength", "maxProperties", "minContains", "minItems", "minLength"),
+        (_is_count, 1),
+    ),
+    **dict.fromkeys(("maximum", "minimum"), (_is_number, 1)),
+    **dict.fromkeys(("enum", "required"), (_is_set, ["x"])),
+    **dict.fromkeys(("const", "default"), (_is_anything, 1)),
+}
+"""For keywords: which values are all valid alike, and one for all of them, so that more subschemas are equal."""
 
 
 @lru_cache(CHECKED_SUBSCHEMAS_MAX)

@@ -221,8 +221,8 @@ class RegistryApp:
         self._cache_revision = self._registry.state.revision
 
 
-async def _nowhere(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    raise not_found()
+async def _nowhere(scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise not_found(scope["path"])
 
 
 class _Methods:

@@ -62,9 +62,11 @@ class RegistryRefusal(Exception):  # noqa: N818  an answer, not a failure
         self.message = message
 
 
-def not_found() -> RegistryRefusal:
-    """Return the refusal of a path that leads nowhere."""
-    return RegistryRefusal(RegistryErrorCode.NOT_FOUND, "HTTP 404 Not Found")
+def not_found(path: str = "") -> RegistryRefusal:
+    """Return the refusal of a path that leads nowhere; what Confluent's has and this one lacks is named."""
+    left_out = next((name for name in ("associations", "tags") if f"/{name}" in path), None)
+    reason = "" if left_out is None else f": this registry has no {left_out}"
+    return RegistryRefusal(RegistryErrorCode.NOT_FOUND, f"HTTP 404 Not Found{reason}")
 
 
 def subject_not_found(subject: str) -> RegistryRefusal:

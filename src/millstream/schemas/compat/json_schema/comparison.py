@@ -44,11 +44,11 @@ def differences(writer: JsonSchema, reader: JsonSchema) -> Found:
     known: dict[tuple[int, int], Found] = {}
     while True:
         walk = _Walk(known)
-        found = run(walk.compare(old.root, new.root))
+        try:
+            found = run(walk.compare(old.root, new.root))
+        except _TooManyComparisonsError:
+            return [Difference("TOO_MANY_COMPARISONS", "#/")]
         incompatible = {pair: result for pair, result in walk.results.items() if not is_compatible(result)}
-        if walk.is_exhausted:
-            found = [*found, Difference("TOO_MANY_COMPARISONS", "")]
-            break
         if not walk.has_assumed or incompatible.keys() == known.keys():
             break
         known = incompatible
@@ -62,11 +62,14 @@ def is_compatible(found: Found) -> bool:
     return all(kind in COMPATIBLE_KINDS for kind, _ in found)
 
 
+class _TooManyComparisonsError(Exception):
+    """COMPARISONS_MAX is reached."""
+
+
 class _Walk:
     def __init__(self, known: dict[tuple[int, int], Found]) -> None:
         self.results: dict[tuple[int, int], Found] = {}
         self.has_assumed = False
-        self.is_exhausted = False
         self._known = known
         self._open: set[tuple[int, int]] = set()
         self._kept = 0  # differences in results
@@ -90,8 +93,7 @@ class _Walk:
             self.has_assumed = True
             return []
         if len(self.results) + len(self._open) >= COMPARISONS_MAX:
-            self.is_exhausted = True
-            return []
+            raise _TooManyComparisonsError
         self._open.add(pair)
         found: Found = yield self._types(old, new)
         most = DIFFERENCES_MAX if self._kept <= KEPT_MAX else 1
