@@ -15,8 +15,10 @@ from millstream import __version__
 from millstream.cli.app import app
 from millstream.cli.output import rate_text, size_text
 
+# Those that run until they are told to stop, and print lines of a log.
+SERVERS = [("server",), ("registry",), ("up",)]
 COMMANDS = [
-    ("server",),
+    *SERVERS,
     ("topics", "list"),
     ("topics", "describe"),
     ("topics", "create"),
@@ -31,6 +33,11 @@ COMMANDS = [
     ("groups", "delete"),
     ("groups", "delete-offsets"),
     ("groups", "reset-offsets"),
+    ("schemas", "list"),
+    ("schemas", "show"),
+    ("schemas", "register"),
+    ("schemas", "check"),
+    ("schemas", "diff"),
     ("produce",),
     ("consume",),
     ("offsets",),
@@ -58,7 +65,7 @@ def test_every_command_is_listed_above() -> None:
 
 def test_every_command_prints_json() -> None:
     for command in COMMANDS:
-        if command != ("server",):
+        if command not in SERVERS:
             result = CliRunner(env={"COLUMNS": "100"}).invoke(app, [*command, "--help"])
             assert "--json" in result.output, command
 

@@ -40,6 +40,7 @@ _MODULES: Final = {
     "topics": "topics",
     "configs": "configs",
     "groups": "groups",
+    "schemas": "schemas",
 }
 
 
