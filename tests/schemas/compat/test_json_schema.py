@@ -244,8 +244,8 @@ def test_a_reference_beside_other_keywords_counts_in_modern_drafts_only() -> Non
 
 def test_a_chain_of_references_deeper_than_the_stack() -> None:
     def chain(last: dict[str, Any]) -> dict[str, Any]:
-        definitions = {f"d{level}": closed(a={"$ref": f"#/definitions/d{level + 1}"}) for level in range(5_000)}
-        return {"$ref": "#/definitions/d0", "definitions": {**definitions, "d5000": last}}
+        definitions = {f"d{level}": closed(a={"$ref": f"#/definitions/d{level + 1}"}) for level in range(1_500)}
+        return {"$ref": "#/definitions/d0", "definitions": {**definitions, "d1500": last}}
 
     assert kinds(chain(INTEGER), chain(NUMBER))[0].startswith("TYPE_EXTENDED #/.../properties/a")
     assert [one.kind for one in incompatibilities(schema(chain(INTEGER)), schema(chain(NUMBER)))] == ["TYPE_NARROWED"]
@@ -279,7 +279,7 @@ def test_many_alternatives_are_given_up_on() -> None:
         return {"anyOf": [closed(**{f"p{index}": {**STRING, "maxLength": length}}) for index in range(count)]}
 
     assert kinds(choice(20, 3), choice(20, 3)) == []
-    found = incompatibilities(schema(choice(2_000, 3)), schema(choice(2_000, 2)))
+    found = incompatibilities(schema(choice(800, 3)), schema(choice(800, 2)))
     assert [one.kind for one in found] == ["TOO_MANY_COMPARISONS"]
 
 
