@@ -270,10 +270,10 @@ class Bench:
             *(f"# {row}\n{commands[row]}" for row in ROWS if row in commands),
             "```",
             "",
-            "| row | broker | client | round | figures |",
-            "|---|---|---|--:|---|",
+            "| row | broker | client | round | figures | run |",
+            "|---|---|---|--:|---|---|",
             *(
-                f"| {m.row} | {m.broker} | {m.client} | {m.round + 1} | {report.brief(m.figures)} |"
+                f"| {m.row} | {m.broker} | {m.client} | {m.round + 1} | {report.brief(m.figures)} | {m.run} |"
                 for m in sorted(self.measured, key=lambda m: (list(ROWS).index(m.row), m.broker != OURS, m.round))
             ),
         ]

@@ -34,7 +34,7 @@ class Consumer(BytesConsumer):
     @cached_property
     def batch_pool(self) -> BufferPool:
         """What batches are gathered into."""
-        return BufferPool(min(POOLED_BYTES_MAX, self.config.integer("buffer.memory") // 2))
+        return BufferPool(min(POOLED_BYTES_MAX, self.config.integer("buffer.memory") // 4))
 
     async def _close(self, timeout_s: float | None, *, is_done: bool) -> None:
         try:

@@ -17,7 +17,7 @@ import sys
 import threading
 from typing import Final
 
-BUFFERS_MAX: Final = 16
+BUFFERS_MAX: Final = 64
 CAPACITY_MIN: Final = 64 * 1024
 # Capacities are rounded up to so many steps between two powers of two: buffers of about the same size fit each other.
 _STEPS: Final = 4

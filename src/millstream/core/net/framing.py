@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
-from millstream.core.net.buffer_pool import BufferPool
+from millstream.core.net.buffer_pool import CAPACITY_MIN, BufferPool
 from millstream.core.wire import Buffer, WireError
 
 _SIZE: Final = struct.Struct(">i")
@@ -57,7 +57,7 @@ class FrameReader:
         self._intake = bytearray(_INTAKE_BYTES)
         # The frame being received, its first `_wanted` bytes once that is known and they were not all there, room for
         # fewer where so many are not there yet; None between such.
-        self._body: mmap.mmap | None = None
+        self._body: mmap.mmap | bytearray | None = None
         self._wanted = 0
         # Bytes in `_body`, or in `_intake` where there is none.
         self._held = 0
@@ -112,17 +112,22 @@ class FrameReader:
             position = start + size
             if position > end:
                 have = end - start
-                body = self._pool.find(size)
-                if body is None:
-                    body = self._pool.take(min(size, max(_BODY_BYTES_MIN, _GROWTH * have)))
-                memoryview(body)[:have] = intake[start:end]
-                self._body = body
+                self._body = self._room_for(size, have)
+                memoryview(self._body)[:have] = intake[start:end]
                 self._wanted, self._held = size, have
                 return frames
             frames.append(memoryview(bytes(intake[start:position])))
         self._held = end - position
         intake[: self._held] = bytes(intake[position:end])
         return frames
+
+    def _room_for(self, size: int, have: int) -> mmap.mmap | bytearray:
+        """Return the first room of a body of which so many bytes are there."""
+        if size < CAPACITY_MIN:
+            # Many of those may wait for the application: they leave the pool to large ones.
+            return bytearray(size)
+        found = self._pool.find(size)
+        return found if found is not None else self._pool.take(min(size, max(_BODY_BYTES_MIN, _GROWTH * have)))
 
     def _checked_size(self, position: int) -> int:
         size: int = _SIZE.unpack_from(self._intake, position)[0]

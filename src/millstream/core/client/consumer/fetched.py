@@ -142,8 +142,8 @@ class FetchedRecords:
     def open(self, size_bytes_max: int = OPENED_BYTES_MAX, pool: BufferPool | None = None) -> FetchedRecords | None:
         """Open batches from the first on until they take `size_bytes_max`; return the rest as an object of its own.
 
-        For a worker thread: it takes as long as decompressing does. Raises CorruptBatchError where the first batch
-        cannot be opened; one further on begins the rest.
+        For a worker thread: it takes as long as decompressing does. What is opened goes into buffers of `pool`, where
+        one is given. Raises CorruptBatchError where the first batch cannot be opened; one further on begins the rest.
         """
         if self._regions is not None:
             return None
