@@ -89,10 +89,8 @@ async def commit_offsets(
             raise error
 
 
-async def alter_offsets(
-    client: Client, group_id: str, offsets: Mapping[TopicPartition, CommittedOffset], *, timeout_ms: int | None = None
-) -> dict[TopicPartition, KafkaError | None]:
-    """Set what a group without members has committed; return per partition None or why not. Raises KafkaError."""
+def commit_topics(offsets: Mapping[TopicPartition, CommittedOffset]) -> list[OffsetCommitRequestTopic]:
+    """Return what an OffsetCommit says of `offsets`."""
     topics: dict[str, OffsetCommitRequestTopic] = {}
     for tp, committed in offsets.items():
         topics.setdefault(tp.topic, OffsetCommitRequestTopic(name=tp.topic)).partitions.append(
@@ -103,7 +101,14 @@ async def alter_offsets(
                 committed_metadata=committed.metadata,
             )
         )
-    request = OffsetCommitRequest(group_id=group_id, topics=list(topics.values()))
+    return list(topics.values())
+
+
+async def alter_offsets(
+    client: Client, group_id: str, offsets: Mapping[TopicPartition, CommittedOffset], *, timeout_ms: int | None = None
+) -> dict[TopicPartition, KafkaError | None]:
+    """Set what a group without members has committed; return per partition None or why not. Raises KafkaError."""
+    request = OffsetCommitRequest(group_id=group_id, topics=commit_topics(offsets))
 
     async def ask(node: int) -> dict[TopicPartition, KafkaError | None]:
         response: OffsetCommitResponse = await client.request(request, node=node, timeout_ms=timeout_ms)

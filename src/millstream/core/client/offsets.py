@@ -57,6 +57,24 @@ async def list_offsets(
     return {tp: found[tp] for tp in timestamps}
 
 
+def list_offsets_request(timestamps: Mapping[TopicPartition, int], *, read_committed: bool) -> ListOffsetsRequest:
+    """Return what asks a leader for the first offset at or after each time, or at LATEST, EARLIEST, MAX_TIMESTAMP."""
+    topics: dict[str, ListOffsetsTopic] = {}
+    for tp, timestamp in timestamps.items():
+        topic = topics.setdefault(tp.topic, ListOffsetsTopic(name=tp.topic))
+        topic.partitions.append(ListOffsetsPartition(partition_index=tp.partition, timestamp=timestamp))
+    return ListOffsetsRequest(replica_id=-1, isolation_level=1 if read_committed else 0, topics=list(topics.values()))
+
+
+def delete_records_request(offsets: Mapping[TopicPartition, int], *, timeout_ms: int) -> DeleteRecordsRequest:
+    """Return what has a leader drop every record before each offset (KIP-107)."""
+    topics: dict[str, DeleteRecordsTopic] = {}
+    for tp, offset in offsets.items():
+        topic = topics.setdefault(tp.topic, DeleteRecordsTopic(name=tp.topic))
+        topic.partitions.append(DeleteRecordsPartition(partition_index=tp.partition, offset=offset))
+    return DeleteRecordsRequest(topics=list(topics.values()), timeout_ms=timeout_ms)
+
+
 async def _ask(
     client: Client,
     node: int,
@@ -65,13 +83,7 @@ async def _ask(
     read_committed: bool,
     timeout_ms: int | None,
 ) -> None:
-    topics: dict[str, ListOffsetsTopic] = {}
-    for tp, timestamp in timestamps.items():
-        topic = topics.setdefault(tp.topic, ListOffsetsTopic(name=tp.topic))
-        topic.partitions.append(ListOffsetsPartition(partition_index=tp.partition, timestamp=timestamp))
-    request = ListOffsetsRequest(
-        replica_id=-1, isolation_level=1 if read_committed else 0, topics=list(topics.values())
-    )
+    request = list_offsets_request(timestamps, read_committed=read_committed)
     response: ListOffsetsResponse = await client.request(request, node=node, timeout_ms=timeout_ms)
     failed: KafkaError | None = None
     for answered in response.topics:
@@ -112,12 +124,8 @@ async def _delete(
     starts: dict[TopicPartition, int],
     timeout_ms: int | None,
 ) -> None:
-    topics: dict[str, DeleteRecordsTopic] = {}
-    for tp, offset in offsets.items():
-        topic = topics.setdefault(tp.topic, DeleteRecordsTopic(name=tp.topic))
-        topic.partitions.append(DeleteRecordsPartition(partition_index=tp.partition, offset=offset))
     wait_ms = client.request_timeout_ms if timeout_ms is None else timeout_ms
-    request = DeleteRecordsRequest(topics=list(topics.values()), timeout_ms=wait_ms)
+    request = delete_records_request(offsets, timeout_ms=wait_ms)
     response: DeleteRecordsResponse = await client.request(request, node=node, timeout_ms=timeout_ms)
     failed: KafkaError | None = None
     for answered in response.topics:

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from millstream.core._kernels.consumer_records import ConsumerRecord
-from millstream.core.client.blocking import background_loop
+from millstream.core.client.blocking import BlockingClient
 from millstream.core.client.cluster import PartitionInfo, TopicInfo, TopicPartition
 from millstream.core.client.consumer import (
     ConsumerInterceptor,
@@ -35,12 +35,9 @@ from millstream.core.client.consumer.consumer import CommitCallback, Offsets
 from millstream.core.client.consumer.delivery import Chunk
 from millstream.core.client.group_offsets import CommittedOffset
 from millstream.core.client.offsets import LogOffset
-from millstream.core.client.unclosed import warn_unclosed
-from millstream.core.client.unpicklable import Unpicklable
 from millstream.core.columns.caller import Caller
 from millstream.core.columns.consumer import Consumer as AsyncConsumer
 from millstream.core.columns.consumer import starts_of
-from millstream.core.config import ClientConfig
 from millstream.core.config.client_config import Given
 from millstream.core.records import RecordColumns
 
@@ -55,7 +52,7 @@ T = TypeVar("T")
 ITERATED_RECORDS: Final = 2_048
 
 
-class Consumer(Unpicklable):
+class Consumer(BlockingClient):
     """A consumer; a context manager. Its methods are those of the asyncio consumer without await, from one thread.
 
     Configs are Kafka's, as keywords with underscores or in a mapping by their own names. The first use connects. Raises
@@ -81,31 +78,13 @@ class Consumer(Unpicklable):
             sasl_token_provider=sasl_token_provider,
             **configs,
         )
-        self._consumer.warns_unclosed = False
-        self._thread = background_loop()
+        super().__init__(self._consumer)
         self._caller = Caller(self._thread, "this consumer")
         self._has_interceptors = bool(interceptors)
         # Where records are located before they are gathered; one call uses it at a time.
         self._scratch: RecordColumns | None = None
 
     # Opening and closing.
-
-    def __del__(self) -> None:
-        thread = getattr(self, "_thread", None)
-        if thread is not None and thread.is_ours and self._consumer.is_open:
-            # Its group waits for it.
-            thread.run_soon(self._consumer.close)
-            warn_unclosed(self)
-
-    @property
-    def config(self) -> ClientConfig:
-        """What it was given, and the defaults of the rest."""
-        return self._consumer.config
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it has been started and not closed."""
-        return self._consumer.is_open
 
     @property
     def state(self) -> ConsumerState:
@@ -357,9 +336,6 @@ class Consumer(Unpicklable):
     def metrics(self) -> dict[str, float]:
         """Kafka's consumer metrics by their names in snake_case; times in milliseconds, sizes in bytes."""
         return self._caller.call(self._consumer.metrics)
-
-    def __repr__(self) -> str:
-        return repr(self._consumer)
 
     # Inside.
 

@@ -17,20 +17,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from millstream.core._kernels.record_accumulator import RecordHandle
-from millstream.core.client.blocking import ForkedError, background_loop
+from millstream.core.client.blocking import BlockingClient, ForkedError
 from millstream.core.client.cluster import PartitionInfo
 from millstream.core.client.producer.interceptors import Content, Headers, ProducerInterceptor
 from millstream.core.client.producer.producer import Partitioner, ProducerState
 from millstream.core.client.security import TokenProvider
-from millstream.core.client.unclosed import warn_unclosed
-from millstream.core.client.unpicklable import Unpicklable
 from millstream.core.columns.producer import Producer as AsyncProducer
 from millstream.core.columns.sent_table import TableHandle
-from millstream.core.config import ClientConfig
 from millstream.core.config.client_config import Given
 
 
-class Producer(Unpicklable):
+class Producer(BlockingClient):
     """Sends records and tables; a context manager, for any thread, several at once too.
 
     Configs are Kafka's, as keywords with underscores or in a mapping by their own names. The first use connects.
@@ -56,27 +53,9 @@ class Producer(Unpicklable):
             sasl_token_provider=sasl_token_provider,
             **configs,
         )
-        self._producer.warns_unclosed = False
-        self._thread = background_loop()
+        super().__init__(self._producer)
         self._starting = threading.Lock()
         _producers.add(self)
-
-    def __del__(self) -> None:
-        thread = getattr(self, "_thread", None)
-        if thread is not None and thread.is_ours and self._producer.is_open:
-            # What it was given is sent all the same.
-            thread.run_soon(self._producer.close)
-            warn_unclosed(self)
-
-    @property
-    def config(self) -> ClientConfig:
-        """What it was given, and the defaults of the rest."""
-        return self._producer.config
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it has been started and not closed."""
-        return self._producer.is_open
 
     @property
     def state(self) -> ProducerState:
@@ -171,9 +150,6 @@ class Producer(Unpicklable):
         if self._producer.state is ProducerState.NEW:
             return {}
         return self._thread.call(self._producer.metrics)
-
-    def __repr__(self) -> str:
-        return repr(self._producer)
 
 
 _producers: weakref.WeakSet[Producer] = weakref.WeakSet()

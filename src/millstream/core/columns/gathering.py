@@ -436,9 +436,3 @@ def _text(count: int, offsets: pa.Buffer, content: pa.Buffer) -> pa.Array:
 def _too_large(piece: FetchedRecords, offset: int, bytes_max: int) -> CorruptBatchError:
     tp = piece.topic_partition
     return CorruptBatchError(tp, offset, offset + 1, f"its record does not fit into {bytes_max} bytes of a column")
-
-
-def release_all(pieces: Iterable[FetchedRecords]) -> None:
-    """Give the memory of pieces back that are not to be used."""
-    for piece in pieces:
-        piece.release()

@@ -24,6 +24,7 @@ from tests.support.classic_groups import (
     leave_request,
     sync_request,
 )
+from tests.support.group_simulation import classic_snapshot
 
 from millstream.core.groups.classic import ClassicGroup, ClassicState
 from millstream.core.groups.classic.rebalances import NEW_MEMBER_JOIN_TIMEOUT_MS
@@ -63,29 +64,6 @@ class Client:
         self.phase = "out"
         self.to_assign: list[str] = []
         self.waits: tuple[str, int] | None = None
-
-
-def known(group: ClassicGroup) -> tuple[Any, ...]:
-    """All of a group that its record must hold."""
-    return (
-        group.generation,
-        group.protocol_type,
-        group.protocol_name,
-        group.leader_id,
-        group.state_timestamp_ms,
-        {
-            member.member_id: (
-                member.instance_id,
-                member.client_id,
-                member.client_host,
-                member.session_timeout_ms,
-                member.rebalance_timeout_ms,
-                member.metadata(group.protocol_name),
-                member.assignment,
-            )
-            for member in group.members.values()
-        },
-    )
 
 
 class GroupMachine(RuleBasedStateMachine):
@@ -292,7 +270,7 @@ class GroupMachine(RuleBasedStateMachine):
         again.log = coordinator.log
         loaded = again._load().groups[GROUP]
         assert isinstance(loaded, ClassicGroup)
-        assert known(loaded) == known(group)
+        assert classic_snapshot(loaded) == classic_snapshot(group)
 
     @invariant()
     def what_is_counted_is_there(self) -> None:

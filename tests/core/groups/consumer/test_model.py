@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from tests.support.classic_groups import GROUP
 from tests.support.consumer_groups import Consumer, ConsumerCoordinator
+from tests.support.group_simulation import consumer_snapshot
 
 from millstream.core.groups.consumer.group import ConsumerGroup
 from millstream.core.wire import ErrorCode, KafkaError
@@ -27,23 +28,6 @@ FENCING = (
     ErrorCode.GROUP_ID_NOT_FOUND,
     ErrorCode.FENCED_INSTANCE_ID,
 )
-
-
-def snapshot(group: ConsumerGroup) -> dict[str, Any]:
-    """All of a group that its records must hold."""
-    return {
-        "epochs": (group.group_epoch, group.assignment_epoch, group.assignment_timestamp_ms, group.metadata_hash),
-        "members": group.members,
-        "static": group.static_members,
-        "targets": group.targets,
-        "regexes": group.resolved_regexes,
-        "counts": (group.names, group.regexes, group.server_assignors, group.classic_protocols, group.classic_count),
-        "owners": {
-            (topic_id, partition): owner
-            for topic_id, owners in group._owners.items()
-            for partition, owner in owners.items()
-        },
-    }
 
 
 class Groups(RuleBasedStateMachine):
@@ -223,7 +207,7 @@ class Groups(RuleBasedStateMachine):
         again.log = self.coordinator.log
         loaded = again._load().groups[GROUP]
         assert isinstance(loaded, ConsumerGroup)
-        assert snapshot(loaded) == snapshot(group)
+        assert consumer_snapshot(loaded) == consumer_snapshot(group)
 
     def teardown(self) -> None:
         coordinator = self.coordinator

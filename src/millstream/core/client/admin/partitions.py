@@ -8,21 +8,11 @@ from typing import NamedTuple
 from millstream.core.client.admin.results import ask_leaders, by_topic, error_of
 from millstream.core.client.client import Client
 from millstream.core.client.cluster import TopicPartition
-from millstream.core.client.offsets import LogOffset
+from millstream.core.client.offsets import LogOffset, delete_records_request, list_offsets_request
 from millstream.core.wire import KafkaError
 from millstream.core.wire.messages import describe_producers as producers_wire
-from millstream.core.wire.messages.delete_records import (
-    DeleteRecordsPartition,
-    DeleteRecordsRequest,
-    DeleteRecordsResponse,
-    DeleteRecordsTopic,
-)
-from millstream.core.wire.messages.list_offsets import (
-    ListOffsetsPartition,
-    ListOffsetsRequest,
-    ListOffsetsResponse,
-    ListOffsetsTopic,
-)
+from millstream.core.wire.messages.delete_records import DeleteRecordsResponse
+from millstream.core.wire.messages.list_offsets import ListOffsetsResponse
 
 
 class ActiveProducer(NamedTuple):
@@ -42,20 +32,7 @@ async def list_offsets(
     """Return per partition the first offset at or after a time in ms, or at LATEST, EARLIEST, MAX_TIMESTAMP."""
 
     async def ask(node: int, led: Sequence[TopicPartition]) -> dict[TopicPartition, LogOffset | KafkaError]:
-        request = ListOffsetsRequest(
-            replica_id=-1,
-            isolation_level=1 if read_committed else 0,
-            topics=[
-                ListOffsetsTopic(
-                    name=topic,
-                    partitions=[
-                        ListOffsetsPartition(partition_index=index, timestamp=timestamps[TopicPartition(topic, index)])
-                        for index in indexes
-                    ],
-                )
-                for topic, indexes in by_topic(led).items()
-            ],
-        )
+        request = list_offsets_request({tp: timestamps[tp] for tp in led}, read_committed=read_committed)
         response: ListOffsetsResponse = await client.request(request, node=node, timeout_ms=timeout_ms)
         return {
             (tp := TopicPartition(topic.name, one.partition_index)): error_of(one.error_code, None, f"offsets of {tp}")
@@ -73,19 +50,7 @@ async def delete_records(
     """Drop per partition every record before an offset (LATEST: every record); return where each log starts now."""
 
     async def ask(node: int, led: Sequence[TopicPartition]) -> dict[TopicPartition, int | KafkaError]:
-        request = DeleteRecordsRequest(
-            topics=[
-                DeleteRecordsTopic(
-                    name=topic,
-                    partitions=[
-                        DeleteRecordsPartition(partition_index=index, offset=offsets[TopicPartition(topic, index)])
-                        for index in indexes
-                    ],
-                )
-                for topic, indexes in by_topic(led).items()
-            ],
-            timeout_ms=timeout_ms,
-        )
+        request = delete_records_request({tp: offsets[tp] for tp in led}, timeout_ms=timeout_ms)
         response: DeleteRecordsResponse = await client.request(request, node=node, timeout_ms=timeout_ms)
         results: dict[TopicPartition, int | KafkaError] = {}
         for topic in response.topics:

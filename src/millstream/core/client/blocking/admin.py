@@ -9,11 +9,9 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from millstream.core.client.admin.admin import Admin as AsyncAdmin
-from millstream.core.client.blocking.loop_thread import background_loop
+from millstream.core.client.blocking.client import BlockingClient
 from millstream.core.client.security import TokenProvider
-from millstream.core.client.unclosed import warn_unclosed
-from millstream.core.client.unpicklable import Unpicklable
-from millstream.core.config.client_config import ClientConfig, Given
+from millstream.core.config.client_config import Given
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,12 +24,12 @@ def _waited_for(
 
     @functools.wraps(method)
     def call(self: Admin, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._loop.run(method(self._admin, *args, **kwargs))
+        return self._thread.run(method(self._admin, *args, **kwargs))
 
     return call
 
 
-class Admin(Unpicklable):
+class Admin(BlockingClient):
     """A cluster's admin client; a context manager, for any thread.
 
     Configs are Kafka's, as keywords in snake_case or in a mapping by their own names. Every call takes `timeout_s`, in
@@ -54,24 +52,7 @@ class Admin(Unpicklable):
         self._admin = AsyncAdmin(
             bootstrap_servers, ssl_context=ssl_context, sasl_token_provider=sasl_token_provider, **configs
         )
-        self._admin.warns_unclosed = False
-        self._loop = background_loop()
-
-    def __del__(self) -> None:
-        loop = getattr(self, "_loop", None)
-        if loop is not None and loop.is_ours and self._admin.is_open:
-            loop.run_soon(self._admin.close)
-            warn_unclosed(self)
-
-    @property
-    def config(self) -> ClientConfig:
-        """What it was given, and the defaults of the rest."""
-        return self._admin.config
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it has reached a cluster and was not closed."""
-        return self._admin.is_open
+        super().__init__(self._admin)
 
     def __enter__(self) -> Self:
         return self
@@ -80,9 +61,6 @@ class Admin(Unpicklable):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return repr(self._admin)
 
     close = _waited_for(AsyncAdmin.close)
     list_topics = _waited_for(AsyncAdmin.list_topics)

@@ -13,6 +13,7 @@ group callbacks run and errors are raised.
     offset_lookups.py  resets and validation (KIP-320)                        engine.py          sends what they plan
     subscription.py, partition_state.py   what is read, and where             fetch_buffer.py, memory.py   what waits
     delivery.py, records.py   from the buffer to the application              rebalances.py      group callbacks in poll
+    positions.py, queries.py  seeking, pausing, lag; what else a cluster is asked
 """
 
 from __future__ import annotations
@@ -36,12 +37,10 @@ from millstream.core.client.consumer.engine import FetchEngine
 from millstream.core.client.consumer.errors import ConsumerStateError, CorruptBatchError, PinnedMemoryError
 from millstream.core.client.consumer.fetched import FetchedRecords
 from millstream.core.client.consumer.listeners import ConsumerInterceptor, RebalanceListener
-from millstream.core.client.consumer.partition_state import Position
 from millstream.core.client.consumer.pattern_watch import PatternWatch
-from millstream.core.client.consumer.queries import ClusterQueries
+from millstream.core.client.consumer.positions import Positions
 from millstream.core.client.consumer.rebalances import Rebalances
-from millstream.core.client.consumer.settings import EARLIEST_RESET, LATEST_RESET, ConsumerSettings
-from millstream.core.client.consumer.step_over import find_behind_damage
+from millstream.core.client.consumer.settings import ConsumerSettings
 from millstream.core.client.consumer.subscription import SubscriptionKind, SubscriptionState, TopicPattern
 from millstream.core.client.group_offsets import CommittedOffset
 from millstream.core.client.membership.coordinator import GroupCoordinator
@@ -74,7 +73,7 @@ class ConsumerState(Enum):
     CLOSED = "closed"
 
 
-class Consumer(ClusterQueries, WarnsUnclosed):
+class Consumer(Positions, WarnsUnclosed):
     """A consumer; an async context manager. Owned by one event loop, and polled by one task at a time.
 
     Configs are Kafka's, as keywords in snake_case or in a mapping by their own names. `assignors` are objects beside
@@ -271,102 +270,6 @@ class Consumer(ClusterQueries, WarnsUnclosed):
         if self._subscription.kind is SubscriptionKind.PATTERN and self._state is ConsumerState.OPEN:
             return frozenset(self._membership.topics) if self._membership is not None else frozenset()
         return self._subscription.topics
-
-    def pause(self, *partitions: TopicPartition) -> None:
-        """Hand over nothing of these until `resume`; what is buffered stays."""
-        for tp in partitions:
-            self._subscription.get(TopicPartition.of(tp)).is_paused = True
-        self._wake()
-
-    def resume(self, *partitions: TopicPartition) -> None:
-        """Undo `pause`."""
-        for tp in partitions:
-            self._subscription.get(TopicPartition.of(tp)).is_paused = False
-        self._wake()
-
-    def paused(self) -> frozenset[TopicPartition]:
-        """The partitions paused now."""
-        return frozenset(state.tp for state in self._subscription if state.is_paused)
-
-    # Positions.
-
-    def seek(self, partition: TopicPartition, offset: int | CommittedOffset) -> None:
-        """Go on reading at `offset`; with a CommittedOffset its leader epoch is checked against the log (KIP-320)."""
-        tp = TopicPartition.of(partition)
-        state = self._subscription.get(tp)
-        at = offset if isinstance(offset, CommittedOffset) else CommittedOffset(offset)
-        if at.offset < 0:
-            raise ValueError(f"{at.offset} is no offset to seek to; seek_to_beginning and seek_to_end find the ends")
-        self._drop(tp)
-        state.seek(Position(at.offset, at.leader_epoch))
-        self._wake()
-
-    def seek_to_beginning(self, *partitions: TopicPartition) -> None:
-        """Go to the first record there is; without partitions: in all assigned. The offset is asked for later."""
-        for tp in partitions or self._subscription.assigned:
-            state = self._subscription.get(TopicPartition.of(tp))
-            self._drop(state.tp)
-            state.request_reset(EARLIEST_RESET)
-        self._wake()
-
-    def seek_to_end(self, *partitions: TopicPartition) -> None:
-        """Go behind the last record; with isolation_level=read_committed, of those that can be read."""
-        for tp in partitions or self._subscription.assigned:
-            state = self._subscription.get(TopicPartition.of(tp))
-            self._drop(state.tp)
-            state.request_reset(LATEST_RESET)
-        self._wake()
-
-    async def seek_to_timestamp(self, timestamps: Mapping[TopicPartition, int]) -> None:
-        """Go to the first record at or after a time, in milliseconds since 1970; to the end where none is as young."""
-        for tp in timestamps:
-            self._subscription.get(TopicPartition.of(tp))
-        for tp, found in (await self.offsets_for_times(timestamps)).items():
-            if tp not in self._subscription:
-                continue
-            if found is None:
-                self.seek_to_end(tp)
-            else:
-                self.seek(tp, CommittedOffset(found.offset))
-
-    def position(self, partition: TopicPartition) -> int | None:
-        """The offset of the next record to be handed over; None while that is being found out."""
-        state = self._subscription.get(TopicPartition.of(partition))
-        self._settle()
-        return state.position.offset if state.position is not None else None
-
-    def current_lag(self, partition: TopicPartition) -> int | None:
-        """Records between the position and the end, as of the last answer; None before one came."""
-        state = self._subscription.get(TopicPartition.of(partition))
-        self._settle()
-        end = state.last_stable_offset if self._settings.read_committed else state.high_watermark
-        return max(end - state.position.offset, 0) if state.position is not None and end >= 0 else None
-
-    async def lag(self) -> dict[TopicPartition, int]:
-        """Return for each assigned partition with a position how far its end is away now."""
-        ends = await self.end_offsets(self._subscription.assigned)
-        self._settle()
-        positions = self._subscription.positions()
-        return {tp: max(end - positions[tp].offset, 0) for tp, end in ends.items() if tp in positions}
-
-    async def step_over(self, partition: TopicPartition) -> int:
-        """Go on behind the damaged batch that a CorruptBatchError named; returns the offset.
-
-        Where only the broker has seen the damage, its end is found by asking for what lies behind.
-        """
-        await self.start()
-        tp = TopicPartition.of(partition)
-        state = self._subscription.get(tp)
-        found = self._engine.fetching.step_over(tp)
-        if found is None:
-            assert isinstance(state.error, KafkaError), state
-            from_offset = getattr(state.error, "offset", 0)
-            found = await find_behind_damage(self._client, tp, from_offset, self._settings)
-            self._drop(tp)
-            state.seek(Position(found))
-            _log.warning("stepped over damage in %s, from offset %d to %d", tp, from_offset, found)
-        self._wake()
-        return found
 
     # Reading.
 
@@ -640,18 +543,6 @@ class Consumer(ClusterQueries, WarnsUnclosed):
     def _is_running(self) -> bool:
         """Whether there is something to ask and to commit with: to the end of close, whose listener may do both."""
         return self._state in (ConsumerState.OPEN, ConsumerState.CLOSING)
-
-    def _settle(self) -> None:
-        if self._is_running:
-            self._delivery.settle()
-
-    def _drop(self, tp: TopicPartition) -> None:
-        if self._is_running:
-            self._delivery.drop(tp)
-
-    def _wake(self) -> None:
-        if self._is_running:
-            self._engine.wake()
 
     def _check_open(self) -> None:
         if self._state in (ConsumerState.CLOSING, ConsumerState.CLOSED):

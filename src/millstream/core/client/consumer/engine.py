@@ -145,11 +145,6 @@ class FetchEngine:
             self._errors.append(error)
         self.progress.set()
 
-    def want_metadata(self) -> None:
-        """Have metadata asked for again, as soon as its pause is over."""
-        self.fetching.metadata_wanted = True
-        self.wake()
-
     def _handle_room(self) -> None:
         # On any thread, and inside garbage collection.
         with contextlib.suppress(RuntimeError):

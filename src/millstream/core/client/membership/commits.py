@@ -6,16 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from millstream.core.client.cluster import TopicPartition
-from millstream.core.client.group_offsets import CommittedOffset
+from millstream.core.client.group_offsets import CommittedOffset, commit_topics
 from millstream.core.client.membership.errors import CommitFailedError, RebalanceInProgressError
 from millstream.core.client.membership.machine import COORDINATOR_GONE, Identity
 from millstream.core.wire import ErrorCode, KafkaError, error_code
-from millstream.core.wire.messages.offset_commit import (
-    OffsetCommitRequest,
-    OffsetCommitRequestPartition,
-    OffsetCommitRequestTopic,
-    OffsetCommitResponse,
-)
+from millstream.core.wire.messages.offset_commit import OffsetCommitRequest, OffsetCommitResponse
 from millstream.core.wire.messages.offset_fetch import (
     OffsetFetchRequest,
     OffsetFetchRequestGroup,
@@ -26,7 +21,6 @@ from millstream.core.wire.messages.offset_fetch import (
 
 Offsets = Mapping[TopicPartition, CommittedOffset]
 
-SEVERAL_GROUPS_VERSION: Final = 8  # of OffsetFetch
 STABLE_VERSION: Final = 7  # of OffsetFetch, from which on it can wait for transactions
 _NO_OFFSET: Final = -1
 
@@ -70,22 +64,12 @@ class Verdict(NamedTuple):
 
 def commit_request(group_id: str, identity: Identity, offsets: Offsets) -> OffsetCommitRequest:
     """Make the request that commits `offsets`."""
-    topics: dict[str, OffsetCommitRequestTopic] = {}
-    for tp, committed in offsets.items():
-        topics.setdefault(tp.topic, OffsetCommitRequestTopic(name=tp.topic)).partitions.append(
-            OffsetCommitRequestPartition(
-                partition_index=tp.partition,
-                committed_offset=committed.offset,
-                committed_leader_epoch=committed.leader_epoch,
-                committed_metadata=committed.metadata,
-            )
-        )
     return OffsetCommitRequest(
         group_id=group_id,
         generation_id_or_member_epoch=identity.generation,
         member_id=identity.member_id,
         group_instance_id=identity.instance_id,
-        topics=list(topics.values()),
+        topics=commit_topics(offsets),
     )
 
 

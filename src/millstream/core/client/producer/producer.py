@@ -24,10 +24,10 @@ from typing import Final
 
 from millstream.core._kernels.record_accumulator import Appender, RecordAccumulator, RecordHandle
 from millstream.core.client.client import Client, bootstrap_addresses
-from millstream.core.client.cluster import PartitionInfo, TopicPartition, check_topic_name
+from millstream.core.client.cluster import PartitionInfo, TopicPartition
 from millstream.core.client.producer.batch import Batch
 from millstream.core.client.producer.driver import SenderDriver
-from millstream.core.client.producer.errors import BufferFullError, ProducerClosedError
+from millstream.core.client.producer.errors import ProducerClosedError
 from millstream.core.client.producer.handles import BatchHandle
 from millstream.core.client.producer.interceptors import (
     Content,
@@ -40,9 +40,10 @@ from millstream.core.client.producer.interceptors import (
     tell_refused,
 )
 from millstream.core.client.producer.partitioning import StickyChooser
+from millstream.core.client.producer.send_waits import SendWaits, StalledError
 from millstream.core.client.producer.sender import Sender
 from millstream.core.client.producer.settings import ProducerSettings
-from millstream.core.client.producer.waiters import Waiters, event_waiter, future_waiter
+from millstream.core.client.producer.waiters import Waiters
 from millstream.core.client.security import TokenProvider
 from millstream.core.client.unclosed import WarnsUnclosed
 from millstream.core.config import PRODUCER_CONFIGS, ClientConfig
@@ -66,15 +67,7 @@ class ProducerState(Enum):
     CLOSED = auto()
 
 
-class _StalledError(Exception):
-    """A send that would have to wait for so much room, or to hear of a topic or a partition."""
-
-    def __init__(self, topic: str, partition: int, lacking_bytes: int) -> None:
-        super().__init__(topic, partition, lacking_bytes)
-        self.topic, self.partition, self.lacking_bytes = topic, partition, lacking_bytes
-
-
-class Producer(WarnsUnclosed):
+class Producer(SendWaits, WarnsUnclosed):
     """Sends records; an async context manager.
 
     async with Producer("127.0.0.1:9092", linger_ms=20) as producer:
@@ -247,7 +240,7 @@ class Producer(WarnsUnclosed):
                     )
                 else:
                     handle = self._hand_over(append, self._stall, record)
-            except _StalledError as stalled:
+            except StalledError as stalled:
                 deadline_ms = deadline_ms or self._driver.now_ms() + self._settings.max_block_ms
                 try:
                     await self._wait_on_loop(stalled.topic, stalled.partition, stalled.lacking_bytes, deadline_ms)
@@ -299,10 +292,6 @@ class Producer(WarnsUnclosed):
         topic, partition = topic_partition
         batch = self._accumulator.try_add_encoded(topic, partition, buffer, count, base_timestamp, max_timestamp)
         return None if batch is None else BatchHandle(batch)
-
-    def appender(self, stalled: Callable[[str, int, int], object]) -> Callable[..., RecordHandle]:
-        """Return a `send` of its own that calls `stalled(topic, partition, lacking_bytes)` where it has to wait."""
-        return self._sending(stalled)
 
     # The rest of the face.
 
@@ -453,105 +442,6 @@ class Producer(WarnsUnclosed):
             handle.add_done_callback(partial(tell_ended, self._interceptors))
         return handle
 
-    # Waiting.
-
-    def _refuse_to_wait(self, topic: str, partition: int, lacking_bytes: int) -> None:
-        self._raise_if_refused(topic)
-        if not lacking_bytes:
-            self._ask_for(topic)
-            raise KafkaError(
-                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
-                f"nothing is known yet of {_named(topic, partition)}: `send_soon` waits for that",
-            )
-        self._buffer_exhausted += 1
-        raise BufferFullError(f"{self._full()}: `send_soon` waits for room")
-
-    def _stall(self, topic: str, partition: int, lacking_bytes: int) -> None:
-        raise _StalledError(topic, partition, lacking_bytes)
-
-    def _wait_on_thread(self, topic: str, partition: int, lacking_bytes: int) -> None:
-        if threading.get_ident() == self._thread:
-            raise RuntimeError("this would block the producer's own loop: use `await producer.send_soon(...)`")
-        max_block_ms = self._settings.max_block_ms
-        deadline_ms = self._driver.now_ms() + max_block_ms
-        while True:
-            waiter, event = event_waiter(topic, lacking_bytes)
-            self._waiters.add(waiter)
-            if not lacking_bytes:
-                self._ask_for(topic)
-            self._turn_soon()
-            try:
-                woken = event.wait(max(0.0, deadline_ms - self._driver.now_ms()) / 1000)
-            finally:
-                self._waiters.discard(waiter)
-            if self._has(topic, partition, lacking_bytes):
-                return
-            if not woken:
-                raise self._waited_in_vain(topic, partition, lacking_bytes)
-
-    async def _wait_on_loop(self, topic: str, partition: int, lacking_bytes: int, deadline_ms: float) -> None:
-        while True:
-            waiter, future = future_waiter(topic, lacking_bytes)
-            self._waiters.add(waiter)
-            if not lacking_bytes:
-                self._ask_for(topic)
-            self._turn_soon()
-            try:
-                async with asyncio.timeout(max(0.0, deadline_ms - self._driver.now_ms()) / 1000):
-                    await future
-            except TimeoutError as error:
-                raise self._waited_in_vain(topic, partition, lacking_bytes) from error
-            finally:
-                self._waiters.discard(waiter)
-            if self._has(topic, partition, lacking_bytes):
-                return
-
-    def _has(self, topic: str, partition: int, lacking_bytes: int) -> bool:
-        """Whether what was waited for is there. Raises what makes waiting senseless."""
-        if self._accumulator.ending is not None:
-            raise self._accumulator.ending.with_traceback(None)
-        if lacking_bytes:
-            return True
-        self._raise_if_refused(topic)
-        return self._accumulator.partition_count(topic) > partition >= 0 or (
-            partition < 0 and self._accumulator.partition_count(topic) > 0
-        )
-
-    def _raise_if_refused(self, topic: str) -> None:
-        refused = self._refused_topics.get(topic)
-        if refused is not None and not refused.code.retriable:
-            raise refused.with_traceback(None)
-
-    def _lack_of(self, topic_partition: TopicPartition, buffer: bytearray) -> tuple[str, int, int]:
-        topic, partition = topic_partition
-        is_known = partition < self._accumulator.partition_count(topic)
-        return topic, partition, len(buffer) if is_known else 0
-
-    def _waited_in_vain(self, topic: str, partition: int, lacking_bytes: int) -> KafkaError:
-        limit_ms = self._settings.max_block_ms
-        if lacking_bytes:
-            self._buffer_exhausted += 1
-            return BufferFullError(f"{self._full()}, and no room came free within {limit_ms:g} ms")
-        refused = self._refused_topics.get(topic)
-        code = refused.code if refused is not None else ErrorCode.REQUEST_TIMED_OUT
-        why = f": {refused.message}" if refused is not None else ""
-        count = self._accumulator.partition_count(topic)
-        if count:
-            return KafkaError(
-                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
-                f"topic {topic!r} has no partition {partition}: it has {count}, from 0 on, also after {limit_ms:g} ms",
-            )
-        return KafkaError(code, f"nothing was heard of {_named(topic, partition)} within {limit_ms:g} ms{why}")
-
-    def _full(self) -> str:
-        return f"{self._accumulator.used_bytes} of {self._settings.buffer_memory} bytes of buffer_memory are in use"
-
-    def _ask_for(self, topic: str) -> None:
-        """Have the metadata of a topic asked for; on any thread. Raises TypeError, KafkaError for what is no name."""
-        check_topic_name(topic)
-        self._used_ms[topic] = time.monotonic() * 1000
-        self._driver.call_soon(partial(self._sender.refresh, [topic]))
-
     # What the parts call.
 
     def _new_batch(self, topic: str, partition: int, buffer: bytearray) -> Batch:
@@ -586,16 +476,6 @@ class Producer(WarnsUnclosed):
         if self._accumulator.ending is not None:
             self._waiters.wake_all()
 
-    def _note_metadata(self, topics: frozenset[str]) -> None:
-        cluster = self._client.cluster
-        for topic in topics:
-            info = cluster.topics.get(topic)
-            if info is not None and info.error is not ErrorCode.NONE:
-                self._refused_topics[topic] = KafkaError(info.error, f"topic {topic!r}: {info.error.sentence}")
-            else:
-                self._refused_topics.pop(topic, None)
-        self._waiters.wake_for_metadata()
-
     def _refresh_later(self) -> None:
         delay_s = max(0.1, self._settings.metadata_max_age_ms / 1000)
         self._refresh = asyncio.get_running_loop().call_later(delay_s, self._refresh_now)
@@ -616,7 +496,3 @@ class Producer(WarnsUnclosed):
             raise ProducerClosedError("the producer is not started: `async with` it, or `await producer.start()`")
         if not self._has_started:
             raise ProducerClosedError
-
-
-def _named(topic: str, partition: int) -> str:
-    return f"topic {topic!r}" if partition < 0 else f"partition {partition} of topic {topic!r}"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from millstream.core._kernels.record_accumulator import PartitionQueue, RecordAccumulator
@@ -33,7 +32,9 @@ from millstream.core.client.producer.effects import (
 )
 from millstream.core.client.producer.errors import DeliveryTimeoutError
 from millstream.core.client.producer.metrics import SenderMetrics
+from millstream.core.client.producer.node import Node
 from millstream.core.client.producer.partition import SendingPartition
+from millstream.core.client.producer.refusals import FATAL, LEADER_MOVED, MAYBE_APPENDED, SEQUENCE_LOST, TOO_LARGE
 from millstream.core.client.producer.settings import ProducerSettings
 from millstream.core.records import Compression
 from millstream.core.records.header import NO_PRODUCER_EPOCH, NO_PRODUCER_ID
@@ -43,62 +44,6 @@ NEVER_MS: Final = float("inf")
 EPOCH_MAX: Final = 32_767
 # Bytes that a batch takes in a request beside its own: the partition, and the topic's name where it is the first.
 _REQUEST_OVERHEAD_BYTES: Final = 64
-
-_SEQUENCE_LOST: Final = frozenset(
-    {
-        ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-        ErrorCode.UNKNOWN_PRODUCER_ID,
-        ErrorCode.INVALID_PRODUCER_EPOCH,
-    }
-)
-_TOO_LARGE: Final = frozenset({ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE})
-_FATAL: Final = frozenset(
-    {
-        ErrorCode.CLUSTER_AUTHORIZATION_FAILED,
-        ErrorCode.PRODUCER_FENCED,
-        ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    }
-)
-# Answers that mean that the metadata is old.
-_LEADER_MOVED: Final = frozenset(
-    {
-        ErrorCode.NOT_LEADER_OR_FOLLOWER,
-        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
-        ErrorCode.LEADER_NOT_AVAILABLE,
-        ErrorCode.FENCED_LEADER_EPOCH,
-        ErrorCode.UNKNOWN_LEADER_EPOCH,
-        ErrorCode.KAFKA_STORAGE_ERROR,
-        ErrorCode.REPLICA_NOT_AVAILABLE,
-        ErrorCode.UNKNOWN_TOPIC_ID,
-        ErrorCode.NETWORK_EXCEPTION,
-        ErrorCode.REQUEST_TIMED_OUT,
-    }
-)
-# After these the batch is on the leader, or may be.
-_MAYBE_APPENDED: Final = frozenset(
-    {
-        ErrorCode.NETWORK_EXCEPTION,
-        ErrorCode.REQUEST_TIMED_OUT,
-        ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
-        ErrorCode.KAFKA_STORAGE_ERROR,
-        ErrorCode.UNKNOWN_SERVER_ERROR,
-    }
-)
-
-
-@dataclass(slots=True)
-class _Node:
-    generation: int = 0
-    is_ready: bool = False
-    is_connecting: bool = False
-    # A full socket: nothing more until there is room.
-    is_paused: bool = False
-    failures: int = 0
-    # Not before: after a failed connection, or as the broker asked (KIP-219).
-    blocked_until_ms: float = 0.0
-    in_flight: list[SendRequest] = field(default_factory=list)
-    # Since when something could be sent and is not; 0 while nothing waits (KIP-794).
-    waits_since_ms: float = 0.0
 
 
 class Sender:
@@ -121,7 +66,7 @@ class Sender:
         self._partitions: dict[TopicPartition, SendingPartition] = {}
         # Those with anything to send or to wait for; looked at in turns, so that a full request starves nobody.
         self._active: dict[TopicPartition, SendingPartition] = {}
-        self._nodes: dict[int, _Node] = {}
+        self._nodes: dict[int, Node] = {}
         self._cluster = Cluster()
         self._effects: list[Effect] = []
         self._producer_id = NO_PRODUCER_ID
@@ -467,10 +412,10 @@ class Sender:
         for node_id, partitions in by_node.items():
             node = self._nodes.get(node_id)
             if node is None:
-                node = self._nodes[node_id] = _Node()
+                node = self._nodes[node_id] = Node()
             self._send_to(node_id, node, partitions, now_ms)
 
-    def _send_to(self, node_id: int, node: _Node, partitions: list[SendingPartition], now_ms: float) -> None:
+    def _send_to(self, node_id: int, node: Node, partitions: list[SendingPartition], now_ms: float) -> None:
         connection = (node_id, node.generation)
         waiting = [
             (each, batch) for each in partitions if (batch := self._candidate(each, now_ms, connection)) is not None
@@ -545,20 +490,20 @@ class Sender:
                 self._active.pop(partition.topic_partition, None)
             self._acknowledge(batch, outcome)
             return
-        if error.code in _MAYBE_APPENDED:
+        if error.code in MAYBE_APPENDED:
             batch.is_ambiguous = True
-        if error.code in _LEADER_MOVED:
+        if error.code in LEADER_MOVED:
             self._stale_topics.add(batch.topic)
         if is_late:
             return
         batch.last_error = error
         moved = self._follow(partition, outcome)
-        if error.code in _FATAL:
+        if error.code in FATAL:
             self.become_fatal(error)
-        elif error.code in _TOO_LARGE and batch.count > 1:
+        elif error.code in TOO_LARGE and batch.count > 1:
             batch.state = BatchState.PREPARING
             self._effects.append(Split(batch))
-        elif self._settings.is_idempotent and error.code in _SEQUENCE_LOST:
+        elif self._settings.is_idempotent and error.code in SEQUENCE_LOST:
             self._retry(batch, now_ms, at_once=False)
             partition.note_out_of_order(batch)
         elif error.code.retriable and batch.attempts <= self._settings.retries:
