@@ -82,6 +82,54 @@ def test_half_a_surrogate_is_refused(type_: SchemaType) -> None:
         parse(type_, '"\ud800"')
 
 
+def test_defaults_that_many_branches_could_take_are_checked_once_each() -> None:
+    default = "{" + '"f":{' * 90 + '"f":7' + "}" * 91
+    branches = '["null","A","B","C"]'
+    types = ",".join(
+        f'{{"type":"record","name":"{name}","fields":[{{"name":"f","type":{branches}}}]}}' for name in "ABC"
+    )
+    fields = f'{{"name":"t","type":[{types}]}},{{"name":"f","type":"A","default":{default}}}'
+    text = f'{{"type":"record","name":"R","fields":[{fields}]}}'
+
+    with pytest.raises(InvalidSchemaError, match="'f' of 'R' has the default"):
+        parse("AVRO", text, strict=True)
+
+
+def test_defaults_beyond_all_checking_are_refused() -> None:
+    wanted = [{"name": "x", "type": "int"}]
+    branches = [{"type": "record", "name": f"R{index}", "fields": wanted} for index in range(2_000)]
+    last = {"type": "record", "name": "Last", "fields": []}
+    array = {"type": "array", "items": [*branches, last]}
+    field = {"name": "f", "type": array, "default": [{}] * 1_000}
+
+    with pytest.raises(InvalidSchemaError, match="more than 1000000 checks"):
+        parse("AVRO", json.dumps({"type": "record", "name": "R", "fields": [field]}), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("type_", "text"),
+    [
+        (SchemaType.AVRO, '{"type":"fixed","size":1,"name":"%s"}'),
+        (SchemaType.AVRO, '{"type":"fixed","size":1,"name":"F","namespace":"%s"}'),
+        (SchemaType.PROTOBUF, "message %s {}"),
+        (SchemaType.PROTOBUF, "package %s;"),
+    ],
+)
+def test_long_names_are_refused(type_: SchemaType, text: str) -> None:
+    assert parse(type_, text % ("a.b" if "space" in text or "package" in text else "a" * 900)).text
+    with pytest.raises(InvalidSchemaError, match="over 1000 characters"):
+        parse(type_, text % ("a" * 1_001))
+
+
+def test_names_that_are_long_but_no_names_are_told_short() -> None:
+    schema = {"properties": {"x" * 100_000: {"properties": {"y": {"type": 7}}}}}
+
+    with pytest.raises(InvalidSchemaError) as caught:
+        parse("JSON", json.dumps(schema))
+
+    assert len(str(caught.value)) < 1_000
+
+
 def test_an_unknown_type_is_refused() -> None:
     with pytest.raises(InvalidSchemaError, match="'XML' is no schema type; known are AVRO, JSON, PROTOBUF"):
         parse("XML", "<a/>")

@@ -25,6 +25,9 @@ from millstream.schemas.parsing.protobuf.elements import (
 )
 from millstream.schemas.parsing.protobuf.names import TypeInfo
 
+PATH_CHARACTERS_MAX: Final = 2_000
+"""How long a path grows; a longer one has only its end."""
+
 COMPATIBLE_KINDS: Final = frozenset(
     (
         "ENUM_ADDED",
@@ -133,9 +136,10 @@ class _Place(NamedTuple):
     new_scope: str
 
     def inside(self, name: str) -> _Place:
-        return _Place(
-            _joined(self.path, name, "/"), _joined(self.old_scope, name, "."), _joined(self.new_scope, name, ".")
-        )
+        path = _joined(self.path, name, "/")
+        if len(path) > PATH_CHARACTERS_MAX:
+            path = f".../{path[-PATH_CHARACTERS_MAX // 2 :]}"
+        return _Place(path, _joined(self.old_scope, name, "."), _joined(self.new_scope, name, "."))
 
 
 def _joined(before: str, name: str, separator: str) -> str:

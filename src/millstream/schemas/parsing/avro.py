@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final, TypeVar
 
-from millstream.schemas.parsing.avro_defaults import is_valid_default
+from millstream.schemas.parsing.avro_defaults import DefaultChecks
 from millstream.schemas.parsing.avro_text import canonical_text, normalized_text, parsing_canonical_form
 from millstream.schemas.parsing.avro_types import (
     NO_DEFAULT,
@@ -31,7 +31,7 @@ from millstream.schemas.parsing.avro_types import (
     UnionType,
     same_type,
 )
-from millstream.schemas.parsing.json_text import check_size, compact_json, load_json
+from millstream.schemas.parsing.json_text import NAME_CHARACTERS_MAX, check_size, compact_json, load_json
 from millstream.schemas.parsing.parsed_schema import InvalidSchemaError, ParsedSchema, Reference, SchemaType
 
 _STRICT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -146,10 +146,11 @@ class _Parser:
                 raise InvalidSchemaError(f"{first.full_name!r} is defined twice, and not alike")
         for union in self._unions:
             self._check_union(union)
+        checks = DefaultChecks()
         for record, field in self._defaults:
             if field.type.kind in ("float", "double") and isinstance(field.default, str):
                 field.default = _double(field, record)
-            if self._strict and not is_valid_default(field.type, field.default):
+            if self._strict and not checks.is_valid(field.type, field.default):
                 raise InvalidSchemaError(
                     f"field {field.name!r} of {record.full_name!r} has the default {compact_json(field.default)[:200]},"
                     f" which is no {field.type.label}"
@@ -308,6 +309,8 @@ class _Parser:
         if "." in name:
             namespace, _, name = name.rpartition(".")
         self._check_name(name, f"a {value['type']}")
+        if len(namespace) + len(name) > NAME_CHARACTERS_MAX:
+            raise InvalidSchemaError(f"{name[:100]!r} has with its namespace over {NAME_CHARACTERS_MAX} characters")
         if self._strict:
             for part in namespace.split(".") if namespace else ():
                 self._check_name(part, f"the namespace of {name!r}")

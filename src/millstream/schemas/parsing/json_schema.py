@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import jsonschema
 import jsonschema.exceptions
@@ -105,15 +105,15 @@ class JsonSchema(ParsedSchema):
     @cached_property
     def resolver(self) -> Any:
         """What finds a `$ref` of the root: `lookup(ref)` gives `contents` and the `resolver` to go on with."""
-        registry: Registry[Any] = METASCHEMAS
         root: Resource[Any] = self.draft.specification.create_resource(self.value)
         base = root.id() or ""
-        registry = registry.with_resource(base, root)
+        registry: Registry[Any] = METASCHEMAS.with_resource(base, root)
         for name, text in self.resolved.items():
             value = _with_defs(load_json(text, exact=True))
             resource: Resource[Any] = Draft.of(value).specification.create_resource(value)
             registry = registry.with_resources([(uri, resource) for uri in _uris(base, name)])
-        return registry.resolver_with_root(root)
+        # All anchors and ids are gathered now, not again and again by each lookup.
+        return registry.crawl().resolver(base)
 
     def normalized(self) -> JsonSchema:
         """The schema with the keys of all its objects, and its references, in order."""
@@ -171,6 +171,22 @@ def subschemas(schema: Any) -> Iterator[tuple[str, Any]]:
                     yield f"{keyword}/{name}", item
 
 
+class _Path(NamedTuple):
+    """A place in a schema, by the place it is in: names may be long, and most are never told."""
+
+    name: str
+    outer: _Path | None
+
+    def text(self) -> str:
+        """Return the path from the root on."""
+        names = []
+        place: _Path | None = self
+        while place is not None:
+            names.append(place.name[:200])
+            place = place.outer
+        return "/".join(["#", *reversed(names)])
+
+
 def _with_defs(value: Any) -> Any:
     """Let `#/$defs/x` find what lies in `definitions`, as Confluent's registry does for schemas of any draft."""
     if not isinstance(value, dict) or not isinstance(value.get("definitions"), dict):
@@ -193,16 +209,16 @@ def _check(schema: Any, draft: Draft) -> None:
     """Check a whole schema, subschema by subschema."""
     if not isinstance(schema, dict | bool):
         raise InvalidSchemaError("a JSON Schema is an object, true or false")
-    waiting = [("#", schema)]
+    waiting: list[tuple[Any, _Path | None]] = [(schema, None)]
     while waiting:
-        path, value = waiting.pop()
+        value, path = waiting.pop()
         if isinstance(value, dict):
             complaint = _complaint(draft, compact_json(_without_subschemas(value)))
         else:
             complaint = "" if isinstance(value, bool) else f"{compact_json(value)[:100]} is no schema"
         if complaint:
-            raise InvalidSchemaError(f"{path}: {complaint}")
-        waiting += [(f"{path}/{inner_path}", inner) for inner_path, inner in subschemas(value)]
+            raise InvalidSchemaError(f"{'#' if path is None else path.text()}: {complaint}")
+        waiting += [(inner, _Path(name, path)) for name, inner in subschemas(value)]
 
 
 def _without_subschemas(schema: dict[str, Any]) -> dict[str, Any]:

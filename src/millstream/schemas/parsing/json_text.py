@@ -17,6 +17,9 @@ from millstream.schemas.parsing.parsed_schema import NESTING_DEPTH_MAX, SCHEMA_S
 NUMBER_DIGITS_MAX: Final = 1000
 """The longest number: Jackson's own bound; the interpreter's (4,300 digits) must never be met."""
 
+NAME_CHARACTERS_MAX: Final = 1000
+"""The longest name with its namespace or package: one may be repeated for everything that is in it."""
+
 _TOKENS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _COMMENTS: Final = re.compile(r'("(?:[^"\\]|\\.)*+")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _LOWER_ESCAPE: Final = re.compile(r"\\\\|\\u00[01][a-f]")

@@ -37,6 +37,8 @@ def under(path: str, found: Iterable[Difference]) -> Found:
 
 
 def _under(path: str, one: Difference) -> Difference:
+    if len(path) > PATH_CHARACTERS_MAX:
+        path = f"{path[:100]}..."
     if not one.path:
         return Difference(one.kind, path)
     if one.path.startswith(".../"):

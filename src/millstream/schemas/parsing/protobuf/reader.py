@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Final, NoReturn
 
+from millstream.schemas.parsing.json_text import NAME_CHARACTERS_MAX
 from millstream.schemas.parsing.parsed_schema import NESTING_DEPTH_MAX, InvalidSchemaError
 from millstream.schemas.parsing.protobuf.elements import (
     MAX_FIELD_NUMBER,
@@ -98,12 +99,14 @@ class _Reader:
     def _word(self, what: str) -> str:
         if self._kind != "word":
             self._refuse(f"{what} is expected, not {self._word_at[:50]!r}")
+        if len(self._word_at) > NAME_CHARACTERS_MAX:
+            self._refuse(f"{what} has over {NAME_CHARACTERS_MAX} characters")
         return self._next()
 
     def _name(self, what: str) -> str:
         if self._kind != "word" or not _NAME.match(self._word_at):
             self._refuse(f"{what} is expected, not {self._word_at[:50]!r}")
-        return self._next()
+        return self._word(what)
 
     def _integer(self, what: str) -> int:
         sign = "-" if self._take("-") else ""
