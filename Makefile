@@ -74,6 +74,9 @@ unit: setup
 soak: setup jars npm  ## the long matrices whole
 	MILLSTREAM_SOAK=1 $(BIN)/pytest -n 2 --dist loadfile --timeout 3600 tests
 
+fuzz: setup  ## damaged Avro datums through kernels built with AddressSanitizer
+	$(BIN)/python tools/fuzz_avro.py --sanitize --seconds 300
+
 bench: setup jars
 	$(BIN)/python bench/wire.py
 	$(BIN)/python bench/records.py

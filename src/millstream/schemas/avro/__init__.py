@@ -10,7 +10,9 @@ encoder.py     AvroEncoder: a table to values
 from millstream.schemas.avro.columns import DecodedTooLargeError
 from millstream.schemas.avro.decoder import AvroDecoder, BadDatum, Decoded
 from millstream.schemas.avro.encoder import AvroEncoder, EncodeError
+from millstream.schemas.avro.json_values import JsonDecoder
 from millstream.schemas.avro.layout import UnsupportedSchemaError
+from millstream.schemas.avro.translation import arrow_to_avro_schema, avro_to_arrow_schema
 from millstream.schemas.avro.validating import AvroValidator, Validated, validate_datums
 
 __all__ = [
@@ -21,7 +23,10 @@ __all__ = [
     "Decoded",
     "DecodedTooLargeError",
     "EncodeError",
+    "JsonDecoder",
     "UnsupportedSchemaError",
     "Validated",
+    "arrow_to_avro_schema",
+    "avro_to_arrow_schema",
     "validate_datums",
 ]

@@ -224,14 +224,8 @@ class _Run:
         decoder = self._decoder
         table = array("q")
         if decoder._layout is not None:
-            assert decoder._estimates is not None
             if self._columns is None:
-                self._columns = ColumnBuffers(
-                    decoder._layout,
-                    self._stop - self._row,
-                    decoder._estimates,
-                    size_bytes_max=decoder._size_bytes_max,
-                )
+                self._columns = self._make_columns(self._stop - self._row)
             table = self._columns.table
         program = decoder._program
         data, positions, sizes = self._values
@@ -274,21 +268,21 @@ class _Run:
         layout = decoder._layout
         if layout is None:
             batch = pa.RecordBatch.from_arrays([], schema=pa.schema([]))
-        elif self._columns is None:
-            batch = layout.schema.empty_table().combine_chunks().to_batches()
-            batch = (
-                batch[0]
-                if batch
-                else pa.RecordBatch.from_arrays([pa.array([], one.type) for one in layout.schema], schema=layout.schema)
-            )
         else:
             assert decoder._estimates is not None
-            decoder._estimates.learn(self._columns.table, rows)
-            batch = pa.RecordBatch.from_arrays(self._columns.arrays(rows), schema=layout.schema)
+            columns = self._columns or self._make_columns(0)
+            decoder._estimates.learn(columns.table, rows)
+            batch = pa.RecordBatch.from_arrays(columns.arrays(rows), schema=layout.schema)
         places = None
         if rows != self._stop:
             places = pa.Array.from_buffers(pa.int64(), rows, [None, self._rows.slice(0, 8 * rows)], 0)
         return Decoded(batch, places, self._errors)
+
+    def _make_columns(self, rows: int) -> ColumnBuffers:
+        decoder = self._decoder
+        assert decoder._layout is not None
+        assert decoder._estimates is not None
+        return ColumnBuffers(decoder._layout, rows, decoder._estimates, size_bytes_max=decoder._size_bytes_max)
 
     def _learn_schema(self) -> None:
         """Find and compile the schema that the current row names."""

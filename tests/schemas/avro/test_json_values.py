@@ -1,0 +1,53 @@
+"""JSON values to Arrow: each value one row or one error, whatever its neighbours are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from millstream.schemas.avro import JsonDecoder
+
+SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string()), ("tags", pa.list_(pa.string()))])
+BAD = [
+    b"",
+    b"  ",
+    b"{",
+    b"}",
+    b"[1]",
+    b"5",
+    b'{"id": 1}{"id": 2}',
+    b'{"id": 1}\n{"id": 2}',
+    b'{"id": "x"}',
+    b'{"name": "}',
+    b"\xff",
+]
+
+objects = st.fixed_dictionaries(
+    {}, optional={"id": st.integers(-(2**63), 2**63 - 1), "name": st.none() | st.text(), "more": st.booleans()}
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=st.lists(objects | st.sampled_from(BAD) | st.none(), max_size=12), indent=st.sampled_from([None, 1]))
+def test_each_value_is_a_row_an_error_or_null(rows: list[Any], indent: int | None) -> None:
+    values = [json.dumps(row, indent=indent).encode() if isinstance(row, dict) else row for row in rows]
+
+    decoded = JsonDecoder(SCHEMA).decode(pa.array(values, pa.binary()))
+
+    good = [number for number, row in enumerate(rows) if isinstance(row, dict)]
+    assert (decoded.rows.to_pylist() if decoded.rows is not None else list(range(len(rows)))) == good
+    assert [error.row for error in decoded.errors] == [at for at, row in enumerate(rows) if isinstance(row, bytes)]
+    expected = [{"id": rows[at].get("id"), "name": rows[at].get("name"), "tags": None} for at in good]
+    assert decoded.batch.to_pylist() == expected
+    assert decoded.batch.schema == SCHEMA
+
+
+def test_reasons() -> None:
+    decoded = JsonDecoder(SCHEMA).decode(pa.chunked_array([[b'{"id": 1}{"id": 2}'], [b'{"tags": ["a"]}', b"7"]]))
+    assert decoded.batch.to_pylist() == [{"id": None, "name": None, "tags": ["a"]}]
+    assert "2 JSON objects instead of one" in decoded.errors[0].reason
+    assert "does not begin as a JSON object" in decoded.errors[1].reason
