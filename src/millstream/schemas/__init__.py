@@ -15,6 +15,17 @@ from importlib import import_module
 from typing import Any, Final
 
 _HOMES: Final = {
+    "avro": (
+        "AvroDecoder",
+        "AvroEncoder",
+        "AvroValidator",
+        "BadDatum",
+        "Decoded",
+        "JsonDecoder",
+        "arrow_to_avro_schema",
+        "avro_to_arrow_schema",
+        "validate_datums",
+    ),
     "client": (
         "AsyncRegistryClient",
         "Mode",

@@ -1,3 +1,12 @@
+from millstream.schemas.avro import AvroDecoder as AvroDecoder
+from millstream.schemas.avro import AvroEncoder as AvroEncoder
+from millstream.schemas.avro import AvroValidator as AvroValidator
+from millstream.schemas.avro import BadDatum as BadDatum
+from millstream.schemas.avro import Decoded as Decoded
+from millstream.schemas.avro import JsonDecoder as JsonDecoder
+from millstream.schemas.avro import arrow_to_avro_schema as arrow_to_avro_schema
+from millstream.schemas.avro import avro_to_arrow_schema as avro_to_arrow_schema
+from millstream.schemas.avro import validate_datums as validate_datums
 from millstream.schemas.client import AsyncRegistryClient as AsyncRegistryClient
 from millstream.schemas.client import Mode as Mode
 from millstream.schemas.client import RegisteredSchema as RegisteredSchema

@@ -299,6 +299,14 @@ def test_output_is_bounded() -> None:
         decoder.decode(pa.array([small] * 2000))
 
 
+def test_what_was_large_once_costs_nothing_later() -> None:
+    text = json.dumps({"type": "array", "items": "boolean"})
+    decoder = AvroDecoder(reader_schema=text, framing="none", size_bytes_max=1 << 24)
+    large = written(json.loads(text), [True] * 100_000)
+    assert decoder.decode(pa.array([large] * 100)).errors == []
+    assert decoder.decode(pa.array([b"\0"] * 100_000)).batch.num_rows == 100_000
+
+
 def test_unions_as_dense_ones() -> None:
     schema = ["null", "int", "string"]
     decoder = AvroDecoder(reader_schema=json.dumps(schema), framing="none", on_union="dense_union")

@@ -45,8 +45,10 @@ class Estimates:
 class ColumnBuffers:
     """The columns of one batch while they are filled."""
 
-    def __init__(self, layout: Layout, rows: int, estimates: Estimates, *, size_bytes_max: int) -> None:
-        """Make room for `rows`, and for what lies in them by the estimates."""
+    def __init__(
+        self, layout: Layout, rows: int, estimates: Estimates, *, input_bytes: int, size_bytes_max: int
+    ) -> None:
+        """Make room for `rows`, and for what lies in them by the estimates: hardly more than was put in."""
         self._layout = layout
         self._size_bytes_max = size_bytes_max
         self.table = array("q", bytes(8 * op.COLUMN_FIELDS * len(layout.slots)))
@@ -59,10 +61,14 @@ class ColumnBuffers:
             self.table[at + op.FIELD_KIND] = slot.kind
             self.table[at + op.FIELD_WIDTH] = slot.width
             self.table[at + op.FIELD_PARENT] = slot.parent
-            count = rows if per_row[slot.index] else int(rows * estimates.values[slot.index] * 1.1) + 16
+            count = (
+                rows if per_row[slot.index] else min(int(rows * estimates.values[slot.index] * 1.1), input_bytes) + 16
+            )
             self._make_room(slot, min(count, _INT32_MAX - 1))
             if slot.kind == op.KIND_BYTES:
-                self._make_byte_room(slot, min(int(rows * estimates.bytes[slot.index] * 1.05) + 64, 1 << 30))
+                self._make_byte_room(
+                    slot, min(int(rows * estimates.bytes[slot.index] * 1.05), input_bytes, 1 << 30) + 64
+                )
 
     def grow(self) -> None:
         """Make the room that the kernel asked for. Raises DecodedTooLargeError."""

@@ -282,7 +282,13 @@ class _Run:
         decoder = self._decoder
         assert decoder._layout is not None
         assert decoder._estimates is not None
-        return ColumnBuffers(decoder._layout, rows, decoder._estimates, size_bytes_max=decoder._size_bytes_max)
+        return ColumnBuffers(
+            decoder._layout,
+            rows,
+            decoder._estimates,
+            input_bytes=len(self._values[0]),
+            size_bytes_max=decoder._size_bytes_max,
+        )
 
     def _learn_schema(self) -> None:
         """Find and compile the schema that the current row names."""
