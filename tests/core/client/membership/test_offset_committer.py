@@ -362,3 +362,22 @@ def test_what_nobody_foresaw_ends_the_commit_and_not_those_behind_it() -> None:
 
     run(coordinator, Member(), story)
     assert coordinator.offsets == [[1], [2]]
+
+
+def test_a_commit_ends_by_its_own_deadline_behind_one_that_has_longer() -> None:
+    coordinator = Coordinator(*[ErrorCode.COORDINATOR_NOT_AVAILABLE] * 1_000)
+
+    async def story(committer: OffsetCommitter) -> None:
+        loop = asyncio.get_running_loop()
+        committer.commit_soon({T0: at(1)})
+        await asyncio.sleep(0.05)
+        began = loop.time()
+        with pytest.raises(KafkaError, match="in time") as raised:
+            await committer.commit({T1: at(2)}, timeout_ms=500)
+        assert raised.value.code is ErrorCode.REQUEST_TIMED_OUT
+        assert 0.4 < loop.time() - began < 1
+        # What goes on is the other one, alone.
+        assert not committer._waiting
+        assert coordinator.offsets[-1] == [1]
+
+    run(coordinator, Member(), story)

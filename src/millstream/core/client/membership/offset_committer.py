@@ -45,6 +45,8 @@ Callback = Callable[[Offsets, KafkaError | None], None]
 # Commits that were asked for and are not answered.
 COMMITS_WAITING_MAX: Final = 10_000
 OUTSIDE: Final = Identity()
+# A commit that fails at its deadline says why, which takes its sender another turn.
+_LAST_ANSWER_S: Final = 0.1
 
 
 class CommitsAs:
@@ -145,8 +147,17 @@ class OffsetCommitter:
     async def commit(self, offsets: Offsets, *, timeout_ms: int | None = None) -> None:
         """Commit, after all that were asked for before. Raises KafkaError: CommitFailedError if the group went on."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._add(offsets, timeout_ms, future, None)
-        await future
+        commit = self._add(offsets, timeout_ms, future, None)
+        try:
+            # One that goes before it may take longer than this one has.
+            async with asyncio.timeout_at(commit.deadline + _LAST_ANSWER_S):
+                await future
+        except TimeoutError as error:
+            if commit in self._waiting:
+                self._waiting.remove(commit)
+            raise KafkaError(
+                ErrorCode.REQUEST_TIMED_OUT, f"offsets were not committed in group {self._group_id!r} in time"
+            ) from error
 
     def commit_soon(self, offsets: Offsets, callback: Callback | None = None) -> None:
         """Commit without waiting. `callback(offsets, error or None)` is called on the loop, in the order of commits."""
@@ -214,15 +225,17 @@ class OffsetCommitter:
         timeout_ms: int | None,
         future: asyncio.Future[None] | None,
         callback: Callback | None,
-    ) -> None:
+    ) -> _Commit:
         identity = self._commits_as.identity()
         if len(self._waiting) >= COMMITS_WAITING_MAX:
             identity = CommitFailedError(
                 ErrorCode.REQUEST_TIMED_OUT, f"{COMMITS_WAITING_MAX} commits wait already for the coordinator"
             )
-        self._waiting.append(_Commit(dict(offsets), identity, self._deadline(timeout_ms), future, callback))
+        commit = _Commit(dict(offsets), identity, self._deadline(timeout_ms), future, callback)
+        self._waiting.append(commit)
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_all(), name=f"commits of {self._group_id}")
+        return commit
 
     async def _send_all(self) -> None:
         try:
@@ -264,7 +277,8 @@ class OffsetCommitter:
             left = {tp: offset for tp, offset in left.items() if codes[tp] in ASK_AGAIN}
             if left:
                 failures += 1
-                await asyncio.sleep(self._backoff.pause_s(failures))
+                first = min(commit.deadline for commit in self._sending)
+                await asyncio.sleep(max(min(self._backoff.pause_s(failures), first - loop.time()), 0.0))
                 self._drop_overdue(codes, loop.time())
                 wanted = {tp for commit in self._sending for tp in commit.offsets}
                 left = {tp: offset for tp, offset in left.items() if tp in wanted}
