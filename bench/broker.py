@@ -18,6 +18,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -109,6 +110,15 @@ class Bench:
         if done.returncode:
             raise RuntimeError(f"{row} on {broker.name}: {done.stderr[-2000:]}")
         return {**json.loads(done.stdout.splitlines()[-1]), "broker_cpu_seconds": cpu_seconds(broker.pid) - before}
+
+    def keep_whole_rows(self) -> None:
+        """Forget the row in progress where one broker has fewer rounds of it than the other, or one alone."""
+        last = self.measured[-1].row if self.measured else ""
+        counts = [
+            sum((each.row, each.broker) == (last, broker.name) for each in self.measured) for broker in self.brokers
+        ]
+        if min(counts) < max(counts) or max(counts) < min(self.settings.rounds, 2):
+            self.measured = [each for each in self.measured if each.row != last]
 
     def alternate(
         self,
@@ -477,6 +487,15 @@ def measure(bench: Bench, names: Sequence[str]) -> None:
             row.run(bench, name)
 
 
+class EndedEarlyError(Exception):
+    """SIGTERM came."""
+
+
+def _end_early(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise EndedEarlyError
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", help=f"comma-separated, of: {', '.join(ROWS)}")
@@ -504,8 +523,13 @@ def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="millstream-bench-", dir=given.folder))
     bench = Bench(settings, [KINDS[kind](work / kind) for kind in given.brokers.split(",")], work)
     started, when = time.monotonic(), time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    # Ended early, it ends what it has started, and keeps the rows of which both brokers have as many rounds.
+    signal.signal(signal.SIGTERM, _end_early)
     try:
         measure(bench, names)
+    except EndedEarlyError:
+        bench.keep_whole_rows()
+        print("ended early", flush=True)
     finally:
         for broker in bench.brokers:
             broker.kill()
