@@ -1,7 +1,7 @@
 """Consumer groups on Millstream and Apache Kafka 4.3 side by side: the same load, the same machine, in turn.
 
     python -m bench.groups                                    every row, three rounds
-    python -m bench.groups --rows join --rounds 5
+    python -m bench.groups --rows join --rounds 5             the page keeps the other rows of older runs
     python -m bench.groups --quick                            one short round of each, about half a minute
     python -m bench.groups --write-doc docs/performance.md    put the table into its section of the page
 
@@ -17,19 +17,21 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.broker import Bench, Settings
 from bench.load import report
 from bench.load.brokers import Kafka, Millstream, Served, raise_open_files, start
-from bench.load.report import Target
+from bench.load.page import HEAD, Page, Run
+from bench.load.report import Measured, Target
 
 from millstream.testing.raw import RawConnection
 
 PROPERTIES = {"offsets.topic.num.partitions": "50"}
 TOPIC, PARTITIONS = "committed", 1000
 SECTION = "groups"
+ROUNDS_HEADING = "Every round:"
 _numbers = itertools.count()
 
 
@@ -42,9 +44,12 @@ def join(bench: Bench, name: str) -> None:
     """1,000 members of 100 groups join at once."""
 
     def run(broker: Served) -> dict[str, float]:
-        found = bench.load(name, broker, "groups join", "--prefix", prefix(), "--groups", "100", "--members", "10")
+        words = ("--prefix", prefix(), "--groups", "100", "--members", "10", "--broker-pid", str(broker.pid))
+        found = bench.load(name, broker, "groups join", *words)
         return {
             "seconds": found["seconds"],
+            "CPU-seconds of the broker": found["settling_cpu_seconds"],
+            "CPU-seconds of the load": found["load_cpu_seconds"],
             "requests": found["requests"],
             "generations": found["generations"],
         }
@@ -94,26 +99,48 @@ ROWS: dict[str, tuple[str, Callable[[Bench, str], None], tuple[Target, ...]]] = 
 QUICK = Settings(rounds=1, seconds=2.0, warmup_s=2.0)
 
 
-def section(bench: Bench, seconds: float) -> tuple[list[str], str]:
+def section(measured: Sequence[Measured]) -> tuple[list[str], str]:
     """The lines of the page's section, and the table for the terminal."""
-    measured = {one.row for one in bench.measured}
-    rows = {name: (title, targets) for name, (title, _, targets) in ROWS.items() if name in measured}
-    page = report.Page(rows, bench.measured, {}, bench.commands, seconds)
+    rows = {name: (title, targets) for name, (title, _, targets) in ROWS.items()}
+    runs = [Run(when, "", "", "") for when in sorted({one.run for one in measured})]
+    page = Page(
+        {name: row for name, row in rows.items() if any(one.row == name for one in measured)}, measured, {}, {}, runs
+    )
     lines = [
         "Written by `python -m bench.groups --write-doc docs/performance.md`: both brokers on the same machine in the",
         "same run, in turn; medians of the rounds. What a member does stands in `bench/load/groups.py`.",
         "",
-        f"Machine: {report.machine()}. The run took {seconds / 60:.0f} minutes.",
+        f"Machine: {report.machine()}.",
         "",
-        "| work | figure | Millstream | Kafka | ratio | target | met |",
-        "|---|---|--:|--:|--:|--:|---|",
-        *("| " + " | ".join(line) + " |" for line in page.lines()),
+        report.table_row(HEAD),
+        "|---|---|--:|--:|--:|--:|---|--:|",
+        *(report.table_row(line) for line in page.lines()),
         "",
-        "| row | broker | round | figures |",
-        "|---|---|--:|---|",
-        *(f"| {m.row} | {m.broker} | {m.round + 1} | {report.brief(m.figures)} |" for m in bench.measured),
+        ROUNDS_HEADING,
+        "",
+        "| row | broker | round | of the run that began | figures |",
+        "|---|---|--:|---|---|",
+        *(
+            report.table_row((one.row, one.broker, str(one.round + 1), one.run, report.brief(one.figures)))
+            for one in measured
+        ),
     ]
     return lines, page.table()
+
+
+def read_rounds(page: Path) -> list[Measured]:
+    """The rounds that stand on the page."""
+    found = report.sections_of(page.read_text()).get(SECTION, "") if page.exists() else ""
+    return [
+        Measured(row, broker, int(number) - 1, report.figures_in(figures), began)
+        for row, broker, number, began, figures in report.cells_under(found.splitlines(), ROUNDS_HEADING)
+    ]
+
+
+def joined(older: Sequence[Measured], newer: Sequence[Measured]) -> list[Measured]:
+    """The rounds of both; of rows that were measured again only the newer ones."""
+    again = {one.row for one in newer}
+    return [one for row in ROWS for one in (*(old for old in older if old.row not in again), *newer) if one.row == row]
 
 
 def main() -> int:
@@ -135,7 +162,7 @@ def main() -> int:
     kinds = {kind.name: kind for kind in (Millstream, Kafka)}
     brokers: list[Served] = [kinds[name](work / name, PROPERTIES) for name in given.brokers.split(",")]
     bench = Bench(settings, brokers, work)
-    started = time.monotonic()
+    began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     try:
         for broker in brokers:
             start(broker)
@@ -147,9 +174,10 @@ def main() -> int:
         for broker in brokers:
             broker.kill()
         shutil.rmtree(work, ignore_errors=True)
-    lines, table = section(bench, time.monotonic() - started)
-    print(table)
+    measured = [dataclasses.replace(one, run=began) for one in bench.measured]
+    print(section(measured)[1])
     if given.write_doc:
+        lines, _ = section(joined(read_rounds(given.write_doc), measured))
         report.replace_section(given.write_doc, SECTION, "Groups", lines)
     return 0
 

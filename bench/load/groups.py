@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from bench.load.brokers import cpu_seconds
 from bench.load.frames import RefusedError
 
 from millstream.core.wire import APIS, ApiKey, ErrorCode, decode, encode_request, parse_response_header
@@ -42,6 +43,7 @@ from millstream.core.wire.embedded_protocol import (
 from millstream.core.wire.messages.find_coordinator import FindCoordinatorRequest
 from millstream.core.wire.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
 from millstream.core.wire.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse
+from millstream.core.wire.messages.leave_group import LeaveGroupRequest, MemberIdentity
 from millstream.core.wire.messages.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
@@ -266,8 +268,13 @@ def await_coordinators(bootstrap: str, group_ids: list[str]) -> None:
         wait_until(ready, TIMEOUT_S, "coordinators")
 
 
-def join(bootstrap: str, prefix: str, groups: int, members: int) -> tuple[Loop, list[Group], dict[str, float]]:
-    """Have all members of all groups join at once, one of each group after the other."""
+def join(
+    bootstrap: str, prefix: str, groups: int, members: int, broker_pid: int | None = None
+) -> tuple[Loop, list[Group], dict[str, float]]:
+    """Have all members of all groups join at once, one of each group after the other.
+
+    With `broker_pid` also what the broker's process used meanwhile, and this one, which has a core of its own.
+    """
     made = [Group(f"{prefix}-{number}", members) for number in range(groups)]
     await_coordinators(bootstrap, [group.group_id for group in made])
     loop = Loop()
@@ -281,14 +288,38 @@ def join(bootstrap: str, prefix: str, groups: int, members: int) -> tuple[Loop, 
         unsettled.difference_update([group for group in unsettled if group.is_settled])
         return not unsettled
 
+    used_before = 0.0 if broker_pid is None else cpu_seconds(broker_pid)
+    cpu_started = time.process_time()
     started = time.monotonic()
     for number in range(members):
         for group in made:
             group.members[number].join()
     loop.run_until(settled)
     took = time.monotonic() - started
-    generations = max(member.generation for group in made for member in group.members)
-    return loop, made, {"seconds": took, "requests": next(requests), "generations": generations}
+    figures = {
+        "seconds": took,
+        "requests": next(requests),
+        "generations": max(member.generation for group in made for member in group.members),
+        "load_cpu_seconds": time.process_time() - cpu_started,
+    }
+    if broker_pid is not None:
+        figures["settling_cpu_seconds"] = cpu_seconds(broker_pid) - used_before
+    return loop, made, figures
+
+
+def leave(loop: Loop, groups: list[Group]) -> None:
+    """Have all members leave, a whole group in one request: their sessions would end in the middle of later rounds."""
+
+    def is_any_busy() -> bool:
+        return any(group.members[0].channel.is_busy for group in groups)
+
+    loop.run_until(lambda: not is_any_busy())
+    for group in groups:
+        members = [MemberIdentity(member_id=member.member_id) for member in group.members]
+        group.members[0].channel.send(
+            request_frame(LeaveGroupRequest(group_id=group.group_id, members=members)), lambda _: None
+        )
+    loop.run_until(lambda: not is_any_busy())
 
 
 def commit(bootstrap: str, prefix: str, topic: str, connections: int, seconds: float) -> dict[str, float]:
@@ -394,13 +425,16 @@ def main() -> None:
     parser.add_argument(
         "--topic", default="flights", help="that offsets are committed of; for fetch, several with commas"
     )
+    parser.add_argument("--broker-pid", type=int, help="of the broker's process here, for its CPU time")
     parser.add_argument("--connections", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--partitions", type=int, default=1000)
     parser.add_argument("--count", type=int, default=300)
     given = parser.parse_args()
     if given.what == "join":
-        result = join(given.bootstrap, given.prefix, given.groups, given.members)[2]
+        loop, groups, result = join(given.bootstrap, given.prefix, given.groups, given.members, given.broker_pid)
+        leave(loop, groups)
+        loop.close()
     elif given.what == "commit":
         result = commit(given.bootstrap, given.prefix, given.topic, given.connections, given.seconds)
     else:
