@@ -102,7 +102,7 @@ def test_defaults_beyond_all_checking_are_refused() -> None:
     array = {"type": "array", "items": [*branches, last]}
     field = {"name": "f", "type": array, "default": [{}] * 1_000}
 
-    with pytest.raises(InvalidSchemaError, match="more than 1000000 checks"):
+    with pytest.raises(InvalidSchemaError, match="more than 200000 checks"):
         parse("AVRO", json.dumps({"type": "record", "name": "R", "fields": [field]}), strict=True)
 
 
@@ -128,6 +128,15 @@ def test_names_that_are_long_but_no_names_are_told_short() -> None:
         parse("JSON", json.dumps(schema))
 
     assert len(str(caught.value)) < 1_000
+
+
+def test_a_text_that_grows_by_being_formatted_is_refused() -> None:
+    inner = "".join(f"int32 f{number} = {number};" for number in range(1, 15_000))
+    deep = "message A {" * 40 + inner + "}" * 40
+    assert len(parse("PROTOBUF", deep).text) > 4 * len(deep)
+
+    with pytest.raises(InvalidSchemaError, match="the canonical text has"):
+        parse("PROTOBUF", deep + deep.replace("A", "B") + deep.replace("A", "C") + deep.replace("A", "D"))
 
 
 def test_an_unknown_type_is_refused() -> None:

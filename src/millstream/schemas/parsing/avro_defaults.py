@@ -11,7 +11,7 @@ from typing import Any, Final
 from millstream.schemas.parsing.avro_types import ArrayType, AvroType, MapType, RecordType, UnionType
 from millstream.schemas.parsing.parsed_schema import InvalidSchemaError
 
-DEFAULT_CHECKS_MAX: Final = 1_000_000
+DEFAULT_CHECKS_MAX: Final = 200_000
 """How many values are held against types for all defaults of a schema: unions try each value on each branch."""
 
 _BITS: Final = {"int": 31, "long": 63}

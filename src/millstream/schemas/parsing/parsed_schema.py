@@ -44,6 +44,9 @@ class ParsedSchema(ABC):
     type: ClassVar[SchemaType]
 
     def __init__(self, text: str, references: Iterable[Reference] = (), resolved: Mapping[str, str] | None = None):
+        if len(text) > SCHEMA_SIZE_BYTES_MAX:
+            # What is stored must be taken again.
+            raise InvalidSchemaError(f"the canonical text has {len(text)} characters, over {SCHEMA_SIZE_BYTES_MAX}")
         self._text = text
         self.references = tuple(references)
         self.resolved: Mapping[str, str] = dict(resolved or {})

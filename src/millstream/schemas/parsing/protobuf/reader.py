@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from millstream.schemas.parsing.json_text import NAME_CHARACTERS_MAX
-from millstream.schemas.parsing.parsed_schema import NESTING_DEPTH_MAX, InvalidSchemaError
+from millstream.schemas.parsing.parsed_schema import InvalidSchemaError
 from millstream.schemas.parsing.protobuf.elements import (
     MAX_FIELD_NUMBER,
     EnumConstant,
@@ -31,6 +31,9 @@ from millstream.schemas.parsing.protobuf.elements import (
     ServiceElement,
     Value,
 )
+
+BLOCK_DEPTH_MAX: Final = 50
+"""How deep blocks and values nest: each level indents every line in it. Protobuf's own compiler ends at 32."""
 
 _SPACE: Final = re.compile(r"(?:\s+|//[^\n]*+|/\*.*?\*/)*+", re.DOTALL)
 _TOKEN: Final = re.compile(
@@ -176,8 +179,8 @@ class _Reader:
     def _block(self, statement: Callable[[], None]) -> None:
         """Read the statements of a block."""
         self._depth += 1
-        if self._depth > NESTING_DEPTH_MAX // 2:
-            self._refuse(f"blocks nest deeper than {NESTING_DEPTH_MAX // 2} levels")
+        if self._depth > BLOCK_DEPTH_MAX:
+            self._refuse(f"blocks nest deeper than {BLOCK_DEPTH_MAX} levels")
         self._expect("{")
         while not self._take("}"):
             if self._kind == "end":
@@ -405,8 +408,8 @@ class _Reader:
 
     def _value(self) -> Value:
         self._depth += 1
-        if self._depth > NESTING_DEPTH_MAX // 2:
-            self._refuse(f"values nest deeper than {NESTING_DEPTH_MAX // 2} levels")
+        if self._depth > BLOCK_DEPTH_MAX:
+            self._refuse(f"values nest deeper than {BLOCK_DEPTH_MAX} levels")
         value = self._value_inside()
         self._depth -= 1
         return value
