@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.support.group_log import REFUSED, GroupLog, image_of
 
 from millstream.core.groups.records import (
@@ -128,6 +130,45 @@ def test_who_resigned_emits_nothing() -> None:
     assert set(log.answers.values()) == {REFUSED}
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["g", "h"]),
+            st.sampled_from(["t", "s"]),
+            st.dictionaries(st.integers(0, 2), st.tuples(st.integers(-(2**63), 2**63 - 1), st.integers(-1, 2**31 - 1))),
+            st.sampled_from([-1, -1, -1, 0]),
+        ),
+        max_size=10,
+    )
+)
+def test_rows_are_stored_as_messages_are(
+    commits: list[tuple[str, str, dict[int, tuple[int, int]], int]],
+) -> None:
+    by_message, by_rows = (GroupLog(topics={"t": 3, "s": 3}) for _ in range(2))
+    for group, topic, rows, generation in commits:
+        partitions = [
+            OffsetCommitRequestPartition(partition_index=index, committed_offset=offset, committed_leader_epoch=epoch)
+            for index, (offset, epoch) in rows.items()
+        ]
+        request = OffsetCommitRequest(
+            group_id=group,
+            generation_id_or_member_epoch=generation,
+            topics=[OffsetCommitRequestTopic(name=topic, partitions=partitions)],
+        )
+        for log in (by_message, by_rows):
+            log.now_ms += 10
+        by_message.answer("offset_commit", request)
+        by_rows.ask_rows(request, "stored")
+        by_rows.commit()
+    assert by_message.records == by_rows.records
+    assert len(by_message.answers) == len(by_rows.answers)
+    for group in ("g", "h"):
+        kept = committed(by_rows, group)
+        assert kept == committed(by_message, group)
+        by_rows.fail()
+        assert committed(by_rows, group) == kept
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_log_that_delays_fails_and_is_revoked_loses_no_acknowledged_commit(seed: int) -> None:
     """Whatever is answered without an error is in the log; a fetch never shows what a later load does not."""
@@ -139,8 +180,11 @@ def test_a_log_that_delays_fails_and_is_revoked_loses_no_acknowledged_commit(see
     for number in range(300):
         group, partition = f"g{chance.randrange(3)}", chance.randrange(3)
         match chance.randrange(6):
-            case 0 | 1:
+            case 0:
                 reply = log.ask("offset_commit", commit(group, number, partition=partition))
+                asked_for[reply] = (group, partition, number)
+            case 1:
+                reply = log.ask_rows(commit(group, number, partition=partition), "stored")
                 asked_for[reply] = (group, partition, number)
             case 2:
                 reply = log.ask("offset_fetch", asked(group, None))
