@@ -84,7 +84,7 @@ bench: setup jars
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/control.py
 	$(BIN)/python bench/assignors.py
-	$(BIN)/python bench/avro.py
+	$(BIN)/python -m bench.avro --write-doc docs/performance.md
 	$(BIN)/python -m bench.broker --write-doc docs/performance.md
 	$(BIN)/python -m bench.groups --write-doc docs/performance.md
 	$(BIN)/python -m bench.cleaner --write-doc docs/performance.md

@@ -1,4 +1,7 @@
-"""Avro and Arrow against fastavro, polars and datafusion on the same records: `python bench/avro.py`.
+"""Avro and Arrow against fastavro, polars and datafusion on the same records.
+
+    python -m bench.avro [--rounds N] [--only "8 flat"]
+    python -m bench.avro --write-doc docs/performance.md    put the table into its section of the page
 
 Rates are records per second of CPU time, medians of rounds in which all take turns. The others read an Avro container
 file (uncompressed, in memory or from a file in the page cache) with the same datums; ours reads framed values.
@@ -21,12 +24,14 @@ from typing import Any
 
 import fastavro
 import pyarrow as pa
+from bench.load import report
 
 from millstream.schemas.avro import AvroDecoder, AvroEncoder, AvroValidator
 
 ROWS = 200_000
 FASTAVRO_ROWS = 10_000
 ROUNDS = 9
+SECTION = "avro"
 
 FLAT = {
     "type": "record",
@@ -297,6 +302,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--only", default="", help="works whose name begins so")
+    parser.add_argument("--write-doc", type=Path, help="put the table into its section of this page")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = [one for one in make_figures(Path(folder)) if one.work.startswith(options.only)]
@@ -308,6 +314,29 @@ def main() -> None:
         goal = "" if figure.goal is None else f"{figure.goal / 1e6:.0f}"
         missed = "  missed" if figure.goal and figure.rate < figure.goal else ""
         print(f"{figure.work:24}{figure.who:12}{figure.rate / 1e6:>16.2f}{times:>12}{goal:>8}{missed}")
+    if options.write_doc:
+        report.replace_section(options.write_doc, SECTION, "Avro and Arrow", section(figures, options.rounds))
+
+
+def section(figures: list[Figure], rounds: int) -> list[str]:
+    """Return the section of the page: one row for each work, a column for each reader."""
+    readers = ["millstream", "fastavro", "polars", "datafusion"]
+    lines = [
+        "Written by `python -m bench.avro --write-doc docs/performance.md`: millions of records in a second of CPU",
+        f"time, medians of {rounds} rounds in which all take turns; {ROWS:,} records. Ours are values in Confluent's",
+        "framing, the others' an uncompressed container file with the same datums. polars reads no maps.",
+        "",
+        f"Machine: {report.machine()}.",
+        "",
+        report.table_row(["work", *readers, "goal"]),
+        report.table_row(["---"] * (len(readers) + 2)),
+    ]
+    for work in dict.fromkeys(figure.work for figure in figures):
+        rates = {figure.who: f"{figure.rate / 1e6:.2f}" for figure in figures if figure.work == work}
+        goal = next(figure.goal for figure in figures if figure.work == work and figure.goal is not None)
+        cells = [rates.get(reader, "") for reader in readers]
+        lines.append(report.table_row([work, *cells, f">= {goal / 1e6:.0f}"]))
+    return lines
 
 
 if __name__ == "__main__":

@@ -288,6 +288,30 @@ def test_schemas_that_would_make_too_many_columns() -> None:
     assert validator.validate(pa.array([b"\0" * 2**19])).errors == []
 
 
+def test_graphs_far_deeper_than_their_text() -> None:
+    chain: list[Any] = [record("T0", ["int"])] + [record(f"T{number}", [f"T{number - 1}"]) for number in range(1, 2000)]
+    validator = AvroValidator(writer_schema=json.dumps(chain), framing="none")
+    found = validator.validate(pa.array([written("long", 50) + b"\0", written("long", 1999) + b"\0"]))
+    assert [error.row for error in found.errors] == [1]
+    assert "too deep" in found.errors[0].reason
+
+
+def test_a_default_that_holds_itself() -> None:
+    holder = {"name": "q", "type": ["null", "Z"], "default": None}
+    added = {"name": "z", "type": {"type": "record", "name": "Z", "fields": [holder]}, "default": {}}
+    writer = record("R", ["int"])
+    reader = writer | {"fields": [*writer["fields"], added]}
+    decoder = AvroDecoder({1: json.dumps(writer)}, json.dumps(reader), on_recursion="binary")
+    assert decoder.decode(pa.array([framed(1, b"\2")])).batch.to_pylist() == [{"f0": 1, "z": {"q": None}}]
+
+
+def test_records_without_fields() -> None:
+    text = json.dumps(record("Empty", []))
+    batch = AvroDecoder({1: text}).decode(pa.array([framed(1, b"")] * 3)).batch
+    assert batch.num_rows == 3
+    assert AvroEncoder(text, 1).encode(batch).to_pylist() == [framed(1, b"")] * 3
+
+
 def test_output_is_bounded() -> None:
     text = json.dumps({"type": "record", "name": "R", "fields": [{"name": "f", "type": "bytes"}]})
     decoder = AvroDecoder(reader_schema=text, framing="none", size_bytes_max=1 << 20)

@@ -272,7 +272,12 @@ class _Run:
             assert decoder._estimates is not None
             columns = self._columns or self._make_columns(0)
             decoder._estimates.learn(columns.table, rows)
-            batch = pa.RecordBatch.from_arrays(columns.arrays(rows), schema=layout.schema)
+            arrays = columns.arrays(rows)
+            if arrays:
+                batch = pa.RecordBatch.from_arrays(arrays, schema=layout.schema)
+            else:
+                # Rows without columns: only a struct knows how many.
+                batch = pa.RecordBatch.from_struct_array(pa.Array.from_buffers(pa.struct([]), rows, [None]))
         places = None
         if rows != self._stop:
             places = pa.Array.from_buffers(pa.int64(), rows, [None, self._rows.slice(0, 8 * rows)], 0)

@@ -39,6 +39,12 @@ from millstream.schemas.parsing.avro_types import (
 INSTRUCTIONS_MAX: Final = 200_000
 """Of all programs of a reader together, writers dropped when there are more."""
 
+# Levels of a type that is skipped: records deeper than the first are skipped by calls, the rest is refused behind the
+# second. How deep records are looked into for their least size.
+_CALL_NESTING: Final = 20
+_SKIP_NESTING_MAX: Final = 80
+_SIZE_NESTING_MAX: Final = 50
+
 _OPS: Final = {
     ("boolean", "boolean"): op.OP_BOOLEAN,
     ("int", "int"): op.OP_INT,
@@ -88,6 +94,8 @@ class Program:
         self._barrier = 0
         self._calls: list[tuple[int, AvroType]] = []
         self._shared: set[int] = set()
+        self._depth = 0
+        self._sizes: dict[int, tuple[AvroType, int]] = {}
 
     def add(self, writer: AvroType, *, bare_bytes: bool = False) -> int:
         """Compile a writer's schema; return where its program begins.
@@ -96,7 +104,20 @@ class Program:
         Raises UnsupportedSchemaError where that takes too many instructions.
         """
         self._calls, self._shared = [], _shared_records(writer)
+        if self.layout is not None:
+            self._shared |= _shared_records(self.layout.root)
+        self._depth = 0
         start = self._label()
+        held = len(self.tables), len(self.pool), len(self.reasons)
+        try:
+            self._add(writer, bare_bytes=bare_bytes)
+        except UnsupportedSchemaError:
+            del self.code[start:], self.paths[start // 4 :]
+            del self.tables[held[0] :], self.pool[held[1] :], self.reasons[held[2] :]
+            raise
+        return start
+
+    def _add(self, writer: AvroType, *, bare_bytes: bool) -> None:
         if self.layout is None:
             if bare_bytes and writer.kind == "bytes":
                 self._emit("value", op.OP_SKIP_RAW)
@@ -115,7 +136,6 @@ class Program:
             self._resolve(writer, self.layout.fields[0])
         self._emit("", op.OP_END)
         self._compile_calls()
-        return start
 
     def path_at(self, address: int) -> str:
         """Return where in the schema an instruction stands: a path of the reader's, or the writer's if skipped."""
@@ -361,7 +381,7 @@ class Program:
     def _blocks(self, slot: Slot, item: list[AvroType], compile_item: Callable[[], None]) -> None:
         child = slot.children[0]
         reserved = _within(child)
-        size = sum(min_size(node) for node in item)
+        size = sum(min_size(node, self._sizes) for node in item)
         table = self._table([size, child.index, 0, len(reserved), *reserved])
         self._loop(slot.path, slot.index, table, compile_item)
 
@@ -393,9 +413,16 @@ class Program:
 
     def _skip(self, writer: AvroType, path: str) -> None:
         """Pass over a value."""
+        if self._depth > _SKIP_NESTING_MAX:
+            raise UnsupportedSchemaError(f"{path} lies deeper than {_SKIP_NESTING_MAX} levels in one type")
+        self._depth += 1
+        self._skip_type(writer, path)
+        self._depth -= 1
+
+    def _skip_type(self, writer: AvroType, path: str) -> None:
         kind = writer.kind
         if isinstance(writer, RecordType):
-            if id(writer) in self._shared:
+            if id(writer) in self._shared or self._depth > _CALL_NESTING:
                 self._calls.append((self._emit(path, op.OP_CALL), writer))
             else:
                 self._skip_fields(writer, path)
@@ -421,7 +448,7 @@ class Program:
 
     def _skip_blocks(self, writer: ArrayType | MapType, path: str) -> None:
         value = writer.items if isinstance(writer, ArrayType) else writer.values
-        size = min_size(value) + (0 if isinstance(writer, ArrayType) else 1)
+        size = min_size(value, self._sizes) + (0 if isinstance(writer, ArrayType) else 1)
         table = self._table([size, 0, 0 if self._strict else 1, 0])
 
         def item() -> None:
@@ -438,6 +465,7 @@ class Program:
             at, record = self._calls.pop()
             if id(record) not in starts:
                 starts[id(record)] = self._label()
+                self._depth = 0
                 assert isinstance(record, RecordType), record
                 self._skip_fields(record, record.name)
                 self._emit(record.name, op.OP_RETURN)
@@ -470,14 +498,23 @@ def best_branch(writer: AvroType, branches: list[AvroType]) -> int | None:
     return None
 
 
-def min_size(node: AvroType, within: tuple[AvroType, ...] = ()) -> int:
-    """Return how many bytes a value takes at least; 0 for what is being looked at already, deeper in itself."""
+def min_size(node: AvroType, known: dict[int, tuple[AvroType, int]], depth: int = 0) -> int:
+    """Return how many bytes a value takes at least; `known` keeps what was found of records.
+
+    A record within itself counts as nothing, as does what lies very deep: the least is never more than the truth.
+    """
     if isinstance(node, RecordType):
-        if len(within) > 20 or any(node is one for one in within):
+        found = known.get(id(node))
+        if found is not None:
+            return found[1]
+        if depth > _SIZE_NESTING_MAX:
             return 0
-        return min(sum(min_size(field.type, (*within, node)) for field in node.fields[:50]), 1 << 20)
+        known[id(node)] = node, 0
+        size = min(sum(min_size(field.type, known, depth + 1) for field in node.fields), 1 << 20)
+        known[id(node)] = node, size
+        return size
     if isinstance(node, FixedType):
-        return min(node.size, 1 << 30)
+        return min(node.size, 1 << 20)
     return _SIZES.get(node.kind, 1)
 
 
