@@ -204,6 +204,12 @@ def test_what_a_registry_does_not_know_and_what_is_not_framed() -> None:
     assert registry.asked == 3
 
 
+def test_ids_that_a_mapping_does_not_have() -> None:
+    decoded = AvroDecoder({1: '"int"'}).decode(pa.array([framed(3, b"\2"), b"\0\xff\xff\xff\xff\2", framed(1, b"\2")]))
+    assert [error.reason for error in decoded.errors] == ["schema 3 is not known", "no schema has the id -1"]
+    assert decoded.batch.to_pylist() == [{"value": 1}]
+
+
 def test_an_outage_of_the_registry_is_nobodys_bad_datum() -> None:
     def unavailable(schema_id: int) -> str:
         raise RegistryError(50001, 503, "no leader")

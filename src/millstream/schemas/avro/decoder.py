@@ -300,10 +300,14 @@ class _Run:
         schema_id = self._id_at(self._row)
         assert schema_id is not None, self._row
         reason = self._unknown.get(schema_id)
+        if reason is None and schema_id < 0:
+            reason = f"no schema has the id {schema_id}"
         if reason is None:
             try:
                 self._decoder._add(schema_id, as_avro(self._decoder._find(schema_id)))
-            except (LookupError, InvalidSchemaError, UnsupportedSchemaError) as error:
+            except LookupError:
+                reason = f"schema {schema_id} is not known"
+            except (InvalidSchemaError, UnsupportedSchemaError) as error:
                 if isinstance(error, UnsupportedSchemaError) and self._decoder._program is None:
                     raise
                 reason = f"schema {schema_id} cannot be used: {error}"
