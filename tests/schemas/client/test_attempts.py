@@ -95,3 +95,18 @@ def test_success_that_is_no_json_is_an_error() -> None:
     with pytest.raises(RegistryError, match="answered no JSON: hello"):
         trying.answered(200, b"hello")
     assert trying.answered(204, b"") is None
+
+
+def test_what_one_replica_does_not_know_yet_another_may() -> None:
+    config = RegistryConfig(urls=("http://registry-0", "http://registry-1"))
+    missing = b'{"error_code": 40403, "message": "Schema 7 not found"}'
+    trying = Attempts(config, 0, 100.0, is_idempotent=True, may_lag=True)
+    assert trying.next(100.0).url == "http://registry-0"
+    assert trying.answered(404, missing) is AGAIN
+    assert trying.next(100.0) == ("http://registry-1", 0.0, 30.0)
+    with pytest.raises(RegistryError, match="Schema 7 not found"):
+        trying.answered(404, missing)
+    trying = attempts()
+    trying.next(100.0)
+    with pytest.raises(RegistryError, match="Schema 7 not found"):
+        trying.answered(404, missing)

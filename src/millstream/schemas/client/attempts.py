@@ -1,7 +1,8 @@
 """Which registry is asked next, and when to give up: sans-I/O, time is passed in.
 
 The addresses are tried in turn, beginning with the one that answered last; after each round of all of them comes a
-pause that grows. What may not be done twice is tried again only where the request was not even begun.
+pause that grows. What may not be done twice is tried again only where the request was not even begun. A schema that one
+replica has not heard of yet is asked for at the others.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from millstream.schemas.client.errors import (
 )
 
 _SHOWN_BYTES: Final = 200
+_NOT_FOUND: Final = 404
 
 
 class Attempt(NamedTuple):
@@ -36,11 +38,14 @@ class Attempts:
     States: trying (made) -> done (`answered` returns an answer) | given up (`answered` or `failed` raises).
     """
 
-    def __init__(self, config: RegistryConfig, first: int, now: float, *, is_idempotent: bool) -> None:
+    def __init__(
+        self, config: RegistryConfig, first: int, now: float, *, is_idempotent: bool, may_lag: bool = False
+    ) -> None:
         self._config = config
         self._backoff = Backoff(config.backoff_s, config.backoff_s_max)
         self._deadline = now + config.timeout_s
         self._is_idempotent = is_idempotent
+        self._may_lag = may_lag
         self._made = 0
         # The index of the address that is asked now; where the call ended well the next one begins there.
         self.index = first % len(config.urls)
@@ -81,6 +86,8 @@ class Attempts:
         untouched = status in UNTOUCHED_STATUSES or refusal.code == RegistryErrorCode.UNKNOWN_LEADER
         if status in RETRIABLE_STATUSES and (self._is_idempotent or untouched) and not self._is_over:
             self._last = f"{self._url}: {refusal}"
+            return AGAIN
+        if status == _NOT_FOUND and self._may_lag and self._made < len(self._config.urls):
             return AGAIN
         raise refusal
 

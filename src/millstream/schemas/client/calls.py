@@ -37,12 +37,17 @@ REFERENCES_MAX: Final = 1_000
 
 
 class Exchange(NamedTuple):
-    """One HTTP request. `is_idempotent`: doing it twice is doing it once, so it may be tried again at any time."""
+    """One HTTP request.
+
+    `is_idempotent`: doing it twice is doing it once, so it may be tried again at any time. `may_lag`: what one replica
+    of the registry does not know yet, another may.
+    """
 
     method: str
     path: str
     body: Mapping[str, Any] | None = None
     is_idempotent: bool = True
+    may_lag: bool = False
 
 
 Steps: TypeAlias = Generator[Exchange, Any, T]
@@ -80,7 +85,7 @@ class RegistryCalls:
         key = (schema_id, subject)
         found = self._by_id.get(key)
         if found is None:
-            answer = yield _get(f"schemas/ids/{schema_id}", subject=subject)
+            answer = yield _get(f"schemas/ids/{schema_id}", subject=subject)._replace(may_lag=True)
             found = self._by_id.put(key, (yield from self._parsed(answer)))
         return found
 
@@ -88,7 +93,7 @@ class RegistryCalls:
         guid = guid if isinstance(guid, UUID) else UUID(guid)
         found = self._by_guid.get(guid)
         if found is None:
-            answer = yield _get(f"schemas/guids/{guid}")
+            answer = yield _get(f"schemas/guids/{guid}")._replace(may_lag=True)
             found = self._by_guid.put(guid, (yield from self._parsed(answer)))
         return found
 
@@ -256,7 +261,8 @@ class RegistryCalls:
         found = self._referenced.get(key)
         if found is None:
             # A version that was softly deleted still holds up those that refer to it.
-            answer = yield _get(f"{_subject(reference.subject)}/versions/{reference.version}", deleted=True)
+            asked = _get(f"{_subject(reference.subject)}/versions/{reference.version}", deleted=True)
+            answer = yield asked._replace(may_lag=True)
             found = self._referenced.put(key, (str(_field(answer, "schema")), _references(answer)))
         return found
 

@@ -39,7 +39,7 @@ class BlockingHttp:
 
     def __call__(self, exchange: Exchange) -> Any:
         """Return the answer. Raises RegistryError, RegistryUnavailableError."""
-        attempts = Attempts(self._config, self._first, time.monotonic(), is_idempotent=exchange.is_idempotent)
+        attempts = _attempts(self._config, self._first, exchange)
         content = _content(exchange)
         while True:
             attempt = attempts.next(time.monotonic())
@@ -103,7 +103,7 @@ class AwaitingHttp:
 
     async def __call__(self, exchange: Exchange) -> Any:
         """Return the answer. Raises RegistryError, RegistryUnavailableError."""
-        attempts = Attempts(self._config, self._first, time.monotonic(), is_idempotent=exchange.is_idempotent)
+        attempts = _attempts(self._config, self._first, exchange)
         content = _content(exchange)
         while True:
             attempt = attempts.next(time.monotonic())
@@ -178,6 +178,11 @@ class _Failure:
         before = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
         text = str(error) or ("timed out" if isinstance(error, httpx2.TimeoutException) else type(error).__name__)
         return cls(text, begun=not isinstance(error, before))
+
+
+def _attempts(config: RegistryConfig, first: int, exchange: Exchange) -> Attempts:
+    idempotent, may_lag = exchange.is_idempotent, exchange.may_lag
+    return Attempts(config, first, time.monotonic(), is_idempotent=idempotent, may_lag=may_lag)
 
 
 def _settings(config: RegistryConfig) -> dict[str, Any]:
