@@ -66,7 +66,7 @@ $(CACHE)/kerberos/.complete: $(VENV)/.locked
 	touch $@
 
 test-kerberos: setup jars $(CACHE)/kerberos/.complete  ## GSSAPI against Apache Kafka, in a Kerberos realm of its own
-	PYTHONPATH=$(CACHE)/kerberos $(BIN)/pytest -m kerberos tests
+	PYTHONPATH=$(CACHE)/kerberos $(BIN)/pytest -m kerberos tests/interop
 
 unit: setup
 	$(BIN)/pytest -n 2 --dist loadfile tests -m "not java and not node and not slow"
