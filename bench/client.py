@@ -249,7 +249,11 @@ class Bench:
     def section(self) -> list[str]:
         """The page's section."""
         runs = sorted({m.run for m in self.measured})
-        when = f"on {runs[0]}" if len(runs) == 1 else f"by {len(runs)} runs between {runs[0]} and {runs[-1]}"
+        when = (
+            f"on {runs[0]}"
+            if len(runs) == 1
+            else f"by {len(runs)} runs between {runs[0]} and {runs[-1]}; which is of which stands at the end"
+        )
         commands: dict[str, str] = {}
         for m in self.measured:
             if m.client == OURS:

@@ -80,5 +80,5 @@ def test_runs_of_a_series_add_up(tmp_path: Path) -> None:
     (line,) = series.lines()
     assert line[1:4] == ("kafka", RATE, "6")
     page = "\n".join(series.section())
-    assert "Measured by 2 runs between 2026-01-01 00:05:00 and 2026-01-01 00:07:00." in page
+    assert "Measured by 2 runs between 2026-01-01 00:05:00 and 2026-01-01 00:07:00; " in page
     assert "# send\nsend 5\n" in page
