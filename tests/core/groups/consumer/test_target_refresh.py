@@ -10,6 +10,7 @@ from tests.core.groups.consumer.test_model import Groups
 from tests.support.consumer_groups import Consumer, ConsumerCoordinator, topic_id
 
 from millstream.core.groups.consumer import steps, target_refresh
+from millstream.core.groups.consumer.group import ConsumerGroup
 from millstream.core.groups.consumer.steps import STEP_COUNT_MAX
 from millstream.core.wire import KafkaError
 
@@ -29,6 +30,10 @@ def steps_until_assigned(coordinator: ConsumerCoordinator) -> int:
         one_step(coordinator)
         count += 1
     return count
+
+
+def sizes(group: ConsumerGroup) -> dict[str, int]:
+    return {member_id: sum(map(len, target.values())) for member_id, target in group.targets.items()}
 
 
 def many_topics() -> ConsumerCoordinator:
@@ -100,8 +105,8 @@ def test_what_changes_while_a_target_is_made_counts() -> None:
     epoch = group.group_epoch
     gone.epoch = -1
     gone.beat()
-    fickle.topics = ["s"]
-    fickle.beat(subscribed_topic_names=["s"])
+    fickle.topics = ["t"]
+    fickle.beat(subscribed_topic_names=["t"])
     static.epoch = -2
     static.beat()
     back = Consumer(coordinator, "back", ["t"], instance_id="i")
@@ -111,8 +116,7 @@ def test_what_changes_while_a_target_is_made_counts() -> None:
         one_step(coordinator)
     assert group.assignment_epoch == epoch < group.group_epoch
     assert group.targets.keys() <= {"fickle", "back", "late"}
-    assert group.targets["fickle"].keys() <= {topic_id("s")}
-    assert group.targets["back"], "it has what its former self was given"
+    assert group.targets["fickle"].keys() <= {topic_id("t")}, "it was given what it reads no more"
     given = [(each, partition) for target in group.targets.values() for each in target for partition in target[each]]
     assert len(given) == len(set(given)), "a partition has one owner"
     # And the next target is under way.
@@ -121,9 +125,26 @@ def test_what_changes_while_a_target_is_made_counts() -> None:
     assert group.assignment_epoch == group.group_epoch
     targets = group.targets.values()
     assert {(each, one) for target in targets for each in target for one in target[each]} == {
-        *((topic_id("s"), partition) for partition in range(2)),
-        *((topic_id("t"), partition) for partition in range(4)),
+        (topic_id("t"), partition) for partition in range(4)
     }
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_a_static_member_that_comes_back_meanwhile_has_what_its_former_self_was_given() -> None:
+    coordinator = ConsumerCoordinator({"t": 8})
+    static = Consumer(coordinator, "static", ["t"], instance_id="i")
+    static.beat()
+    steps_until_assigned(coordinator)
+    group = coordinator.consumer_group
+    assert sizes(group) == {"static": 8}
+    late = Consumer(coordinator, "late", ["t"])
+    late.beat()
+    one_step(coordinator)
+    static.epoch = -2
+    static.beat()
+    assert not isinstance(Consumer(coordinator, "back", ["t"], instance_id="i").beat(), KafkaError)
+    steps_until_assigned(coordinator)
+    assert sizes(group) == {"back": 4, "late": 4}
 
 
 @pytest.mark.usefixtures("everything_is_large")
