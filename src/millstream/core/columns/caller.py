@@ -139,8 +139,8 @@ class Caller:
     def _work_until_done(self, future: Future[Any]) -> None:
         """Run what is put on the queue until `future` is done.
 
-        A function of its own, since a signal may raise here between any two steps: at the head of a loop that stands
-        inside a `try`, CPython 3.11 lets that pass the `except`. And without the future's lock, which would stay taken.
+        A function of its own, so that whatever a signal raises between any two steps of it meets the caller's `except`.
+        And without the future's lock, which would stay taken.
         """
         ended: list[object] = []
 

@@ -151,8 +151,8 @@ class LoopThread:
 def _wait_for(future: Future[Any]) -> None:
     """Return when `future` is done.
 
-    A function of its own, and without the future's lock, since a signal may raise here between any two steps: at the
-    head of a loop that stands inside a `try`, CPython 3.11 lets that pass the `except`, and a lock would stay taken.
+    A function of its own, so that whatever a signal raises between any two steps of it meets the caller's `except`; and
+    without the future's lock, which would stay taken.
     """
     ended: SimpleQueue[object] = SimpleQueue()
     future.add_done_callback(ended.put)
