@@ -282,12 +282,18 @@ def from_arrow(schema: Any, value: Any) -> Any:
     return value
 
 
-def alike(left: Any, right: Any) -> bool:
-    """Return whether values are equal, floats but for their width."""
+def alike(left: Any, right: Any, *, plain: bool = False) -> bool:
+    """Return whether values are equal, floats but for their width.
+
+    `plain`: what the writer's logical type made of a number or bytes may be a number or bytes, as a reader without that
+    logical type has it; fastavro goes by the writer's.
+    """
     if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(alike(left[key], right[key]) for key in left)
+        return left.keys() == right.keys() and all(alike(left[key], right[key], plain=plain) for key in left)
     if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(alike, left, right))
+        return len(left) == len(right) and all(alike(*pair, plain=plain) for pair in zip(left, right, strict=True))
+    if plain and isinstance(left, (int, float, bytes, str)) and isinstance(right, (date, time, Decimal, uuid.UUID)):
+        return True
     if isinstance(left, float) and isinstance(right, (float, int)):
         return math.isclose(left, right, rel_tol=1e-6) or left == right
     if isinstance(left, bytes) and isinstance(right, str):
