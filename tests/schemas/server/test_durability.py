@@ -15,7 +15,7 @@ from tests.schemas.server.conftest import own_settings
 from tests.support.registry import Asker, registry
 from tests.support.topic_contents import TopicWriter, read_topics
 
-from millstream.core.client import Client, TopicPartition
+from millstream.core.client import Client, NewTopic, TopicPartition, create_topics, delete_topics
 from millstream.core.records import Record
 from millstream.schemas.parsing import Reference
 from millstream.schemas.server.catalog import SchemaRequest
@@ -24,6 +24,7 @@ from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal
 from millstream.schemas.server.records import Key, KeyType, SchemaRecord, decode_key, encode_value
 from millstream.schemas.server.registry import Registry
 from millstream.schemas.server.settings import RegistryConfig
+from millstream.schemas.server.store import StoreError
 from millstream.testing import TestBroker
 from millstream.testing.kafka import ApacheKafka, free_ports, wait_until
 
@@ -354,9 +355,6 @@ async def check_written_back(bootstrap: str, settings: dict[str, str]) -> None:
 
 
 async def make_confluent_topic(bootstrap: str, settings: dict[str, str]) -> None:
-    from millstream.core.client import create_topics
-    from millstream.core.client.admin import NewTopic
-
     async with Client(bootstrap) as client:
         await create_topics(client, [NewTopic(topic_of(settings).topic, 1, 1, {"cleanup.policy": "compact"})])
     await write_records(bootstrap, settings, *CONFLUENT_RECORDS)
@@ -391,10 +389,6 @@ def test_it_works_on_apache_kafka_as_well(apache_kafka: ApacheKafka) -> None:
 
 
 async def test_a_topic_with_the_wrong_policy_is_refused(millstream_broker_session: TestBroker) -> None:
-    from millstream.core.client import create_topics
-    from millstream.core.client.admin import NewTopic
-    from millstream.schemas.server.store import StoreError
-
     bootstrap, settings = millstream_broker_session.bootstrap_servers, own_settings()
     wide = own_settings()
     async with Client(bootstrap) as client:
@@ -421,3 +415,19 @@ async def test_a_record_that_breaks_a_promise_is_put_right_by_the_leader(millstr
         assert found.content.text == '"int"'
     last = [one for one in await records_of(bootstrap, settings) if one.key == key.encoded()][-1]
     assert json.loads(last.value or b"")["schema"] == '"int"'
+
+
+async def test_a_topic_that_is_made_anew_is_read_anew(millstream_broker_session: TestBroker) -> None:
+    """Somebody deletes the topic: what it held is gone, and nobody goes on as if it were not."""
+    bootstrap, settings = millstream_broker_session.bootstrap_servers, own_settings()
+    topic = topic_of(settings).topic
+    async with instance(bootstrap, settings, 1) as running, Client(bootstrap) as client:
+        for number in range(3):
+            await register(running, f"s{number}", json.dumps({"type": "fixed", "name": "F", "size": number + 1}))
+        await delete_topics(client, [topic])
+        await create_topics(client, [NewTopic(topic, 1, 1, {"cleanup.policy": "compact"})])
+        async with asyncio.timeout(DEADLINE_S):
+            while list(running.state.subjects()) or not running.is_leading:  # noqa: ASYNC110  the broker decides when
+                await asyncio.sleep(0.05)
+        assert await register(running, "new", '"int"') == 1
+        assert {one.version for one in running.state.versions("new")} == {1}

@@ -115,7 +115,8 @@ class RegistryApp:
                 if error.status_code == 404
                 else RegistryRefusal(RegistryErrorCode(error.status_code), f"HTTP {error.status_code} {error.detail}")
             )
-            await _response(error_answer(refusal), _wanted_type(scope))(scope, receive, send)
+            allowed = dict(error.headers or {})
+            await _response(error_answer(refusal), _wanted_type(scope), allowed)(scope, receive, send)
         except ClientDisconnect:
             return
         except Exception:

@@ -68,6 +68,7 @@ class Registry:
         self.state = RegistryState()
         self.catalog = Catalog(config, self.state)
         self.store = SchemaStore(config, self.state)
+        self.store.on_replaced = self._doubt_term
         self.election: LeaderElection | None = None
         # The offset of the record that began this instance's leadership; None while it does not lead.
         self._term: int | None = None
@@ -150,6 +151,11 @@ class Registry:
         self._term = offset
         await self._repair()
         _logger.info("leading from offset %d on", offset)
+
+    def _doubt_term(self) -> None:
+        """The log is another one: a term in it has to be begun anew."""
+        if self.election is not None:
+            self.election.doubt("the topic of schemas is another one")
 
     def _resign(self) -> None:
         self._term = None

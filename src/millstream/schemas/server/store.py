@@ -72,8 +72,8 @@ class SchemaStore:
         self._outcomes: OrderedDict[int, Applied] = OrderedDict()
         # Why the topic is not being read now; None while it is.
         self.failure: str | None = None
-        # Called after records were applied.
-        self.on_applied: Callable[[], None] = lambda: None
+        # Called when the log turned out to be another one than was read.
+        self.on_replaced: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
         """Make the topic if it is missing, and read all of it. Raises StoreError, KafkaError, TimeoutError."""
@@ -152,6 +152,7 @@ class SchemaStore:
                 _logger.warning("the log of %s is another one than was read, it is read anew: %s", self._topic, error)
                 self.state.clear()
                 self._moved_to(0)
+                self.on_replaced()
             except KafkaError as error:
                 self.failure = error.message
                 _logger.error("reading %s: %s", self._topic, error.message)  # noqa: TRY400  the sentence says it
@@ -188,7 +189,6 @@ class SchemaStore:
         self.position = position
         self._moved.set()
         self._moved = asyncio.Event()
-        self.on_applied()
 
     # Kafka.
 
