@@ -60,6 +60,8 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check kernels, limits and data directories, and list open transactions. A problem ends it with code 1."""
+    import millstream.core._kernels
+    import millstream.schemas._kernels
     from millstream.core.broker.doctor import Finding, abort_transactions, examine
     from millstream.core.config import BrokerConfig, ConfigError
 
@@ -69,7 +71,9 @@ def doctor(
         fail(str(error))
     directories = [*(data_dir or ()), *(loaded.log_dirs if loaded is not None else ())]
     with progress("examining", unit="findings") as advance:
-        findings = list(_counted(examine(directories, loaded), advance))
+        findings = list(
+            _counted(examine(directories, loaded, [millstream.core._kernels, millstream.schemas._kernels]), advance)
+        )
         transactions, running = _transactions(directories)
     if running is not None:
         if abort:

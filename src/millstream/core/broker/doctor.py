@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Final, Literal
 
 import millstream.core._kernels
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 Level = Literal["ok", "note", "warning", "problem"]
 
 # What stands beside the kernels and is no kernel: see `_kernels`.
-_NO_KERNELS: Final = frozenset({"interpreted", "shim"})
+_NO_KERNELS: Final = frozenset({"interpreted", "opcodes", "shim"})
 DESCRIPTORS_COUNT_MIN: Final = 65_536  # a few thousand connections and every open segment
 MAPS_COUNT_MIN: Final = 65_530  # Linux's own default
 _MAX_MAP_COUNT: Final = Path("/proc/sys/vm/max_map_count")
@@ -69,10 +70,17 @@ class OpenTransaction:
         return TopicPartition(self.topic, self.partition)
 
 
-def examine(data_dirs: Sequence[Path], config: BrokerConfig | None) -> Iterator[Finding]:
-    """Look at the machine, the configuration and the directories; each finding comes as it is made."""
+def examine(
+    data_dirs: Sequence[Path],
+    config: BrokerConfig | None,
+    kernel_packages: Sequence[ModuleType] = (millstream.core._kernels,),
+) -> Iterator[Finding]:
+    """Look at the machine, the configuration and the directories; each finding comes as it is made.
+
+    `kernel_packages` hold the compiled loops whose build is looked at.
+    """
     yield Finding("ok", "Python", f"{sys.version.split()[0]}, cyclic collector at {gc.get_threshold()}")
-    yield _kernels()
+    yield _kernels(kernel_packages)
     yield _uvloop()
     yield _descriptors()
     yield from _maps()
@@ -157,10 +165,14 @@ def _loaded(data_dirs: Sequence[Path]) -> Iterator[LogManager]:
         logs.close()
 
 
-def _kernels() -> Finding:
-    package = millstream.core._kernels
-    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in _NO_KERNELS)
-    interpreted = [name for name in names if not _is_compiled(f"{package.__name__}.{name}")]
+def _kernels(packages: Sequence[ModuleType]) -> Finding:
+    names = sorted(
+        f"{package.__name__}.{module.name}"
+        for package in packages
+        for module in pkgutil.iter_modules(package.__path__)
+        if module.name not in _NO_KERNELS
+    )
+    interpreted = [name.rpartition(".")[2] for name in names if not _is_compiled(name)]
     if not interpreted:
         return Finding("ok", "kernels", f"all {len(names)} are compiled")
     return Finding(
