@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import json
 import socket
 import ssl
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import uvicorn
 from tests.schemas.server.conftest import own_settings
 from tests.support.certificates import make_certificates
 from tests.support.registry import Asker, registry
+from uvicorn.server import ServerState
 
 from millstream.core.config import ConfigError
+from millstream.schemas.server import auth, runner
+from millstream.schemas.server.app import create_app
 from millstream.schemas.server.auth import BasicAuthentication, password_line
+from millstream.schemas.server.registry import Registry
+from millstream.schemas.server.settings import RegistryConfig
 from millstream.testing import TestBroker
 
 
@@ -24,7 +35,7 @@ def basic(name: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
 
 
-def test_users_are_known_by_plain_and_by_hashed_passwords(tmp_path: Path) -> None:
+async def test_users_are_known_by_plain_and_by_hashed_passwords(tmp_path: Path) -> None:
     file = tmp_path / "users"
     file.write_text(f"# who may\nalice:se:cret\n{password_line('bob', 'pässword')}\n\nbroken:scrypt:zz\n")
     users = BasicAuthentication.load(file, "Realm")
@@ -38,13 +49,40 @@ def test_users_are_known_by_plain_and_by_hashed_passwords(tmp_path: Path) -> Non
         ("carol", "x", False),
         ("broken", "x", False),
     ):
-        assert users.allows(basic(name, password).encode()) is allowed, name
+        assert await users.allows(basic(name, password).encode()) is allowed, name
     for header in (None, b"", b"Basic", b"Basic !", b"Basic YQ==", b"Bearer x", b"Basic " + b"A" * 10_000):
-        assert not users.allows(header)
+        assert not await users.allows(header)
     assert users.challenge.startswith('Basic realm="Realm"')
     file.write_text("nobody\n")
     with pytest.raises(ConfigError, match="users:1"):
         BasicAuthentication.load(file, "Realm")
+
+
+async def test_a_wrong_password_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashing it is left to a thread, a few at a time; a name that is not there is refused in the same way."""
+    users = BasicAuthentication({"alice": password_line("alice", "right").removeprefix("alice:")}, "Realm")
+    going_on, most = 0, 0
+    here = threading.get_ident()
+    elsewhere: list[bool] = []
+    hashed, lock = auth._hashed, threading.Lock()
+
+    def watched(password: str, salt: bytes) -> bytes:
+        nonlocal going_on, most
+        with lock:
+            going_on += 1
+            most = max(most, going_on)
+            elsewhere.append(threading.get_ident() != here)
+        found = hashed(password, salt)
+        with lock:
+            going_on -= 1
+        return found
+
+    monkeypatch.setattr(auth, "_hashed", watched)
+    asked = [("alice", f"wrong{number}") for number in range(6)] + [("nobody", "x"), ("alice", "right")]
+    allowed = await asyncio.gather(*(users.allows(basic(*one).encode()) for one in asked))
+    assert allowed == [False] * 7 + [True]
+    assert elsewhere == [True] * 8
+    assert most <= 2
 
 
 def test_only_users_are_answered_also_by_way_of_a_follower(
@@ -141,6 +179,78 @@ def test_what_is_no_request_is_refused_and_hurts_nobody(schemas: Asker) -> None:
             while connection.recv(65_536):
                 pass
     assert schemas.get("/subjects").status == 200
+
+
+async def _answers(scope: object, receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@asynccontextmanager
+async def connection() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to the HTTP side, with nothing behind it."""
+    config, state = uvicorn.Config(_answers, http=runner.HttpProtocol, log_config=None, lifespan="off"), ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: runner.HttpProtocol(config, state, {}), "127.0.0.1", 0
+    )
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    try:
+        async with asyncio.timeout(60):
+            yield reader, writer
+    finally:
+        writer.close()
+        server.close()
+
+
+@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nA: ", b"GET / HTTP/1.1\r\nA: b\r\n" * 2])
+async def test_the_head_of_a_request_is_bounded(start: bytes) -> None:
+    async with connection() as (reader, writer):
+        # One that is as large as it may be, and one that never ends.
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 60_000 + b"\r\n\r\n")
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        writer.write(start + b"a" * 100_000)
+        # What it sent behind the bound was not read any more, which may end it before the answer came.
+        with suppress(ConnectionResetError):
+            assert b" 400 " in await reader.read()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost:", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /"])
+async def test_the_head_of_a_request_is_waited_for_no_longer_than_it_may_take(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "HEAD_TIMEOUT_S", 0.1)
+    async with connection() as (reader, writer):
+        writer.write(sent)
+        answered = await reader.read()
+        assert answered.count(b"200 OK") == sent.count(b"\r\n\r\n")
+
+
+async def test_what_is_kept_counts_with_what_was_asked() -> None:
+    """Else whoever varies a header of 60 kB fills the memory."""
+    given = {"kafkastore.bootstrap.servers": "127.0.0.1:1", "response.cache.size.bytes": "20000"}
+    app = create_app(Registry(RegistryConfig.load(None, given)))
+    kept_at_most = 0
+
+    async def ask(accept: bytes) -> None:
+        scope = {"type": "http", "method": "GET", "path": "/schemas/types", "raw_path": b"/schemas/types"}
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b""}
+
+        await app(scope | {"query_string": b"", "headers": [(b"accept", accept)]}, receive, send)
+        assert sent[0]["status"] == 200
+
+    for number in range(100):
+        await ask(b"%02d" % number + b"a" * 3_000)
+        kept_at_most = max(kept_at_most, sum(len(part) for key in app._cache for part in key))
+    assert 3_000 < kept_at_most < 20_000
+    await ask(b"longer" * 1_000)
+    assert max(len(accept) for _, _, accept in app._cache) < 4_096
+    await app.close()
 
 
 @pytest.mark.parametrize(

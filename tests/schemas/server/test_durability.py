@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from itertools import count
 from typing import Any
@@ -18,13 +18,15 @@ from tests.support.topic_contents import TopicWriter, read_topics
 from millstream.core.client import Client, NewTopic, TopicPartition, create_topics, delete_topics
 from millstream.core.records import Record
 from millstream.schemas.parsing import Reference
+from millstream.schemas.server.app import create_app
 from millstream.schemas.server.catalog import SchemaRequest
 from millstream.schemas.server.content import Content
 from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal
 from millstream.schemas.server.records import Key, KeyType, SchemaRecord, decode_key, encode_value
-from millstream.schemas.server.registry import Registry
+from millstream.schemas.server.registry import NotLeadingError, Registry
 from millstream.schemas.server.settings import RegistryConfig
-from millstream.schemas.server.store import StoreError
+from millstream.schemas.server.state import Applied
+from millstream.schemas.server.store import StoreError, Write
 from millstream.testing import TestBroker
 from millstream.testing.kafka import ApacheKafka, free_ports, wait_until
 
@@ -163,6 +165,16 @@ def test_followers_forward_and_another_leads_when_the_leader_dies(millstream_bro
             assert registered.body["id"] == number + 1, registered
             assert asker.get(f"/schemas/ids/{number + 1}").status == 200
         follower = next(one for one in askers if one.url != first)
+        # Whoever forwards says what was meant: a path with dots is not made shorter, an alias is followed once.
+        assert follower.ask("DELETE", "/subjects/s2/versions/%2E%2E").error_code == 42202
+        assert follower.get("/subjects/s2/versions").body == [1]
+        assert follower.ask("PUT", "/config/%2E", {"compatibility": "NONE"}).status == 200
+        assert follower.get("/config/%2E").body == {"compatibilityLevel": "NONE"}
+        assert follower.get("/config").body == {"compatibilityLevel": "BACKWARD"}
+        for subject, alias in (("one", "two"), ("two", "three")):
+            assert follower.ask("PUT", f"/config/{subject}", {"alias": alias}).status == 200
+        follower.register("one", '{"type":"fixed","name":"F","size":1}')
+        assert follower.get("/subjects", subjectPrefix="t").body == ["two"]
         assert follower.ask("PUT", "/config/s0", {"compatibility": "NONE"}).body == {"compatibility": "NONE"}
         assert follower.ask("DELETE", "/subjects/s2").body == [1]
         # Refusals come through as they are; a request that was forwarded once is not forwarded again.
@@ -240,6 +252,98 @@ async def test_of_two_that_believe_to_lead_the_log_knows_the_right_one(millstrea
         "c": (3, '"double"'),
         "d": (4, '"bytes"'),
     }
+
+
+async def test_what_a_failed_write_leaves_behind_is_not_taken_for_a_later_one(
+    millstream_broker_session: TestBroker,
+) -> None:
+    """It may be appended after what was acknowledged since, as it is still on its way to the broker."""
+    bootstrap, settings = millstream_broker_session.bootstrap_servers, own_settings()
+    async with instance(bootstrap, settings, 1) as running:
+        assert await register(running, "first", '"bytes"') == 1
+        write = running.store.write
+        late: list[Write] = []
+
+        async def fails(writes: Sequence[Write]) -> list[tuple[int, Applied]]:
+            late.extend(writes)
+            raise RegistryRefusal(RegistryErrorCode.TIMEOUT, "timed out; it may have been done")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(running.store, "write", fails)
+            with pytest.raises(RegistryRefusal):
+                await register(running, "a", '"int"')
+        assert await register(running, "a", '"long"') == 2
+        assert [applied for _, applied in await write(late)] == [Applied.FENCED]
+        found = running.state.find_version("a", 1)
+        assert found is not None
+        assert found.content.text == '"long"'
+
+
+async def test_what_was_decided_before_the_lead_was_lost_is_not_written_after(
+    millstream_broker_session: TestBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost and had again while a schema was compared: another leader may have registered one meanwhile."""
+    bootstrap, settings = millstream_broker_session.bootstrap_servers, own_settings()
+    async with instance(bootstrap, settings, 1) as running:
+        compare = running._compare
+
+        async def interrupted(*given: Any, **options: Any) -> list[str]:
+            assert running.election is not None
+            running.election.doubt("for a test")
+            assert await running.election.known_leader(DEADLINE_S) is not None
+            return await compare(*given, **options)
+
+        monkeypatch.setattr(running, "_compare", interrupted)
+        with pytest.raises(NotLeadingError):
+            await register(running, "a", '"int"')
+        assert running.is_leading
+        assert running.state.find_version("a", 1) is None
+        monkeypatch.undo()
+        assert await register(running, "a", '"int"') == 1
+
+
+async def test_a_schema_comes_back_before_its_former_version_goes(millstream_broker_session: TestBroker) -> None:
+    """So that its id stands for it at every moment, wherever the leader is stopped."""
+    bootstrap, settings = millstream_broker_session.bootstrap_servers, own_settings()
+    async with instance(bootstrap, settings, 1) as running:
+        assert await register(running, "a", '"int"') == 1
+        async with running.leading():
+            await running.delete_version("a", 1, permanent=False)
+        assert await register(running, "a", '"int"') == 1
+        assert [one.version for one in running.state.versions("a")] == [2]
+        assert running.state.find_id(".", 1) is running.state.find_version("a", 2)
+    keys = [(decode_key(one.key), one.value) for one in await records_of(bootstrap, settings)]
+    of_schemas = [(key.version, value is None) for key, value in keys if key.type is KeyType.SCHEMA]
+    assert of_schemas == [(1, False), (1, False), (2, False), (1, True)]
+
+
+async def test_a_follower_that_lags_asks_the_leader(
+    millstream_broker_session: TestBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a new schema refers to may have been registered at the leader a moment ago."""
+    bootstrap, settings = millstream_broker_session.bootstrap_servers, own_settings() | QUICK
+    with registry(bootstrap, settings) as leading:
+        asker = Asker(leading.url)
+        record = json.dumps({"type": "record", "name": "R", "fields": []})
+        assert asker.register("referred", record).status == 200
+        async with instance(bootstrap, settings | {"leader.eligibility": "false"}, 1) as following:
+            app = create_app(following)
+            # As long as it has not read what the leader wrote.
+            monkeypatch.setattr(following.state, "find_version", lambda subject, number: None)
+            body = {"schema": '"R"', "references": [{"name": "R", "subject": "referred", "version": 1}]}
+            sent: list[Any] = []
+
+            async def receive() -> dict[str, Any]:
+                return {"type": "http.request", "body": json.dumps(body).encode()}
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            path = "/subjects/referring/versions"
+            scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
+            await app({**scope, "headers": [(b"content-type", b"application/json")]}, receive, send)
+            assert sent[0]["status"] == 200, sent
+            await app.close()
 
 
 def test_records_that_nobody_here_knows_stay_and_are_passed_over(millstream_broker_session: TestBroker) -> None:
@@ -424,6 +528,11 @@ async def test_a_topic_that_is_made_anew_is_read_anew(millstream_broker_session:
     async with instance(bootstrap, settings, 1) as running, Client(bootstrap) as client:
         for number in range(3):
             await register(running, f"s{number}", json.dumps({"type": "fixed", "name": "F", "size": number + 1}))
+        # What became of records is forgotten with them: others will lie at their offsets.
+        bad = encode_value(Key(KeyType.SCHEMA, "bad", 1), SchemaRecord(1, Content("AVRO", '"long"'), deleted=False))
+        await write_records(bootstrap, settings, (Key(KeyType.SCHEMA, "bad", 1).encoded(), bad))
+        await register(running, "last", '"string"')
+        assert running.state.passed_over[Applied.DUPLICATE_ID] == 1
         await delete_topics(client, [topic])
         await create_topics(client, [NewTopic(topic, 1, 1, {"cleanup.policy": "compact"})])
         async with asyncio.timeout(DEADLINE_S):
@@ -431,3 +540,5 @@ async def test_a_topic_that_is_made_anew_is_read_anew(millstream_broker_session:
                 await asyncio.sleep(0.05)
         assert await register(running, "new", '"int"') == 1
         assert {one.version for one in running.state.versions("new")} == {1}
+        for number in range(8):
+            await register(running, f"n{number}", json.dumps({"type": "fixed", "name": "F", "size": number + 1}))

@@ -31,6 +31,9 @@ def routed(target: str, aliases: dict[str, str] | None = None) -> str:
     [
         ("/subjects/s/versions", "/subjects/s/versions"),
         ("/subjects/a%2Fb/versions/", "/subjects/a%2Fb/versions"),
+        ("/subjects/orders/versions/%2E%2E", "/subjects/orders/versions/%2E%2E"),
+        ("/config/%2e", "/config/%2E"),
+        ("/subjects/...", "/subjects/..."),
         ("/contexts/.c/subjects/s/versions/1", "/subjects/:.c:s/versions/1"),
         ("/contexts/c/subjects/s/versions", "/subjects/:.c:s/versions"),
         ("/contexts/:.c:/subjects/s", "/subjects/:.c:s"),

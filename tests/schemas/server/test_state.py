@@ -80,6 +80,38 @@ def test_ids_and_versions_follow_the_records() -> None:
     assert state.find_content(".", Content("AVRO", '"a2"')) == (2, {"a": 2, "b": 1})
 
 
+@pytest.mark.parametrize("gone", [1, 3])
+def test_an_id_in_two_versions_of_a_subject_stays_when_one_goes_for_good(gone: int) -> None:
+    log = Log()
+    for version, schema_id, text in ((1, 1, '"int"'), (2, 2, '"long"'), (3, 1, '"int"')):
+        log.schema("a", version, schema_id, text)
+    state = log.state
+    assert state.find_id(".", 1) is state.find_version("a", 3)
+    log.schema("a", gone, 1, '"int"', deleted=True)
+    # The one that is left stands for the id as soon as the other is soft-deleted, and after.
+    left = state.find_version("a", 4 - gone)
+    assert state.find_id(".", 1) is left
+    log.append(Key(KeyType.SCHEMA, "a", gone), None)
+    assert left is not None
+    assert state.find_id(".", 1) is left
+    assert state.find_content(".", left.content) == (1, {"a": 4 - gone})
+    assert seen(log.compacted()) == seen(state)
+    log.append(Key(KeyType.SCHEMA, "a", 4 - gone), None)
+    assert state.find_id(".", 1) is None
+    assert state.find_content(".", left.content) is None
+
+
+def test_an_id_in_two_versions_names_the_one_that_a_deletion_of_the_subject_left() -> None:
+    log = Log()
+    log.schema("a", 1, 1, '"int"')
+    log.schema("a", 3, 1, '"int"')
+    log.append(Key(KeyType.DELETE_SUBJECT, "a"), {"subject": "a", "version": 1})
+    assert log.state.find_id(".", 1) is log.state.find_version("a", 3)
+    log.schema("a", 3, 1, '"int"', deleted=True)
+    log.append(Key(KeyType.CLEAR_SUBJECT, "a"), {"subject": "a"})
+    assert log.state.find_id(".", 1) is None
+
+
 def test_soft_deleted_versions_stay_by_id_and_count_for_numbers() -> None:
     log = Log()
     log.schema("a", 1, 1)

@@ -44,7 +44,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # Answers larger than this are not kept.
 CACHED_SIZE_BYTES_MAX: Final = 1024 * 1024
-# What an answer takes beside its body.
+# Nor are answers to what was asked in more bytes than this.
+CACHED_KEY_SIZE_BYTES_MAX: Final = 4096
+# What an answer takes beside its body and what was asked.
 _ENTRY_SIZE_BYTES: Final = 1024
 # How often a write looks for the leader anew, when it changes meanwhile.
 _LEADERS_MAX: Final = 3
@@ -90,9 +92,10 @@ class RegistryApp:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        if self._authentication is not None and not self._authentication.allows(_header(scope, b"authorization")):
+        authentication = self._authentication
+        if authentication is not None and not await authentication.allows(_header(scope, b"authorization")):
             error = RegistryRefusal(RegistryErrorCode.UNAUTHORIZED, "Unauthorized: give a user and a password")
-            challenge = {"www-authenticate": self._authentication.challenge}
+            challenge = {"www-authenticate": authentication.challenge}
             await _response(error_answer(error), _wanted_type(scope), challenge)(scope, receive, send)
             return
         if scope["method"] == "GET":
@@ -130,7 +133,8 @@ class RegistryApp:
             segments = within_context(segments_of(scope["raw_path"]), query)
         except ValueError as error:
             raise RegistryRefusal(RegistryErrorCode.BAD_REQUEST, f"The address is none: {error}") from error
-        segments = with_alias(segments, query, self._registry.catalog.aliased)
+        if not _was_forwarded(scope):
+            segments = with_alias(segments, query, self._registry.catalog.aliased)
         path = joined(segments)
         request = Request(scope, receive)
         body = await self._body(request) if scope["method"] in ("POST", "PUT", "DELETE") else b""
@@ -174,8 +178,15 @@ class RegistryApp:
 
     async def _answer(self, endpoint: Endpoint, request: ApiRequest) -> Answer:
         registry = self._registry
-        if endpoint.ahead is not None and (found := await endpoint.ahead(registry, request)) is not None:
-            return answer_of(found)
+        if endpoint.ahead is not None:
+            try:
+                found = await endpoint.ahead(registry, request)
+            except RegistryRefusal:
+                if registry.is_leading:
+                    raise
+                found = None  # the leader may know already what this instance has still to read
+            if found is not None:
+                return answer_of(found)
         if not endpoint.writes:
             return answer_of(await endpoint.handler(registry, request))
         for _ in range(_LEADERS_MAX):
@@ -206,7 +217,11 @@ class RegistryApp:
             return
         if self._cache_revision != revision:
             self._clear_cache()
-        size = len(response.body) + _ENTRY_SIZE_BYTES
+        key: tuple[bytes, bytes, bytes] = scope[_CACHE_KEY]
+        key_size = sum(map(len, key))
+        if key_size > CACHED_KEY_SIZE_BYTES_MAX:
+            return
+        size = len(response.body) + key_size + _ENTRY_SIZE_BYTES
         if self._cache_size + size > self._cache_size_max:
             self._clear_cache()
             if size > self._cache_size_max:
@@ -214,7 +229,7 @@ class RegistryApp:
         self._cache_size += size
         start = {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
         body = {"type": "http.response.body", "body": response.body}
-        self._cache[scope[_CACHE_KEY]] = start, body
+        self._cache[key] = start, body
 
     def _clear_cache(self) -> None:
         self._cache.clear()
@@ -283,6 +298,11 @@ def _quality(parameters: str) -> float:
             except ValueError:
                 return 0.0
     return 1.0
+
+
+def _was_forwarded(scope: Scope) -> bool:
+    """Whether another instance has put the alias in already; only writes are forwarded."""
+    return scope["method"] not in ("GET", "HEAD") and _header(scope, FORWARD_HEADER.encode()) == b"true"
 
 
 def _header(scope: Scope, name: bytes) -> bytes | None:

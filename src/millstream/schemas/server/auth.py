@@ -5,11 +5,12 @@
     # a comment
 
 Whoever has given the right password once is known by the header's digest, so that scrypt runs once per user and not
-per request. The file is read at the start.
+per request. The file is read at the start. A name that is not there takes as long to refuse as one that is.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -25,6 +26,8 @@ _COST, _BLOCK, _PARALLEL = 2**14, 8, 1
 _SALT_SIZE: Final = 16
 KNOWN_MAX: Final = 10_000
 HEADER_SIZE_MAX: Final = 4096
+# Passwords that are hashed at a time, each on a thread and in 16 MiB.
+_HASHING_MAX: Final = 2
 
 
 class BasicAuthentication:
@@ -34,6 +37,9 @@ class BasicAuthentication:
         """`users` are what stands behind the names in the file."""
         self._users = users
         self._known: set[bytes] = set()
+        self._hashing = asyncio.Semaphore(_HASHING_MAX)
+        # What the password for a name that is not there is held against.
+        self._nobody = f"{_SCHEME}:{secrets.token_hex(_SALT_SIZE)}:00"
         # For WWW-Authenticate.
         self.challenge = f'Basic realm="{realm}", charset="UTF-8"'
 
@@ -51,7 +57,7 @@ class BasicAuthentication:
             users[name] = rest
         return cls(users, realm)
 
-    def allows(self, header: bytes | None) -> bool:
+    async def allows(self, header: bytes | None) -> bool:
         """Whether an Authorization header names a user by the right password."""
         if header is None or len(header) > HEADER_SIZE_MAX:
             return False
@@ -65,8 +71,12 @@ class BasicAuthentication:
             name, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             return False
-        wanted = self._users.get(name)
-        if not colon or wanted is None or not _is_right(password, wanted):
+        if not colon:
+            return False
+        wanted = self._users.get(name, self._nobody)
+        async with self._hashing:
+            is_right = await asyncio.to_thread(_is_right, password, wanted)
+        if not is_right or name not in self._users:
             return False
         if len(self._known) >= KNOWN_MAX:
             self._known.clear()

@@ -18,6 +18,8 @@ from millstream.schemas.server.subjects import context_prefix
 
 Query = dict[str, list[str]]
 PARAMETERS_MAX = 100
+# As they are they would be steps of the path, and be taken out of it on the way to the leader.
+_DOTS = {".": "%2E", "..": "%2E%2E"}
 
 
 def segments_of(raw_path: bytes) -> list[str]:
@@ -36,7 +38,7 @@ def query_of(query_string: bytes) -> Query:
 
 def joined(segments: list[str]) -> str:
     """Return a path whose segments hold no slash of their own."""
-    return "/" + "/".join(quote(one, safe=":") for one in segments)
+    return "/" + "/".join(_DOTS.get(one) or quote(one, safe=":") for one in segments)
 
 
 def within_context(segments: list[str], query: Query) -> list[str]:

@@ -72,6 +72,8 @@ class Registry:
         self.election: LeaderElection | None = None
         # The offset of the record that began this instance's leadership; None while it does not lead.
         self._term: int | None = None
+        # The term in which the write side was taken; only with the lock.
+        self._term_taken: int | None = None
         self._lock = asyncio.Lock()
         self.metrics = MetricsRegistry()
         self._answers = self.metrics.summary(
@@ -131,6 +133,7 @@ class Registry:
         async with self._lock:
             if self._term is None or not self.election.is_leading:
                 raise NotLeadingError(leader)
+            self._term_taken = self._term
             yield
 
     async def leader(self) -> Identity | None:
@@ -149,7 +152,7 @@ class Registry:
         ((offset, _),) = await self.store.write([begin])
         # Whatever lies before it has been read now; whatever a former leader appends behind it counts for nobody.
         self._term = offset
-        await self._repair()
+        await self._repair(offset)
         _logger.info("leading from offset %d on", offset)
 
     def _doubt_term(self) -> None:
@@ -161,23 +164,39 @@ class Registry:
         self._term = None
         _logger.info("leading no more")
 
-    async def _repair(self) -> None:
+    async def _repair(self, term: int) -> None:
         """Write again, as it should be, what rejected records stand in front of."""
         while repairs := list(self.state.repairs()):
             _logger.warning("%d records are written again in place of rejected ones", len(repairs))
-            await self._write(*repairs)
+            await self._append(term, repairs)
 
     async def _write(self, *records: tuple[Key, Value]) -> None:
-        if self._term is None:
+        """Write what was decided since the write side was taken. Raises NotLeadingError, RegistryRefusal."""
+        # In a later term of this instance others may have written meanwhile: what was decided holds no more.
+        if self._term is None or self._term != self._term_taken:
             raise NotLeadingError(None)
-        headers = term_headers(self._term)
+        await self._append(self._term, records)
+
+    async def _append(self, term: int, records: Sequence[tuple[Key, Value]]) -> None:
+        headers = term_headers(term)
         for start in range(0, len(records), WRITES_MAX):
             writes = [Write(key, value, headers) for key, value in records[start : start + WRITES_MAX]]
-            for offset, applied in await self.store.write(writes):
+            try:
+                outcomes = await self.store.write(writes)
+            except RegistryRefusal as error:
+                if error.code is not RegistryErrorCode.SCHEMA_TOO_LARGE:
+                    self._doubt_write()
+                raise
+            for offset, applied in outcomes:
                 if applied is not Applied.ACCEPTED:
                     self._doubt(offset, applied)
         if self.state.damaged and self._term is not None and not any(key in self.state.damaged for key, _ in records):
-            await self._repair()
+            await self._repair(term)
+
+    def _doubt_write(self) -> None:
+        """Records of a write that failed may still reach the log: in another term they count for nothing."""
+        assert self.election is not None, "started"
+        self.election.doubt("a write failed, and may be done later")
 
     def _doubt(self, offset: int, applied: Applied) -> None:
         """A record of ours was rejected: another instance has written meanwhile."""
@@ -279,16 +298,17 @@ class Registry:
         version = self._version_for(subject, request, is_import=mode in IMPORT_MODES)
         content = catalog.content(parsed, request)
         schema_id = self._id_for(subject, request, content)
-        writes = self._announcement(subject)
-        # The same schema was registered before and deleted since: that version gives way to the new one.
-        writes += [
+        key = Key(KeyType.SCHEMA, subject, version)
+        # The same schema was registered before and deleted since: that version gives way to the new one, once it is
+        # there, so that the id stands for the schema at every moment.
+        giving_way: list[tuple[Key, Value]] = [
             (old.key, None)
             for old in state.versions(subject)
             if old.deleted and old.id == schema_id and old.version < version
             if not catalog.referrers(subject, old.version, deleted=True)
         ]
-        key = Key(KeyType.SCHEMA, subject, version)
-        await self._write(*writes, (key, SchemaRecord(schema_id, content, deleted=False)))
+        new = key, SchemaRecord(schema_id, content, deleted=False)
+        await self._write(*self._announcement(subject), new, *giving_way)
         written = state.find_version(subject, version)
         if written is None or written.content != content or written.id != schema_id:
             raise RegistryRefusal(

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import millstream
 from millstream.schemas.server.app import create_app
@@ -21,6 +22,63 @@ from millstream.schemas.server.settings import RegistryConfig
 _logger: Final = logging.getLogger(__name__)
 _BACKLOG: Final = 2048
 _DRAIN_S: Final = 5
+HEAD_SIZE_BYTES_MAX: Final = 64 * 1024
+# How long a connection may take to send the head of a request.
+HEAD_TIMEOUT_S: Final = 30.0
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's, with bounds on what a request may be before it is anybody's: its head's bytes, and their time."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        # Whether the head of a request is being received, and how much of it came before the last piece.
+        self._is_in_head = True
+        self._head_size = 0
+        self._head_deadline: asyncio.TimerHandle | None = self.loop.call_later(HEAD_TIMEOUT_S, self._end_wait)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in a piece; refuse a head that is too large, the pieces before this one counted."""
+        if self._is_in_head:
+            self._head_size += len(data)
+            if self._head_deadline is None:
+                self._head_deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._end_wait)
+        super().data_received(data)
+        if self._is_in_head and self._head_size > HEAD_SIZE_BYTES_MAX and not self.transport.is_closing():
+            self.send_400_response(f"The head of a request is larger than {HEAD_SIZE_BYTES_MAX} bytes.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header, not a trailer: nobody reads those."""
+        if self._is_in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Have the request answered."""
+        self._is_in_head = False
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Wait for the next one."""
+        self._is_in_head = True
+        self._head_size = 0
+        super().on_message_complete()
+
+    def _stop_waiting(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _end_wait(self) -> None:
+        self._head_deadline = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -58,7 +116,7 @@ async def serve(config: RegistryConfig, *, announce: Callable[[str], None]) -> N
         server = _Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=HttpProtocol,
                 ws="none",
                 lifespan="off",
                 access_log=False,

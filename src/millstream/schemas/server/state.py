@@ -84,7 +84,7 @@ class _Context:
     __slots__ = ("by_digest", "by_id", "id_highest")
 
     def __init__(self) -> None:
-        # id -> subject -> the version of it that was registered with that id last.
+        # id -> subject -> the version of it that has the id: of several the highest that is not deleted, if one is not.
         self.by_id: dict[int, dict[str, int]] = {}
         self.by_digest: dict[bytes, int] = {}
         # The highest id given out so far; ids of schemas that are gone count.
@@ -109,6 +109,8 @@ class RegistryState:
         self._announced: dict[str, None] = {}
         self._configs: dict[str | None, Mapping[str, Any]] = {}
         self._modes: dict[str | None, str] = {}
+        # (subject, id) -> the versions of the subject that have the id, where they are several.
+        self._repeated: dict[tuple[str, int], set[int]] = {}
         # (subject, version) -> the (context, id) of schemas that refer to it.
         self._referrers: dict[tuple[str, int], set[tuple[str, int]]] = {}
         # One Content, and one text, for all that have the same digest.
@@ -210,7 +212,11 @@ class RegistryState:
             self._subjects[subject] = dict(sorted(versions.items()))
         name = context_of(subject)
         context = self._note_id(name, record.id)
-        context.by_id.setdefault(record.id, {})[subject] = number
+        of_id = context.by_id.setdefault(record.id, {})
+        other = of_id.setdefault(subject, number)
+        if other != number:
+            self._repeated.setdefault((subject, record.id), {other}).add(number)
+            self._choose_version(subject, record.id)
         context.by_digest[content.digest] = record.id
         for reference in content.references:
             self._referrers.setdefault(_place(subject, reference), set()).add((name, record.id))
@@ -231,7 +237,13 @@ class RegistryState:
         name = context_of(subject)
         context = self._contexts[name]
         of_id = context.by_id.get(version.id, {})
-        if of_id.get(subject) == number:
+        repeated = self._repeated.get((subject, version.id))
+        if repeated is not None:
+            repeated.remove(number)
+            self._choose_version(subject, version.id)
+            if len(repeated) == 1:
+                del self._repeated[subject, version.id]
+        elif of_id.get(subject) == number:
             del of_id[subject]
         if of_id or version.id not in context.by_id:
             return
@@ -248,12 +260,21 @@ class RegistryState:
             if not referrers:
                 self._referrers.pop(place, None)
 
+    def _choose_version(self, subject: str, schema_id: int) -> None:
+        """Of several versions of a subject that have one id, have the id name the right one."""
+        versions, of_id = self._subjects[subject], self._contexts[context_of(subject)].by_id[schema_id]
+        of_id[subject] = max(
+            self._repeated[subject, schema_id], key=lambda number: (not versions[number].deleted, number)
+        )
+
     def _soft_delete(self, subject: str, last: object) -> None:
         if not isinstance(last, int):
             return
         for number, version in self._subjects.get(subject, {}).items():
             if number <= last:
                 version.deleted = True
+                if (subject, version.id) in self._repeated:
+                    self._choose_version(subject, version.id)
 
     def _clear(self, subject: str | None) -> None:
         """Forget the soft-deleted versions of a subject, of a context, or of all."""

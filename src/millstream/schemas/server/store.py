@@ -151,6 +151,7 @@ class SchemaStore:
             except (OffsetOutOfRangeError, LogTruncationError) as error:
                 _logger.warning("the log of %s is another one than was read, it is read anew: %s", self._topic, error)
                 self.state.clear()
+                self._outcomes.clear()
                 self._moved_to(0)
                 self.on_replaced()
             except KafkaError as error:
