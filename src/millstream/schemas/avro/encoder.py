@@ -3,8 +3,9 @@
     encoder = AvroEncoder(schema, schema_id=7)
     producer.send_batch("flights", {"value": encoder.encode(table)})
 
-Columns are matched with the schema's fields by name, and cast to the types of `layout.py` where that loses nothing. A
-field that the table lacks takes its default, or null. Unions of several types are written from the structs that
+Columns are matched with the schema's fields by name, and cast to the types of `layout.py` where that loses nothing but
+digits of a float: doubles and decimals are rounded to it, and refused where it would be infinite. A field that the
+table lacks takes its default, or null. Unions of several types are written from the structs that
 decoding makes of them. An encoder belongs to one thread at a time.
 """
 
@@ -14,6 +15,7 @@ from array import array
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from millstream.schemas._kernels import opcodes as op
 from millstream.schemas._kernels.avro_encoding import encode_datums
@@ -21,7 +23,7 @@ from millstream.schemas.avro.decoder import Framing, as_avro
 from millstream.schemas.avro.layout import Layout, Slot
 from millstream.schemas.avro.writing import WriteProgram
 from millstream.schemas.parsing import ParsedSchema
-from millstream.schemas.parsing.avro_types import EnumType, RecordType, UnionType
+from millstream.schemas.parsing.avro_types import EnumType, FixedType, RecordType, UnionType
 
 _INT32_MAX: Final = 2**31 - 1
 _PROGRAMS_MAX: Final = 16  # Arrow schemas whose programs are kept
@@ -73,7 +75,7 @@ class AvroEncoder:
         sources = _Sources(len(self._layout.slots))
         if isinstance(self._root, RecordType):
             for field, slot in zip(self._root.fields, self._layout.fields, strict=True):
-                index = column.type.get_field_index(field.name)
+                index = _index(column.type, field.name, slot.path)
                 if index >= 0:
                     sources.add(slot, column.field(index))
         else:
@@ -116,6 +118,9 @@ class AvroEncoder:
         return program
 
     def _run(self, program: WriteProgram, sources: _Sources, rows: int) -> pa.BinaryArray:
+        for at, path in program.reads.items():
+            if not sources.table[at]:
+                raise EncodeError(f"{path} has no values to write")  # The kernel would read at address 0.
         size = min(int(rows * self._bytes_per_row * 1.05) + 64, _INT32_MAX)
         out = pa.allocate_buffer(size, resizable=True)
         offsets = pa.allocate_buffer(4 * (rows + 1))
@@ -161,12 +166,13 @@ class _Sources:
 
     def add(self, slot: Slot, column: pa.Array) -> None:
         """Take a column in, cast where needed."""
+        if isinstance(column, pa.DictionaryArray) and column.dictionary.null_count:
+            # Its nulls would be values of the dictionary.
+            column = column.dictionary_decode()
         if slot.kind == op.KIND_NULL:
             if column.null_count < len(column):
                 raise EncodeError(f"{slot.path} has values, and the schema has only null there")
             return
-        if column.null_count and not slot.nullable:
-            self.has_unexpected_null = True
         if slot.kind == op.KIND_STRUCT:
             self._struct(slot, column)
         elif slot.kind == op.KIND_LIST:
@@ -213,8 +219,11 @@ class _Sources:
             if item is None:
                 raise EncodeError(f"{slot.path} is {column.type}, and the schema has {slot.type} there")
             column = _cast(column, pa.list_(item), slot)
-        if pa.types.is_map(slot.type) and not pa.types.is_map(column.type):
+        if pa.types.is_map(slot.type) != pa.types.is_map(column.type):
             raise EncodeError(f"{slot.path} is {column.type}, and the schema has {slot.type} there")
+        if column.values.type != child.type:
+            # Items that no row has, beyond a slice or behind a null, must not fail their cast.
+            column = _compacted(column)
         buffers = column.buffers()
         at = self._validity(slot, column, buffers[0])
         self._set(at + op.SOURCE_OFFSETS, buffers[1], 4 * column.offset)
@@ -230,15 +239,26 @@ class _Sources:
             raise EncodeError(f"{slot.path} is {column.type}, and the schema has {slot.type} there")
         self._validity(slot, column, column.buffers()[0])
         names = [slot.type.field(index).name for index in range(slot.type.num_fields)]
-        # Which branch of a union is meant is told by its being not null; in a null struct none is.
-        parts = column.flatten() if isinstance(slot.node, UnionType) and column.null_count else None
+        is_union = isinstance(slot.node, UnionType)
+        if is_union:
+            for field in column.type:
+                if field.name not in names:
+                    raise EncodeError(f"{slot.path} has the field {field.name}, and the union has no such branch")
+        parts = column.flatten() if column.null_count else None
         for name, child in zip(names, slot.children, strict=True):
-            index = column.type.get_field_index(name)
+            index = _index(column.type, name, child.path)
             if index >= 0:
-                self.add(child, column.field(index) if parts is None else parts[index])
+                part = column.field(index)
+                # Which branch of a union is meant is told by its being not null; in a null struct none is. And what
+                # lies in null structs must not fail its cast.
+                self.add(child, part if parts is None or not (is_union or part.type != child.type) else parts[index])
+            elif isinstance(slot.node, FixedType):
+                raise EncodeError(f"no column is named {child.path}, and a duration has all three")
 
     def _validity(self, slot: Slot, column: pa.Array, buffer: pa.Buffer | None) -> int:
         self._kept.append(column)
+        if column.null_count and not slot.nullable:
+            self.has_unexpected_null = True
         at = slot.index * op.SOURCE_FIELDS
         if buffer is not None and column.null_count:
             self.table[at + op.SOURCE_VALIDITY] = buffer.address
@@ -247,7 +267,7 @@ class _Sources:
         return at
 
     def _set(self, at: int, buffer: pa.Buffer | None, skipped: int = 0) -> None:
-        if buffer is None:
+        if buffer is None or not buffer.address:
             # Only empty columns have none, but offsets are read even there.
             buffer = pa.py_buffer(bytes(16))
             skipped = 0
@@ -259,6 +279,34 @@ def _cast(column: pa.Array, target: pa.DataType, slot: Slot) -> pa.Array:
     if column.type == target:
         return column
     try:
-        return column.cast(target)
+        found = column.cast(target)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise EncodeError(f"{slot.path} is {column.type}, and the schema has {target} there: {error}") from error
+    if pa.types.is_floating(target) and (pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)):
+        infinite = pc.is_inf(found)
+        if pa.types.is_floating(column.type):
+            infinite = pc.and_not(infinite, pc.is_inf(column))
+        if pc.any(infinite).as_py():
+            raise EncodeError(f"{slot.path} is {column.type}, and has values beyond the range of the schema's {target}")
+    return found
+
+
+def _index(type_: pa.StructType, name: str, path: str) -> int:
+    """Return which field of a struct has the name, -1 where none has."""
+    found = type_.get_all_field_indices(name)
+    if len(found) > 1:
+        raise EncodeError(f"{len(found)} columns are named {path}")
+    return found[0] if found else -1
+
+
+def _compacted(column: pa.Array) -> pa.Array:
+    """Return lists whose items are only those that a row has."""
+    if not len(column):
+        return pa.array([], column.type)
+    offsets = column.offsets
+    if not column.null_count and offsets[0].as_py() == 0 and offsets[-1].as_py() == len(column.values):
+        return column
+    try:
+        return column.take(pc.indices_nonzero(pa.repeat(True, len(column))))
+    except pa.ArrowNotImplementedError:
+        return column

@@ -33,6 +33,8 @@ class WriteProgram:
         self.tables = array("i")
         self.pool = bytearray(prefix)
         self.paths: list[str] = []
+        # Where in the kernel's table the addresses stand that instructions read at, and whose columns those are.
+        self.reads: dict[int, str] = {}
         self._checked = checked
         if isinstance(root, RecordType):
             self._fields(root, layout.fields, type_)
@@ -44,6 +46,9 @@ class WriteProgram:
         self._emit("", op.WRITE_END)
 
     def _emit(self, path: str, code: int, column: int = -1, a: int = 0, b: int = 0) -> int:
+        field = _READS.get(code)
+        if field is not None:
+            self.reads[column * op.SOURCE_FIELDS + field] = path
         self.code.extend((code, column, a, b))
         self.paths.append(path)
         return len(self.code) - 4
@@ -133,6 +138,8 @@ class WriteProgram:
         elif isinstance(node, FixedType):
             if slot.kind == op.KIND_STRUCT:
                 for child in slot.children:
+                    if self._checked:
+                        self._emit(child.path, op.WRITE_REQUIRED, child.index)
                     self._emit(child.path, op.WRITE_WORD, child.index, 4)
             else:
                 self._emit(slot.path, op.WRITE_FIXED, slot.index, node.size)
@@ -156,6 +163,17 @@ class WriteProgram:
         self._value(node.values, value, getattr(type_, "item_type", pa.null()))
 
 
+_READS = {
+    op.WRITE_BOOLEAN: op.SOURCE_DATA,
+    op.WRITE_INT: op.SOURCE_DATA,
+    op.WRITE_LONG: op.SOURCE_DATA,
+    op.WRITE_WORD: op.SOURCE_DATA,
+    op.WRITE_FIXED: op.SOURCE_DATA,
+    op.WRITE_ENUM: op.SOURCE_DATA,
+    op.WRITE_DECIMAL: op.SOURCE_DATA,
+    op.WRITE_BYTES: op.SOURCE_OFFSETS,
+    op.WRITE_BLOCKS: op.SOURCE_OFFSETS,
+}
 _WRITES = {
     "boolean": op.WRITE_BOOLEAN,
     "int": op.WRITE_INT,
