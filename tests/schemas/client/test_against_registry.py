@@ -187,6 +187,23 @@ def test_contexts_have_ids_and_subjects_of_their_own(
     ours.delete_subject(subject, permanent=True)
 
 
+def test_references_lie_in_the_context_of_who_refers(real_registry: RegistryClient, new_name: NewName) -> None:
+    ours, name = real_registry, new_name().replace("-", "_")
+    base, inner = f"base-{name}", record("inside", name="Base")
+    ours.register(base, record("outside", name="Base"))
+    ours.register(f":.{name}:{base}", inner)
+    reference = Reference("Base", base, 1)
+    text = json.dumps({"type": "record", "name": "User", "fields": [{"name": "base", "type": "Base"}]})
+    user = SchemaText(SchemaType.AVRO, text, (reference,))
+    schema_id = ours.register(f":.{name}:user", user)
+    by_id = ours.schema(schema_id, subject=f":.{name}:")
+    found = ours.lookup(f":.{name}:user", by_id)
+    by_guid = ours.schema_by_guid(found.guid or "")
+    for schema in (by_id, ours.latest(f":.{name}:user").schema, found.schema, by_guid):
+        assert json.loads(schema.resolved["Base"]) == json.loads(inner)
+    assert ours.register(f":.{name}:user", by_id) == schema_id
+
+
 def test_schemas_are_imported_with_their_ids(
     real_registry: RegistryClient, theirs: SchemaRegistryClient, new_name: NewName
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote
+from uuid import UUID
 
 import pytest
 
@@ -55,6 +57,72 @@ def test_what_a_schema_refers_to_is_fetched_once_and_in_an_order_that_can_be_par
     assert run(calls.schema(1), from_table({})) == (schema, [])
     calls.forget()
     assert len(run(calls.schema(1), from_table(table))[1]) == 4
+
+
+@pytest.mark.parametrize(
+    ("subject", "named", "wanted"),
+    [
+        (":.c:", "b", ":.c:b"),
+        (":.c:a", ":.:b", ":.c:b"),
+        (":.c:a", ":.d:b", ":.d:b"),
+        (":.:a", "b", "b"),
+        ("a", "b", "b"),
+        (None, "b", "b"),
+    ],
+)
+def test_what_is_referred_to_lies_in_the_context_of_who_refers(subject: str | None, named: str, wanted: str) -> None:
+    def answer(exchange: Exchange) -> Any:
+        if exchange.path.startswith(f"subjects/{quote(wanted, safe='')}/"):
+            # A reference of its own without a context is in the one it lies in itself.
+            return {"schema": record("B", c="C"), "references": [{"name": "C", "subject": "c", "version": 1}]}
+        if exchange.path.startswith(f"subjects/{quote(wanted.removesuffix('b') + 'c', safe='')}/"):
+            return {"schema": record("C", x="int")}
+        assert exchange.path.startswith("schemas/ids/7")
+        return {"schema": record("A", b="B"), "references": [{"name": "B", "subject": named, "version": 1}]}
+
+    calls = RegistryCalls(10)
+    schema, asked = run(calls.schema(7, subject), answer)
+    assert len(asked) == 3
+    assert list(schema.resolved) == ["C", "B"]
+    # As they were registered: another reference is another schema to the registry.
+    assert schema.references == (Reference("B", named, 1),)
+    if subject == ":.c:":
+        # The default context's are others.
+        def default(exchange: Exchange) -> Any:
+            if exchange.path.startswith("subjects/b/"):
+                return {"schema": record("B", x="int")}
+            return {"schema": record("A", b="B"), "references": [{"name": "B", "subject": "b", "version": 1}]}
+
+        assert run(calls.schema(7), default)[0].resolved == {"B": record("B", x="int")}
+
+
+def test_the_context_is_that_of_the_subject_which_the_answer_names() -> None:
+    table = {
+        "schemas/ids/7?subject=a": {**_referring(), "subject": ":.c:a", "version": 1},
+        "subjects/a/versions/latest": {**_referring(), "subject": ":.d:a", "version": 1, "id": 7},
+        "subjects/%3A.c%3Ab/versions/1?deleted=true": {"schema": record("B", x="int")},
+        "subjects/%3A.d%3Ab/versions/1?deleted=true": {"schema": record("B", x="long")},
+    }
+    calls = RegistryCalls(10)
+    assert run(calls.schema(7, "a"), from_table(table))[0].resolved == {"B": record("B", x="int")}
+    assert run(calls.version("a", "latest"), from_table(table))[0].schema.resolved == {"B": record("B", x="long")}
+
+
+def test_the_context_of_a_guid_is_asked_for_where_it_matters() -> None:
+    guid = UUID(int=1)
+    table = {
+        f"schemas/guids/{guid}": _referring(),
+        f"schemas/guids/{guid}/ids": [{"context": ".c", "id": 7}],
+        "subjects/%3A.c%3Ab/versions/1?deleted=true": {"schema": record("B", x="int")},
+        f"schemas/guids/{UUID(int=2)}": {"schema": '"int"'},
+    }
+    calls = RegistryCalls(10)
+    assert run(calls.schema_by_guid(guid), from_table(table))[0].resolved == {"B": record("B", x="int")}
+    assert len(run(calls.schema_by_guid(UUID(int=2)), from_table(table))[1]) == 1
+
+
+def _referring() -> dict[str, Any]:
+    return {"schema": record("A", b="B"), "references": [{"name": "B", "subject": "b", "version": 1}]}
 
 
 def test_references_in_a_circle_end() -> None:

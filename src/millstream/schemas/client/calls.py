@@ -12,6 +12,7 @@ A refusal is thrown into the steps as RegistryError, so that they may do somethi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
@@ -34,6 +35,10 @@ T = TypeVar("T")
 
 REFERENCES_MAX: Final = 1_000
 """How many schemas one schema may refer to, all levels together."""
+
+# What stands before the subject's own name: `:.context:`.
+_CONTEXT: Final = re.compile(r":\.[^:]*:")
+_DEFAULT_CONTEXT: Final = ":.:"
 
 
 class Exchange(NamedTuple):
@@ -67,7 +72,7 @@ class RegistryCalls:
         self._by_guid: BoundedCache[UUID, ParsedSchema] = BoundedCache(entries_max)
         self._ids: BoundedCache[tuple[str, SchemaLike, bool], int] = BoundedCache(entries_max)
         self._registered: BoundedCache[tuple[str, SchemaLike, bool], RegisteredSchema] = BoundedCache(entries_max)
-        # Referenced text and what it refers to itself.
+        # Referenced text and what it refers to itself, by subjects with their contexts.
         self._referenced: BoundedCache[tuple[str, int], tuple[str, tuple[Reference, ...]]] = BoundedCache(entries_max)
 
     def forget(self) -> None:
@@ -86,7 +91,7 @@ class RegistryCalls:
         found = self._by_id.get(key)
         if found is None:
             answer = yield _get(f"schemas/ids/{schema_id}", subject=subject)._replace(may_lag=True)
-            found = self._by_id.put(key, (yield from self._parsed(answer)))
+            found = self._by_id.put(key, (yield from self._parsed(answer, subject)))
         return found
 
     def schema_by_guid(self, guid: UUID | str) -> Steps[ParsedSchema]:
@@ -94,7 +99,12 @@ class RegistryCalls:
         found = self._by_guid.get(guid)
         if found is None:
             answer = yield _get(f"schemas/guids/{guid}")._replace(may_lag=True)
-            found = self._by_guid.put(guid, (yield from self._parsed(answer)))
+            subject = None
+            if _references(answer):
+                # The answer says no subject, and so not where its references are looked for.
+                contexts = [str(_field(one, "context")) for one in _list((yield _get(f"schemas/guids/{guid}/ids")))]
+                subject = f":{contexts[0]}:" if contexts else None
+            found = self._by_guid.put(guid, (yield from self._parsed(answer, subject)))
         return found
 
     def schema_types(self) -> Steps[list[str]]:
@@ -218,20 +228,24 @@ class RegistryCalls:
         return _strings((yield _get("contexts")))
 
     def delete_context(self, context: str) -> Steps[None]:
-        yield Exchange("DELETE", f"contexts/{quote(context, safe='')}", is_idempotent=False)
+        yield Exchange("DELETE", f"contexts/{_segment(context)}", is_idempotent=False)
 
     # What answers hold
 
     def _registered_schema(self, answer: Any, subject: str) -> Steps[RegisteredSchema]:
-        schema = yield from self._parsed(answer)
+        schema = yield from self._parsed(answer, subject)
         version, schema_id = int(_field(answer, "version")), int(_field(answer, "id"))
         return RegisteredSchema(str(answer.get("subject") or subject), version, schema_id, answer.get("guid"), schema)
 
-    def _parsed(self, answer: Any) -> Steps[ParsedSchema]:
-        """Parse the schema of an answer, after fetching what it refers to, all levels of it."""
+    def _parsed(self, answer: Any, subject: str | None) -> Steps[ParsedSchema]:
+        """Parse the schema of an answer, after fetching what it refers to, all levels of it.
+
+        Its references stay as they were registered, or it would be another schema to whoever looks it up again; what
+        they mean depends on the context of the subject that the answer names, or else of the one that was asked for.
+        """
         text, references = str(_field(answer, "schema")), _references(answer)
         resolved: dict[str, str] = {}
-        yield from self._resolve(references, resolved)
+        yield from self._resolve(_qualified(references, str(answer.get("subject") or subject or "")), resolved)
         return parse(answer.get("schemaType") or SchemaType.AVRO, text, references, resolved)
 
     def _resolve(self, references: tuple[Reference, ...], resolved: dict[str, str]) -> Steps[None]:
@@ -263,7 +277,8 @@ class RegistryCalls:
             # A version that was softly deleted still holds up those that refer to it.
             asked = _get(f"{_subject(reference.subject)}/versions/{reference.version}", deleted=True)
             answer = yield asked._replace(may_lag=True)
-            found = self._referenced.put(key, (str(_field(answer, "schema")), _references(answer)))
+            further = _qualified(_references(answer), reference.subject)
+            found = self._referenced.put(key, (str(_field(answer, "schema")), further))
         return found
 
     def _forget_subject(self, subject: str) -> None:
@@ -288,11 +303,16 @@ def _path(path: str, **query: str | bool | None) -> str:
 def _subject(subject: str) -> str:
     if not subject:
         raise ValueError("a subject has a name: '' is none")
-    return f"subjects/{quote(subject, safe='')}"
+    return f"subjects/{_segment(subject)}"
 
 
 def _of(path: str, subject: str | None) -> str:
-    return path if subject is None else f"{path}/{quote(subject, safe='')}"
+    return path if subject is None else f"{path}/{_segment(subject)}"
+
+
+def _segment(text: str) -> str:
+    """Quote a segment of a path; "." and ".." would be steps of the path."""
+    return text.replace(".", "%2E") if text in {".", ".."} else quote(text, safe="")
 
 
 def _body(schema: SchemaLike) -> dict[str, Any]:
@@ -333,6 +353,19 @@ def _integers(answer: Any) -> list[int]:
 def _references(answer: Any) -> tuple[Reference, ...]:
     return tuple(
         Reference(str(one["name"]), str(one["subject"]), int(one["version"])) for one in answer.get("references") or ()
+    )
+
+
+def _qualified(references: tuple[Reference, ...], parent: str) -> tuple[Reference, ...]:
+    """Return references with the context that `parent`, a subject, lies in, where they name none themselves."""
+    context = _CONTEXT.match(parent)
+    if context is None or context[0] == _DEFAULT_CONTEXT:
+        return references
+    return tuple(
+        one._replace(subject=context[0] + one.subject.removeprefix(_DEFAULT_CONTEXT))
+        if (named := _CONTEXT.match(one.subject)) is None or named[0] == _DEFAULT_CONTEXT
+        else one
+        for one in references
     )
 
 
