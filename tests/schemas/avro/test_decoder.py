@@ -318,6 +318,24 @@ def test_records_without_fields() -> None:
     assert AvroEncoder(text, 1).encode(batch).to_pylist() == [framed(1, b"")] * 3
 
 
+@pytest.mark.parametrize("leaf", [[], ["null"], [{"type": "fixed", "name": "F", "size": 0}]])
+def test_skipping_records_that_take_no_bytes_is_no_work(leaf: list[Any]) -> None:
+    type_ = record("R0", leaf)
+    for level in range(1, 60):
+        type_ = record(f"R{level}", [type_, f"R{level - 1}"])  # 2^59 of the first
+    writer, reader = json.dumps(record("R", ["int", type_, "int"])), json.dumps(record("R", ["int"]))
+    decoder = AvroDecoder(reader_schema=reader, writer_schema=writer, framing="none")
+    decoded = decoder.decode(pa.array([b"\2\4", b"\2"]))
+    assert decoded.batch.to_pylist() == [{"f0": 1}]
+    assert [error.row for error in decoded.errors] == [1]
+    assert [error.row for error in validate_datums(writer, pa.array([b"\2\4", b"\2"])).errors] == [1]
+
+
+def test_a_record_of_nothing_but_itself_has_no_values() -> None:
+    endless = {"type": "record", "name": "E", "fields": [{"name": "e", "type": "E"}]}
+    assert "too deep" in validate_datums(json.dumps(endless), pa.array([b""])).errors[0].reason
+
+
 def test_output_is_bounded() -> None:
     text = json.dumps({"type": "record", "name": "R", "fields": [{"name": "f", "type": "bytes"}]})
     decoder = AvroDecoder(reader_schema=text, framing="none", size_bytes_max=1 << 20)

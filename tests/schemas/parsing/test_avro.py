@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -200,3 +201,21 @@ def test_refusals_say_what_and_where(text: str, complaint: str) -> None:
 )
 def test_a_logical_type_that_does_not_fit_is_ignored(type_: dict[str, object], expected: LogicalType | None) -> None:
     assert logical_type(parse_avro(json.dumps(type_)).root) == expected
+
+
+def test_precisions_that_just_fit_their_fixed() -> None:
+    for size in (*range(1, 200), 1_000, 10_000):
+        fitting = next(n for n in itertools.count(int(2.4 * size) - 2) if 10 ** max(n + 1, 0) > 2 ** (8 * size - 1))
+        for precision, fits in ((fitting, True), (fitting + 1, False)):
+            if precision:
+                text = {"type": "fixed", "name": "F", "size": size, "logicalType": "decimal", "precision": precision}
+                assert (logical_type(parse_avro(json.dumps(text)).root) is not None) == fits, (size, precision)
+
+
+@pytest.mark.parametrize(
+    ("size", "precision", "fits"), [(4, 10**900, False), (2**31 - 1, 5, True)], ids=["precision", "size"]
+)
+def test_a_decimal_of_any_size_is_looked_at_in_no_time(size: int, precision: int, fits: bool) -> None:
+    # By making ten to the power of the precision this would take for ever, or 2 GiB.
+    text = {"type": "fixed", "name": "F", "size": size, "logicalType": "decimal", "precision": precision}
+    assert (logical_type(parse_avro(json.dumps(text)).root) is not None) == fits

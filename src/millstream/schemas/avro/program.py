@@ -94,6 +94,7 @@ class Program:
         self._barrier = 0
         self._calls: list[tuple[int, AvroType]] = []
         self._shared: set[int] = set()
+        self._empty: set[int] = set()
         self._depth = 0
         self._sizes: dict[int, tuple[AvroType, int]] = {}
 
@@ -106,6 +107,7 @@ class Program:
         self._calls, self._shared = [], _shared_records(writer)
         if self.layout is not None:
             self._shared |= _shared_records(self.layout.root)
+        self._empty = _empty_records(writer)
         self._depth = 0
         start = self._label()
         held = len(self.tables), len(self.pool), len(self.reasons)
@@ -421,6 +423,9 @@ class Program:
 
     def _skip_type(self, writer: AvroType, path: str) -> None:
         kind = writer.kind
+        if id(writer) in self._empty:
+            # Calls of it could be exponentially many, and no byte of a datum would bound them.
+            return
         if isinstance(writer, RecordType):
             if id(writer) in self._shared or self._depth > _CALL_NESTING:
                 self._calls.append((self._emit(path, op.OP_CALL), writer))
@@ -532,6 +537,38 @@ def _shared_records(root: AvroType) -> set[int]:
             met.add(id(node))
         waiting += children(node)
     return shared
+
+
+def _takes_nothing(node: AvroType) -> bool:
+    return node.size == 0 if isinstance(node, FixedType) else node.kind == "null"
+
+
+def _empty_records(root: AvroType) -> set[int]:
+    """Return the ids of records whose values take no bytes. One that holds itself, whose values never end, is none."""
+    unsure: dict[int, int] = {}  # fields that may take bytes, for each record
+    holders: dict[int, list[int]] = {}  # the records that a record is a field of
+    empty: list[int] = []
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, RecordType):
+            waiting += children(node)
+            continue
+        if id(node) in unsure:
+            continue
+        fields = [field.type for field in node.fields if not _takes_nothing(field.type)]
+        unsure[id(node)] = len(fields)
+        if not fields:
+            empty.append(id(node))
+        for type_ in fields:
+            holders.setdefault(id(type_), []).append(id(node))
+        waiting += children(node)
+    for one in empty:
+        for holder in holders.get(one, ()):
+            unsure[holder] -= 1
+            if not unsure[holder]:
+                empty.append(holder)
+    return set(empty)
 
 
 def _within(slot: Slot) -> list[int]:

@@ -200,6 +200,9 @@ _LOGICAL_KINDS: Final[dict[str, tuple[str, ...]]] = {
     "local-timestamp-nanos": ("long",),
     "duration": ("fixed",),
 }
+# Times 10**40, rounded down. Its multiples for as many bits as there may be are off by far less than they are from any
+# whole number.
+_LOG10_OF_2: Final = 3010299956639811952137388947244930267681
 _LOGICAL_FIXED_SIZES: Final = {"uuid": 16, "duration": 12}
 
 
@@ -215,9 +218,14 @@ def logical_type(node: AvroType) -> LogicalType | None:
     precision, scale = node.props.get("precision"), node.props.get("scale", 0)
     if type(precision) is not int or type(scale) is not int or precision < 1 or not 0 <= scale <= precision:
         return None
-    if isinstance(node, FixedType) and (node.size == 0 or 10**precision > 2 ** (8 * node.size - 1)):
+    if isinstance(node, FixedType) and (node.size == 0 or precision > _digits(8 * node.size - 1)):
         return None
     return LogicalType(name, precision, scale)
+
+
+def _digits(bits: int) -> int:
+    """Return the largest n with 10**n <= 2**bits, without making numbers of that size: both come from strangers."""
+    return bits * _LOG10_OF_2 // 10**40
 
 
 def children(node: AvroType) -> list[AvroType]:
