@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from millstream.core.security.tls import TlsError, TlsSettings, client_tls
 
@@ -81,19 +81,38 @@ def with_urls(url: str | Sequence[str], config: RegistryConfig) -> RegistryConfi
     texts = url.split(",") if isinstance(url, str) else list(url)
     urls: list[str] = []
     auth = config.auth
-    for text in texts:
-        parts = urlsplit(text.strip())
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"{_without_user(text)!r} is no address of a registry: write http://HOST:PORT")
+    for index, text in enumerate(texts):
+        parts = _address_parts(text.strip())
+        if parts is None:
+            # A password with a comma in it is in two of the texts.
+            shown = ",".join(texts[index:]).rpartition("@")[2] if isinstance(url, str) else text.rpartition("@")[2]
+            raise ValueError(
+                f"{shown!r} is no address of a registry: write http://HOST:PORT; in a user or password before it,"
+                " percent-encode / ? # @ : and commas"
+            )
         if parts.username is not None:
             found = (unquote(parts.username), unquote(parts.password or ""))
             if auth is not None and auth != found:
                 raise ValueError("give user and password once: in `auth`, or the same in each URL")
             auth = found
-        urls.append(_without_user(text.strip()).rstrip("/"))
+        urls.append(_without_user(parts).rstrip("/"))
     return replace(config, urls=tuple(urls), auth=auth)
 
 
-def _without_user(url: str) -> str:
-    parts = urlsplit(url)
+def _address_parts(url: str) -> SplitResult | None:
+    """Take a registry's URL apart; None for what is none.
+
+    A password with a slash ends the host before its "@": no path may have one, or it would be shown as a path is.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        return None
+    return None if "@" in parts.path + parts.query + parts.fragment else parts
+
+
+def _without_user(parts: SplitResult) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
