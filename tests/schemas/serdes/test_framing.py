@@ -104,6 +104,7 @@ def test_the_commonest_path_is_one_byte() -> None:
     [
         [("other", b"x"), ("__value_schema_id", b"id")],
         [(b"__value_schema_id", memoryview(b"id"))],
+        [("__value_schema_id", b"copied"), ("other", b"x"), (b"__value_schema_id", b"id")],
         {"__value_schema_id": b"id"},
         ((("__value_schema_id"), b"id"),),
     ],

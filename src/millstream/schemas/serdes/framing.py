@@ -75,18 +75,20 @@ def read_prefix(data: bytes | memoryview) -> Framed:
 
 
 def header_value(headers: Any, field: str) -> bytes | None:
-    """Return the header that names the schema of `field`; None where there is none.
+    """Return the header that names the schema of `field`, the last one; None where there is none.
 
-    `headers` are pairs, or a mapping, of names (text or bytes) and values.
+    A serializer adds its own behind those that were copied from another record. `headers` are pairs, or a mapping, of
+    names (text or bytes) and values.
     """
     if not headers:
         return None
     name = HEADER_NAMES[field]
     pairs: Iterable[tuple[Any, Any]] = headers.items() if isinstance(headers, Mapping) else headers
+    last = None
     for found, value in pairs:
         if value is not None and (found == name or (not isinstance(found, str) and bytes(found) == name.encode())):
-            return bytes(value)
-    return None
+            last = value
+    return None if last is None else bytes(last)
 
 
 def encode_indexes(indexes: Sequence[int]) -> bytes:
