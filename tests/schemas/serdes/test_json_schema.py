@@ -62,6 +62,26 @@ def test_a_value_that_does_not_fit_is_refused_both_ways(registry: RegistryClient
         JsonDeserializer(registry, '{"type": "array"}')(data)
 
 
+@pytest.mark.parametrize(
+    ("schema", "complaint"),
+    [
+        ({"pattern": r"^\p{L}+$"}, r"Python can't read the schema's pattern '\^\\\\p\{L\}\+\$': bad escape \\p"),
+        ({"patternProperties": {"(": {}}}, r"Python can't read the schema's pattern '\('"),
+    ],
+)
+def test_a_schema_that_cannot_be_checked_is_a_reason(
+    fake: FakeRegistry, registry: RegistryClient, schema: dict[str, Any], complaint: str
+) -> None:
+    text = json.dumps(schema)
+    value: Any = {"name": 1} if "patternProperties" in schema else "name"
+    with pytest.raises(SerializationError, match=complaint):
+        JsonSerializer(registry, text)(value, topic="t")
+    data = JsonSerializer(registry, text, validate=False)(value, topic="t")
+    with pytest.raises(DeserializationError, match=complaint):
+        JsonDeserializer(registry)(data)
+    assert JsonDeserializer(registry, validate=False)(data) == value
+
+
 def test_what_json_cannot_say_is_refused(registry: RegistryClient) -> None:
     serializer = JsonSerializer(registry, "{}")
     for value in (float("nan"), {1, 2}, b"bytes"):

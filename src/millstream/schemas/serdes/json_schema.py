@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, Generic
 from urllib.parse import urljoin
@@ -128,6 +129,9 @@ def validator(schema: ParsedSchema) -> _Check:
             error = best_match(checking.iter_errors(value))
         except Unresolvable as missing:
             raise ValueError(f"the schema refers to {missing.ref!r}, which is none of its references") from missing
+        except re.error as error:
+            # Other languages' regular expressions have more: `\p{L}`.
+            raise ValueError(f"Python can't read the schema's pattern {error.pattern!r}: {error.msg}") from error
         if error is not None:
             raise ValueError(f"{error.json_path}: {error.message}")
 
