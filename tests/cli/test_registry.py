@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -16,11 +17,20 @@ import pytest
 from tests.support.registry import Asker
 
 from millstream import __version__
+from millstream.cli.child import ChildProcess
 from millstream.cli.errors import CommandError
 from millstream.cli.serve_registry import plain_registry_config
-from millstream.cli.supervisor import FAILURES_MAX, PAUSE_FIRST_S, PAUSE_MAX_S, WELL_AFTER_S, Restarts
+from millstream.cli.supervisor import (
+    FAILURES_MAX,
+    PAUSE_FIRST_S,
+    PAUSE_MAX_S,
+    WELL_AFTER_S,
+    Child,
+    Restarts,
+    Supervisor,
+)
 from millstream.testing import TestBroker
-from millstream.testing.kafka import wait_until
+from millstream.testing.kafka import free_ports, wait_until
 
 DEADLINE_S = 120.0
 
@@ -110,13 +120,77 @@ def test_a_child_that_was_well_begins_anew() -> None:
     assert restarts.failures == 1
 
 
+def test_starts_that_fail_count_however_long_the_child_ran_before() -> None:
+    restarts = Restarts()
+    restarts.note_start(0)
+    restarts.note_end(WELL_AFTER_S)
+    for _ in range(FAILURES_MAX - 2):
+        restarts.note_end(restarts.due_at)
+    with pytest.raises(CommandError, match="times in a row"):
+        restarts.note_end(restarts.due_at)
+
+
+class Idle(ChildProcess):
+    """A child that has nothing to do."""
+
+    what = "it"
+    serving_on = "nothing"
+    pid = 0
+    is_running = True
+
+    def __init__(self, stops: list[float]) -> None:
+        self._stops = stops
+
+    def stop(self, timeout_s: float = 0.0) -> int:
+        self._stops.append(timeout_s)
+        return 0
+
+
+def test_children_are_stopped_though_nobody_reads_what_is_said() -> None:
+    stops: list[float] = []
+
+    def say(line: str) -> None:
+        if "serves" in line:
+            signal.raise_signal(signal.SIGTERM)
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    children = [Child(name, lambda is_wanted: Idle(stops)) for name in ("first", "second")]
+    children[1].process = Idle(stops)
+    assert Supervisor(children, say).run() == 0
+    assert len(stops) == 2
+
+
+def test_a_signal_may_come_at_any_line() -> None:
+    # In a process of its own: it is one that may hang.
+    program = """
+import signal, sys
+from millstream.cli.supervisor import Supervisor
+
+lines = 0
+
+def at_line(frame, event, argument):
+    global lines
+    if callable(signal.getsignal(signal.SIGCHLD)):
+        lines += 1
+        signal.raise_signal(signal.SIGTERM if lines == 2000 else signal.SIGCHLD)
+    return at_line
+
+sys.settrace(at_line)
+code = Supervisor([], print).run()
+sys.settrace(None)
+assert lines > 1999
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=DEADLINE_S / 2, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 class Up:
     """`millstream up` in a folder, and what it said so far."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        self.process = millstream(
-            "up", "--data-dir", str(folder), "--listen", "127.0.0.1:0", "--registry-listen", "127.0.0.1:0", *arguments
-        )
+        addresses = () if "--config" in arguments else ("--listen", "127.0.0.1:0", "--registry-listen", "127.0.0.1:0")
+        self.process = millstream("up", "--data-dir", str(folder), *addresses, *arguments)
 
     def wait_for(self, words: str) -> tuple[str, int]:
         """The address and the process of the line that has these words."""
@@ -145,6 +219,24 @@ def test_up_keeps_broker_and_registry_running(tmp_path: Path) -> None:
         out, err = up.process.communicate(timeout=DEADLINE_S)
         assert up.process.returncode == 0, err
         assert [line.split()[2] for line in out.splitlines()] == ["registry", "broker"]
+    finally:
+        up.process.kill()
+        up.process.communicate()
+
+
+def test_up_leaves_to_files_what_they_say(tmp_path: Path) -> None:
+    port, registry_port = free_ports(2)
+    broker_file, registry_file = tmp_path / "broker.properties", tmp_path / "registry.properties"
+    broker_file.write_text(f"listeners=INNER://127.0.0.1:{port}\nlistener.security.protocol.map=INNER:PLAINTEXT\n")
+    registry_file.write_text(f"listeners=http://127.0.0.1:{registry_port}\nkafkastore.topic.replication.factor=3\n")
+    up = Up(tmp_path / "data", "--config", str(broker_file), "--registry-config", str(registry_file))
+    try:
+        assert up.wait_for("broker serves")[0] == f"127.0.0.1:{port}"
+        url, registry = up.wait_for("registry serves")
+        assert url == f"http://127.0.0.1:{registry_port}"
+        assert "with 1 replicas, not 3" in (tmp_path / "data" / "registry.log").read_text()
+        os.kill(registry, signal.SIGKILL)
+        assert up.wait_for("registry serves again")[0] == url
     finally:
         up.process.kill()
         up.process.communicate()

@@ -158,14 +158,17 @@ class BrokerProcess(ChildProcess):
         *,
         config: Mapping[str, str] | None = None,
         file: Path | None = None,
-        listen: str = "127.0.0.1:0",
+        listen: str | None = "127.0.0.1:0",
         output: Path,
         start_timeout_s: float = START_TIMEOUT_S,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Start a broker on `data_dir` and return once every partition answers. Raises BrokerStartError."""
+        """Start a broker on `data_dir` and return once every partition answers. Raises BrokerStartError.
+
+        `listen` of None leaves to `file` and `config` where it listens.
+        """
         self.data_dir = data_dir
-        options = ["--listen", listen, "--data-dir", str(data_dir), *(["--config", str(file)] if file else [])]
+        options = [*_option("--listen", listen), "--data-dir", str(data_dir), *_option("--config", file)]
         super().__init__("millstream.cli.serve", options, config or {}, output, start_timeout_s, is_wanted)
 
     @property
@@ -185,13 +188,16 @@ class RegistryProcess(ChildProcess):
         *,
         config: Mapping[str, str] | None = None,
         file: Path | None = None,
-        listen: str = "127.0.0.1:0",
+        listen: str | None = "127.0.0.1:0",
         output: Path,
         start_timeout_s: float = START_TIMEOUT_S,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Start a registry that keeps its schemas in that cluster; return once it answers. Raises ChildStartError."""
-        options = ["--listen", listen, "--bootstrap", bootstrap_servers, *(["--config", str(file)] if file else [])]
+        """Start a registry that keeps its schemas in that cluster; return once it answers. Raises ChildStartError.
+
+        `listen` of None leaves to `file` and `config` where it listens.
+        """
+        options = [*_option("--listen", listen), "--bootstrap", bootstrap_servers, *_option("--config", file)]
         module = "millstream.cli.serve_registry"
         super().__init__(module, options, config or {}, output, start_timeout_s, is_wanted)
 
@@ -199,3 +205,7 @@ class RegistryProcess(ChildProcess):
     def url(self) -> str:
         """Where clients reach it."""
         return self.serving_on
+
+
+def _option(name: str, value: str | Path | None) -> list[str]:
+    return [] if value is None else [name, str(value)]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from millstream.cli.options import examples, pairs_of
+
+_REGISTRY_DEFAULTS: Final = {"kafkastore.topic.replication.factor": "1"}
 
 
 def register(app: typer.Typer) -> None:
@@ -27,11 +28,19 @@ def up(
         Path, typer.Option("--data-dir", "-d", metavar="DIR", file_okay=False, help="Where everything lies.")
     ] = Path("millstream-up"),
     listen: Annotated[
-        str, typer.Option("--listen", "-l", metavar="HOST:PORT", help="Where the broker listens.")
-    ] = "127.0.0.1:9092",
+        str | None,
+        typer.Option(
+            "--listen", "-l", metavar="HOST:PORT", help="Where the broker listens; 127.0.0.1:9092, or as --config says."
+        ),
+    ] = None,
     registry_listen: Annotated[
-        str, typer.Option("--registry-listen", metavar="HOST:PORT", help="Where the registry listens.")
-    ] = "127.0.0.1:8081",
+        str | None,
+        typer.Option(
+            "--registry-listen",
+            metavar="HOST:PORT",
+            help="Where the registry listens; 127.0.0.1:8081, or as --registry-config says.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", "-c", metavar="FILE", exists=True, dir_okay=False, help="The broker's properties."),
@@ -68,8 +77,9 @@ def up(
     running: list[BrokerProcess] = []
 
     def start_broker(is_wanted: Callable[[], bool]) -> BrokerProcess:
-        # A port that was the system's choice stays the one it chose.
-        address = running[-1].bootstrap_servers if running else listen
+        # A port that was the system's choice stays the one it chose. What a file says stays with the file: its
+        # listeners may be TLS, and an address given here is plaintext.
+        address = running[-1].bootstrap_servers if running and listen is not None else listen
         broker = BrokerProcess(
             folder / "broker",
             config=broker_settings,
@@ -82,14 +92,15 @@ def up(
         del running[:-1]
         return broker
 
+    registry_defaults = _registry_defaults(registry_config)
     addresses: list[str] = []
 
     def start_registry(is_wanted: Callable[[], bool]) -> RegistryProcess:
         schemas = RegistryProcess(
             running[-1].bootstrap_servers,
-            config={"kafkastore.topic.replication.factor": "1", **schema_settings},
+            config={**registry_defaults, **schema_settings},
             file=registry_config,
-            listen=addresses[-1] if addresses else registry_listen,
+            listen=addresses[-1] if addresses and registry_listen is not None else registry_listen,
             output=folder / "registry.log",
             is_wanted=is_wanted,
         )
@@ -98,6 +109,13 @@ def up(
 
     children = [Child("broker", start_broker), Child("registry", start_registry)]
     code = Supervisor(children, lambda line: print(f"millstream up: {line}", flush=True)).run()
-    sys.stdout.flush()
     if code:
         raise typer.Exit(code)
+
+
+def _registry_defaults(file: Path | None) -> dict[str, str]:
+    """Return what a registry beside one broker needs other than by default, but for what `file` says itself."""
+    from millstream.core.config import read_properties
+
+    given = read_properties(file) if file is not None else {}
+    return {name: value for name, value in _REGISTRY_DEFAULTS.items() if name not in given}
