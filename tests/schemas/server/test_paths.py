@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from millstream.schemas.client.calls import RegistryCalls
+from millstream.schemas.client.registered import SubjectConfig
 from millstream.schemas.server.paths import joined, query_of, segments_of, with_alias, within_context
 from millstream.schemas.server.subjects import (
     context_of,
@@ -97,3 +99,11 @@ def test_some_subjects_are_none() -> None:
         assert not is_valid(bad), bad
     assert is_valid(":.c:", is_setting=True)
     assert is_valid(":.__GLOBAL:", is_setting=True)
+
+
+def test_the_client_asks_for_what_was_meant() -> None:
+    """A path is made shorter by its dots where they are left as they are."""
+    calls = RegistryCalls(10)
+    assert next(calls.set_config(".", SubjectConfig())).path == "config/%2E"
+    assert next(calls.delete_subject("..")).path == "subjects/%2E%2E"
+    assert next(calls.delete_context(".")).path == "contexts/%2E"

@@ -6,8 +6,10 @@ when it is first asked for, never when it is read from the topic.
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from millstream.schemas.compat import Level, verbose_messages
@@ -37,6 +39,8 @@ READ_ONLY_MODES: Final = (READONLY, READONLY_OVERRIDE)
 IMPORT_MODES: Final = (IMPORT, FORWARD)
 # Schemas that one schema may need, directly or by way of others.
 REFERENCES_MAX: Final = 1_000
+# Stored schemas of which it is remembered what they are in canonical form.
+CANONICAL_MAX: Final = 100_000
 # Characters of a schema that an error message shows.
 _SHOWN_MAX: Final = 500
 
@@ -85,11 +89,6 @@ class SchemaRequest(NamedTuple):
     id: int = -1
     version: int = 0
 
-    @property
-    def size(self) -> int:
-        """Characters of it, about what work it makes."""
-        return len(self.text)
-
 
 class ParseTask(NamedTuple):
     """A schema to be parsed, with all it refers to; `run` may take long and is for any thread."""
@@ -109,7 +108,7 @@ class ParseTask(NamedTuple):
 
     @property
     def weight(self) -> int:
-        """Characters to be parsed, about what the outcome takes of memory."""
+        """Characters to be parsed: about what work it makes, and what the outcome takes of memory."""
         return len(self.request.text) + sum(map(len, self.resolved.values()))
 
     def run(self) -> ParsedSchema:
@@ -128,6 +127,25 @@ class ParseTask(NamedTuple):
             raise RegistryRefusal(
                 RegistryErrorCode.INVALID_SCHEMA, f"Invalid schema, details: it is no Unicode text: {error.reason}"
             ) from error
+
+
+class CanonicalTask(NamedTuple):
+    """A stored schema whose canonical form is asked for; `run` may take long and is for any thread."""
+
+    digest: bytes
+    parsing: ParseTask
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """What makes two tasks one."""
+        return self.digest, self.parsing.digests
+
+    def run(self) -> bytes | None:
+        """Return the digest of the canonical text; None for a schema that this registry can't read."""
+        try:
+            return _text_digest(self.parsing.run().text)
+        except RegistryRefusal:
+            return None
 
 
 class Comparison(NamedTuple):
@@ -160,6 +178,8 @@ class Catalog:
         self._parsed: Recent[tuple[Hashable, ...], ParsedSchema] = Recent(
             config.integer("schema.cache.size"), config.integer("schema.cache.characters.max")
         )
+        # The digest of a stored schema's canonical text, by the task that found it; None where it has none.
+        self._canonical: Recent[tuple[Hashable, ...], bytes | None] = Recent(CANONICAL_MAX, CANONICAL_MAX)
 
     # What holds for a subject.
 
@@ -231,10 +251,6 @@ class Catalog:
         """Return a registered schema as it was parsed. Raises RegistryRefusal for one that this registry can't read."""
         return self.parse(version.subject, request_of(version.content))
 
-    def formatted(self, version: Version, form: str) -> str:
-        """Return a registered schema's text in another form. Raises RegistryRefusal."""
-        return self.parse_version(version).formatted(form)
-
     def content(self, parsed: ParsedSchema, request: SchemaRequest) -> Content:
         """Return what would be stored for a schema that was sent."""
         return Content(str(parsed.type), parsed.text, parsed.references, request.metadata, request.rule_set)
@@ -249,17 +265,44 @@ class Catalog:
         """
         state = self._state
         parsed = self.parse(subject, request, normalize=normalize)
-        context = context_of(subject)
         for variant in self._variants(subject, request):
             content = self.content(parsed, variant)
-            found = state.find_content(context, content)
-            if found is not None and subject in found[1]:
-                version = state.find_version(subject, found[1][subject])
-                if version is not None and version.content == content and (deleted or not version.deleted):
-                    return version
+            version = self._as_stored(subject, content, deleted=deleted)
+            if version is not None:
+                return version
             for version in reversed(state.versions(subject)):
                 if (deleted or not version.deleted) and self._is_same(version, parsed, content):
                     return version
+        return None
+
+    def unread(self, subject: str, request: SchemaRequest, *, normalize: bool, deleted: bool) -> list[CanonicalTask]:
+        """Return what `registered` would have to read of the subject's versions. Raises RegistryRefusal."""
+        parsed = self.parse(subject, request, normalize=normalize)
+        if self._as_stored(subject, self.content(parsed, request), deleted=deleted) is not None:
+            return []
+        tasks: list[CanonicalTask] = []
+        for version in self._state.versions(subject):
+            content = version.content
+            if (content.schema_type, content.references) == (str(parsed.type), parsed.references):
+                with suppress(RegistryRefusal):  # what it refers to is not there
+                    tasks.append(self._canonical_task(version))
+        return [task for task in tasks if task.key not in self._canonical]
+
+    def keep_canonical(self, task: CanonicalTask, digest: bytes | None) -> None:
+        """Keep what a task came to."""
+        self._canonical.get_or_make(task.key, lambda: digest)
+
+    def _canonical_task(self, version: Version) -> CanonicalTask:
+        return CanonicalTask(version.content.digest, self.parsing(version.subject, request_of(version.content)))
+
+    def _as_stored(self, subject: str, content: Content, *, deleted: bool) -> Version | None:
+        """Return the version of a subject that was stored word for word as `content`."""
+        found = self._state.find_content(context_of(subject), content)
+        if found is None or subject not in found[1]:
+            return None
+        version = self._state.find_version(subject, found[1][subject])
+        if version is not None and version.content == content and (deleted or not version.deleted):
+            return version
         return None
 
     def _variants(self, subject: str, request: SchemaRequest) -> Iterable[SchemaRequest]:
@@ -294,9 +337,10 @@ class Catalog:
         if there.text == content.text:
             return True
         try:
-            return self.parse_version(version).text == parsed.text
+            task = self._canonical_task(version)
         except RegistryRefusal:
             return False
+        return self._canonical.get_or_make(task.key, task.run) == _text_digest(parsed.text)
 
     def earlier(self, subject: str, request: SchemaRequest, previous: Sequence[Version]) -> list[Version]:
         """Return which of `previous` (ascending) a schema must go with, the newest first."""
@@ -404,6 +448,10 @@ class Catalog:
 def request_of(content: Content) -> SchemaRequest:
     """Return the request that would register `content`."""
     return SchemaRequest(content.schema_type, content.text, content.references, content.metadata, content.rule_set)
+
+
+def _text_digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def _property(metadata: Mapping[str, Any] | None, name: str) -> object:

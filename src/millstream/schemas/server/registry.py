@@ -25,6 +25,7 @@ from millstream.schemas.server.catalog import (
     MODES,
     READ_ONLY_MODES,
     READWRITE,
+    CanonicalTask,
     Catalog,
     SchemaRequest,
     request_of,
@@ -221,6 +222,7 @@ class Registry:
             try:
                 normalizes = self.catalog.normalizes(within, normalize)
                 await self._parse_ahead(within, [request], normalize=normalizes)
+                await self._read_ahead(within, request, normalize=normalizes, deleted=deleted)
                 found = self.catalog.registered(within, request, normalize=normalizes, deleted=deleted)
             except RegistryRefusal:
                 if context is None:
@@ -236,6 +238,7 @@ class Registry:
             return None
         normalize = self.catalog.normalizes(subject, normalize)
         await self._parse_ahead(subject, [request], normalize=normalize)
+        await self._read_ahead(subject, request, normalize=normalize)
         found = self.catalog.registered(subject, request, normalize=normalize)
         if found is None or (request.id >= 0 and request.id != found.id):
             return None
@@ -248,10 +251,27 @@ class Registry:
     ) -> None:
         """Have large schemas parsed on a thread, so that what follows finds them parsed. Raises RegistryRefusal."""
         for request in requests:
-            if request.size > INLINE_CHARACTERS_MAX:
-                task = self.catalog.parsing(subject, request, normalize=normalize, strict=strict)
-                if not self.catalog.is_parsed(task):
-                    self.catalog.keep(task, await asyncio.to_thread(task.run))
+            task = self.catalog.parsing(subject, request, normalize=normalize, strict=strict)
+            if task.weight > INLINE_CHARACTERS_MAX and not self.catalog.is_parsed(task):
+                self.catalog.keep(task, await asyncio.to_thread(task.run))
+
+    async def _read_ahead(
+        self, subject: str, request: SchemaRequest, *, normalize: bool, deleted: bool = False
+    ) -> None:
+        """Have many versions that a schema may be the same as read on a thread. Raises RegistryRefusal."""
+        tasks = self.catalog.unread(subject, request, normalize=normalize, deleted=deleted)
+        if sum(task.parsing.weight for task in tasks) > INLINE_CHARACTERS_MAX:
+            for task, digest in zip(tasks, await asyncio.to_thread(_run_all, tasks), strict=True):
+                self.catalog.keep_canonical(task, digest)
+
+    async def formatted(self, version: Version, form: str) -> str:
+        """Return a registered schema's text in another form. Raises RegistryRefusal."""
+        request = request_of(version.content)
+        await self._parse_ahead(version.subject, [request], normalize=False)
+        parsed = self.catalog.parse(version.subject, request)
+        if self.catalog.parsing(version.subject, request).weight > INLINE_CHARACTERS_MAX:
+            return await asyncio.to_thread(parsed.formatted, form)
+        return parsed.formatted(form)
 
     async def _compare(
         self, subject: str, request: SchemaRequest, previous: Sequence[Version], *, normalize: bool
@@ -262,7 +282,9 @@ class Registry:
         earlier = self.catalog.earlier(subject, request, previous)
         await self._parse_ahead(subject, [request_of(one.content) for one in earlier], normalize=False)
         comparison = self.catalog.comparison(subject, new, earlier)
-        if request.size + sum(len(one.content.text) for one in earlier) > INLINE_CHARACTERS_MAX:
+        weight = self.catalog.parsing(subject, request).weight
+        weight += sum(self.catalog.parsing(one.subject, request_of(one.content)).weight for one in earlier)
+        if weight > INLINE_CHARACTERS_MAX:
             return await asyncio.to_thread(comparison.run)
         return comparison.run()
 
@@ -506,6 +528,10 @@ class Registry:
     def _check_writable(self, subject: str | None) -> None:
         if self.catalog.mode(subject) in READ_ONLY_MODES:
             raise _not_permitted(subject, "is in read-only mode")
+
+
+def _run_all(tasks: Iterable[CanonicalTask]) -> list[bytes | None]:
+    return [task.run() for task in tasks]
 
 
 def check_subject(subject: str, *, is_setting: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from millstream.schemas.compat import Level
-from millstream.schemas.server.api import ApiRequest, Endpoint, Kind, Parameter, check_described
+from millstream.schemas.server.api import ApiRequest, Endpoint, Kind, Parameter, stored_object
 from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal, subject_not_found
 from millstream.schemas.server.registry import Registry, check_subject
 from millstream.schemas.server.subjects import is_default_context, normalized
@@ -80,7 +80,7 @@ def _changes(fields: dict[str, Any]) -> dict[str, Any]:
                 f"{name} is a {type(value).__name__}, and has to be a {kind.__name__}",
             )
         if isinstance(value, dict):
-            check_described(name, value)
+            value = stored_object(name, value)
         if name == "compatibility":
             changes["compatibilityLevel"] = _level(value) if isinstance(value, str) else None
         else:

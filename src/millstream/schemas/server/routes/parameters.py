@@ -27,6 +27,6 @@ def window(registry: Registry, request: ApiRequest, what: str) -> slice:
     return request.window(config.integer(f"{what}.search.default.limit"), config.integer(f"{what}.search.max.limit"))
 
 
-def formatted(registry: Registry, version: Version, asked: str) -> str | None:
+async def formatted(registry: Registry, version: Version, asked: str) -> str | None:
     """Return the text in the form asked for, None where that is how it is stored. Raises RegistryRefusal."""
-    return registry.catalog.formatted(version, asked) if asked.strip() else None
+    return await registry.formatted(version, asked) if asked.strip() else None

@@ -70,7 +70,7 @@ async def schema_by_id(registry: Registry, request: ApiRequest) -> Any:
     highest = registry.state.next_id(context_of(version.subject)) - 1
     return id_view(
         version,
-        text=formatted(registry, version, request.text("format")),
+        text=await formatted(registry, version, request.text("format")),
         with_subject=request.has("subject"),
         qualified=request.text("referenceFormat") == QUALIFIED,
         id_highest=highest if request.flag("fetchMaxId") else None,
@@ -80,7 +80,7 @@ async def schema_by_id(registry: Registry, request: ApiRequest) -> Any:
 async def schema_text_by_id(registry: Registry, request: ApiRequest) -> Any:
     """Nothing but the schema."""
     version = _by_id(registry, request)
-    text = formatted(registry, version, request.text("format"))
+    text = await formatted(registry, version, request.text("format"))
     return Answer((version.content.text if text is None else text).encode())
 
 
@@ -113,7 +113,7 @@ async def schema_by_guid(registry: Registry, request: ApiRequest) -> Any:
     version = registry.state.find_id(*found[0]) if found else None
     if version is None:
         raise schema_not_found(request.values["guid"][:100])
-    text = formatted(registry, version, request.text("format"))
+    text = await formatted(registry, version, request.text("format"))
     return id_view(version, text=text, with_subject=False, qualified=False, id_highest=None)
 
 

@@ -42,7 +42,7 @@ async def look_up(registry: Registry, request: ApiRequest) -> Any:
         if not registry.state.has_subject(subject, deleted=deleted):
             raise subject_not_found(subject)
         raise schema_not_found()
-    return schema_view(found, text=formatted(registry, found, request.text("format")))
+    return schema_view(found, text=await formatted(registry, found, request.text("format")))
 
 
 async def latest_with_metadata(registry: Registry, request: ApiRequest) -> Any:
@@ -56,7 +56,7 @@ async def latest_with_metadata(registry: Registry, request: ApiRequest) -> Any:
             continue
         properties = metadata.get("properties") or {}
         if all(properties.get(name) == value for name, value in wanted.items()):
-            return schema_view(version, text=formatted(registry, version, request.text("format")))
+            return schema_view(version, text=await formatted(registry, version, request.text("format")))
     if not registry.state.has_subject(subject, deleted=deleted):
         raise subject_not_found(subject)
     raise schema_not_found()

@@ -46,7 +46,7 @@ async def registered_already(registry: Registry, request: ApiRequest) -> Any:
     check_subject(subject)
     asked = request.schema()
     found = await registry.registered(normalized(subject), asked, normalize=request.flag("normalize"))
-    return None if found is None else _registered(registry, request, found)
+    return None if found is None else await _registered(registry, request, found)
 
 
 async def register(registry: Registry, request: ApiRequest) -> Any:
@@ -57,11 +57,11 @@ async def register(registry: Registry, request: ApiRequest) -> Any:
         normalize=request.flag("normalize"),
         force=request.flag("force"),
     )
-    return _registered(registry, request, version)
+    return await _registered(registry, request, version)
 
 
-def _registered(registry: Registry, request: ApiRequest, version: Version) -> Any:
-    return registered_view(version, text=formatted(registry, version, request.text("format")))
+async def _registered(registry: Registry, request: ApiRequest, version: Version) -> Any:
+    return registered_view(version, text=await formatted(registry, version, request.text("format")))
 
 
 def _version(registry: Registry, request: ApiRequest) -> Version:
@@ -78,14 +78,14 @@ def _version(registry: Registry, request: ApiRequest) -> Version:
 async def version(registry: Registry, request: ApiRequest) -> Any:
     """One version."""
     found = _version(registry, request)
-    text = formatted(registry, found, request.text("format"))
+    text = await formatted(registry, found, request.text("format"))
     return schema_view(found, text=text, qualified=request.text("referenceFormat") == QUALIFIED)
 
 
 async def version_text(registry: Registry, request: ApiRequest) -> Any:
     """Nothing but the schema."""
     found = _version(registry, request)
-    text = formatted(registry, found, request.text("format"))
+    text = await formatted(registry, found, request.text("format"))
     return Answer((found.content.text if text is None else text).encode())
 
 
