@@ -198,7 +198,8 @@ def test_a_leader_that_leaves_in_order_is_followed_at_once(millstream_broker_ses
         leaving = next(one for one in instances if one.url == first)
         assert leaving.stop() == 0
         (left,) = [one for one in askers if one.url != first]
-        assert left.register("s", '"int"').body["id"] == 1
+        registered = wait_until(lambda: left.register("s", '"int"').body.get("id"), DEADLINE_S, "the other to lead")
+        assert registered == 1
 
 
 def config_of(bootstrap: str, settings: dict[str, str]) -> RegistryConfig:

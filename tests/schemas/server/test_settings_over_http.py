@@ -33,8 +33,16 @@ def test_the_config_of_all_is_the_floor(alone: Asker) -> None:
         "compatibilityGroup": "g",
     }
     assert alone.get("/config/s", defaultToGlobal=True).body["compatibilityLevel"] == "FULL"
-    others = {"defaultMetadata": {"properties": {"a": "b"}}, "overrideRuleSet": {"domainRules": []}}
+    others = {
+        "defaultMetadata": {"properties": {"a": "b"}},
+        "overrideRuleSet": {"domainRules": [{"name": "r", "type": "CEL"}]},
+    }
     assert alone.ask("PUT", "/config/t", others).body == others
+    # What is null or empty is left out.
+    empty = {"overrideRuleSet": {"domainRules": [], "encodingRules": [{"name": "r", "type": "CEL", "tags": None}]}}
+    assert alone.ask("PUT", "/config/t", empty).body["overrideRuleSet"] == {
+        "encodingRules": [{"name": "r", "type": "CEL"}]
+    }
     assert alone.ask("DELETE", "/config/s").status == 200
     assert alone.get("/config/s").error_code == 40408
     assert alone.ask("DELETE", "/config").body == {"compatibilityLevel": "FULL"}
@@ -44,6 +52,7 @@ def test_the_config_of_all_is_the_floor(alone: Asker) -> None:
         ({"compatibility": 5}, 422),
         ({"normalize": "yes"}, 422),
         ({"overrideRuleSet": {"domainRules": [{}]}}, 42210),
+        ({"overrideRuleSet": {"domainRules": [{"name": "r", "type": "CEL", "disabled": "no"}]}}, 42210),
         ([], 422),
     ):
         assert alone.ask("PUT", "/config/s", bad).error_code == code

@@ -215,23 +215,23 @@ def _field(fields: Mapping[str, Any], name: str, kind: type) -> Any:
 
 
 def _object(fields: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """Return an object in the form in which it is stored: what is null or empty is left out."""
     value = _field(fields, name, dict)
-    if value is None:
-        return None
+    return None if value is None else stored_object(name, value) or None
+
+
+def stored_object(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata or a rule set in the form in which it is stored: what is null or empty is left out.
+
+    Raises RegistryRefusal where it is none.
+    """
     try:
-        pruned = _pruned(value)
-        to_json(pruned)
+        value: dict[str, Any] = _pruned(given)
+        to_json(value)
     except (RecursionError, UnicodeEncodeError) as error:
         raise _unprocessable(f"{name} can't be stored: {error}") from error
-    return check_described(name, pruned) if pruned else None
-
-
-def check_described(name: str, value: dict[str, Any]) -> dict[str, Any]:
-    """Return metadata or a rule set if it has their form. Raises RegistryRefusal."""
     if name.lower().endswith("metadata"):
-        texts = (value.get("properties") or {}, value.get("tags") or {})
-        lists = [value.get("sensitive") or [], *(texts[1].values() if isinstance(texts[1], dict) else [None])]
+        texts = (value.get("properties", {}), value.get("tags", {}))
+        lists = [value.get("sensitive", []), *(texts[1].values() if isinstance(texts[1], dict) else [None])]
         right = (
             all(isinstance(one, dict) for one in texts)
             and all(isinstance(one, str) for one in texts[0].values())
@@ -241,7 +241,7 @@ def check_described(name: str, value: dict[str, Any]) -> dict[str, Any]:
             raise _unprocessable(f"{name} has properties (texts by name), tags (lists of texts by name) and sensitive")
         return value
     for kind in ("migrationRules", "domainRules", "encodingRules"):
-        rules = value.get(kind) or []
+        rules = value.get(kind, [])
         if not isinstance(rules, list) or not all(_is_rule(one) for one in rules):
             raise RegistryRefusal(RegistryErrorCode.INVALID_RULE_SET, f"{name}: {kind} is a list of named, typed rules")
         names = [one["name"] for one in rules]
@@ -256,9 +256,10 @@ def _is_rule(rule: object) -> bool:
     if not isinstance(rule, dict) or not isinstance(rule.get("name"), str) or not isinstance(rule.get("type"), str):
         return False
     texts = (rule.get(name, "") for name in ("doc", "kind", "mode", "expr", "onSuccess", "onFailure"))
-    tags, params = rule.get("tags") or [], rule.get("params") or {}
+    tags, params = rule.get("tags", []), rule.get("params", {})
     return (
         all(isinstance(one, str) for one in texts)
+        and isinstance(rule.get("disabled", False), bool)
         and isinstance(tags, list)
         and all(isinstance(one, str) for one in tags)
         and isinstance(params, dict)
