@@ -30,10 +30,10 @@ def test_a_view_keeps_it(deep: bool) -> None:
         view = view[100:200].toreadonly()[10:20]
     known = id(buffer)
     del buffer
-    assert pool.find(1) is None
+    assert pool.find(MB) is None
     assert id(pool.take(MB)) != known
     del view
-    assert pool.find(1) is not None
+    assert pool.find(MB) is not None
 
 
 def test_the_smallest_that_fits_comes() -> None:
@@ -45,6 +45,13 @@ def test_the_smallest_that_fits_comes() -> None:
     assert found is not None
     assert len(found) == 4 * MB
     assert pool.find(20 * MB) is None
+
+
+def test_a_little_does_not_hold_a_large_one() -> None:
+    pool = BufferPool(64 * MB)
+    assert len(pool.take(32 * MB)) == 32 * MB
+    assert len(pool.take(MB)) < 4 * MB
+    assert len(pool.take(16 * MB)) == 32 * MB
 
 
 def test_free_ones_make_room_for_a_new_one_and_used_ones_stay() -> None:
@@ -68,7 +75,7 @@ def test_nothing_is_kept_of_what_was_cleared() -> None:
     pool.take(2 * MB)
     pool.clear()
     assert pool.held_bytes == 0
-    assert pool.find(1) is None
+    assert pool.find(MB) is None
     assert len(used) >= MB
 
 

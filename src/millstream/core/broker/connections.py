@@ -107,7 +107,12 @@ class Connections:
         """Send what was held."""
         held, self.held = self.held, None
         for connection in held or ():
-            connection.send_held()
+            try:
+                connection.send_held()
+            except Exception:
+                # The answers of the others are as due as they were.
+                logger.exception("connection %s: answers could not be sent", connection)
+                connection.close()
 
     def start(self) -> None:
         """Begin to sweep."""

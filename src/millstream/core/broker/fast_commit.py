@@ -171,7 +171,7 @@ class _Plan:
 class FastAnswer(Delayed[bytes]):
     """A commit in work: its connection's next answer, and what its shard gives the answer to."""
 
-    __slots__ = ("_correlation_id", "_plan", "_rows", "parts", "started_ns")
+    __slots__ = ("_correlation_id", "_plan", "_rows", "code", "parts", "started_ns")
 
     # As the connection asks of what it has in work: none of these came in a buffer of its own.
     frame: Final = None
@@ -183,6 +183,8 @@ class FastAnswer(Delayed[bytes]):
         self._rows = rows
         # The whole answer; None until it is there.
         self.parts: list[bytes] | None = None
+        # What it says of each partition.
+        self.code = ErrorCode.NONE
         self.started_ns = _monotonic_ns()
 
     @property
@@ -197,8 +199,8 @@ class FastAnswer(Delayed[bytes]):
 
     def fail(self, error: BaseException) -> None:
         """Answer the error instead."""
-        code = error.code if isinstance(error, KafkaError) else ErrorCode.UNKNOWN_SERVER_ERROR
-        self.complete(self._plan.refusal(self._correlation_id, self._rows, code))
+        self.code = error.code if isinstance(error, KafkaError) else ErrorCode.UNKNOWN_SERVER_ERROR
+        self.complete(self._plan.refusal(self._correlation_id, self._rows, self.code))
 
     def cancel(self) -> None:
         """Nobody wants it any more: its connection has gone."""
@@ -324,5 +326,8 @@ class FastCommit:
     def count(self, answer: FastAnswer) -> None:
         """Count a request as answered."""
         self._requests.value += 1
-        self._successes.value += 1
+        if answer.code is ErrorCode.NONE:
+            self._successes.value += 1
+        else:
+            self._metrics.error(answer.code).value += 1
         self._time_us.observe((_monotonic_ns() - answer.started_ns) // 1000)

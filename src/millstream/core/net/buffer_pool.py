@@ -19,6 +19,8 @@ from typing import Final
 
 BUFFERS_MAX: Final = 64
 CAPACITY_MIN: Final = 64 * 1024
+# A buffer is given out for at least this part of its bytes.
+WASTE_MAX: Final = 4
 # Capacities are rounded up to so many steps between two powers of two: buffers of about the same size fit each other.
 _STEPS: Final = 4
 _PRIVATE: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -65,9 +67,11 @@ class BufferPool:
     def _find(self, size_bytes: int) -> mmap.mmap | None:
         buffers = self._buffers
         best = -1
+        # One that is far larger would be held whole, by whoever keeps a little of it.
+        most = WASTE_MAX * max(size_bytes, CAPACITY_MIN)
         for index in range(len(buffers)):
             size = len(buffers[index])
-            fits = size >= size_bytes and (best < 0 or size < len(buffers[best]))
+            fits = size_bytes <= size <= most and (best < 0 or size < len(buffers[best]))
             if fits and sys.getrefcount(buffers[index]) == _FREE_COUNT:
                 best = index
         if best < 0:

@@ -9,6 +9,7 @@ from tests.support.classic_groups import HOST
 from tests.support.consumer_groups import Consumer, ConsumerCoordinator
 
 from millstream.core.groups.consumer import regexes
+from millstream.core.groups.consumer.regex_refresh import PASSES_MAX
 from millstream.core.groups.consumer.regexes import TopicMatching, check_regex
 from millstream.core.groups.consumer.steps import STEP_COUNT_MAX
 from millstream.core.groups.consumer.topic_hash import topics_hash
@@ -140,3 +141,19 @@ def test_what_matched_is_written_in_many_steps_and_what_changes_meanwhile_counts
     assert count >= 4 * len(TOPICS) // STEP_COUNT_MAX
     assert group.resolved_regexes["team-.*"].topics == set(TOPICS)
     assert group.metadata_hash == topics_hash([*TOPICS, "other"], coordinator.image)
+
+
+def test_a_cluster_that_changes_all_the_time_is_resolved_too() -> None:
+    coordinator = ConsumerCoordinator(dict.fromkeys(TOPICS, 1))
+    coordinator.shard.append_size_bytes_max = 16 << 20
+    Consumer(coordinator, "m", None, regex="team-.*").beat()
+    group = coordinator.consumer_group
+    count = 0
+    while group.is_resolving:
+        coordinator.timers.advance(coordinator.now_ms, is_over=lambda: True)
+        count += 1
+        assert count < (PASSES_MAX + 8) * len(TOPICS) // STEP_COUNT_MAX, "each change begins it anew"
+        if count % (len(TOPICS) // STEP_COUNT_MAX // 2) == 0:
+            coordinator.set_topics({**dict.fromkeys(TOPICS, 1), f"other-{count}": 1})
+        coordinator.now_ms += TICK_MS
+    assert group.resolved_regexes["team-.*"].topics == set(TOPICS)

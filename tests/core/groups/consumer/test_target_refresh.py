@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -176,6 +178,26 @@ def test_a_target_that_no_batch_can_hold_is_tried_again() -> None:
     group = coordinator.consumer_group
     assert (group.assignment_epoch, group.is_assigning) == (1, True)
     coordinator.shard.append_size_bytes_max = 1 << 20
+    coordinator.pass_ms(target_refresh.RETRY_MS + 1_000)
+    client.beat()
+    assert client.partitions == 100
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_a_mistake_in_an_assignor_does_not_end_the_group(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> Iterator[None]:
+        yield
+        raise RuntimeError("ours")
+
+    coordinator = ConsumerCoordinator({f"topic-{number}": 1 for number in range(100)})
+    client = Consumer(coordinator, "m", [f"topic-{number}" for number in range(100)])
+    with monkeypatch.context() as patched:
+        patched.setattr(target_refresh, "assignment_in_steps", broken)
+        client.beat()
+        coordinator.pass_ms(100)
+    assert "ours" in caplog.text
     coordinator.pass_ms(target_refresh.RETRY_MS + 1_000)
     client.beat()
     assert client.partitions == 100

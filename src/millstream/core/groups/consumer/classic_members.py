@@ -229,7 +229,7 @@ class ClassicMembers:
                 f"protocol name {protocol.name} returned in the join response.",
             )
         # One that gives up partitions has joined for this already; it will again once it has.
-        if group.group_epoch > member.member_epoch and member.state is not MemberState.UNREVOKED_PARTITIONS:
+        if _joinable_epoch(group) > member.member_epoch and member.state is not MemberState.UNREVOKED_PARTITIONS:
             self._requests.sessions.await_join(group, member, now_ms)
             raise KafkaError(
                 ErrorCode.REBALANCE_IN_PROGRESS,
@@ -258,7 +258,7 @@ class ClassicMembers:
         self._requests.sessions.extend(group, member, now_ms)
         error = ErrorCode.NONE
         if (
-            member.member_epoch < group.group_epoch
+            member.member_epoch < _joinable_epoch(group)
             or member.state is MemberState.UNREVOKED_PARTITIONS
             or (member.state is MemberState.UNRELEASED_PARTITIONS and not _waits_for_others(group, member))
         ):
@@ -335,3 +335,8 @@ def _waits_for_others(group: ConsumerGroup, member: ConsumerMember) -> bool:
         if any(group.owner_of(topic_id, partition) is not None for partition in partitions if partition not in has):
             return True
     return False
+
+
+def _joinable_epoch(group: ConsumerGroup) -> int:
+    """The epoch that members are to have: while a large target is made there is nothing newer to join for."""
+    return group.assignment_epoch if group.is_assigning else group.group_epoch

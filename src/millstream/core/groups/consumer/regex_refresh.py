@@ -15,7 +15,7 @@ from millstream.core.groups.consumer.group import ConsumerGroup
 from millstream.core.groups.consumer.member_update import MemberUpdate
 from millstream.core.groups.consumer.regexes import TopicMatching
 from millstream.core.groups.consumer.steps import Steps, pieces, sorted_in_steps
-from millstream.core.groups.consumer.topic_hash import topics_hash_in_steps
+from millstream.core.groups.consumer.topic_hash import topics_hash, topics_hash_in_steps
 from millstream.core.groups.group import Record
 from millstream.core.groups.records import ConsumerGroupRegularExpressionKey, ConsumerGroupRegularExpressionValue
 from millstream.core.groups.timer_wheel import TICK_MS
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from millstream.core.groups.group import Caller
     from millstream.core.groups.shard import GroupShard
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 # Between two resolutions of one group's expressions.
 REFRESH_INTERVAL_MS_MIN: Final = 10_000
+# How often what is read is looked at anew, in steps, because the group or its topics changed meanwhile.
+PASSES_MAX: Final = 4
 
 
 class RegexRefresh:
@@ -72,10 +74,13 @@ class RegexRefresh:
                 next(steps)
             except KafkaError as error:
                 # More topics than a batch can hold: heartbeats begin no other resolution for a while.
-                _log.error("group %s: regular expressions stay as they were: %s", group.group_id, error)
+                _logger.warning("group %s: regular expressions stay as they were: %s", group.group_id, error)
                 self._shard.timers.set(now_ms + REFRESH_INTERVAL_MS_MIN, done)
             except StopIteration:
                 done(now_ms)
+            except Exception:
+                _logger.exception("group %s: regular expressions stay as they were", group.group_id)
+                self._shard.timers.set(now_ms + REFRESH_INTERVAL_MS_MIN, done)
             else:
                 self._shard.timers.soon(now_ms, partial(write, steps))
 
@@ -101,18 +106,22 @@ class RegexRefresh:
             yield
             in_order = yield from sorted_in_steps(matches[regex])
             values[regex] = ConsumerGroupRegularExpressionValue(topics=in_order, version=version, timestamp=now_ms)
-        while True:
+        metadata_hash = None
+        for _ in range(PASSES_MAX):
             epoch, image, regexes = group.group_epoch, self._shard.image, list(group.regexes)
             read: set[str] = set(group.names)
             for regex in regexes:
-                # One that came up while this went on is resolved next time.
-                old = group.resolved_regexes.get(regex)
-                read |= matches.get(regex, old.topics if old is not None else frozenset())
+                read |= _topics(group, regex, matches)
                 yield
-            metadata_hash = yield from topics_hash_in_steps(read, image)
+            found = yield from topics_hash_in_steps(read, image)
             # Members that came, left or subscribed to something else meanwhile, and new topics, make it another one.
             if group.group_epoch == epoch and self._shard.image is image and list(group.regexes) == regexes:
+                metadata_hash = found
                 break
+        if metadata_hash is None:
+            # Something has changed each time: rather one long step than none that ends.
+            read = set(group.names).union(*(_topics(group, regex, matches) for regex in group.regexes))
+            metadata_hash = topics_hash(read, self._shard.image)
         records: list[Record] = []
         has_changed = False
         for regex in group.regexes:
@@ -126,4 +135,12 @@ class RegexRefresh:
         update = MemberUpdate(self._shard, group, records, now_ms)
         update.bump_epoch(metadata_hash, bump=has_changed)
         self._shard.append(records)
-        _log.debug("group %s: regular expressions %s were resolved", group.group_id, list(matches))
+        _logger.debug("group %s: regular expressions %s were resolved", group.group_id, list(matches))
+
+
+def _topics(group: ConsumerGroup, regex: str, matches: dict[str, frozenset[str]]) -> frozenset[str]:
+    """What an expression stands for. One that came up while the others were matched is resolved next time."""
+    if regex in matches:
+        return matches[regex]
+    old = group.resolved_regexes.get(regex)
+    return old.topics if old is not None else frozenset()

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from millstream.core.groups.consumer.configs import ConsumerGroupConfigs
     from millstream.core.groups.shard import GroupShard
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 # Members, partitions that are read, and topics of each member, together: up to here a target is made at once.
 WORK_AT_ONCE_MAX: Final = 4_096
-# Where the records of a target are too large for a batch, the next one is tried after this.
+# Where a target cannot be made or written, the next one is tried after this.
 RETRY_MS: Final = 10_000
 
 
@@ -100,6 +100,9 @@ class TargetRefresh:
                 next(steps)
             except StopIteration as end:
                 self._finish(group, self._present(group, members, resolved, end.value), epoch, now_ms)
+            except Exception:
+                _logger.exception("group %s: no target was made for epoch %d", group.group_id, epoch)
+                self._try_again(group, now_ms)
             else:
                 self._shard.timers.soon(now_ms, step)
 
@@ -143,14 +146,16 @@ class TargetRefresh:
         try:
             self._shard.append(assignment_records(group, assignment, epoch, now_ms))
         except KafkaError as error:
-            _log.error("group %s: the target of epoch %d cannot be written: %s", group.group_id, epoch, error)
-
-            def again(now_ms: int) -> None:
-                group.is_assigning = False
-                if self._shard.groups.get(group.group_id) is group:
-                    self.maybe_begin(group, now_ms)
-
-            self._shard.timers.set(now_ms + RETRY_MS, again)
+            _logger.warning("group %s: the target of epoch %d cannot be written: %s", group.group_id, epoch, error)
+            self._try_again(group, now_ms)
             return
         group.is_assigning = False
         self.maybe_begin(group, now_ms)
+
+    def _try_again(self, group: ConsumerGroup, now_ms: int) -> None:
+        def again(now_ms: int) -> None:
+            group.is_assigning = False
+            if self._shard.groups.get(group.group_id) is group:
+                self.maybe_begin(group, now_ms)
+
+        self._shard.timers.set(now_ms + RETRY_MS, again)

@@ -15,6 +15,7 @@ Threads own their tools. `_lock` guards what they share; the event loop only rea
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -312,7 +313,8 @@ def _give_way() -> None:
     """
     if sys.platform == "linux":
         thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + NICER_BY, 19))
+        with contextlib.suppress(OSError):  # a service manager may forbid it
+            os.setpriority(os.PRIO_PROCESS, thread, min(os.getpriority(os.PRIO_PROCESS, thread) + NICER_BY, 19))
 
 
 def encode_uncleanable(found: list[Uncleanable]) -> bytes:
