@@ -30,7 +30,7 @@ from millstream.schemas.server.api import (
 )
 from millstream.schemas.server.auth import BasicAuthentication
 from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal, not_found
-from millstream.schemas.server.forwarding import FORWARD_HEADER, POSITION_HEADER, Forwarder
+from millstream.schemas.server.forwarding import FORWARD_HEADER, POSITION_HEADER, Forwarder, UnreachableLeaderError
 from millstream.schemas.server.openapi import OPENAPI_ENDPOINTS
 from millstream.schemas.server.paths import joined, query_of, segments_of, with_alias, within_context
 from millstream.schemas.server.registry import NotLeadingError, Registry
@@ -204,7 +204,13 @@ class RegistryApp:
                 raise RegistryRefusal(
                     RegistryErrorCode.UNKNOWN_LEADER, f"This instance does not lead, {leader.url} does; try again"
                 )
-            answer = await self._forwarder.forward(leader, request)
+            try:
+                answer = await self._forwarder.forward(leader, request)
+            except UnreachableLeaderError:
+                # One that has left is known to have with the next heartbeat; one that was killed, much later.
+                if await registry.is_left(leader):
+                    continue
+                raise
             if answer.position is not None:
                 # Whoever asks this instance next finds what was written.
                 await registry.store.catch_up(answer.position)

@@ -140,6 +140,8 @@ class LeaderElection:
         self.leader: Identity | None = None
         self.is_leading = False
         self._decided = asyncio.Event()
+        # Set and replaced when the leader that was known is one no more.
+        self._left = asyncio.Event()
         self._leading: asyncio.Task[None] | None = None
         self._rejoining: asyncio.TimerHandle | None = None
         configs: dict[str, str | int | bool] = {
@@ -180,6 +182,16 @@ class LeaderElection:
         except TimeoutError:
             return None
         return self.leader
+
+    async def wait_until_left(self, leader: Identity, timeout_s: float) -> bool:
+        """Wait until the group says that `leader` leads no more; return whether it has, in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.leader is leader:
+                    await self._left.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def doubt(self, reason: str) -> None:
         """Have the group elect anew: this instance found that it does not lead any more."""
@@ -260,6 +272,8 @@ class LeaderElection:
         self.is_leading = False
         self.leader = None
         self._decided.clear()
+        self._left.set()
+        self._left = asyncio.Event()
 
     @property
     def _is_in_group(self) -> bool:

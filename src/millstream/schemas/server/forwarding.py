@@ -26,6 +26,10 @@ _PASSED_ON: Final = (
 _CONNECTIONS_MAX: Final = 32
 
 
+class UnreachableLeaderError(RegistryRefusal):
+    """There was no connection to the leader: it was not asked."""
+
+
 class Forwarder:
     """Connections to whoever leads; owned by the loop."""
 
@@ -47,7 +51,7 @@ class Forwarder:
         await self._client.aclose()
 
     async def forward(self, leader: Identity, request: ApiRequest) -> Answer:
-        """Have the leader answer. Raises RegistryRefusal where it can't be reached."""
+        """Have the leader answer. Raises RegistryRefusal where it doesn't."""
         headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
         url = leader.url + request.path + (f"?{request.query_string}" if request.query_string else "")
         try:
@@ -55,7 +59,8 @@ class Forwarder:
                 request.method, url, content=request.body, headers={**headers, FORWARD_HEADER: "true"}
             )
         except httpx2.HTTPError as error:
-            raise RegistryRefusal(
+            refusal = UnreachableLeaderError if isinstance(error, httpx2.ConnectError) else RegistryRefusal
+            raise refusal(
                 RegistryErrorCode.FORWARDING_FAILED,
                 f"Error while forwarding the request to the leader at {leader.url}: {error or type(error).__name__}",
             ) from error

@@ -49,6 +49,8 @@ _logger: Final = logging.getLogger(__name__)
 
 # Work on schemas of more characters than this leaves the loop's thread.
 INLINE_CHARACTERS_MAX: Final = 32_768
+# Heartbeats by which an instance knows that the leader has left.
+_HEARTBEATS: Final = 2
 # Records written and awaited together, at most.
 WRITES_MAX: Final = 500
 
@@ -141,6 +143,12 @@ class Registry:
         """Return who leads, waiting a while until somebody does."""
         assert self.election is not None, "started"
         return await self.election.known_leader(self.config.seconds("kafkastore.timeout.ms"))
+
+    async def is_left(self, leader: Identity) -> bool:
+        """Whether the group says, with the next heartbeats, that `leader` leads no more."""
+        assert self.election is not None, "started"
+        timeout_s = _HEARTBEATS * self.config.seconds("leader.election.heartbeat.interval.ms")
+        return await self.election.wait_until_left(leader, timeout_s)
 
     @property
     def is_leading(self) -> bool:
