@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millstream.schemas.avro import JsonDecoder
+from millstream.schemas.avro import DecodedTooLargeError, JsonDecoder
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string()), ("tags", pa.list_(pa.string()))])
 BAD = [
@@ -51,3 +53,20 @@ def test_reasons() -> None:
     assert decoded.batch.to_pylist() == [{"id": None, "name": None, "tags": ["a"]}]
     assert "2 JSON objects instead of one" in decoded.errors[0].reason
     assert "does not begin as a JSON object" in decoded.errors[1].reason
+
+
+def test_values_do_not_slip_into_each_other() -> None:
+    # The first two make one object together, the last is two: as many as there are values.
+    values = [b'{"id": 1, "meta":', b'{"id": 2}}', b'{"id": 3}{"id": 4}', b'{"id": 5}']
+    decoded = JsonDecoder(SCHEMA).decode(pa.array(values))
+    assert [row["id"] for row in decoded.batch.to_pylist()] == [5]
+    assert [error.row for error in decoded.errors] == [0, 1, 2]
+    assert "does not end as a JSON object" in decoded.errors[0].reason
+
+
+def test_more_than_one_batch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As pyarrow leaves text of over 2 GiB.
+    chunked = pa.table({"id": pa.chunked_array([[1], [2]])})
+    monkeypatch.setattr("pyarrow.concat_tables", lambda _tables: SimpleNamespace(combine_chunks=lambda: chunked))
+    with pytest.raises(DecodedTooLargeError, match="decode fewer values at once"):
+        JsonDecoder(SCHEMA).decode(pa.array([b'{"id": 1}', b'{"id": 2}']))

@@ -5,9 +5,9 @@ Of what was measured (100,000 values of 8 fields, one core) pyarrow.json reads 0
 anyway. It reads lines and stops at the first mistake: values are joined by newlines, and a batch that fails is halved
 until the bad ones stand alone.
 
-Rows cannot slip against values: each value must begin as an object, so it gives one row at least, and two cannot run
-together, as a newline may stand neither in a string nor between an object and the next member. So where there are as
-many rows as values, each value is one.
+Rows cannot slip against values: each value must begin and end as an object. Two cannot run together, as behind a `}`
+and a newline no `{` may follow within an object or array, and a newline may not stand in a string. So each value gives
+one row at least, and where there are as many rows as values, each value is one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from millstream.schemas.avro.columns import DecodedTooLargeError
 from millstream.schemas.avro.decoder import BadDatum, Decoded
 
 _BEGINS: Final = r"^[ \t\r\n]*\{"
+_ENDS: Final = r"\}[ \t\r\n]*$"
 _SIZE_BYTES_MAX: Final = 1 << 30  # of one read: pyarrow counts in 32 bits
 
 
@@ -34,16 +36,19 @@ class JsonDecoder:
     def decode(self, values: pa.Array | pa.ChunkedArray) -> Decoded:
         """Decode `binary` or `string` values; one that is no object of the schema is reported with its row.
 
-        What is neither in the batch nor in the errors was null.
+        What is neither in the batch nor in the errors was null. Raises DecodedTooLargeError where a column takes more
+        than Arrow's 32-bit offsets can say.
         """
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
         whole = values.cast(pa.large_binary())
         begins = pc.match_substring_regex(whole, _BEGINS)
-        places = pc.indices_nonzero(begins).cast(pa.int64())
+        ends = pc.match_substring_regex(whole, _ENDS)
+        places = pc.indices_nonzero(pc.and_(begins, ends)).cast(pa.int64())
         errors = [
-            BadDatum(row, "the value does not begin as a JSON object", None)
-            for row in pc.indices_nonzero(pc.invert(begins)).to_pylist()
+            BadDatum(row, f"the value does not {verb} as a JSON object", None)
+            for verb, wrong in (("begin", pc.invert(begins)), ("end", pc.and_not(begins, ends)))
+            for row in pc.indices_nonzero(wrong).to_pylist()
         ]
         tables: list[pa.Table] = []
         good: list[pa.Array] = []
@@ -63,6 +68,10 @@ class JsonDecoder:
                 starts += [start + half, start]
         table = pa.concat_tables([self.schema.empty_table(), *tables]).combine_chunks()
         batches = table.to_batches()
+        if len(batches) > 1:
+            raise DecodedTooLargeError(
+                "a column takes more than 2^31 - 1 bytes in one batch; decode fewer values at once"
+            )
         columns = [pa.array([], field.type) for field in self.schema]
         batch = batches[0] if batches else pa.RecordBatch.from_arrays(columns, schema=self.schema)
         rows = None if batch.num_rows == len(values) else pa.concat_arrays([places.slice(0, 0), *good])
