@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -15,9 +16,12 @@ from millstream.schemas.avro import (
     AvroValidator,
     DecodedTooLargeError,
     EncodeError,
+    TooManyUnknownIdsError,
     UnsupportedSchemaError,
     validate_datums,
 )
+from millstream.schemas.avro import decoder as decoder_module
+from millstream.schemas.avro.decoder import FAILED_LOOKUPS_MAX, UNKNOWN_IDS_MAX, UNKNOWN_KEPT_S
 from millstream.schemas.client import RegistryError
 from millstream.schemas.parsing import ParsedSchema, parse
 
@@ -345,6 +349,125 @@ def test_output_is_bounded() -> None:
     assert decoded.batch.column(0).to_pylist() == [b"x" * 1000]
     with pytest.raises(DecodedTooLargeError, match="decode fewer values at once"):
         decoder.decode(pa.array([small] * 2000))
+
+
+def test_room_kept_for_others_rejects_nothing() -> None:
+    text = json.dumps(record("R", ["long", "string"]))
+    large, small = written("long", 1) + written("string", "x" * 60_000), b"\2\2y"
+    decoder = AvroDecoder(reader_schema=text, framing="none", size_bytes_max=70_000)
+    with pytest.raises(DecodedTooLargeError, match="decode fewer values at once"):
+        decoder.decode(pa.array([large] + [small] * 999))
+    assert decoder.decode(pa.array([large])).errors == []
+    # What is bad for another reason says so.
+    decoded = decoder.decode(pa.array([large + b"\0"] + [small] * 999))
+    assert "bytes are left behind" in decoded.errors[0].reason
+    assert decoded.batch.num_rows == 999
+
+
+def test_the_bound_is_of_what_is_needed() -> None:
+    # Twice the room that a column has goes beyond it, what is asked for does not.
+    value = written(LONGS, [1] * 700)
+    decoder = AvroDecoder(reader_schema=json.dumps(LONGS), framing="none", size_bytes_max=8_000)
+    two_blocks = written("long", 600) + b"\2" * 600 + written("long", 100) + b"\2" * 100 + b"\0"
+    assert decoder.decode(pa.array([value])).batch.num_rows == 1
+    assert decoder.decode(pa.array([two_blocks])).batch.num_rows == 1
+    # What columns are thought to need does, together.
+    text = json.dumps(record("R", ["string"] * 10))
+    decoder = AvroDecoder(reader_schema=text, framing="none", size_bytes_max=100_000)
+    assert decoder.decode(pa.array([b"\2x" * 10] * 1_000)).batch.num_rows == 1_000
+
+
+def test_lists_of_large_fixed_take_no_room_before_there_are_any() -> None:
+    items = {"type": "array", "items": {"type": "fixed", "name": "F", "size": 100_000_000}}
+    decoder = AvroDecoder(reader_schema=json.dumps(items), framing="none", size_bytes_max=100_000)
+    assert decoder.decode(pa.array([b"\0"] * 10)).batch.column(0).to_pylist() == [[]] * 10
+
+
+def test_threads_share_a_decoder() -> None:
+    writers = {number: json.dumps(record("R", ["long", *["string"] * (number % 3)])) for number in range(100)}
+    decoder = AvroDecoder(writers.__getitem__, json.dumps(record("R", ["long"])))
+
+    def decode(step: int) -> None:
+        for turn in range(100):
+            number = turn * step % 100
+            value = framed(number, b"\2" + b"\2x" * (number % 3))
+            assert decoder.decode(pa.array([value] * 500)).batch.column(0).to_pylist() == [1] * 500
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(decode, step) for step in (1, 7, 13, 29)]:
+            done.result(60)
+
+
+class Unknowing:
+    """Knows the schema 0 alone, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def schema(self, schema_id: int) -> ParsedSchema:
+        self.asked.append(schema_id)
+        if schema_id:
+            raise RegistryError(40403, 404, "Schema not found")
+        return parse("AVRO", '"int"')
+
+
+def test_ids_without_a_schema_are_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("millstream.schemas.avro.decoder.time.monotonic", lambda: now)
+    registry = Unknowing()
+    decoder = AvroDecoder(registry)
+    for _ in range(3):
+        assert len(decoder.decode(pa.array([framed(1, b""), framed(0, b"\2")])).errors) == 1
+    assert registry.asked == [1, 0]
+    now += UNKNOWN_KEPT_S
+    decoder.decode(pa.array([framed(1, b"")]))
+    assert registry.asked == [1, 0, 1]
+    for first in range(2, UNKNOWN_IDS_MAX + 200, 50):
+        decoder.decode(pa.array([framed(number, b"") for number in range(first, first + 50)]))
+        assert len(decoder._unknown) <= UNKNOWN_IDS_MAX
+
+
+def test_a_call_looks_up_few_ids_without_a_schema() -> None:
+    registry = Unknowing()
+    decoder = AvroDecoder(registry)
+    values = pa.array([framed(number, b"") for number in range(1, FAILED_LOOKUPS_MAX + 2)])
+    with pytest.raises(TooManyUnknownIdsError, match="decode fewer values at once"):
+        decoder.decode(values)
+    assert len(registry.asked) == FAILED_LOOKUPS_MAX
+    assert len(decoder.decode(values).errors) == FAILED_LOOKUPS_MAX + 1
+
+
+def test_what_a_mapping_lacks_may_be_there_next() -> None:
+    schemas: dict[int, str] = {}
+    decoder = AvroDecoder(schemas)
+    values = pa.array([framed(number, b"\2") for number in range(100)])
+    assert len(decoder.decode(values).errors) == 100
+    schemas[5] = '"int"'
+    assert decoder.decode(values).batch.to_pylist() == [{"value": 1}]
+
+
+@pytest.mark.parametrize("bound", ["_POOL_BYTES_MAX", "_TABLES_MAX"])
+def test_programs_are_dropped_where_what_is_beside_them_grows(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_module, bound, 2_500)
+    symbols = [f"S{number}" for number in range(1_000)]
+    enum = {"type": "enum", "name": "E", "symbols": symbols}
+    reader = record("R", [{**enum, "symbols": symbols[::-1]}, "string"])
+    reader["fields"][1]["default"] = "x" * 1_000
+    ids = range(100)
+    decoder = AvroDecoder(dict.fromkeys(ids, json.dumps(record("R", [enum]))), json.dumps(reader))
+    decoded = decoder.decode(pa.array([framed(number, b"\2") for number in ids]))
+    assert decoded.batch.to_pylist() == [{"f0": "S1", "f1": "x" * 1_000}] * len(ids)
+    assert len(decoder._ids) < 4
+
+
+def test_an_error_in_compiling_is_not_taken_for_an_unknown_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: Any, **_options: Any) -> int:
+        raise KeyError("a mistake of ours")
+
+    decoder = AvroDecoder({1: '"int"'}, '"int"')
+    monkeypatch.setattr("millstream.schemas.avro.decoder.Program.add", broken)
+    with pytest.raises(KeyError, match="a mistake of ours"):
+        decoder.decode(pa.array([framed(1, b"\2")]))
 
 
 def test_what_was_large_once_costs_nothing_later() -> None:

@@ -177,6 +177,16 @@ def test_arguments_that_would_reach_beyond_their_buffers(how: str) -> None:
             decode([0, 3], [], row=row, stop=stop, done=done)
 
 
+@pytest.mark.parametrize("how", HOWS)
+def test_every_schema_id_has_a_program(how: str) -> None:
+    program, rows = array("i", [opcodes.OP_END, -1, 0, 0]), array("q", [0])
+    beside = array("i"), b"", array("q"), 0, rows, array("q", [0] * 4), 0
+    arguments = b"\0\0\0\0\1", array("q", [0, 5]), array("q"), 0, 1, 1
+    assert DECODING[how].decode_datums(*arguments, array("i", [1]), array("i", [0]), program, *beside) == (1, 1, 0, 0)
+    with pytest.raises(ValueError, match="0 programs are not enough for 1 schema ids"):
+        DECODING[how].decode_datums(*arguments, array("i", [1]), array("i"), program, *beside)
+
+
 def test_varints_of_every_length() -> None:
     chance = random.Random(3)
     numbers = [0, -1, 1, 2**63 - 1, -(2**63)]

@@ -265,6 +265,8 @@ def decode_datums(
     pool_size: cython.longlong = len(pool)
     column_count: cython.Py_ssize_t = len(columns) // 16
     id_count: cython.Py_ssize_t = len(ids)
+    if len(starts) < id_count:
+        raise ValueError(f"{len(starts)} programs are not enough for {id_count} schema ids")
     bad_room: cython.Py_ssize_t = len(bad_out) // 4
     sized: cython.bint = len(sizes) > 0
     if not 0 <= row <= stop <= (len(sizes) if sized else max(0, len(positions) - 1)) or stop > len(positions):

@@ -8,7 +8,7 @@ encoder.py     AvroEncoder: a table to values
 """
 
 from millstream.schemas.avro.columns import DecodedTooLargeError
-from millstream.schemas.avro.decoder import AvroDecoder, BadDatum, Decoded
+from millstream.schemas.avro.decoder import AvroDecoder, BadDatum, Decoded, TooManyUnknownIdsError
 from millstream.schemas.avro.encoder import AvroEncoder, EncodeError
 from millstream.schemas.avro.json_values import JsonDecoder
 from millstream.schemas.avro.layout import UnsupportedSchemaError
@@ -24,6 +24,7 @@ __all__ = [
     "DecodedTooLargeError",
     "EncodeError",
     "JsonDecoder",
+    "TooManyUnknownIdsError",
     "UnsupportedSchemaError",
     "Validated",
     "arrow_to_avro_schema",

@@ -8,6 +8,7 @@ each row, and more when the kernel asks.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from typing import Final
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ from millstream.schemas.parsing.avro_types import EnumType
 
 _INT32_MAX: Final = 2**31 - 1
 _BYTES_PER_ROW: Final = 24  # of text, until there was a batch to learn from
+_SCALES: Final = (1.0, 0.3, 0.0)  # of the estimates, the next where they take more than the bound
+_WIDTH_SMALL: Final = 32  # bytes: as large as any value gets that is no fixed
 _SLACK_KEPT: Final = 4  # a buffer is cut where more than a quarter of it is unused
 
 
@@ -55,20 +58,38 @@ class ColumnBuffers:
         self._data: list[pa.Buffer | None] = [None] * len(layout.slots)
         self._validity: list[pa.Buffer | None] = [None] * len(layout.slots)
         self._offsets: list[pa.Buffer | None] = [None] * len(layout.slots)
-        per_row = _per_row(layout)
         for slot in layout.slots:
             at = slot.index * op.COLUMN_FIELDS
             self.table[at + op.FIELD_KIND] = slot.kind
             self.table[at + op.FIELD_WIDTH] = slot.width
             self.table[at + op.FIELD_PARENT] = slot.parent
-            count = (
-                rows if per_row[slot.index] else min(int(rows * estimates.values[slot.index] * 1.1), input_bytes) + 16
-            )
+        for scale in _SCALES:
+            try:
+                self._make_all(rows, estimates, input_bytes, scale)
+                break
+            except DecodedTooLargeError:
+                # The columns may well fit though the estimates together do not.
+                if scale == _SCALES[-1]:
+                    raise
+
+    def _make_all(self, rows: int, estimates: Estimates, input_bytes: int, scale: float) -> None:
+        layout = self._layout
+        for buffers in (self._data, self._validity, self._offsets):
+            buffers[:] = [None] * len(layout.slots)
+        per_row = _per_row(layout)
+        for slot in layout.slots:
+            count = rows
+            if not per_row[slot.index]:
+                count = min(int(rows * estimates.values[slot.index] * 1.1 * scale), input_bytes)
+                if slot.width > _WIDTH_SMALL:
+                    # A fixed: each takes as much of the input. Few of them may already be all the memory there is.
+                    count = min(count, input_bytes // slot.width)
+                else:
+                    count += 16
             self._make_room(slot, min(count, _INT32_MAX - 1))
             if slot.kind == op.KIND_BYTES:
-                self._make_byte_room(
-                    slot, min(int(rows * estimates.bytes[slot.index] * 1.05), input_bytes, 1 << 30) + 64
-                )
+                room = min(int(rows * estimates.bytes[slot.index] * 1.05 * scale), input_bytes, 1 << 30) + 64
+                self._make_byte_room(slot, room)
 
     def grow(self) -> None:
         """Make the room that the kernel asked for. Raises DecodedTooLargeError."""
@@ -81,21 +102,26 @@ class ColumnBuffers:
         for slot in self._layout.slots:
             at = slot.index * op.COLUMN_FIELDS
             if wanted[slot.index] > table[at + op.FIELD_CAPACITY]:
-                self._make_room(slot, self._enough(wanted[slot.index], 2 * table[at + op.FIELD_CAPACITY]))
+                self._enlarge(self._make_room, slot, wanted[slot.index], 2 * table[at + op.FIELD_CAPACITY])
             if rooms[slot.index] > table[at + op.FIELD_ROOM]:
-                self._make_byte_room(slot, self._enough(rooms[slot.index], 2 * table[at + op.FIELD_ROOM]))
+                self._enlarge(self._make_byte_room, slot, rooms[slot.index], 2 * table[at + op.FIELD_ROOM])
 
     def arrays(self, rows: int) -> list[pa.Array]:
         """Return the columns as arrays of so many rows; nothing is filled behind this."""
         return [self._array(slot, rows) for slot in self._layout.fields]
 
-    def _enough(self, wanted: int, twice: int) -> int:
-        enough = max(wanted, min(twice, _INT32_MAX - 1))
-        if enough >= _INT32_MAX:
+    def _enlarge(self, make_room: Callable[[Slot, int], None], slot: Slot, wanted: int, twice: int) -> None:
+        if wanted >= _INT32_MAX:
             raise DecodedTooLargeError(
                 "a column takes more than 2^31 - 1 items or bytes in one batch; decode fewer values at once"
             )
-        return enough
+        enough = max(wanted, min(twice, _INT32_MAX - 1))
+        try:
+            make_room(slot, enough)
+        except DecodedTooLargeError:
+            if enough == wanted:
+                raise
+            make_room(slot, wanted)
 
     def _make_room(self, slot: Slot, count: int) -> None:
         at = slot.index * op.COLUMN_FIELDS

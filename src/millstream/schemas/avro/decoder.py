@@ -5,13 +5,15 @@
     decoded.batch, decoded.rows, decoded.errors
 
 Each writer's schema is compiled when its id is first met, into one program that all of them share (`program.py`); so a
-call is one pass of the kernel over the values, in their order, whoever wrote them. A decoder belongs to one thread at a
-time.
+call is one pass of the kernel over the values, in their order, whoever wrote them. Threads may share a decoder: calls
+follow each other, those that look a schema up among them, so threads that want to decode at once have one each.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +37,15 @@ EMPTY_ITEMS_MAX: Final = 4_096
 """Items of arrays that take no bytes (nulls, empty records), believed in one datum."""
 WRITERS_MAX: Final = 256
 """Writers' schemas compiled at a time; over it all are dropped."""
+UNKNOWN_IDS_MAX: Final = 1_024
+"""Ids remembered that no schema was found for; over it all are forgotten."""
+UNKNOWN_KEPT_S: Final = 30.0
+"""How long an id is believed to have no schema."""
+FAILED_LOOKUPS_MAX: Final = 64
+"""Ids without a schema looked up in one call: whoever sends values can make up as many as they like."""
+
+_TABLES_MAX: Final = 4_000_000  # ints, of all programs together
+_POOL_BYTES_MAX: Final = 16 << 20
 
 _BAD_ROWS: Final = 1_024
 NO_SIZES: Final = array("q")
@@ -81,6 +92,10 @@ class Decoded:
     errors: list[BadDatum] = field(default_factory=list)
 
 
+class TooManyUnknownIdsError(ValueError):
+    """A call had values of more schema ids without a schema than are looked up; the ids are remembered for a while."""
+
+
 class SchemaSource(Protocol):
     """What knows schemas by id: a RegistryClient."""
 
@@ -120,8 +135,12 @@ class AvroDecoder:
             raise ValueError(f"on_union is 'struct' or 'dense_union', not {on_union!r}")
         if on_recursion not in {"refuse", "binary"}:
             raise ValueError(f"on_recursion is 'refuse' or 'binary', not {on_recursion!r}")
+        # Held for a whole call: the kernel reads programs that the next schema met makes longer.
+        self._lock = threading.RLock()
         self._framed = framing == "confluent"
         self._find = _finder(schemas)
+        # Looking up costs nothing there, and who fills it may do so at any time.
+        self._is_mapping = schemas is None or isinstance(schemas, Mapping)
         self._dense_unions = on_union == "dense_union"
         self._raw_recursion = on_recursion == "binary"
         self._size_bytes_max = size_bytes_max
@@ -134,6 +153,8 @@ class AvroDecoder:
         # Schema ids and where their programs begin; with bare datums there is one, of id 0.
         self._ids = array("i")
         self._starts = array("i")
+        # Ids that no schema was found for: why, and until when that is believed.
+        self._unknown: dict[int, tuple[str, float]] = {}
         self._writer = None if writer_schema is None else as_avro(writer_schema)
         if reader_schema is not None:
             self._become(as_avro(reader_schema))
@@ -154,7 +175,7 @@ class AvroDecoder:
 
         A value that cannot be decoded is reported, with its row, and leaves nothing behind in the batch. Raises
         DecodedTooLargeError where the columns would take more than their bound, and what looking a schema up raises
-        when nobody could answer.
+        when nobody could answer, TooManyUnknownIdsError where over FAILED_LOOKUPS_MAX ids had no schema.
         """
         data, positions, sizes = located(values)
         return self.decode_located(data, positions, sizes)
@@ -165,10 +186,13 @@ class AvroDecoder:
         Without sizes each ends where the next begins, and positions have one more. As `decode` else.
         """
         stop = len(sizes) or max(0, len(positions) - 1)
-        run = _Run(self, data, positions, sizes, stop)
-        while not run.is_over:
-            run.go_on()
-        return run.finish()
+        with self._lock:
+            if self._is_mapping:
+                self._unknown.clear()
+            run = _Run(self, data, positions, sizes, stop)
+            while not run.is_over:
+                run.go_on()
+            return run.finish()
 
     def _become(self, reader: AvroSchema) -> None:
         self._reader = reader
@@ -192,11 +216,25 @@ class AvroDecoder:
         if self._program is None:
             self._become(writer)
         assert self._program is not None
-        if len(self._ids) >= WRITERS_MAX or len(self._program.code) > 4 * INSTRUCTIONS_MAX // 2:
+        program = self._program
+        if (
+            len(self._ids) >= WRITERS_MAX
+            or len(program.code) > 4 * INSTRUCTIONS_MAX // 2
+            or len(program.tables) > _TABLES_MAX
+            or len(program.pool) > _POOL_BYTES_MAX
+        ):
             self._drop_writers()
         start = self._program.add(writer.root, bare_bytes=self._framed)
-        self._ids.append(schema_id)
-        self._starts.append(start)
+        self._ids, self._starts = self._ids + array("i", [schema_id]), self._starts + array("i", [start])
+
+    def _why_unknown(self, schema_id: int) -> str | None:
+        reason, until = self._unknown.get(schema_id, (None, 0.0))
+        return reason if time.monotonic() < until else None
+
+    def _remember_unknown(self, schema_id: int, reason: str) -> None:
+        if len(self._unknown) >= UNKNOWN_IDS_MAX:
+            self._unknown.clear()
+        self._unknown[schema_id] = reason, time.monotonic() + UNKNOWN_KEPT_S
 
 
 class _Run:
@@ -213,7 +251,7 @@ class _Run:
         self._rows_view = memoryview(self._rows).cast("B").cast("q")
         self._bad = array("q", bytes(8 * 4 * min(_BAD_ROWS, stop)))
         self._errors: list[BadDatum] = []
-        self._unknown: dict[int, str] = {}
+        self._failed_lookups = 0
 
     @property
     def is_over(self) -> bool:
@@ -257,8 +295,11 @@ class _Run:
             except DecodedTooLargeError as error:
                 if self._done:
                     raise
+                alone = str(error) if self._stop - self._row == 1 else self._why_not_alone()
+                if alone is None:
+                    raise
                 # Alone it is too large, so it will be for ever.
-                self._reject(str(error))
+                self._reject(alone)
         elif ended == _UNKNOWN_ID:
             self._learn_schema()
 
@@ -299,26 +340,52 @@ class _Run:
         """Find and compile the schema that the current row names."""
         schema_id = self._id_at(self._row)
         assert schema_id is not None, self._row
-        reason = self._unknown.get(schema_id)
-        if reason is None and schema_id < 0:
-            reason = f"no schema has the id {schema_id}"
+        if schema_id < 0:
+            self._reject(f"no schema has the id {schema_id}")
+            return
+        reason = self._decoder._why_unknown(schema_id)
         if reason is None:
-            try:
-                self._decoder._add(schema_id, as_avro(self._decoder._find(schema_id)))
-            except LookupError:
-                reason = f"schema {schema_id} is not known"
-            except (InvalidSchemaError, UnsupportedSchemaError) as error:
-                if isinstance(error, UnsupportedSchemaError) and self._decoder._program is None:
-                    raise
-                reason = f"schema {schema_id} cannot be used: {error}"
-            except Exception as error:
-                # A registry's: what it refuses is the value's fault, what it cannot answer is nobody's.
-                if getattr(error, "is_outage", True):
-                    raise
-                reason = f"schema {schema_id} cannot be used: {error}"
-        if reason is not None:
-            self._unknown[schema_id] = reason
-            self._reject(reason)
+            if self._failed_lookups >= FAILED_LOOKUPS_MAX and not self._decoder._is_mapping:
+                raise TooManyUnknownIdsError(
+                    f"the values have more than {FAILED_LOOKUPS_MAX} schema ids without a schema, {schema_id} may be"
+                    " another; decode fewer values at once"
+                )
+            reason = self._look_up(schema_id)
+            if reason is None:
+                return
+            self._failed_lookups += 1
+            self._decoder._remember_unknown(schema_id, reason)
+        self._reject(reason)
+
+    def _look_up(self, schema_id: int) -> str | None:
+        """Have the schema compiled; return why that cannot be."""
+        decoder = self._decoder
+        try:
+            found = decoder._find(schema_id)
+        except LookupError:
+            return f"schema {schema_id} is not known"
+        except Exception as error:
+            # A registry's: what it refuses is the value's fault, what it cannot answer is nobody's.
+            if not isinstance(error, (InvalidSchemaError, UnsupportedSchemaError)) and getattr(
+                error, "is_outage", True
+            ):
+                raise
+            return f"schema {schema_id} cannot be used: {error}"
+        try:
+            decoder._add(schema_id, as_avro(found))
+        except (InvalidSchemaError, UnsupportedSchemaError) as error:
+            if isinstance(error, UnsupportedSchemaError) and decoder._program is None:
+                raise
+            return f"schema {schema_id} cannot be used: {error}"
+        return None
+
+    def _why_not_alone(self) -> str | None:
+        """Return why the current row cannot be decoded, None where only the room kept for others was in its way."""
+        alone = _Run(self._decoder, *self._values, self._row + 1)
+        alone._row = self._row
+        while not alone.is_over:
+            alone.go_on()
+        return alone._errors[0].reason if alone._errors else None
 
     def _reject(self, reason: str) -> None:
         """Report the current row, and go on behind it."""

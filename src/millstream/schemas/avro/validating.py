@@ -25,7 +25,7 @@ class Validated(NamedTuple):
 
 
 class AvroValidator:
-    """Validates values; writers' schemas are compiled once, when first met. One thread at a time uses it."""
+    """Validates values; writers' schemas are compiled once, when first met. Threads may share it, in turn."""
 
     def __init__(
         self,
