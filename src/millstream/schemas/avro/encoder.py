@@ -244,14 +244,17 @@ class _Sources:
             for field in column.type:
                 if field.name not in names:
                     raise EncodeError(f"{slot.path} has the field {field.name}, and the union has no such branch")
-        parts = column.flatten() if column.null_count else None
+        # Which branch of a union is meant is told by its being not null; in a null struct none is. And what lies in
+        # null structs must not fail its cast.
+        parts: list[pa.Array] | None = None
         for name, child in zip(names, slot.children, strict=True):
             index = _index(column.type, name, child.path)
             if index >= 0:
                 part = column.field(index)
-                # Which branch of a union is meant is told by its being not null; in a null struct none is. And what
-                # lies in null structs must not fail its cast.
-                self.add(child, part if parts is None or not (is_union or part.type != child.type) else parts[index])
+                if column.null_count and (is_union or part.type != child.type):
+                    parts = column.flatten() if parts is None else parts
+                    part = parts[index]
+                self.add(child, part)
             elif isinstance(slot.node, FixedType):
                 raise EncodeError(f"no column is named {child.path}, and a duration has all three")
 
