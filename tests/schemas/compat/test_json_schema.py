@@ -330,6 +330,5 @@ def test_what_is_called_compatible_takes_every_value(write: Any) -> None:
 
     check()
 
-    # What is drawn depends on the modules that are loaded, so these are far below what is usual.
-    assert min(verdicts.values()) > EXAMPLES // 50, verdicts
-    assert tried > EXAMPLES // 2
+    assert min(verdicts.values()) > EXAMPLES // 10, verdicts
+    assert tried > 5 * EXAMPLES
