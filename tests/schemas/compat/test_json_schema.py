@@ -19,7 +19,7 @@ from millstream.schemas.compat.json_schema.kinds import sentence
 from millstream.schemas.parsing.json_schema import JsonSchema, parse_json_schema
 
 EXAMPLES = 5_000 if os.environ.get("MILLSTREAM_SOAK") == "1" else 150
-VALUES_TRIED = 25
+VALUES_TRIED = 75
 MODERN = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
 

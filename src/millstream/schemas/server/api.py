@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from millstream.schemas.parsing import Reference
 from millstream.schemas.server.catalog import LATEST, SchemaRequest
+from millstream.schemas.server.content import RULE_KINDS
 from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal, not_found
 from millstream.schemas.server.records import to_json
 from millstream.schemas.server.state import ID_MAX
@@ -240,7 +241,7 @@ def stored_object(name: str, given: dict[str, Any]) -> dict[str, Any]:
         if not right:
             raise _unprocessable(f"{name} has properties (texts by name), tags (lists of texts by name) and sensitive")
         return value
-    for kind in ("migrationRules", "domainRules", "encodingRules"):
+    for kind in RULE_KINDS:
         rules = value.get(kind, [])
         if not isinstance(rules, list) or not all(_is_rule(one) for one in rules):
             raise RegistryRefusal(RegistryErrorCode.INVALID_RULE_SET, f"{name}: {kind} is a list of named, typed rules")

@@ -15,7 +15,7 @@ from typing import Any, Final
 from millstream.schemas.parsing import Reference
 
 _INT: Final = struct.Struct(">i")
-_RULE_KINDS: Final = ("migrationRules", "domainRules", "encodingRules")
+RULE_KINDS: Final = ("migrationRules", "domainRules", "encodingRules")
 
 
 class Content:
@@ -76,7 +76,7 @@ def _digest(content: Content) -> bytes:
         _add(hashed, sorted(content.metadata.get("sensitive") or ()))
     if content.rule_set is not None:
         hashed.update(b"\x01")
-        for kind in _RULE_KINDS:
+        for kind in RULE_KINDS:
             for rule in content.rule_set.get(kind) or ():
                 _add_rule(hashed, rule)
         _add(hashed, [content.rule_set.get("enableAt")])

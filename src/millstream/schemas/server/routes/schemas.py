@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from millstream.schemas.parsing import SchemaType
 from millstream.schemas.server.api import Answer, ApiRequest, Endpoint, Kind, Parameter
-from millstream.schemas.server.content import digest_of_guid
+from millstream.schemas.server.content import RULE_KINDS, digest_of_guid
 from millstream.schemas.server.errors import RegistryErrorCode, schema_not_found
 from millstream.schemas.server.registry import Registry
 from millstream.schemas.server.routes.parameters import (
@@ -22,8 +22,6 @@ from millstream.schemas.server.routes.parameters import (
 from millstream.schemas.server.state import Version
 from millstream.schemas.server.subjects import context_of, is_context, normalized, referred
 from millstream.schemas.server.views import QUALIFIED, id_view, schema_view
-
-_RULE_KINDS: Final = ("migrationRules", "domainRules", "encodingRules")
 
 
 async def list_schemas(registry: Registry, request: ApiRequest) -> Any:
@@ -53,7 +51,7 @@ async def list_schemas(registry: Registry, request: ApiRequest) -> Any:
 
 def _has_rule(version: Version, rule_type: str) -> bool:
     rules = version.content.rule_set or {}
-    return any(rule.get("type") == rule_type for kind in _RULE_KINDS for rule in rules.get(kind) or ())
+    return any(rule.get("type") == rule_type for kind in RULE_KINDS for rule in rules.get(kind) or ())
 
 
 def _by_id(registry: Registry, request: ApiRequest) -> Version:
