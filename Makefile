@@ -7,10 +7,12 @@ BIN := $(VENV)/bin
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/millstream
 KAFKA_JARS := $(CACHE)/java/kafka-4.3.0
 AVRO_JARS := $(CACHE)/java/avro-1.12.1
+HADOOP_JARS := $(CACHE)/java/hadoop-3.5.0
 NODE_FOLDER := $(CACHE)/node/schemaregistry-1.10.1
 KERNEL_SOURCES := $(shell find src -path '*/_kernels/*' \( -name '*.py' -o -name '*.pxd' -o -name '*.h' -o -name '*.c' \))
 export MILLSTREAM_KAFKA_JARS := $(KAFKA_JARS)
 export MILLSTREAM_AVRO_JARS := $(AVRO_JARS)
+export MILLSTREAM_HADOOP_JARS := $(HADOOP_JARS)
 export MILLSTREAM_NODE_MODULES := $(NODE_FOLDER)/node_modules
 export MILLSTREAM_REQUIRE_KERNELS ?= 1
 
@@ -28,7 +30,7 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml setup.py $(KERNEL_SOURCES)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
 	touch $@
 
-jars: $(KAFKA_JARS)/.complete $(AVRO_JARS)/.complete  ## fetch Apache Kafka's and Avro's jars, which we are held against
+jars: $(KAFKA_JARS)/.complete $(AVRO_JARS)/.complete $(HADOOP_JARS)/.complete  ## fetch Apache Kafka's, Avro's and Hadoop's jars, which we are held against
 
 $(KAFKA_JARS)/.complete: tools/java/kafka.pom.xml
 	mvn -q -B -ntp -f $< org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies -DoutputDirectory=$(KAFKA_JARS)
@@ -36,6 +38,10 @@ $(KAFKA_JARS)/.complete: tools/java/kafka.pom.xml
 
 $(AVRO_JARS)/.complete: tools/java/avro.pom.xml
 	mvn -q -B -ntp -f $< org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies -DoutputDirectory=$(AVRO_JARS)
+	touch $@
+
+$(HADOOP_JARS)/.complete: tools/java/hadoop.pom.xml
+	mvn -q -B -ntp -f $< org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(HADOOP_JARS)
 	touch $@
 
 npm: $(NODE_FOLDER)/.complete  ## fetch Confluent's JavaScript client of schema registries, for the tests that hold ours against it
@@ -69,7 +75,7 @@ test-kerberos: setup jars $(CACHE)/kerberos/.complete  ## GSSAPI against Apache 
 	PYTHONPATH=$(CACHE)/kerberos $(BIN)/pytest -m kerberos tests/interop
 
 unit: setup
-	$(BIN)/pytest -n 2 --dist loadfile tests -m "not java and not node and not slow"
+	$(BIN)/pytest -n 2 --dist loadfile tests -m "not java and not hdfs and not node and not slow"
 
 soak: setup jars npm  ## the long matrices whole
 	MILLSTREAM_SOAK=1 $(BIN)/pytest -n 2 --dist loadfile --timeout 3600 tests
