@@ -1,0 +1,204 @@
+"""What travels between planner, engines, workers and driver: ranges of offsets in, staged files out.
+
+Plain data, frozen and picklable, so that a split runs the same in this process, in another, or on a Spark executor.
+Nothing here opens anything. A topic's id is Kafka's text for it (url-safe base64 without padding) everywhere.
+
+    OffsetRange   one partition's offsets [start_offset, end_offset) that are to be loaded
+    Split         the ranges one worker reads in one go
+    SplitTask     a split with all that running it takes
+    StagedFile    a whole, synced file below the staging folder, with what the commit log says of it
+    RangeRead     how far a range was read, and what was in it
+    SplitResult   what a split came to: files, ranges read, gaps, schemas nobody had seen
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.tables import TableVersion
+
+
+class FileKind(StrEnum):
+    """What a staged file holds, which says where it goes."""
+
+    DATA = "data"  # ROOT/{table}/{format}/{directory}/
+    LATE = "late"  # ROOT/{table}.late/{format}/{directory}/: its directory was closed before it came
+    DEAD_LETTERS = "dead_letters"  # ROOT/_dead_letters/{topic}/
+
+
+class GapReason(StrEnum):
+    """Why offsets of a range brought no row and no dead letter."""
+
+    CONTROL = "control"  # transaction markers, and records of aborted transactions: the log goes on behind them
+    COMPACTION = "compaction"  # the cleaner took them: the next record has a later offset
+    RETENTION = "retention"  # deleted before they were read: the log now starts behind them
+    TOMBSTONE = "tombstone"  # a null value that the job leaves out
+
+
+class TopicPartitionId(NamedTuple):
+    """A partition by its topic's id: a topic that was deleted and created again is another one."""
+
+    topic_id: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetRange:
+    """The offsets [start_offset, end_offset) of one partition, to be loaded by one split."""
+
+    topic: str
+    topic_id: str
+    partition: int
+    leader_epoch: int  # of the record before start_offset, -1 if not known: a truncated log is noticed by it
+    start_offset: int
+    end_offset: int
+    estimated_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.start_offset <= self.end_offset, (
+            f"{self.topic}-{self.partition}: {self.start_offset}, {self.end_offset}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Ranges that one worker reads in one go; `number` is unique within its run."""
+
+    number: int
+    ranges: tuple[OffsetRange, ...]
+
+    @property
+    def estimated_bytes(self) -> int:
+        """What the planner reckoned the ranges to be."""
+        return sum(wanted.estimated_bytes for wanted in self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitTask:
+    """A split, and everything a worker needs to run it; only `filesystem` and the registry come from outside.
+
+    `staging` is relative to the destination's root and exists: the driver made it under its claim, and a worker
+    whose claim was taken over fails because it is gone. `tables` says per topic name into which table its records
+    go; `closed_directories` per table name which directories (relative, below table/format) were closed, so that what
+    still comes for them is late.
+    """
+
+    job: LoadJob
+    split: Split
+    attempt: int
+    staging: str
+    run_id: str
+    tables: Mapping[str, TableVersion]
+    closed_directories: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    # Directories of time partitions that end at or before this record time are closed, also those that nobody has seen.
+    # Per table name; absent: nothing is closed.
+    closed_before_ms: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFile:
+    """A file that was written, synced, closed, and whose length and footer were checked."""
+
+    path: str  # where it lies now, relative to the root
+    table: str  # "orders", "orders.v2"; without ".late"
+    directory: str  # relative, below table/format; "" where nothing is partitioned
+    format: str  # "avro" | "parquet"
+    topic: str
+    topic_id: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    rows: int
+    length: int
+    checksum: str  # "crc32c:%08x" of the file's bytes
+    min_timestamp_ms: int  # of the records in it, -1 where none has a timestamp
+    max_timestamp_ms: int
+    kind: FileKind = FileKind.DATA
+
+
+class Gap(NamedTuple):
+    """Offsets `first` to `last`, both included, of a partition that brought no row, and why."""
+
+    topic_id: str
+    partition: int
+    first: int
+    last: int
+    reason: GapReason
+    offsets: int = -1  # how many of them, where they are not all of first..last; -1: all
+
+    @property
+    def count(self) -> int:
+        """How many offsets it is about."""
+        return self.last - self.first + 1 if self.offsets < 0 else self.offsets
+
+
+@dataclass(frozen=True, slots=True)
+class RangeRead:
+    """How far one range was read and what it held.
+
+    Invariant, which the audit adds up: next_offset - start_offset == rows + bad + tombstones_left_out + offsets in gaps
+    (tombstones left out are not listed as gaps: on a compacted topic they would be most of the list).
+    """
+
+    topic: str
+    topic_id: str
+    partition: int
+    start_offset: int
+    next_offset: int  # == end_offset of the range when all went well: it moves also over what only was a gap
+    leader_epoch: int  # of the last record read, -1 if none was
+    rows: int  # in data and late files, each counted once however many formats hold it
+    bad: int  # in dead letters
+    tombstones: int  # records with a null value, also those written as rows
+    tombstones_left_out: int
+    bytes: int  # of keys and values
+    max_timestamp_ms: int  # -1 if no record was read
+
+    @property
+    def topic_partition_id(self) -> TopicPartitionId:
+        """The key the driver merges ranges of one partition under."""
+        return TopicPartitionId(self.topic_id, self.partition)
+
+
+class UnknownSchema(NamedTuple):
+    """A writer's schema that brings what the table's lacks: the driver merges it, and the split is run again."""
+
+    topic: str
+    schema_id: int
+    schema: str  # Avro JSON, references put in
+
+
+@dataclass(frozen=True, slots=True)
+class SplitResult:
+    """What running a split came to. With `unknown_schemas` nothing of it may be committed: it has to run again."""
+
+    split: int
+    attempt: int
+    files: tuple[StagedFile, ...]
+    read: tuple[RangeRead, ...]
+    gaps: tuple[Gap, ...] = ()
+    unknown_schemas: tuple[UnknownSchema, ...] = ()
+    # Topics with more bad records than the job allows: the driver commits nothing of theirs. Topic -> bad records seen.
+    refused_topics: Mapping[str, int] = field(default_factory=dict)
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """Rows in the files, each counted once."""
+        return sum(read.rows for read in self.read)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a running split tells now and then, about one partition, counted since it was last told."""
+
+    topic: str
+    partition: int
+    next_offset: int
+    rows: int
+    bytes: int
