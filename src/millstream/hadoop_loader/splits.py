@@ -34,10 +34,10 @@ class FileKind(StrEnum):
 class GapReason(StrEnum):
     """Why offsets of a range brought no row and no dead letter."""
 
-    CONTROL = "control"  # transaction markers, and records of aborted transactions: the log goes on behind them
+    CONTROL = "control"  # transaction markers
+    ABORTED = "aborted"  # records of aborted transactions, under read_committed
     COMPACTION = "compaction"  # the cleaner took them: the next record has a later offset
     RETENTION = "retention"  # deleted before they were read: the log now starts behind them
-    TOMBSTONE = "tombstone"  # a null value that the job leaves out
 
 
 class TopicPartitionId(NamedTuple):
@@ -95,9 +95,6 @@ class SplitTask:
     run_id: str
     tables: Mapping[str, TableVersion]
     closed_directories: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    # Directories of time partitions that end at or before this record time are closed, also those that nobody has seen.
-    # Per table name; absent: nothing is closed.
-    closed_before_ms: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +119,17 @@ class StagedFile:
 
 
 class Gap(NamedTuple):
-    """Offsets `first` to `last`, both included, of a partition that brought no row, and why."""
+    """Offsets from `first` to `last`, both included, of a partition that brought no row, and why.
+
+    A range has one for each reason: on a compacted topic there would be more gaps than records.
+    """
 
     topic_id: str
     partition: int
     first: int
     last: int
     reason: GapReason
-    offsets: int = -1  # how many of them, where they are not all of first..last; -1: all
-
-    @property
-    def count(self) -> int:
-        """How many offsets it is about."""
-        return self.last - self.first + 1 if self.offsets < 0 else self.offsets
+    offsets: int  # how many of first..last it is about
 
 
 @dataclass(frozen=True, slots=True)
