@@ -1,0 +1,152 @@
+"""Which split runs next, how often it is tried, and which topics are given up; pure: events in, tasks out.
+
+A split is PENDING -> RUNNING -> DONE. From RUNNING it goes back to PENDING with the next attempt number when its attempt
+failed (up to `failures_max` times), or met schemas that nobody knew (which is no failure: the table's schema has
+grown meanwhile); each attempt has a staging folder of its own, so that nothing is ever written over. What fails
+for good gives up its topics, as does a topic with too many bad records: none of their files and positions are committed, the
+other topics of the run are. A failure that names a topic gives up that one, and the rest of its split runs again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from millstream.hadoop_loader.engines.engine import AttemptFailed
+from millstream.hadoop_loader.splits import RangeRead, Split, SplitResult, StagedFile, UnknownSchema
+
+FAILURES_MAX: Final = 4  # attempts of one split that may fail
+# Times one split may come back for schemas; each time brings a new one, so only a worker that errs comes near.
+SCHEMA_ROUNDS_MAX: Final = 1_000
+
+
+class Attempt(NamedTuple):
+    """A split that is to run, and its number among the split's attempts."""
+
+    split: Split
+    attempt: int
+
+
+@dataclass(slots=True)
+class _SplitState:
+    split: Split
+    # Of the attempt that runs, or runs next; moves up by one with each that is given out.
+    attempt: int = 0
+    failures: int = 0
+    schema_rounds: int = 0
+    result: SplitResult | None = None
+
+
+@dataclass(slots=True)
+class Attempts:
+    """The splits of one run; see the module for their states. Owned by the driver's thread."""
+
+    failures_max: int = FAILURES_MAX
+    # Topic -> why nothing of it is committed in this run. Grows only.
+    given_up: dict[str, str] = field(default_factory=dict)
+    failed_attempts: int = 0
+    _states: dict[int, _SplitState] = field(default_factory=dict)
+    _pending: deque[int] = field(default_factory=deque)
+    _running: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, splits: Iterable[Split], *, failures_max: int = FAILURES_MAX) -> Attempts:
+        """Make the attempts of a run's splits, in the order in which they are to run."""
+        attempts = cls(failures_max=failures_max)
+        for split in splits:
+            attempts._states[split.number] = _SplitState(split)
+            attempts._pending.append(split.number)
+        return attempts
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing runs and nothing is left to run."""
+        return not self._pending and not self._running
+
+    def take(self) -> list[Attempt]:
+        """Return what is to run now; each counts as running from here on."""
+        taken = []
+        while self._pending:
+            state = self._states[self._pending.popleft()]
+            ranges = tuple(wanted for wanted in state.split.ranges if wanted.topic not in self.given_up)
+            if not ranges:
+                continue
+            state.split = replace(state.split, ranges=ranges)
+            self._running.add(state.split.number)
+            taken.append(Attempt(state.split, state.attempt))
+            state.attempt += 1
+        return taken
+
+    def handle_finished(self, result: SplitResult) -> Sequence[UnknownSchema]:
+        """Take in an attempt that came to its end; return the schemas it met that nobody knew.
+
+        With schemas returned the split waits to run again: the caller merges them before it takes the next attempts.
+        """
+        state = self._end(result.split, result.attempt)
+        if state is None:
+            return ()
+        for topic, bad in result.refused_topics.items():
+            self.give_up([topic], f"{bad:,} bad records are more than the job allows (max_bad_records)")
+        if not result.unknown_schemas:
+            state.result = result
+            return ()
+        self._pending.append(result.split)
+        state.schema_rounds += 1
+        if state.schema_rounds > SCHEMA_ROUNDS_MAX:
+            topics = {found.topic for found in result.unknown_schemas}
+            self.give_up(topics, f"a split met schemas that nobody knew {SCHEMA_ROUNDS_MAX} times")
+        return [found for found in result.unknown_schemas if found.topic not in self.given_up]
+
+    def handle_failed(self, failed: AttemptFailed) -> None:
+        """Take in an attempt that failed: the split runs again, or its topics are given up."""
+        state = self._end(failed.split, failed.attempt)
+        if state is None:
+            return
+        self.failed_attempts += 1
+        state.failures += 1
+        if not failed.is_retriable or state.failures >= self.failures_max:
+            tries = f", in each of {state.failures} attempts" if state.failures > 1 else ""
+            topics = {wanted.topic for wanted in state.split.ranges}
+            self.give_up({failed.topic} if failed.topic in topics else topics, f"{failed.error}{tries}")
+            state.failures = 0
+        # Where all of its topics are given up, `take` passes it over.
+        self._pending.append(failed.split)
+
+    def give_up(self, topics: Iterable[str], reason: str) -> None:
+        """Commit nothing of these topics in this run; the first reason stays."""
+        for topic in topics:
+            self.given_up.setdefault(topic, reason)
+
+    def files(self) -> list[StagedFile]:
+        """The staged files of all topics that are to be committed; called once the run is done."""
+        return [
+            file
+            for state in self._states.values()
+            if state.result is not None
+            for file in state.result.files
+            if file.topic not in self.given_up
+        ]
+
+    def reads(self) -> list[RangeRead]:
+        """How far the ranges of all topics that are to be committed were read."""
+        return [
+            read
+            for state in self._states.values()
+            if state.result is not None
+            for read in state.result.read
+            if read.topic not in self.given_up
+        ]
+
+    def results(self) -> list[SplitResult]:
+        """Every result, also what it holds of topics given up."""
+        return [state.result for state in self._states.values() if state.result is not None]
+
+    def _end(self, split: int, attempt: int) -> _SplitState | None:
+        """Return the state of a split whose attempt ended; None for one that ended before, and tells it late."""
+        state = self._states[split]
+        if split not in self._running or attempt != state.attempt - 1:
+            return None
+        self._running.discard(split)
+        return state

@@ -1,0 +1,134 @@
+"""What every worker does with a task, wherever it runs: open what the job names once, run the split, tell how it went.
+
+A TaskRunner lives as long as its process and keeps the destination and the registry's client open between the tasks of
+one job. It never raises for what a task met: that is an AttemptFailed, which has to reach the driver from anywhere.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from millstream.hadoop_loader.engines.engine import AttemptFailed, AttemptFinished, AttemptProgressed
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.filesystem import FileSystem
+    from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.splits import Progress, SplitTask
+    from millstream.schemas.client import RegistryClient
+
+PROGRESS_INTERVAL_S: Final = 0.25  # a worker tells at most so often
+DETAIL_CHARACTERS_MAX: Final = 8_000
+_MEMORY_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
+
+Tell = Callable[[AttemptProgressed], None]
+
+
+class TaskRunner:
+    """Runs tasks one after the other; owned by the thread that calls `run`."""
+
+    def __init__(self) -> None:
+        # What is open, and for which job; another job's task closes it.
+        self._job: LoadJob | None = None
+        self._filesystem: FileSystem | None = None
+        self._registry: RegistryClient | None = None
+
+    def run(self, task: SplitTask, stop: threading.Event, tell: Tell) -> AttemptFinished | AttemptFailed:
+        """Run one task; `stop` ends it early, as a failure. Never raises but for what ends the process anyway."""
+        from millstream.hadoop_loader.running import run_split
+
+        reporter = _Reporter(task, tell)
+        try:
+            self._open(task.job)
+            assert self._filesystem is not None
+            result = run_split(
+                task, self._filesystem, registry=self._registry, stop=stop, on_progress=reporter.handle_progress
+            )
+            reporter.flush()
+        except Exception as error:  # noqa: BLE001  whatever it was, the driver decides on it
+            return failure(task, error)
+        return AttemptFinished(result, peak_memory_bytes())
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._registry is not None:
+            self._registry.close()
+        if self._filesystem is not None:
+            self._filesystem.close()
+        self._job = self._filesystem = self._registry = None
+
+    def _open(self, job: LoadJob) -> None:
+        if self._job == job:
+            return
+        from millstream.hadoop_loader.filesystem import open_filesystem
+
+        self.close()
+        self._filesystem = open_filesystem(job.destination.uri, job.destination.filesystem)
+        self._registry = None if job.registry is None else job.registry.client()
+        self._job = job
+
+
+class _Reporter:
+    """Adds up progress per partition, and tells it now and then."""
+
+    def __init__(self, task: SplitTask, tell: Tell) -> None:
+        self._task = task
+        self._tell = tell
+        self._pending: dict[tuple[str, int], Progress] = {}
+        self._due_at = 0.0
+
+    def handle_progress(self, progress: Progress) -> None:
+        key = (progress.topic, progress.partition)
+        before = self._pending.get(key)
+        if before is not None:
+            progress = type(progress)(
+                progress.topic,
+                progress.partition,
+                progress.next_offset,
+                before.rows + progress.rows,
+                before.bytes + progress.bytes,
+            )
+        self._pending[key] = progress
+        if time.monotonic() >= self._due_at:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._pending:
+            self._tell(AttemptProgressed(self._task.split.number, self._task.attempt, tuple(self._pending.values())))
+            self._pending.clear()
+        self._due_at = time.monotonic() + PROGRESS_INTERVAL_S
+
+
+def failure(task: SplitTask, error: Exception) -> AttemptFailed:
+    """Return what the driver is told of an exception that ended a task."""
+    sentence = str(error) or type(error).__name__
+    detail = "".join(traceback.format_exception(error))[-DETAIL_CHARACTERS_MAX:]
+    return AttemptFailed(
+        task.split.number,
+        task.attempt,
+        sentence,
+        type(error).__name__,
+        is_retriable(error),
+        topic=getattr(error, "topic", None),
+        detail=detail,
+    )
+
+
+def is_retriable(error: Exception) -> bool:
+    """Whether another attempt may do better: not where access, space or quota is missing, or the job is wrong."""
+    from millstream.hadoop_loader.filesystem import AccessDeniedError, QuotaExceededError, StorageFullError
+    from millstream.hadoop_loader.job import JobError
+
+    if isinstance(error, (AccessDeniedError, QuotaExceededError, StorageFullError, JobError)):
+        return False
+    return bool(getattr(error, "is_retriable", True))
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory this process ever held at once."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MEMORY_UNIT_BYTES
