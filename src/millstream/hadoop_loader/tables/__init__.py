@@ -1,0 +1,23 @@
+"""Tables: which schema the files of a topic have, and how it follows its writers.
+
+merging.py   the document the commit log keeps: generations of the table, every writer's schema; `merge`
+joining.py   two Avro schemas to the least one that reads both, and what of it Parquet's readers cannot follow
+parquet.py   the table's schema as columns that pyarrow, Spark and DuckDB read alike
+version.py   TableVersion, what a worker gets               changes.py   what is announced
+"""
+
+from millstream.hadoop_loader.tables.changes import ChangeKind, SchemaChange, SchemaChangedError
+from millstream.hadoop_loader.tables.merging import Document, Merged, merge, table_version
+from millstream.hadoop_loader.tables.version import SourceSchema, TableVersion
+
+__all__ = [
+    "ChangeKind",
+    "Document",
+    "Merged",
+    "SchemaChange",
+    "SchemaChangedError",
+    "SourceSchema",
+    "TableVersion",
+    "merge",
+    "table_version",
+]
