@@ -1,0 +1,109 @@
+"""What the log comes to at one number: the fold of its entries, files apart."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from millstream.hadoop_loader.commit.entries import Entry, EntryKind, Position, Role, Totals
+from millstream.hadoop_loader.commit.inventory import Inventory
+
+REPORTS_KEPT: Final = 20
+
+
+class ClaimRecord(NamedTuple):
+    """The last claim of a role: who made it, and where it is in the log."""
+
+    role: Role
+    epoch: int
+    number: int
+    run_id: str
+    owner: str
+    at_ms: int
+
+
+@dataclass(slots=True)
+class TableState:
+    """The state of a table root at `number`; owned by whoever read it, and moved on by `fold` alone.
+
+    Invariant: positions never move back, but for a partition whose topic id is new.
+    """
+
+    # The last entry folded in; 0 for a root nobody has claimed yet.
+    number: int = 0
+    cluster_id: str = ""
+    # The highest epoch any claim had. Each claim, of whatever role, takes the next one.
+    epoch: int = 0
+    claims: dict[Role, ClaimRecord] = field(default_factory=dict)
+    topics: dict[str, str] = field(default_factory=dict)  # topic id -> name
+    positions: dict[str, dict[int, Position]] = field(default_factory=dict)
+    # The highest record time seen in each partition: what closing directories and lateness follow.
+    watermarks: dict[str, dict[int, int]] = field(default_factory=dict)
+    # "TABLE/FORMAT" -> its closed directories, below it.
+    closed: dict[str, set[str]] = field(default_factory=dict)
+    # Topic -> the document TABLES keeps for it; opaque here.
+    schemas: dict[str, Any] = field(default_factory=dict)
+    # "TABLE/FORMAT" or "_dead_letters/TOPIC" -> how much is there.
+    totals: dict[str, Totals] = field(default_factory=dict)
+    # What the last loads and compactions reported, oldest first: {"number", "kind", "run_id", "at_ms", "report"}.
+    reports: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=REPORTS_KEPT))
+    # Every visible file, read only when asked for.
+    files: Inventory = field(default_factory=Inventory)
+
+    def position(self, topic_id: str, partition: int) -> Position | None:
+        """Where the next run goes on, or None for a partition that was never loaded."""
+        return self.positions.get(topic_id, {}).get(partition)
+
+    def is_closed(self, directory: str) -> bool:
+        """Whether `directory` (relative to the root) was closed."""
+        table, format_, below = split_directory(directory)
+        return below in self.closed.get(f"{table}/{format_}", ())
+
+    def closed_directories(self, table: str) -> frozenset[str]:
+        """The closed directories of a table, below TABLE/FORMAT, of any format."""
+        found = (below for key, below in self.closed.items() if key.rpartition("/")[0] == table)
+        return frozenset().union(*found)
+
+    def fold(self, entry: Entry) -> None:
+        """Move on by one entry, which must be the next."""
+        assert entry.number == self.number + 1, f"entry {entry.number} does not follow {self.number}"
+        self.number = entry.number
+        if entry.kind is EntryKind.CLAIM:
+            assert entry.epoch > self.epoch, f"claim {entry.number} has epoch {entry.epoch}, not over {self.epoch}"
+            self.epoch = entry.epoch
+            self.claims[entry.role] = ClaimRecord(
+                entry.role, entry.epoch, entry.number, entry.run_id, entry.owner, entry.at_ms
+            )
+        if entry.kind not in {EntryKind.LOAD, EntryKind.COMPACT}:
+            return
+        self.cluster_id = entry.cluster_id or self.cluster_id
+        self.topics.update(entry.topics)
+        for topic_id, positions in entry.positions.items():
+            self.positions.setdefault(topic_id, {}).update(positions)
+        for topic_id, watermarks in entry.watermarks.items():
+            self.watermarks.setdefault(topic_id, {}).update(watermarks)
+        for directory in entry.closed:
+            table, format_, below = split_directory(directory)
+            self.closed.setdefault(f"{table}/{format_}", set()).add(below)
+        self.schemas.update(entry.schemas)
+        for key, change in entry.totals.items():
+            self.totals[key] = self.totals.get(key, Totals()).plus(change)
+        self.reports.append(
+            {
+                "number": entry.number,
+                "kind": entry.kind.value,
+                "run_id": entry.run_id,
+                "at_ms": entry.at_ms,
+                "report": entry.report,
+            }
+        )
+        self.files.fold(entry)
+
+
+def split_directory(directory: str) -> tuple[str, str, str]:
+    """TABLE, FORMAT and what is below of a directory relative to the root."""
+    table, _, rest = directory.partition("/")
+    format_, _, below = rest.partition("/")
+    return table, format_, below
