@@ -6,7 +6,8 @@ import pytest
 
 from millstream.schemas.client.attempts import AGAIN, Attempts
 from millstream.schemas.client.config import RegistryConfig
-from millstream.schemas.client.errors import RegistryError, RegistryErrorCode, RegistryUnavailableError
+from millstream.schemas.client.errors import RegistryError, RegistryUnavailableError
+from millstream.schemas.error_codes import RegistryErrorCode
 
 ERROR = b'{"error_code": 50004, "message": "no leader"}'
 

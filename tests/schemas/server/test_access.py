@@ -187,9 +187,9 @@ async def _answers(scope: object, receive: object, send: Callable[[dict[str, Any
 
 
 @asynccontextmanager
-async def connection() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connection(app: Any = _answers) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to the HTTP side, with nothing behind it."""
-    config, state = uvicorn.Config(_answers, http=runner.HttpProtocol, log_config=None, lifespan="off"), ServerState()
+    config, state = uvicorn.Config(app, http=runner.HttpProtocol, log_config=None, lifespan="off"), ServerState()
     server = await asyncio.get_running_loop().create_server(
         lambda: runner.HttpProtocol(config, state, {}), "127.0.0.1", 0
     )
@@ -223,6 +223,57 @@ async def test_the_head_of_a_request_is_waited_for_no_longer_than_it_may_take(
         writer.write(sent)
         answered = await reader.read()
         assert answered.count(b"200 OK") == sent.count(b"\r\n\r\n")
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "more"),
+    [
+        (b"0\r\nTrailer: ", b"a" * 1_000),
+        (b"2\r\n{}\r\n0\r\n", b"A: b\r\n" * 100),
+        (b"2;extension=", b"a" * 1_000),
+    ],
+)
+async def test_what_is_neither_head_nor_body_is_bounded(start: bytes, more: bytes) -> None:
+    async with connection() as (reader, writer):
+        # As much of it as is taken, and what never ends.
+        writer.write(CHUNKED + b"0\r\nTrailer: " + b"a" * 30_000 + b"\r\n\r\n" + CHUNKED + start)
+        sent = 0
+        with suppress(ConnectionError):
+            while not reader.at_eof():
+                assert sent < 100_000_000
+                writer.write(more)
+                sent += len(more)
+                await writer.drain()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(65_536), 0)
+
+
+async def test_a_body_in_many_chunks_is_no_trailer() -> None:
+    async with connection() as (reader, writer):
+        writer.write(CHUNKED)
+        for _ in range(200):
+            writer.write(b"400\r\n" + b"a" * 1_024 + b"\r\n")
+            await writer.drain()
+        writer.write(b"0\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(2):
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("sent", [b"", b"{"])
+async def test_a_body_is_waited_for_no_longer_than_it_may_take(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def reads(scope: object, receive: Callable[[], Awaitable[dict[str, Any]]], send: object) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    monkeypatch.setattr(runner, "BODY_TIMEOUT_S", 0.1)
+    async with connection(reads) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n" + sent)
+        answered = await reader.read()
+        assert answered.startswith(b"HTTP/1.1 408 ")
+        assert b'"error_code": 408' in answered
 
 
 async def test_what_is_kept_counts_with_what_was_asked() -> None:

@@ -17,11 +17,12 @@ from tests.support.topic_contents import TopicWriter, read_topics
 
 from millstream.core.client import Client, NewTopic, TopicPartition, create_topics, delete_topics
 from millstream.core.records import Record
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.parsing import Reference
 from millstream.schemas.server.app import create_app
 from millstream.schemas.server.catalog import SchemaRequest
 from millstream.schemas.server.content import Content
-from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal
+from millstream.schemas.server.errors import RegistryRefusal
 from millstream.schemas.server.records import Key, KeyType, SchemaRecord, decode_key, encode_value
 from millstream.schemas.server.registry import NotLeadingError, Registry
 from millstream.schemas.server.settings import RegistryConfig
@@ -235,7 +236,7 @@ async def test_of_two_that_believe_to_lead_the_log_knows_the_right_one(millstrea
             # The former leader has read what the present one wrote, or not: what it decides counts for nothing.
             with pytest.raises(RegistryRefusal) as refused:
                 await register(former, "c", '"string"')
-            assert refused.value.code is RegistryErrorCode.STORE
+            assert refused.value.code is RegistryErrorCode.STORE_ERROR
             assert not former.is_leading
             assert await register(present, "c", '"double"') == 3
             found = present.state.find_version("c", 1)
@@ -267,7 +268,7 @@ async def test_what_a_failed_write_leaves_behind_is_not_taken_for_a_later_one(
 
         async def fails(writes: Sequence[Write]) -> list[tuple[int, Applied]]:
             late.extend(writes)
-            raise RegistryRefusal(RegistryErrorCode.TIMEOUT, "timed out; it may have been done")
+            raise RegistryRefusal(RegistryErrorCode.OPERATION_TIMEOUT, "timed out; it may have been done")
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(running.store, "write", fails)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any, Final
 
 import pytest
@@ -16,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from tests.support.registry import Asker
 
-from millstream.schemas.server.errors import RegistryErrorCode
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.server.openapi import description
 from millstream.schemas.server.routes import ENDPOINTS
 
@@ -54,6 +55,8 @@ def test_every_endpoint_is_described_once() -> None:
 def test_every_error_code_says_its_status() -> None:
     for code in RegistryErrorCode:
         assert 400 <= code.status < 600
+        assert code.sentence
+        assert pickle.loads(pickle.dumps(code)) is code is RegistryErrorCode(int(code))
     assert RegistryErrorCode.INCOMPATIBLE_SCHEMA.status == 409
 
 

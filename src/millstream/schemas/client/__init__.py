@@ -8,7 +8,7 @@ cache.py      what is remembered                   errors.py    the table of cod
 from millstream.schemas.client.async_client import AsyncRegistryClient
 from millstream.schemas.client.client import RegistryClient
 from millstream.schemas.client.config import RegistryConfig
-from millstream.schemas.client.errors import RegistryError, RegistryErrorCode, RegistryUnavailableError
+from millstream.schemas.client.errors import RegistryError, RegistryUnavailableError
 from millstream.schemas.client.registered import (
     ListedSchema,
     Mode,
@@ -17,6 +17,7 @@ from millstream.schemas.client.registered import (
     SubjectConfig,
     SubjectVersion,
 )
+from millstream.schemas.error_codes import RegistryErrorCode
 
 __all__ = [
     "AsyncRegistryClient",

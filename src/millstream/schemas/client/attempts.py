@@ -16,9 +16,9 @@ from millstream.schemas.client.errors import (
     RETRIABLE_STATUSES,
     UNTOUCHED_STATUSES,
     RegistryError,
-    RegistryErrorCode,
     RegistryUnavailableError,
 )
+from millstream.schemas.error_codes import RegistryErrorCode
 
 _SHOWN_BYTES: Final = 200
 _NOT_FOUND: Final = 404

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from millstream.schemas.client.cache import BoundedCache
-from millstream.schemas.client.errors import RegistryError, RegistryErrorCode
+from millstream.schemas.client.errors import RegistryError
 from millstream.schemas.client.registered import (
     ListedSchema,
     Mode,
@@ -29,6 +29,7 @@ from millstream.schemas.client.registered import (
     SubjectVersion,
 )
 from millstream.schemas.compat import Level
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.parsing import ParsedSchema, Reference, SchemaType, parse
 
 T = TypeVar("T")

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.parsing import Reference
 from millstream.schemas.server.catalog import LATEST, SchemaRequest
 from millstream.schemas.server.content import RULE_KINDS
-from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal, not_found
+from millstream.schemas.server.errors import RegistryRefusal, not_found
 from millstream.schemas.server.records import to_json
 from millstream.schemas.server.state import ID_MAX
 

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.server.api import (
     BODY_TYPES,
     JSON_TYPES,
@@ -29,7 +30,7 @@ from millstream.schemas.server.api import (
     error_answer,
 )
 from millstream.schemas.server.auth import BasicAuthentication
-from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal, not_found
+from millstream.schemas.server.errors import RegistryRefusal, not_found
 from millstream.schemas.server.forwarding import FORWARD_HEADER, POSITION_HEADER, Forwarder, UnreachableLeaderError
 from millstream.schemas.server.openapi import OPENAPI_ENDPOINTS
 from millstream.schemas.server.paths import joined, query_of, segments_of, with_alias, within_context

@@ -13,9 +13,10 @@ from contextlib import suppress
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from millstream.schemas.compat import Level, verbose_messages
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.parsing import InvalidSchemaError, ParsedSchema, Reference, parse
 from millstream.schemas.server.content import Content
-from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal
+from millstream.schemas.server.errors import RegistryRefusal
 from millstream.schemas.server.settings import RegistryConfig
 from millstream.schemas.server.state import RegistryState, Version
 from millstream.schemas.server.subjects import (

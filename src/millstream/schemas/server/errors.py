@@ -1,56 +1,8 @@
-"""What the registry refuses: one table of Confluent's error codes, and the exception that carries one.
-
-The status is the first three digits of the code. Answers are `{"error_code": 40401, "message": "..."}`.
-"""
+"""What the registry refuses: the exception that carries an error code (`schemas/error_codes.py`)."""
 
 from __future__ import annotations
 
-from enum import IntEnum
-
-
-class RegistryErrorCode(IntEnum):
-    """Confluent's error codes; those of three digits are HTTP's own."""
-
-    BAD_REQUEST = 400
-    UNAUTHORIZED = 401
-    FORBIDDEN = 403
-    NOT_FOUND = 404
-    METHOD_NOT_ALLOWED = 405
-    NOT_ACCEPTABLE = 406
-    BODY_TOO_LARGE = 413
-    UNSUPPORTED_MEDIA_TYPE = 415
-    UNPROCESSABLE = 422
-    INTERNAL = 500
-    SUBJECT_NOT_FOUND = 40401
-    VERSION_NOT_FOUND = 40402
-    SCHEMA_NOT_FOUND = 40403
-    SUBJECT_SOFT_DELETED = 40404
-    SUBJECT_NOT_SOFT_DELETED = 40405
-    VERSION_SOFT_DELETED = 40406
-    VERSION_NOT_SOFT_DELETED = 40407
-    SUBJECT_COMPATIBILITY_NOT_CONFIGURED = 40408
-    SUBJECT_MODE_NOT_CONFIGURED = 40409
-    INCOMPATIBLE_SCHEMA = 40901
-    INVALID_SCHEMA = 42201
-    INVALID_VERSION = 42202
-    INVALID_COMPATIBILITY_LEVEL = 42203
-    INVALID_MODE = 42204
-    OPERATION_NOT_PERMITTED = 42205
-    REFERENCE_EXISTS = 42206
-    ID_DOES_NOT_MATCH = 42207
-    INVALID_SUBJECT = 42208
-    SCHEMA_TOO_LARGE = 42209
-    INVALID_RULE_SET = 42210
-    CONTEXT_NOT_EMPTY = 42211
-    STORE = 50001
-    TIMEOUT = 50002
-    FORWARDING_FAILED = 50003
-    UNKNOWN_LEADER = 50004
-
-    @property
-    def status(self) -> int:
-        """The HTTP status it is answered with."""
-        return self // 100 if self >= 1000 else int(self)
+from millstream.schemas.error_codes import RegistryErrorCode
 
 
 class RegistryRefusal(Exception):  # noqa: N818  an answer, not a failure

@@ -7,9 +7,10 @@ from typing import Final
 
 import httpx2
 
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.server.api import Answer, ApiRequest
 from millstream.schemas.server.election import Identity
-from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal
+from millstream.schemas.server.errors import RegistryRefusal
 from millstream.schemas.server.settings import RegistryConfig
 
 FORWARD_HEADER: Final = "x-forward"

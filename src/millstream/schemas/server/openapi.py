@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import millstream
 from millstream.schemas.compat import Level
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.parsing import SchemaType
 from millstream.schemas.server.api import JSON_TYPES, Answer, ApiRequest, Endpoint, Kind
 from millstream.schemas.server.catalog import MODES
@@ -184,14 +185,14 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     else:
         content = {one: {"schema": _named(endpoint.answer)} for one in JSON_TYPES}
         responses = {"200": {"description": "Done.", "content": content}}
-    codes: dict[int, list[str]] = {400: [], 404: [], 500: []}
+    codes: dict[int, list[str]] = {status: [RegistryErrorCode(status).sentence] for status in (400, 404, 500)}
     if endpoint.body is not None:
-        codes |= {413: [], 415: [], 422: []}
+        codes |= {status: [RegistryErrorCode(status).sentence] for status in (408, 413, 415, 422)}
     for code in endpoint.errors:
-        codes.setdefault(code.status, []).append(f"{int(code)} {code.name.lower().replace('_', ' ')}")
+        codes.setdefault(code.status, []).append(f"{int(code)}: {code.sentence}")
     content = {one: {"schema": _named("Error")} for one in JSON_TYPES}
     for status, named in sorted(codes.items()):
-        responses[str(status)] = {"description": "; ".join(named) or "Refused.", "content": content}
+        responses[str(status)] = {"description": "; ".join(named), "content": content}
     return responses
 
 

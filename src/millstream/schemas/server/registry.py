@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from millstream.core.metrics import Registry as MetricsRegistry
 from millstream.core.metrics import Summary
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.server.catalog import (
     IMPORT,
     IMPORT_MODES,
@@ -32,12 +33,7 @@ from millstream.schemas.server.catalog import (
 )
 from millstream.schemas.server.content import Content
 from millstream.schemas.server.election import Identity, LeaderElection
-from millstream.schemas.server.errors import (
-    RegistryErrorCode,
-    RegistryRefusal,
-    subject_not_found,
-    version_not_found,
-)
+from millstream.schemas.server.errors import RegistryRefusal, subject_not_found, version_not_found
 from millstream.schemas.server.records import NOOP, TENANT, Key, KeyType, SchemaRecord, Value
 from millstream.schemas.server.settings import RegistryConfig
 from millstream.schemas.server.state import ID_MAX, Applied, RegistryState, Version
@@ -213,7 +209,7 @@ class Registry:
         _logger.error("record %d of this leader is rejected: %s", offset, applied.value)
         self.election.doubt("another instance writes")
         raise RegistryRefusal(
-            RegistryErrorCode.STORE, f"Write to the Kafka store was rejected: {applied.value}; try again"
+            RegistryErrorCode.STORE_ERROR, f"Write to the Kafka store was rejected: {applied.value}; try again"
         )
 
     # Registering.
@@ -342,7 +338,7 @@ class Registry:
         written = state.find_version(subject, version)
         if written is None or written.content != content or written.id != schema_id:
             raise RegistryRefusal(
-                RegistryErrorCode.STORE,
+                RegistryErrorCode.STORE_ERROR,
                 f"{subject!r} version {version} was written over by another instance; try again",
             )
         return written
@@ -364,7 +360,7 @@ class Registry:
                 return known[0]
             schema_id = self.state.next_id(context)
             if schema_id > ID_MAX:
-                raise RegistryRefusal(RegistryErrorCode.STORE, f"context {context!r} has used up all ids")
+                raise RegistryRefusal(RegistryErrorCode.STORE_ERROR, f"context {context!r} has used up all ids")
             return schema_id
         holder = self.state.find_id(context, request.id)
         if holder is not None and holder.content != content:

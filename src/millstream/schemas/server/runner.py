@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import signal
 import socket
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final
 
 import uvicorn
@@ -15,6 +17,7 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import millstream
+from millstream.schemas.server.api import JSON_TYPES
 from millstream.schemas.server.app import create_app
 from millstream.schemas.server.registry import Registry
 from millstream.schemas.server.settings import RegistryConfig
@@ -23,20 +26,28 @@ _logger: Final = logging.getLogger(__name__)
 _BACKLOG: Final = 2048
 _DRAIN_S: Final = 5
 HEAD_SIZE_BYTES_MAX: Final = 64 * 1024
-# How long a connection may take to send the head of a request.
+# Bytes in a row that are neither head nor body: trailers, extensions of chunks.
+BESIDES_SIZE_BYTES_MAX: Final = 64 * 1024
+# How long a connection may take to send the head of a request, and then its body.
 HEAD_TIMEOUT_S: Final = 30.0
+BODY_TIMEOUT_S: Final = 60.0
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's, with bounds on what a request may be before it is anybody's: its head's bytes, and their time."""
+    """uvicorn's, with bounds on what a request may be before it is anybody's: its bytes, and their time.
+
+    States: in the head -> in the body (`on_headers_complete`) -> in the head of the next one (`on_message_complete`). A
+    deadline runs in each, from the first byte on, and before the first request of a connection.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         super().connection_made(transport)
-        # Whether the head of a request is being received, and how much of it came before the last piece.
         self._is_in_head = True
-        self._head_size = 0
-        self._head_deadline: asyncio.TimerHandle | None = self.loop.call_later(HEAD_TIMEOUT_S, self._end_wait)
+        # How much of the head came; in the body, how much came in a row that is not of it.
+        self._size = 0
+        self._is_body = False
+        self._deadline: asyncio.TimerHandle | None = self.loop.call_later(HEAD_TIMEOUT_S, self._end_wait)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -44,14 +55,20 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take in a piece; refuse a head that is too large, the pieces before this one counted."""
-        if self._is_in_head:
-            self._head_size += len(data)
-            if self._head_deadline is None:
-                self._head_deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._end_wait)
+        """Take in a piece; refuse what is too large, the pieces before this one counted."""
+        if self._is_in_head and self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._end_wait)
+        self._size += len(data)
+        self._is_body = False
         super().data_received(data)
-        if self._is_in_head and self._head_size > HEAD_SIZE_BYTES_MAX and not self.transport.is_closing():
-            self.send_400_response(f"The head of a request is larger than {HEAD_SIZE_BYTES_MAX} bytes.")
+        if self._is_body:
+            self._size = 0
+        if self.transport.is_closing():
+            return
+        if self._is_in_head and self._size > HEAD_SIZE_BYTES_MAX:
+            self._refuse(400, f"The head of a request is larger than {HEAD_SIZE_BYTES_MAX} bytes.")
+        elif self._size > BESIDES_SIZE_BYTES_MAX:
+            self._refuse(400, f"More than {BESIDES_SIZE_BYTES_MAX} bytes in a row are neither head nor body.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header, not a trailer: nobody reads those."""
@@ -61,24 +78,46 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Have the request answered."""
         self._is_in_head = False
+        self._size = 0
         self._stop_waiting()
+        self._deadline = self.loop.call_later(BODY_TIMEOUT_S, self._end_wait)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take in a part of the body."""
+        self._is_body = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Wait for the next one."""
         self._is_in_head = True
-        self._head_size = 0
+        self._size = 0
+        self._stop_waiting()
         super().on_message_complete()
 
     def _stop_waiting(self) -> None:
-        if self._head_deadline is not None:
-            self._head_deadline.cancel()
-            self._head_deadline = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def _end_wait(self) -> None:
-        self._head_deadline = None
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
+        self._deadline = None
+        if self._is_in_head:
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.close()
+        elif self.pipeline:
+            # Nothing was read of it as long as the requests before it were not answered.
+            self._deadline = self.loop.call_later(BODY_TIMEOUT_S, self._end_wait)
+        else:
+            self._refuse(408, f"The body of a request did not come within {BODY_TIMEOUT_S:g} s.")
+
+    def _refuse(self, status: int, message: str) -> None:
+        """End the connection, with an answer where none has begun."""
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            body = json.dumps({"error_code": status, "message": message})
+            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {JSON_TYPES[0]}\r\n"
+            self.transport.write(f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode())
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):

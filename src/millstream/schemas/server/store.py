@@ -22,7 +22,8 @@ from millstream.core.client.admin import ConfigResource, ConfigResourceType
 from millstream.core.client.consumer import Consumer, LogTruncationError, OffsetOutOfRangeError
 from millstream.core.config import ADMIN_CONFIGS, CONSUMER_CONFIGS, PRODUCER_CONFIGS, ClientConfig
 from millstream.core.wire import ErrorCode, KafkaError
-from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal
+from millstream.schemas.error_codes import RegistryErrorCode
+from millstream.schemas.server.errors import RegistryRefusal
 from millstream.schemas.server.records import Key, Value, encode_value
 from millstream.schemas.server.settings import RegistryConfig
 from millstream.schemas.server.state import Applied, RegistryState
@@ -119,13 +120,17 @@ class SchemaStore:
                 raise RegistryRefusal(
                     RegistryErrorCode.SCHEMA_TOO_LARGE, f"Write failed because schema is too large: {error.message}"
                 ) from error
-            code = RegistryErrorCode.TIMEOUT if error.code is ErrorCode.REQUEST_TIMED_OUT else RegistryErrorCode.STORE
+            code = (
+                RegistryErrorCode.OPERATION_TIMEOUT
+                if error.code is ErrorCode.REQUEST_TIMED_OUT
+                else RegistryErrorCode.STORE_ERROR
+            )
             raise RegistryRefusal(code, f"Write to the Kafka store failed: {error.message}") from error
         except TimeoutError as error:
             self._discard_producer(producer)
             waited = time.monotonic() - deadline + self._timeout_s
             raise RegistryRefusal(
-                RegistryErrorCode.TIMEOUT,
+                RegistryErrorCode.OPERATION_TIMEOUT,
                 f"Write to the Kafka store timed out after {waited:.1f} s; it may have been done",
             ) from error
         return [(offset, self._outcomes.get(offset, Applied.ACCEPTED)) for offset in offsets]

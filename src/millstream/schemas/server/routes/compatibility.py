@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.server.api import ApiRequest, Endpoint
 from millstream.schemas.server.catalog import LATEST
-from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal, version_not_found
+from millstream.schemas.server.errors import RegistryRefusal, version_not_found
 from millstream.schemas.server.registry import Registry
 from millstream.schemas.server.routes.parameters import NORMALIZE, VERBOSE
 from millstream.schemas.server.state import Version

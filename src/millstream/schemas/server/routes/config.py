@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from millstream.schemas.compat import Level
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.server.api import ApiRequest, Endpoint, Kind, Parameter, stored_object
-from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal, subject_not_found
+from millstream.schemas.server.errors import RegistryRefusal, subject_not_found
 from millstream.schemas.server.registry import Registry, check_subject
 from millstream.schemas.server.subjects import is_default_context, normalized
 from millstream.schemas.server.views import config_view

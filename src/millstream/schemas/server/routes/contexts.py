@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.server.api import Answer, ApiRequest, Endpoint, Kind, Parameter
-from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal
+from millstream.schemas.server.errors import RegistryRefusal
 from millstream.schemas.server.registry import Registry
 from millstream.schemas.server.routes.parameters import PAGE, window
 from millstream.schemas.server.subjects import context_prefix

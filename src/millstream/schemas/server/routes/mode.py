@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.server.api import ApiRequest, Endpoint, Kind, Parameter
-from millstream.schemas.server.errors import RegistryErrorCode, RegistryRefusal, subject_not_found
+from millstream.schemas.server.errors import RegistryRefusal, subject_not_found
 from millstream.schemas.server.registry import Registry, check_subject, invalid_mode
 from millstream.schemas.server.routes.config import setting_of
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.parsing import SchemaType
 from millstream.schemas.server.api import Answer, ApiRequest, Endpoint, Kind, Parameter
 from millstream.schemas.server.content import RULE_KINDS, digest_of_guid
-from millstream.schemas.server.errors import RegistryErrorCode, schema_not_found
+from millstream.schemas.server.errors import schema_not_found
 from millstream.schemas.server.registry import Registry
 from millstream.schemas.server.routes.parameters import (
     DELETED,

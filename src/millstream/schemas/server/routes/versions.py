@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.server.api import Answer, ApiRequest, Endpoint, Kind, Parameter
-from millstream.schemas.server.errors import RegistryErrorCode, subject_not_found, version_not_found
+from millstream.schemas.server.errors import subject_not_found, version_not_found
 from millstream.schemas.server.registry import Registry, check_subject
 from millstream.schemas.server.routes.parameters import (
     DELETED,
