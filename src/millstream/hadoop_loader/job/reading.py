@@ -1,0 +1,265 @@
+"""From a TOML file to a LoadJob, by a walk over the job's dataclasses; every problem is told at once.
+
+A key is the name of its field, a section a table of the file. Amounts may be texts with a unit ("256 MB", "10 min").
+Names with dots of their own (Kafka's configs, Spark's, Hadoop's) are written as they are: TOML makes tables of the
+dots, and they are put together again here.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import tomllib
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from millstream.hadoop_loader.job.checks import nearest, shown
+from millstream.hadoop_loader.job.lines import line_of, lines_of
+from millstream.hadoop_loader.job.load_job import LoadJob
+from millstream.hadoop_loader.job.problem import JobError, Problem
+from millstream.hadoop_loader.job.secret import Secret
+from millstream.hadoop_loader.job.setting import duration_s, is_required, size_bytes
+from millstream.hadoop_loader.job.walking import Entry, entries_of
+
+JOB_BYTES_MAX: Final = 4 * 1024 * 1024
+
+_REFERENCE: Final = 'write { env = "NAME" } or { file = "PATH" }'
+# What stands in for a setting that must be given and is not, so that the checks can go on to the others.
+_STAND_INS: Final[Mapping[type, Any]] = {str: "x", tuple: ()}
+
+
+def read_job_file(path: Path) -> LoadJob:
+    """Read a job file. Raises JobError with every problem of it."""
+    try:
+        data = path.read_bytes() if path.stat().st_size <= JOB_BYTES_MAX else None
+    except OSError as error:
+        remedy = "give the path of a job file"
+        raise JobError([Problem(str(path), "", f"it cannot be read: {error.strerror}", remedy)]) from error
+    if data is None:
+        raise JobError([Problem(str(path), "", f"it is longer than {JOB_BYTES_MAX} bytes", "give a job file")])
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        problem = Problem("the file", "", "it is no UTF-8 text", "save it as UTF-8", line)
+        raise JobError([problem], origin=str(path)) from error
+    return read_job(text, origin=str(path))
+
+
+def read_job(text: str, *, origin: str) -> LoadJob:
+    """Read a job from TOML text. Raises JobError with every problem of it."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise JobError([_syntax_problem(error, text)], origin=origin) from error
+    reader = _Reader()
+    values = reader.section(LoadJob, document, "")
+    problems = reader.problems
+    job = None
+    try:
+        job = LoadJob(**values)
+    except JobError as error:
+        told = {problem.key for problem in problems}
+        problems += [problem for problem in error.problems if not _is_told(problem.key, told)]
+    if not problems:
+        assert job is not None
+        return job
+    lines = lines_of(text)
+    located = [_located(problem, lines) for problem in problems]
+    located.sort(key=lambda problem: problem.line or 0)
+    raise JobError(located, origin=origin)
+
+
+def _syntax_problem(error: tomllib.TOMLDecodeError, text: str) -> Problem:
+    # "Expected '=' after a key in a key/value pair (at line 3, column 5)"
+    what, _, where = str(error).partition(" (at ")
+    digits = "".join(each for each in where.partition(",")[0] if each.isdecimal())
+    line = int(digits) if digits else text.count("\n") + 1 if where else None
+    at = text.split("\n")[line - 1].strip() if line is not None and line <= text.count("\n") + 1 else ""
+    what = what[:1].lower() + what[1:]
+    # A line may hold a secret that somebody wrote in the clear.
+    hidden = any(word in at.lower() for word in ("password", "secret", "token", "key", "jaas"))
+    quoted = f' near "{at[:60]}"' if at and not hidden else ""
+    remedy = 'mend the line; texts stand in quotes, as in name = "flights"'
+    return Problem("the file", "", f"it is no TOML: {what}{quoted}", remedy, line)
+
+
+def _is_told(key: str, told: set[str]) -> bool:
+    return any(key == each or key.startswith(each + ".") or each.startswith(key + ".") for each in told)
+
+
+def _located(problem: Problem, lines: dict[str, int]) -> Problem:
+    line = line_of(problem.key, lines)
+    return Problem(problem.key, problem.value, problem.what, problem.remedy, line)
+
+
+class _Refused(Exception):  # noqa: N818  a message on its way, never an error to a caller
+    """A value is none of its setting; the problem was noted."""
+
+
+class _Reader:
+    """Walks one document; keeps the problems it meets."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def section(self, cls: type[Any], table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        """Return the keyword arguments of one dataclass; problems are noted, and values that have one left out."""
+        entries = {entry.name: entry for entry in entries_of(cls, prefix)}
+        for name, raw in table.items():
+            if name not in entries:
+                self._unknown(prefix + name, raw, entries)
+        values: dict[str, Any] = {}
+        for entry in entries.values():
+            try:
+                if entry.name in table:
+                    values[entry.name] = self._value(entry, table[entry.name])
+                elif is_required(entry.field):
+                    values[entry.name] = self._missing(entry)
+            except _Refused:
+                if is_required(entry.field):
+                    values[entry.name] = _stand_in(entry)
+        return values
+
+    def _missing(self, entry: Entry) -> Any:
+        if entry.section is not None:
+            return entry.section(**self.section(entry.section, {}, entry.key + "."))
+        example = f", as in {entry.name} = {entry.setting.example}" if entry.setting.example else ""
+        self.problems.append(Problem(entry.key, "", "it is not given", f"give it{example}"))
+        return _stand_in(entry)
+
+    def _unknown(self, key: str, raw: Any, entries: Mapping[str, Entry]) -> None:
+        name = key.rpartition(".")[2]
+        near = nearest(name, entries)
+        if not near:
+            # Known somewhere else: most often the table is the wrong one.
+            elsewhere = _elsewhere(name)
+            near = f"did you mean {elsewhere}?" if elsewhere else ""
+        value = "" if isinstance(raw, Mapping) else "[hidden]" if _may_be_secret(name) else shown(raw)
+        known = ", ".join(entries)
+        where = f"[{key.rpartition('.')[0]}]" if "." in key else "a job"
+        self.problems.append(Problem(key, value, "there is no such key", near or f"{where} has {known}"))
+
+    def _value(self, entry: Entry, raw: Any) -> Any:
+        if entry.section is not None:
+            if not isinstance(raw, Mapping):
+                self._refuse(entry, raw, "it is a table", f"write [{entry.key}] and its keys on lines of their own")
+            return entry.section(**self.section(entry.section, raw, entry.key + "."))
+        if entry.setting.parse is not None:
+            try:
+                return entry.setting.parse(raw)
+            except ValueError as error:
+                self._refuse(entry, raw, "it is none of its values", str(error))
+        return self._of_type(entry, raw)
+
+    def _of_type(self, entry: Entry, raw: Any) -> Any:
+        kind = entry.type
+        origin = typing.get_origin(kind)
+        if kind is Secret:
+            return self._secret(entry.key, raw)
+        if origin is tuple or origin is frozenset:
+            given = [raw] if isinstance(raw, str) else raw
+            if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+                self._refuse(entry, raw, "it is a list of texts", f"write it as in {entry.setting.example or ['...']}")
+            return (tuple if origin is tuple else frozenset)(given)
+        if origin is not None and issubclass(origin, Mapping):
+            return self._names(entry, raw)
+        if kind is bool:
+            return self._checked(entry, raw, isinstance(raw, bool), "true or false")
+        if kind is str:
+            return self._checked(entry, raw, isinstance(raw, str), "a text in quotes")
+        assert kind in (int, float), f"{entry.key}: a job file has no {kind}"
+        return self._number(entry, raw)
+
+    def _number(self, entry: Entry, raw: Any) -> int | float:
+        unit: tuple[Callable[[str], float], str] | None = None
+        if entry.name.endswith("bytes") or "_bytes_" in entry.name:
+            unit = size_bytes, 'a number of bytes, or a size such as "256 MB"'
+        elif entry.name.endswith("_s") and not entry.name.endswith("_per_s"):
+            unit = duration_s, 'a number of seconds, or a time such as "10 min"'
+        if unit is not None and isinstance(raw, str):
+            try:
+                raw = unit[0](raw)
+            except ValueError as error:
+                self._refuse(entry, raw, "it is no amount", str(error))
+        wanted = unit[1] if unit else "a whole number" if entry.type is int else "a number"
+        fine = isinstance(raw, int | float) and not isinstance(raw, bool) and raw == raw and abs(raw) < 2**63
+        if entry.type is int:
+            fine = fine and raw == int(raw)
+        self._checked(entry, raw, fine, wanted)
+        return int(raw) if entry.type is int else float(raw)
+
+    def _names(self, entry: Entry, raw: Any) -> dict[str, str | Secret]:
+        """Read a table of names with dots; their values are texts, numbers, booleans or secrets."""
+        if not isinstance(raw, Mapping):
+            self._refuse(entry, raw, "it is a table", f"write [{entry.key}] and its names on lines of their own")
+        takes_secrets = Secret in typing.get_args(typing.get_args(entry.type)[1])
+        values: dict[str, str | Secret] = {}
+
+        def take(table: Mapping[str, Any], prefix: str) -> None:
+            for name, held in table.items():
+                dotted, key = f"{prefix}{name}", f"{entry.key}.{prefix}{name}"
+                if isinstance(held, Mapping):
+                    if takes_secrets and held and not held.keys() - {"env", "file"}:
+                        try:
+                            values[dotted] = self._secret(key, held)
+                        except _Refused:
+                            continue
+                    else:
+                        take(held, dotted + ".")
+                elif isinstance(held, bool):
+                    values[dotted] = "true" if held else "false"
+                elif isinstance(held, str | int | float):
+                    values[dotted] = str(held)
+                elif isinstance(held, list) and all(isinstance(each, str) for each in held):
+                    values[dotted] = ",".join(held)
+                else:
+                    self.problems.append(
+                        Problem(key, shown(held), "it is a text, a number, true or false", "write one")
+                    )
+
+        take(raw, "")
+        return values
+
+    def _secret(self, key: str, raw: Any) -> Secret:
+        fine = isinstance(raw, Mapping) and len(raw) == 1 and not raw.keys() - {"env", "file"}
+        if fine and all(isinstance(each, str) and each for each in raw.values()):
+            return Secret(env=raw.get("env"), file=raw.get("file"))
+        what = "a secret stands in the clear" if isinstance(raw, str) else "it is no reference to a secret"
+        self.problems.append(Problem(key, "[hidden]", what, _REFERENCE))
+        raise _Refused
+
+    def _checked(self, entry: Entry, raw: Any, fine: bool, wanted: str) -> Any:
+        if not fine:
+            self._refuse(entry, raw, "it is something else", f"give {wanted}")
+        return raw
+
+    def _refuse(self, entry: Entry, raw: Any, what: str, remedy: str) -> typing.NoReturn:
+        value = raw.isoformat() if isinstance(raw, datetime.date | datetime.time) else shown(raw)
+        self.problems.append(Problem(entry.key, "[hidden]" if _may_be_secret(entry.name) else value, what, remedy))
+        raise _Refused
+
+
+def _stand_in(entry: Entry) -> Any:
+    return _STAND_INS[typing.get_origin(entry.type) or entry.type]
+
+
+def _may_be_secret(name: str) -> bool:
+    return any(word in name.lower() for word in ("password", "secret", "token", "credential", "passwd"))
+
+
+def _elsewhere(name: str) -> str | None:
+    """Return the key in another table that is called the same, or nearly."""
+    known: dict[str, str] = {}
+
+    def collect(cls: type[Any], prefix: str) -> None:
+        for entry in entries_of(cls, prefix):
+            known.setdefault(entry.name, entry.key)
+            if entry.section is not None:
+                collect(entry.section, entry.key + ".")
+
+    collect(LoadJob, "")
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return known[near[0]] if near else None

@@ -1,0 +1,63 @@
+"""[value], [key], [bad_records]: how records are read, and what becomes of those that cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from millstream.hadoop_loader.job.setting import setting
+
+FORMATS: Final = ("avro", "json", "protobuf", "raw")
+METADATA_COLUMNS: Final = (
+    "topic",
+    "partition",
+    "offset",
+    "timestamp",
+    "timestamp_type",
+    "key",
+    "headers",
+    "leader_epoch",
+    "schema_id",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueSettings:
+    """How the bytes of values (or keys) are read."""
+
+    format: str = setting(
+        "`avro`, `json` and `protobuf` become columns, `raw` one column of bytes; a key may also be `none`: left out.",
+        default="avro",
+        choices=(*FORMATS, "none"),
+    )
+    framing: str = setting(
+        "`registry`: each record says its schema's id, in Confluent's five bytes or in a header; `none`: nothing is"
+        " before the data, and `schema_file` says what it is (JSON may go without: it becomes one column of text).",
+        default="registry",
+        choices=("registry", "none"),
+    )
+    schema_file: str | None = setting(
+        "Where framing is `none`: the file with the schema, an `.avsc` for Avro and JSON, a `.proto` for Protobuf.",
+        default=None,
+    )
+    message: str | None = setting("Where `schema_file` is a `.proto`: the message's name.", default=None)
+    column: str | None = setting(
+        "Name of the column of `raw`, of JSON as text, and of keys; `value` and `key` otherwise.", default=None
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRecords:
+    """What becomes of records that cannot be read: too short, an unknown schema, no datum of it, no time or field."""
+
+    max_bad_records: int | None = setting(
+        "With more than so many in one run a topic is stopped, with nothing of it committed; 0: with the first one.",
+        default=1000,
+        at_least=0,
+    )
+    policy: str = setting(
+        "`dead_letters` keeps them with their topic, partition, offset and error under `_dead_letters`; `skip` only"
+        " counts them in the report and the audit.",
+        default="dead_letters",
+        choices=("dead_letters", "skip"),
+    )
