@@ -40,6 +40,7 @@ from millstream.core.wire.messages import (
     describe_configs,
     describe_log_dirs,
     describe_producers,
+    describe_topic_partitions,
     incremental_alter_configs,
 )
 from millstream.testing.kafka import ApacheKafka
@@ -51,7 +52,11 @@ TOPIC, BROKER, BROKER_LOGGER = 2, 4, 8
 SET, DELETE, APPEND, SUBTRACT = range(4)
 RANDOM_ID = bytes(range(16))
 # Answered by brokers of Kafka that learn of a change some time after its controller has acknowledged it.
-SETTLING = (describe_configs.DescribeConfigsRequest, describe_log_dirs.DescribeLogDirsRequest)
+SETTLING = (
+    describe_configs.DescribeConfigsRequest,
+    describe_log_dirs.DescribeLogDirsRequest,
+    describe_topic_partitions.DescribeTopicPartitionsRequest,
+)
 SETTLED_S_MAX = 60.0
 UNHEARD_OF = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
@@ -613,13 +618,13 @@ def differences(given: Any, expected: Any, path: str = "") -> list[str]:
 
 
 def _with_configs(expected: Any, given: Any) -> list[tuple[Any, Any]]:
-    """The pairs of results that hold configs."""
-    return [
-        (theirs, ours)
-        for name in ("results", "topics")
-        for theirs, ours in zip(expected.get(name, ()), given.get(name, ()), strict=True)
-        if theirs.get("configs") and ours.get("configs")
-    ]
+    """The pairs of results that hold configs; none where one answer has more results, which `differences` says."""
+    pairs: list[tuple[Any, Any]] = []
+    for name in ("results", "topics"):
+        theirs, ours = expected.get(name, ()), given.get(name, ())
+        if len(theirs) == len(ours):
+            pairs += zip(theirs, ours, strict=True)
+    return [(theirs, ours) for theirs, ours in pairs if theirs.get("configs") and ours.get("configs")]
 
 
 def _produce(raw: RawConnection, step: Produce) -> None:
