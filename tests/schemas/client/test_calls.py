@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -209,3 +210,63 @@ def test_a_cache_is_bounded_whoever_fills_it() -> None:
     cache.clear()
     assert (len(cache), cache.get(1)) == (0, None)
     assert cache.put(1, 2) == cache.get(1) == 2
+
+
+@pytest.mark.parametrize("version", ["..", "1/../../x", "", "first", 1.5, "1?permanent=true", "²"])
+def test_what_is_no_version_is_not_asked_for(version: Any) -> None:
+    calls = RegistryCalls(10)
+    for steps in (
+        calls.version("s", version),
+        calls.delete_version("s", version),
+        calls.referenced_by("s", version),
+        calls.compatible("s", '"int"', version),
+    ):
+        with pytest.raises(ValueError, match="is no version of a subject"):
+            run(steps, lambda exchange: pytest.fail(exchange.path))
+    with pytest.raises(ValueError):
+        run(calls.schema(version), lambda exchange: pytest.fail(exchange.path))
+
+
+@pytest.mark.parametrize("version", [1, "2", "latest", -1, 0])
+def test_versions_are_asked_for_as_they_are_named(version: int | str) -> None:
+    answer = {"subject": "s", "version": 3, "id": 4, "schema": '"int"'}
+    found, asked = run(RegistryCalls(10).version("s", version), lambda exchange: answer)
+    assert (found.version, asked) == (3, [f"GET subjects/s/versions/{version}"])
+
+
+ODD: list[Any] = [
+    None,
+    5,
+    "x",
+    [],
+    [5],
+    [{}],
+    {},
+    {"id": "x", "version": None, "schema": '"int"'},
+    {"id": True, "schema": '"int"'},
+]
+
+
+@pytest.mark.parametrize("answer", ODD, ids=repr)
+@pytest.mark.parametrize(
+    "steps",
+    [
+        lambda calls: calls.versions_of(1),
+        lambda calls: calls.listed(),
+        lambda calls: calls.versions("s"),
+        lambda calls: calls.version("s", 1),
+        lambda calls: calls.register("s", '"int"'),
+        lambda calls: calls.lookup("s", '"int"'),
+        lambda calls: calls.delete_version("s", 1),
+        lambda calls: calls.delete_subject("s"),
+        lambda calls: calls.compatible("s", '"int"'),
+        lambda calls: calls.config(),
+        lambda calls: calls.mode(),
+        lambda calls: calls.contexts(),
+        lambda calls: calls.schema_by_guid("00000000-0000-0000-0000-000000000000"),
+    ],
+)
+def test_an_answer_of_something_else_is_a_registry_error(steps: Callable[[RegistryCalls], Any], answer: Any) -> None:
+    """A proxy's page, or another service at that address: nothing that looks like a mistake of ours."""
+    with suppress(RegistryError):
+        run(steps(RegistryCalls(10)), lambda exchange: answer)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from millstream.schemas.compat import Level
 from millstream.schemas.parsing import Reference
+from millstream.schemas.server.catalog import Catalog
 from millstream.schemas.server.content import Content, digest_of_guid
 from millstream.schemas.server.records import (
     NOOP,
@@ -17,7 +21,12 @@ from millstream.schemas.server.records import (
     decode_key,
     decode_value,
     encode_value,
+    to_json,
 )
+from millstream.schemas.server.settings import RegistryConfig
+from millstream.schemas.server.state import RegistryState
+from millstream.schemas.server.term import Mark
+from millstream.schemas.server.views import config_view, schema_view
 
 # As Confluent's registry writes them.
 KEYS = {
@@ -82,6 +91,10 @@ def test_what_older_registries_wrote_is_read() -> None:
         b"\xff\xfe",
         b"",
         b"[" * 100_000,
+        b'{"keytype":"SCHEMA","subject":"\\ud800","version":1,"magic":1}',
+        b'{"keytype":"SCHEMA","subject":"s","version":2147483648,"magic":1}',
+        b'{"keytype":"SCHEMA","subject":"s","version":0,"magic":1}',
+        b'{"keytype":"CONTEXT","context":"\\ud800"}',
         None,
     ],
 )
@@ -99,12 +112,87 @@ def test_keys_that_are_not_known_say_so(data: bytes | None) -> None:
         b'{"id":1,"schema":"x","references":[1]}',
         b'{"id":1,"schema":"x","metadata":[1]}',
         b'{"id":1,"schema":"\\ud800"}',
+        b'{"id":1,"schema":"x","metadata":{"other":"\\ud800"}}',
+        b'{"id":-1,"schema":"x"}',
+        b'{"id":2147483648,"schema":"x"}',
+        b'{"id":1,"schema":"x","references":[{"name":"a","subject":"b","version":2147483648}]}',
+        b'{"id":1,"schema":"x","metadata":{"tags":[5]}}',
+        b'{"id":1,"schema":"x","metadata":{"properties":[5]}}',
+        b'{"id":1,"schema":"x","ruleSet":{"domainRules":[{"params":[7]}]}}',
         b"{",
     ],
 )
 def test_values_that_are_damaged_say_so(data: bytes) -> None:
     with pytest.raises(UnknownRecordError):
         decode_value(Key(KeyType.SCHEMA, "s", 1), data)
+
+
+_NAMES = st.sampled_from(
+    [
+        *("keytype", "subject", "version", "magic", "context", "id", "schema", "schemaType", "references", "name"),
+        *("deleted", "metadata", "tags", "properties", "sensitive", "ruleSet", "domainRules", "params", "type"),
+        *("enableAt", "mode", "compatibilityLevel", "alias", "normalize", "maxIds"),
+    ]
+)
+_SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 3),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(["", "s", ":.c:s", ":.c:", ":*:", "\ud800", '"int"', "AVRO", "FULL", "READONLY", *KeyType]),
+)
+_ANY = st.recursive(
+    _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=4), max_leaves=8
+)
+_REFERENCE = st.fixed_dictionaries({"name": _ANY, "subject": _ANY, "version": _ANY})
+_LIKELY = {
+    "keytype": st.sampled_from(list(KeyType)),
+    "subject": st.sampled_from([None, "s", "t", ":.c:s", ":.c:"]),
+    "version": st.integers(1, 3),
+    "magic": st.sampled_from([0, 1]),
+    "id": st.integers(1, 3),
+    "schema": st.sampled_from(['"int"', "x"]),
+    "references": st.lists(_REFERENCE, max_size=2),
+    "metadata": st.dictionaries(_NAMES, _ANY, max_size=3),
+    "ruleSet": st.fixed_dictionaries({"domainRules": st.lists(st.dictionaries(_NAMES, _ANY, max_size=3), max_size=2)}),
+}
+
+
+def _damaged(*likely: str) -> st.SearchStrategy[bytes]:
+    """JSON objects with these fields as they are mostly, now and then with anything."""
+    fields = {name: _LIKELY[name] | _ANY for name in likely}
+    objects = st.fixed_dictionaries({}, optional=fields) | st.dictionaries(_NAMES, _ANY, max_size=4)
+    return (objects | _ANY).map(lambda one: json.dumps(one).encode())
+
+
+@given(
+    st.lists(
+        st.tuples(
+            _damaged("keytype", "subject", "version", "magic"),
+            st.none() | _damaged("id", "schema", "references", "metadata", "ruleSet", "version"),
+        ),
+        max_size=6,
+    )
+)
+@settings(max_examples=300, deadline=None)
+def test_whatever_lies_in_the_topic_stops_nobody(records: list[tuple[bytes, bytes | None]]) -> None:
+    """One record that could not be taken in, or answered with, would stop every instance for good."""
+    state = RegistryState()
+    catalog = Catalog(RegistryConfig.load(None, {"kafkastore.bootstrap.servers": "127.0.0.1:1"}), state)
+    for offset, record in enumerate(records):
+        state.apply_record(*record, offset, 0, Mark(term=7 - offset))
+    for key, value in state.repairs():
+        key.encoded()
+        encode_value(key, value)
+    for subject in [None, *state.subjects()]:
+        to_json(config_view(catalog.config(subject)))
+        Level(catalog.config(subject)["compatibilityLevel"])
+        to_json(catalog.mode(subject))
+        for version in state.versions(subject or ""):
+            to_json(schema_view(version, qualified=True))
+            catalog.referrers(version.subject, version.version, deleted=True)
+    to_json([state.contexts(), state.highest_ids(), state.counts()])
 
 
 def test_a_guid_is_the_digest_that_confluent_computes() -> None:

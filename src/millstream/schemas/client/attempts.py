@@ -80,7 +80,7 @@ class Attempts:
         if 200 <= status < 300:
             try:
                 return json.loads(body) if body else None
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise RegistryError(status, status, f"{self._url} answered no JSON: {_shown(body)}") from error
         refusal = self._refusal(status, body)
         untouched = status in UNTOUCHED_STATUSES or refusal.code == RegistryErrorCode.UNKNOWN_LEADER
@@ -103,7 +103,7 @@ class Attempts:
         try:
             answer = json.loads(body)
             return RegistryError(int(answer["error_code"]), status, str(answer["message"]))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             # A proxy's page, or no registry at all.
             return RegistryError(status, status, f"{self._url} answered HTTP {status}: {_shown(body) or 'no text'}")
 

@@ -91,7 +91,7 @@ class RegistryCalls:
         key = (schema_id, subject)
         found = self._by_id.get(key)
         if found is None:
-            answer = yield _get(f"schemas/ids/{schema_id}", subject=subject)._replace(may_lag=True)
+            answer = yield _get(f"schemas/ids/{schema_id:d}", subject=subject)._replace(may_lag=True)
             found = self._by_id.put(key, (yield from self._parsed(answer, subject)))
         return found
 
@@ -112,8 +112,8 @@ class RegistryCalls:
         return _strings((yield _get("schemas/types")))
 
     def versions_of(self, schema_id: int, *, deleted: bool = False) -> Steps[list[SubjectVersion]]:
-        answer = yield _get(f"schemas/ids/{schema_id}/versions", deleted=deleted)
-        return [SubjectVersion(str(one["subject"]), int(one["version"])) for one in _list(answer)]
+        answer = yield _get(f"schemas/ids/{schema_id:d}/versions", deleted=deleted)
+        return [SubjectVersion(str(_field(one, "subject")), _integer(_field(one, "version"))) for one in _list(answer)]
 
     def listed(
         self, prefix: str | None = None, *, latest_only: bool = False, deleted: bool = False
@@ -122,8 +122,8 @@ class RegistryCalls:
         return [
             ListedSchema(
                 str(_field(one, "subject")),
-                int(_field(one, "version")),
-                int(_field(one, "id")),
+                _integer(_field(one, "version")),
+                _integer(_field(one, "id")),
                 _named(SchemaType, one.get("schemaType") or SchemaType.AVRO),
             )
             for one in _list(answer)
@@ -138,7 +138,7 @@ class RegistryCalls:
         return _integers((yield _get(f"{_subject(subject)}/versions", deleted=deleted)))
 
     def version(self, subject: str, version: int | str, *, deleted: bool = False) -> Steps[RegisteredSchema]:
-        answer = yield _get(f"{_subject(subject)}/versions/{version}", deleted=deleted)
+        answer = yield _get(f"{_subject(subject)}/versions/{_version(version)}", deleted=deleted)
         return (yield from self._registered_schema(answer, subject))
 
     def latest_with_metadata(self, subject: str, metadata: Mapping[str, str]) -> Steps[RegisteredSchema]:
@@ -165,28 +165,33 @@ class RegistryCalls:
         if found is None:
             path = _path(f"{_subject(subject)}/versions", normalize=normalize)
             answer = yield Exchange("POST", path, _body(schema))
-            found = self._ids.put(key, int(_field(answer, "id")))
+            found = self._ids.put(key, _integer(_field(answer, "id")))
         return found
 
     def referenced_by(self, subject: str, version: int | str) -> Steps[list[int]]:
-        return _integers((yield _get(f"{_subject(subject)}/versions/{version}/referencedby")))
+        return _integers((yield _get(f"{_subject(subject)}/versions/{_version(version)}/referencedby")))
 
     def delete_subject(self, subject: str, *, permanent: bool = False) -> Steps[list[int]]:
         self._forget_subject(subject)
         path = _path(_subject(subject), permanent=permanent)
-        return _integers((yield Exchange("DELETE", path, is_idempotent=False)))
+        deleted = _integers((yield Exchange("DELETE", path, is_idempotent=False)))
+        # Another thread may have asked meanwhile.
+        self._forget_subject(subject)
+        return deleted
 
     def delete_version(self, subject: str, version: int | str, *, permanent: bool = False) -> Steps[int]:
         self._forget_subject(subject)
-        path = _path(f"{_subject(subject)}/versions/{version}", permanent=permanent)
-        return int((yield Exchange("DELETE", path, is_idempotent=False)))
+        path = _path(f"{_subject(subject)}/versions/{_version(version)}", permanent=permanent)
+        deleted = _integer((yield Exchange("DELETE", path, is_idempotent=False)))
+        self._forget_subject(subject)
+        return deleted
 
     # Compatibility
 
     def compatible(
         self, subject: str, schema: SchemaLike, version: int | str | None = None, *, normalize: bool = False
     ) -> Steps[list[str]]:
-        path = f"compatibility/{_subject(subject)}/versions" + ("" if version is None else f"/{version}")
+        path = f"compatibility/{_subject(subject)}/versions" + ("" if version is None else f"/{_version(version)}")
         answer = yield Exchange("POST", _path(path, verbose=True, normalize=normalize), _body(schema))
         if _field(answer, "is_compatible"):
             return []
@@ -235,7 +240,7 @@ class RegistryCalls:
 
     def _registered_schema(self, answer: Any, subject: str) -> Steps[RegisteredSchema]:
         schema = yield from self._parsed(answer, subject)
-        version, schema_id = int(_field(answer, "version")), int(_field(answer, "id"))
+        version, schema_id = _integer(_field(answer, "version")), _integer(_field(answer, "id"))
         return RegisteredSchema(str(answer.get("subject") or subject), version, schema_id, answer.get("guid"), schema)
 
     def _parsed(self, answer: Any, subject: str | None) -> Steps[ParsedSchema]:
@@ -276,7 +281,7 @@ class RegistryCalls:
         found = self._referenced.get(key)
         if found is None:
             # A version that was softly deleted still holds up those that refer to it.
-            asked = _get(f"{_subject(reference.subject)}/versions/{reference.version}", deleted=True)
+            asked = _get(f"{_subject(reference.subject)}/versions/{_version(reference.version)}", deleted=True)
             answer = yield asked._replace(may_lag=True)
             further = _qualified(_references(answer), reference.subject)
             found = self._referenced.put(key, (str(_field(answer, "schema")), further))
@@ -307,6 +312,14 @@ def _subject(subject: str) -> str:
     return f"subjects/{_segment(subject)}"
 
 
+def _version(version: int | str) -> str:
+    """Return a version as it stands in a path; which numbers there are is the registry's to say."""
+    text = str(version)
+    if text != "latest" and not (text.isascii() and text.removeprefix("-").isdigit()):
+        raise ValueError(f"{version!r} is no version of a subject: a number, or 'latest'")
+    return text
+
+
 def _of(path: str, subject: str | None) -> str:
     return path if subject is None else f"{path}/{_segment(subject)}"
 
@@ -333,6 +346,12 @@ def _field(answer: Any, name: str) -> Any:
     return answer[name]
 
 
+def _object(answer: Any) -> dict[str, Any]:
+    if not isinstance(answer, dict):
+        raise _unreadable("an object", answer)
+    return answer
+
+
 def _list(answer: Any) -> list[Any]:
     if not isinstance(answer, list):
         raise _unreadable("a list", answer)
@@ -348,12 +367,19 @@ def _strings(answer: Any) -> list[str]:
 
 
 def _integers(answer: Any) -> list[int]:
-    return [int(one) for one in _list(answer)]
+    return [_integer(one) for one in _list(answer)]
+
+
+def _integer(answer: Any) -> int:
+    if not isinstance(answer, int) or isinstance(answer, bool):
+        raise _unreadable("a whole number", answer)
+    return answer
 
 
 def _references(answer: Any) -> tuple[Reference, ...]:
     return tuple(
-        Reference(str(one["name"]), str(one["subject"]), int(one["version"])) for one in answer.get("references") or ()
+        Reference(str(_field(one, "name")), str(_field(one, "subject")), _integer(_field(one, "version")))
+        for one in _list(_object(answer).get("references") or [])
     )
 
 

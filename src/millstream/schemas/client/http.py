@@ -26,6 +26,8 @@ _ACCEPTED: Final = f"{CONTENT_TYPE}, application/vnd.schemaregistry+json, applic
 # Connections kept open, and at all: a client is used by a program's threads, not by thousands.
 _KEPT_CONNECTIONS: Final = 4
 _CONNECTIONS_MAX: Final = 32
+# Shorter than servers keep one that nobody uses (ours, five seconds): a request is not to meet the end of it.
+_KEPT_S: Final = 3.0
 
 
 class BlockingHttp:
@@ -194,7 +196,11 @@ def _settings(config: RegistryConfig) -> dict[str, Any]:
         "proxy": config.proxy,
         "headers": {"Accept": _ACCEPTED, **config.headers},
         "auth": config.auth,
-        "limits": httpx2.Limits(max_connections=_CONNECTIONS_MAX, max_keepalive_connections=_KEPT_CONNECTIONS),
+        "limits": httpx2.Limits(
+            max_connections=_CONNECTIONS_MAX,
+            max_keepalive_connections=_KEPT_CONNECTIONS,
+            keepalive_expiry=_KEPT_S,
+        ),
         "follow_redirects": False,
     }
     settings["verify"] = config.ssl_context() if any(url.startswith("https:") for url in config.urls) else False

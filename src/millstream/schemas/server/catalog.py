@@ -42,6 +42,7 @@ IMPORT_MODES: Final = (IMPORT, FORWARD)
 REFERENCES_MAX: Final = 1_000
 # Stored schemas of which it is remembered what they are in canonical form.
 CANONICAL_MAX: Final = 100_000
+_LEVELS: Final = frozenset(map(str, Level))
 # Characters of a schema that an error message shows.
 _SHOWN_MAX: Final = 500
 
@@ -197,15 +198,18 @@ class Catalog:
         state = self._state
         own = state.config(subject)
         if subject is None or own is None:
-            return {"compatibilityLevel": self._level_default, **(own or state.config_around(subject) or {})}
-        return {"compatibilityLevel": self._level_default, **(state.config(None) or {}), **own}
+            return self._with_level(own or state.config_around(subject) or {})
+        return self._with_level({**_understood(state.config(None) or {}), **_understood(own)})
 
     def own_config(self, subject: str | None) -> dict[str, Any] | None:
         """Return what is set for exactly this subject or context; the default level where that is for all of them."""
         own = self._state.config(subject)
         if own is None and subject not in (None, GLOBAL_SUBJECT):
             return None
-        return {"compatibilityLevel": self._level_default, **(own or {})}
+        return self._with_level(own or {})
+
+    def _with_level(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        return {"compatibilityLevel": self._level_default, **_understood(config)}
 
     def own_mode(self, subject: str | None) -> str | None:
         """Return the mode set for exactly this subject or context; READWRITE where that is for all of them."""
@@ -449,6 +453,13 @@ class Catalog:
 def request_of(content: Content) -> SchemaRequest:
     """Return the request that would register `content`."""
     return SchemaRequest(content.schema_type, content.text, content.references, content.metadata, content.rule_set)
+
+
+def _understood(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config without what is null, and without a level that only the registry which wrote it knows."""
+    level = config.get("compatibilityLevel")
+    is_known = isinstance(level, str) and level in _LEVELS
+    return {name: one for name, one in config.items() if one is not None and (is_known or name != "compatibilityLevel")}
 
 
 def _text_digest(text: str) -> bytes:

@@ -25,6 +25,8 @@ _PASSED_ON: Final = (
     "confluent-accept-unknown-properties",
 )
 _CONNECTIONS_MAX: Final = 32
+# Shorter than the leader keeps a connection that nobody uses: a request is not to meet the end of it.
+_KEPT_S: Final = 3.0
 
 
 class UnreachableLeaderError(RegistryRefusal):
@@ -41,7 +43,7 @@ class Forwarder:
         authorities = config.text("inter.instance.ca.location")
         self._client = httpx2.AsyncClient(
             timeout=timeout,
-            limits=httpx2.Limits(max_connections=_CONNECTIONS_MAX),
+            limits=httpx2.Limits(max_connections=_CONNECTIONS_MAX, keepalive_expiry=_KEPT_S),
             verify=ssl.create_default_context(cafile=authorities) if authorities else True,
             # Instances reach each other directly, whatever the environment says of proxies.
             trust_env=False,

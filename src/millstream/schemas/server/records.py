@@ -27,6 +27,9 @@ from millstream.schemas.server.content import Content
 TENANT: Final = "default"
 _MAGICS: Final = {"SCHEMA": 1}
 _SCHEMA_MAGICS: Final = (0, 1)
+# Of Java's int, which versions and ids are.
+INT_MIN: Final = -(2**31)
+INT_MAX: Final = 2**31 - 1
 
 
 class KeyType(StrEnum):
@@ -104,7 +107,7 @@ def decode_key(data: bytes | None) -> Key:
         return Key(kind, _text(fields, "subject"))
     if fields.get("magic") not in _SCHEMA_MAGICS:
         raise UnknownRecordError(f"a SCHEMA key of magic {fields.get('magic')!r}; known are 0 and 1")
-    return Key(kind, _text(fields, "subject"), _integer(fields, "version"))
+    return Key(kind, _text(fields, "subject"), _integer(fields, "version", 1))
 
 
 def decode_value(key: Key, data: bytes | None) -> Value:
@@ -123,8 +126,8 @@ def decode_value(key: Key, data: bytes | None) -> Value:
             metadata=fields.get("metadata") or None,
             rule_set=fields.get("ruleSet") or None,
         )
-        return SchemaRecord(_integer(fields, "id"), content, bool(fields.get("deleted")))
-    except (TypeError, KeyError, AttributeError, UnicodeEncodeError) as error:
+        return SchemaRecord(_integer(fields, "id", 0), content, bool(fields.get("deleted")))
+    except (TypeError, LookupError, AttributeError) as error:
         raise UnknownRecordError(f"the value of {key} can't be read: {error!r}") from error
 
 
@@ -149,6 +152,9 @@ def encode_value(key: Key, value: Value) -> bytes | None:
 def _object(data: bytes | None) -> dict[str, Any]:
     try:
         fields = json.loads(data or b"")
+        # Half of a surrogate pair has to be escaped; who reads it could neither answer with it nor write it again.
+        if data is not None and b"\\u" in data:
+            to_json(fields)
     except (ValueError, RecursionError) as error:
         raise UnknownRecordError(f"this is no JSON: {error}") from error
     if not isinstance(fields, dict):
@@ -167,8 +173,8 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _integer(fields: Mapping[str, Any], name: str) -> int:
+def _integer(fields: Mapping[str, Any], name: str, least: int = INT_MIN) -> int:
     value = fields.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UnknownRecordError(f"{name} is {value!r}, and has to be a whole number")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= INT_MAX:
+        raise UnknownRecordError(f"{name} is {value!r}, and has to be a whole number from {least} to {INT_MAX}")
     return value

@@ -68,6 +68,9 @@ class Registry:
         self.catalog = Catalog(config, self.state)
         self.store = SchemaStore(config, self.state)
         self.store.on_replaced = self._doubt_term
+        self.store.on_damaged = self._repair_soon
+        # Repairs what was damaged while this instance leads; one at a time.
+        self._repairing: asyncio.Task[None] | None = None
         self.election: LeaderElection | None = None
         # The offset of the record that began this instance's leadership; None while it does not lead.
         self._term: int | None = None
@@ -92,6 +95,9 @@ class Registry:
         """Leave the group and end everything."""
         if self.election is not None:
             await self.election.close()
+        if self._repairing is not None:
+            self._repairing.cancel()
+            await asyncio.gather(self._repairing, return_exceptions=True)
         await self.store.close()
 
     @property
@@ -133,6 +139,8 @@ class Registry:
             if self._term is None or not self.election.is_leading:
                 raise NotLeadingError(leader)
             self._term_taken = self._term
+            # Before anything else is written, so that a rejected record is the last of its key as briefly as can be.
+            await self._repair(self._term)
             yield
 
     async def leader(self) -> Identity | None:
@@ -169,6 +177,17 @@ class Registry:
         self._term = None
         _logger.info("leading no more")
 
+    def _repair_soon(self) -> None:
+        if self.is_leading and (self._repairing is None or self._repairing.done()):
+            self._repairing = asyncio.create_task(self._take_to_repair(), name="repair")
+
+    async def _take_to_repair(self) -> None:
+        try:
+            async with self.leading():
+                pass
+        except (NotLeadingError, RegistryRefusal) as error:
+            _logger.warning("what is damaged is not repaired now: %s", error)
+
     async def _repair(self, term: int) -> None:
         """Write again, as it should be, what rejected records stand in front of."""
         while repairs := list(self.state.repairs()):
@@ -195,8 +214,6 @@ class Registry:
             for offset, applied in outcomes:
                 if applied is not Applied.ACCEPTED:
                     self._doubt(offset, applied)
-        if self.state.damaged and self._term is not None and not any(key in self.state.damaged for key, _ in records):
-            await self._repair(term)
 
     def _doubt_write(self) -> None:
         """Records of a write that failed may still reach the log: in another term they count for nothing."""

@@ -37,6 +37,9 @@ RECORDS_PER_TURN: Final = 200
 OUTCOMES_MAX: Final = 1_000
 _POLL_S: Final = 5.0
 _RETRY_S: Final = 0.5
+# A rejected record would be kept in place of the one before it, were the log cleaned before a leader has repaired it:
+# so much time it has, where the topic is made here.
+_TOPIC_CONFIGS: Final = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(24 * 3600 * 1000)}
 _TOO_LARGE: Final = (ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE)
 
 
@@ -75,6 +78,10 @@ class SchemaStore:
         self.failure: str | None = None
         # Called when the log turned out to be another one than was read.
         self.on_replaced: Callable[[], None] = lambda: None
+        # Called when rejected records stand in front of what should be the newest of their keys.
+        self.on_damaged: Callable[[], None] = lambda: None
+        # Producers that failed, being closed.
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Make the topic if it is missing, and read all of it. Raises StoreError, KafkaError, TimeoutError."""
@@ -84,6 +91,8 @@ class SchemaStore:
             end = (await self._consumer.end_offsets([self._partition]))[self._partition]
             self._reader = asyncio.create_task(self._read(), name="schema-reader")
             await self._reach(end)
+            if unknown := self.state.passed_over[Applied.UNKNOWN]:
+                _logger.warning("%d records of %s are passed over: %s", unknown, self._topic, Applied.UNKNOWN.value)
             self._producer = await self._new_producer()
 
     async def close(self) -> None:
@@ -95,6 +104,7 @@ class SchemaStore:
             await self._consumer.close()
         if self._producer is not None:
             await self._producer.close(self._timeout_s)
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def write(self, writes: Sequence[Write]) -> list[tuple[int, Applied]]:
         """Append records, in order, and return where each lies and what it came to, once all were read back.
@@ -183,11 +193,15 @@ class SchemaStore:
                     outcomes[record.offset] = applied
                     if len(outcomes) > OUTCOMES_MAX:
                         outcomes.popitem(last=False)
-                    _logger.warning("record %d of %s is passed over: %s", record.offset, self._topic, applied.value)
+                    # A topic may hold thousands that other registries wrote.
+                    level = logging.DEBUG if applied is Applied.UNKNOWN else logging.WARNING
+                    _logger.log(level, "record %d of %s is passed over: %s", record.offset, self._topic, applied.value)
             self.failure = None
             position = consumer.position(self._partition)
             if position is not None and position != self.position:
                 self._moved_to(position)
+            if self.state.damaged:
+                self.on_damaged()
             # A topic of ten thousand schemas is read without a pause, which nobody else should have to wait for.
             await asyncio.sleep(0)
 
@@ -230,7 +244,9 @@ class SchemaStore:
         """One that failed may go on trying; nothing it still holds is to be written later."""
         if self._producer is producer:
             self._producer = None
-            self._closing = asyncio.create_task(producer.close(0))
+            closing = asyncio.create_task(producer.close(0), name="close-producer")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def _prepare_topic(self) -> None:
         async with Client(ClientConfig.load(ADMIN_CONFIGS, self._config.client(ADMIN_CONFIGS))) as client:
@@ -246,7 +262,7 @@ class SchemaStore:
                     )
                 try:
                     await admin.create_topic(
-                        self._topic, partitions=1, replication_factor=replicas, configs={"cleanup.policy": "compact"}
+                        self._topic, partitions=1, replication_factor=replicas, configs=_TOPIC_CONFIGS
                     )
                 except KafkaError as error:
                     if error.code is not ErrorCode.TOPIC_ALREADY_EXISTS:
