@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -46,6 +47,23 @@ def line_of(process: subprocess.Popen[str]) -> str:
     assert process.stderr is not None
     line = process.stdout.readline()
     return line or f"nothing; on the error output: {process.stderr.read()}"
+
+
+def test_a_registry_stops_while_it_still_waits_for_the_cluster() -> None:
+    """Something accepts the connection and says nothing; the start itself would give up after a minute, with code 1."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        process = millstream(
+            "registry", "--bootstrap", f"127.0.0.1:{silent.getsockname()[1]}", "--listen", "127.0.0.1:0"
+        )
+        try:
+            silent.settimeout(DEADLINE_S)
+            connection, _ = silent.accept()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE_S) == 0
+            connection.close()
+        finally:
+            process.kill()
+            process.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

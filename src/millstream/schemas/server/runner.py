@@ -150,8 +150,13 @@ async def serve(config: RegistryConfig, *, announce: Callable[[str], None]) -> N
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stopping.set)
     app = create_app(registry)
+    waiting = asyncio.create_task(stopping.wait(), name="signals")
+    starting = asyncio.create_task(registry.start(port), name="start")
     try:
-        await registry.start(port)
+        await asyncio.wait([starting, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return
+        await starting
         server = _Server(
             uvicorn.Config(
                 app,
@@ -172,7 +177,6 @@ async def serve(config: RegistryConfig, *, announce: Callable[[str], None]) -> N
             server.config.load()
             server.config.ssl = tls
         serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
-        waiting = asyncio.create_task(stopping.wait())
         scheme, address = config.listener
         shown = address._replace(port=port)
         announce(f"millstream {millstream.__version__} registry serving on {scheme}://{shown}")
@@ -181,8 +185,10 @@ async def serve(config: RegistryConfig, *, announce: Callable[[str], None]) -> N
             await registry.election.close()
         server.should_exit = True
         await serving
-        waiting.cancel()
     finally:
+        for task in (starting, waiting):
+            task.cancel()
+        await asyncio.gather(starting, waiting, return_exceptions=True)
         await app.close()
         await registry.close()
         listening.close()
