@@ -1,0 +1,24 @@
+"""What the topics of a job hold now, and what of it is to be loaded.
+
+snapshot.py   the source at one moment       reading.py    asks the cluster for it, leaders.py partition by partition
+findings.py   what does not fit              reconcile.py  positions against the snapshot, pure
+"""
+
+from millstream.hadoop_loader.source.findings import Finding, FindingKind, Severity
+from millstream.hadoop_loader.source.reading import read_snapshot, read_source
+from millstream.hadoop_loader.source.reconcile import Reconciled, reconcile
+from millstream.hadoop_loader.source.snapshot import EpochEnd, PartitionNow, SourceSnapshot, TopicNow
+
+__all__ = [
+    "EpochEnd",
+    "Finding",
+    "FindingKind",
+    "PartitionNow",
+    "Reconciled",
+    "Severity",
+    "SourceSnapshot",
+    "TopicNow",
+    "read_snapshot",
+    "read_source",
+    "reconcile",
+]

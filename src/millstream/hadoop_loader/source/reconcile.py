@@ -1,0 +1,323 @@
+"""Positions held against the topics as they are now: which offsets are to be loaded, and what does not fit.
+
+Pure: a snapshot of the source and the state of the destination in, ranges and findings out. The rule for each
+partition, first match wins:
+
+    its topic has no id                                   the run stops: nothing tells a topic from its successor
+    never loaded, and another id of that name was         TOPIC_RECREATED: stop, or load the new one from its start
+    never loaded                                          from where the job starts; a partition added to a topic
+                                                          that was loaded before: from its own beginning
+    begin > position                                      RECORDS_LOST: stop, or go on at begin and note the gap
+    the position's epoch ended below the position         LOG_TRUNCATED: stop, or go on where the histories part
+    high watermark < position                             LOG_TRUNCATED, where no epoch is known to compare
+    otherwise                                             from the position
+
+A position may lie beyond the last stable offset (the job read uncommitted records before): then there is nothing to
+load until that has passed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from millstream.hadoop_loader.commit.entries import Position, Positions
+from millstream.hadoop_loader.job import SourceSettings
+from millstream.hadoop_loader.source.findings import Finding, FindingKind, Severity
+from millstream.hadoop_loader.source.snapshot import NO_TOPIC_ID, PartitionNow, SourceSnapshot, TopicNow
+from millstream.hadoop_loader.splits import Gap, GapReason, OffsetRange
+
+# Of a record, key and value and what is around them, where nobody tells how large they are.
+RECORD_BYTES_GUESS: Final = 1000
+
+
+@dataclass(slots=True)
+class Reconciled:
+    """What is to be loaded. Nothing in it is about topics that were stopped."""
+
+    # Non-empty ranges, one for each partition that has something to load.
+    ranges: list[OffsetRange] = field(default_factory=list)
+    # Positions that differ from those committed although nothing was read: the first ones of new partitions, those
+    # behind a gap, those after a truncation. They are committed with the run, or a later one would find the same again.
+    moved: dict[str, dict[int, Position]] = field(default_factory=dict)
+    # Offsets that were lost to retention.
+    gaps: list[Gap] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    stopped_topics: set[str] = field(default_factory=set)
+    # Topic id -> name of the topics that this run loads, and topic id -> partition -> what may be read up to now.
+    topics: dict[str, str] = field(default_factory=dict)
+    ends: dict[str, dict[int, int]] = field(default_factory=dict)
+    # Partitions that did not answer, by topic id.
+    unavailable: dict[str, set[int]] = field(default_factory=dict)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing at all may be loaded."""
+        return any(finding.severity is Severity.RUN_STOPPED for finding in self.findings)
+
+
+def reconcile(
+    snapshot: SourceSnapshot,
+    source: SourceSettings,
+    *,
+    cluster_id: str,
+    topics: Mapping[str, str],
+    positions: Positions,
+    record_bytes: Mapping[str, float] | None = None,
+) -> Reconciled:
+    """Hold what was committed (`cluster_id`, names of `topics` by id, `positions`) against `snapshot`.
+
+    `record_bytes` is the average size of a topic's records in the log, by topic id, as earlier runs saw it: it stands
+    in where the brokers do not tell sizes.
+    """
+    result = Reconciled()
+    if cluster_id and snapshot.cluster_id and cluster_id != snapshot.cluster_id:
+        sentence = (
+            f"the destination was loaded from cluster {cluster_id}, and {source.bootstrap_servers} is"
+            f" {snapshot.cluster_id}"
+        )
+        remedy = "mend source.bootstrap_servers, or load another cluster into another destination.uri"
+        result.findings.append(Finding(FindingKind.OTHER_CLUSTER, Severity.RUN_STOPPED, sentence, remedy))
+        return result
+    nameless = sorted(name for name, topic in snapshot.topics.items() if topic.topic_id == NO_TOPIC_ID)
+    if nameless:
+        sentence = f"the brokers give no topic ids (of {nameless[0]}, for one): a recreated topic could not be noticed"
+        remedy = "load from brokers of Kafka 2.8 or later"
+        result.findings.append(Finding(FindingKind.NO_TOPIC_IDS, Severity.RUN_STOPPED, sentence, remedy))
+        return result
+    loaded_ids: dict[str, list[str]] = {}
+    for topic_id, name in topics.items():
+        if topic_id in positions:
+            loaded_ids.setdefault(name, []).append(topic_id)
+    result.findings += _missing(snapshot, source, loaded_ids)
+    for topic in snapshot.topics.values():
+        one = _TopicReconciler(topic, source, positions.get(topic.topic_id, {}), record_bytes or {})
+        one.run(loaded_ids.get(topic.name, []))
+        one.add_to(result)
+    result.stopped_topics |= {
+        finding.topic for finding in result.findings if finding.severity is Severity.TOPIC_STOPPED and finding.topic
+    }
+    return result
+
+
+def _missing(
+    snapshot: SourceSnapshot, source: SourceSettings, loaded_ids: Mapping[str, Sequence[str]]
+) -> list[Finding]:
+    """Findings about topics that the job wants and that cannot be read."""
+    findings: list[Finding] = []
+    for name, reason in snapshot.missing.items():
+        if name in loaded_ids:
+            continue
+        remedy = "mend source.topics, or create it"
+        findings.append(
+            Finding(FindingKind.TOPIC_MISSING, Severity.TOPIC_STOPPED, f"topic {name}: {reason}", remedy, name)
+        )
+    wanted = set(source.topics)
+    if source.topics_pattern is not None:
+        import re2
+
+        excluded = re2.compile(source.exclude_pattern) if source.exclude_pattern is not None else None
+        pattern = re2.compile(source.topics_pattern)
+        wanted |= {
+            name
+            for name in loaded_ids
+            if pattern.fullmatch(name) and not (excluded is not None and excluded.fullmatch(name))
+        }
+    for name in sorted(wanted & set(loaded_ids) - set(snapshot.topics)):
+        severity = Severity.TOPIC_STOPPED if source.deleted == "fail" else Severity.NOTE
+        why = snapshot.missing.get(name, "it is not there")
+        sentence = f"topic {name} was loaded before and cannot be read now: {why}; its rows stay"
+        remedy = "leave it out of the job, or set source.deleted" if source.deleted == "fail" else ""
+        findings.append(Finding(FindingKind.TOPIC_DELETED, severity, sentence, remedy, name, loaded_ids[name][-1]))
+    return findings
+
+
+class _TopicReconciler:
+    """One topic; gathers what comes of it, so that a stopped topic leaves nothing but its findings."""
+
+    def __init__(
+        self,
+        topic: TopicNow,
+        source: SourceSettings,
+        positions: Mapping[int, Position],
+        record_bytes: Mapping[str, float],
+    ) -> None:
+        self._topic = topic
+        self._source = source
+        self._positions = positions
+        self._record_bytes = record_bytes
+        self._findings: list[Finding] = []
+        self._ranges: list[OffsetRange] = []
+        self._moved: dict[int, Position] = {}
+        self._gaps: list[Gap] = []
+
+    def run(self, loaded_ids: Sequence[str]) -> None:
+        """Go over the partitions; `loaded_ids` are the topics of this name that were loaded so far."""
+        topic, source = self._topic, self._source
+        is_new = not self._positions
+        recreated = is_new and bool(loaded_ids)
+        if recreated:
+            severity = Severity.TOPIC_STOPPED if source.recreated == "fail" else Severity.NOTE
+            sentence = (
+                f"topic {topic.name} was deleted and created anew: its id was {loaded_ids[-1]} and is"
+                f" {topic.topic_id}; what the old one held and was not loaded is gone"
+            )
+            remedy = (
+                'set source.recreated = "continue" to load the new one beside the old one\'s rows, or give it another'
+                " destination.uri"
+                if source.recreated == "fail"
+                else ""
+            )
+            self._find(FindingKind.TOPIC_RECREATED, severity, sentence, remedy)
+        elif is_new:
+            where = source.start if isinstance(source.start, str) else f"{source.start} ms since 1970"
+            self._find(
+                FindingKind.NEW_TOPIC, Severity.NOTE, f"topic {topic.name} is new here: it starts at {where}", ""
+            )
+        added = [each.partition for each in topic.partitions if not is_new and each.partition not in self._positions]
+        if added:
+            sentence = f"topic {topic.name} has new partitions: {_listed(added)}; each is loaded from its beginning"
+            self._find(FindingKind.PARTITIONS_ADDED, Severity.NOTE, sentence, "", added)
+        lacking = [each for each in topic.partitions if each.error]
+        if lacking:
+            numbers = [each.partition for each in lacking]
+            sentence = f"topic {topic.name}, partitions {_listed(numbers)}: {lacking[0].error}"
+            remedy = "see why their leaders are away; the next run loads them"
+            self._find(FindingKind.UNAVAILABLE, Severity.SKIPPED, sentence, remedy, numbers)
+        lost: list[tuple[PartitionNow, Position]] = []
+        truncated: list[tuple[PartitionNow, Position, int]] = []
+        for now in topic.partitions:
+            if now.error:
+                continue
+            position = self._positions.get(now.partition)
+            if position is None:
+                start = now.start_offset if is_new and not recreated else now.begin_offset
+                self._moved[now.partition] = Position(start)
+                self._add(now, Position(start))
+            elif now.begin_offset > position.offset:
+                lost.append((now, position))
+            elif (diverged := _divergence(now, position)) is not None:
+                truncated.append((now, position, diverged))
+            else:
+                self._add(now, position)
+        self._lost(lost)
+        self._truncated(truncated)
+
+    def add_to(self, result: Reconciled) -> None:
+        """Put what came of the topic into the result."""
+        topic = self._topic
+        result.findings += self._findings
+        if any(finding.severity is Severity.TOPIC_STOPPED for finding in self._findings):
+            return
+        result.topics[topic.topic_id] = topic.name
+        result.ends[topic.topic_id] = {each.partition: each.stop_offset for each in topic.partitions if not each.error}
+        result.ranges += self._ranges
+        result.gaps += self._gaps
+        if self._moved:
+            result.moved[topic.topic_id] = self._moved
+        lacking = {each.partition for each in topic.partitions if each.error}
+        if lacking:
+            result.unavailable[topic.topic_id] = lacking
+
+    def _lost(self, lost: Sequence[tuple[PartitionNow, Position]]) -> None:
+        if not lost:
+            return
+        topic, fails = self._topic, self._source.gaps == "fail"
+        count = sum(now.begin_offset - position.offset for now, position in lost)
+        now, position = lost[0]
+        example = f"partition {now.partition} begins at {now.begin_offset} and was loaded up to {position.offset}"
+        sentence = f"topic {topic.name}: {count} offsets were deleted before they were loaded ({example})"
+        remedy = (
+            'set source.gaps = "continue" to go on without them; load more often than retention.ms, or raise it'
+            if fails
+            else "load more often than retention.ms, or raise it"
+        )
+        severity = Severity.TOPIC_STOPPED if fails else Severity.NOTE
+        numbers = [now.partition for now, _ in lost]
+        self._find(FindingKind.RECORDS_LOST, severity, sentence, remedy, numbers)
+        for now, position in lost:
+            self._gaps.append(
+                Gap(
+                    topic.topic_id,
+                    now.partition,
+                    position.offset,
+                    now.begin_offset - 1,
+                    GapReason.RETENTION,
+                    now.begin_offset - position.offset,
+                )
+            )
+            self._moved[now.partition] = Position(now.begin_offset)
+            self._add(now, Position(now.begin_offset))
+
+    def _truncated(self, truncated: Sequence[tuple[PartitionNow, Position, int]]) -> None:
+        if not truncated:
+            return
+        topic, fails = self._topic, self._source.truncated == "fail"
+        now, position, diverged = truncated[0]
+        example = (
+            f"partition {now.partition} was loaded up to {position.offset}, and from {diverged} on its log is another"
+        )
+        sentence = f"topic {topic.name}: records that were loaded are no longer in the log ({example})"
+        remedy = (
+            'set source.truncated = "continue" to go on where the log changed; the rows of both histories are kept'
+            if fails
+            else "the rows of both histories are kept; see whether unclean.leader.election.enable is what you want"
+        )
+        severity = Severity.TOPIC_STOPPED if fails else Severity.NOTE
+        numbers = [now.partition for now, _, _ in truncated]
+        self._find(FindingKind.LOG_TRUNCATED, severity, sentence, remedy, numbers)
+        for now, _, diverged in truncated:
+            self._moved[now.partition] = Position(diverged)
+            self._add(now, Position(diverged))
+
+    def _add(self, now: PartitionNow, position: Position) -> None:
+        """Add the range from `position` to where the run ends, if there is one."""
+        offsets = now.stop_offset - position.offset
+        if offsets <= 0:
+            return
+        self._ranges.append(
+            OffsetRange(
+                topic=self._topic.name,
+                topic_id=self._topic.topic_id,
+                partition=now.partition,
+                leader_epoch=position.leader_epoch,
+                start_offset=position.offset,
+                end_offset=now.stop_offset,
+                estimated_bytes=self._estimate(now, offsets),
+            )
+        )
+
+    def _estimate(self, now: PartitionNow, offsets: int) -> int:
+        held = now.high_watermark - now.begin_offset
+        if now.size_bytes is not None and held > 0:
+            return max(1, round(now.size_bytes * min(1.0, offsets / held)))
+        average = self._record_bytes.get(self._topic.topic_id, RECORD_BYTES_GUESS)
+        return max(1, round(average * offsets))
+
+    def _find(
+        self, kind: FindingKind, severity: Severity, sentence: str, remedy: str, partitions: Sequence[int] = ()
+    ) -> None:
+        self._findings.append(
+            Finding(kind, severity, sentence, remedy, self._topic.name, self._topic.topic_id, tuple(partitions))
+        )
+
+
+def _divergence(now: PartitionNow, position: Position) -> int | None:
+    """Return the offset from which on the log is not the one that was loaded, None where it is the same."""
+    if now.epoch_end is not None:
+        epoch, end = now.epoch_end
+        if epoch < 0 or end < 0:
+            # The leader knows of no epoch as late as that of the last record loaded: its log is an older one.
+            return max(now.begin_offset, min(position.offset, now.high_watermark))
+        if end < position.offset:
+            return max(now.begin_offset, end)
+        return None
+    if now.high_watermark < position.offset:
+        return now.high_watermark
+    return None
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:10]))
+    return f"{shown} and {len(numbers) - 10} more" if len(numbers) > 10 else shown

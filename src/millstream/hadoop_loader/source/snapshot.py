@@ -1,0 +1,65 @@
+"""What a source holds at one moment, as plain data: topics with their ids, partitions with both ends of their logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+# Kafka's text for the id of a topic that has none: brokers before 2.8 give none.
+NO_TOPIC_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"
+
+
+class EpochEnd(NamedTuple):
+    """What a leader says of an epoch (KIP-320): the largest it knows up to that one, and where it ends; else -1."""
+
+    leader_epoch: int
+    end_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionNow:
+    """One partition. Where its leader did not answer, `error` says so and the offsets are -1.
+
+    Invariant (without an error): begin_offset <= end_offset <= high_watermark.
+    """
+
+    partition: int
+    leader_epoch: int = -1
+    begin_offset: int = -1
+    # What the job's isolation level may read up to: the last stable offset, or the high watermark.
+    end_offset: int = -1
+    high_watermark: int = -1
+    # Where a partition that was never loaded starts, by the job.
+    start_offset: int = -1
+    # Where this run ends, by the job: at most end_offset.
+    stop_offset: int = -1
+    # Of the leader's log on disk; None where the brokers do not tell.
+    size_bytes: int | None = None
+    # Of the epoch of the committed position, where there is one.
+    epoch_end: EpochEnd | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNow:
+    """One topic, its partitions by number."""
+
+    name: str
+    topic_id: str
+    partitions: tuple[PartitionNow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSnapshot:
+    """The topics that a job wants, as they are now."""
+
+    cluster_id: str
+    topics: Mapping[str, TopicNow] = field(default_factory=dict)
+    # Topics named by the job that cannot be read, and why: not there, or not for this principal.
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def partition_count(self) -> int:
+        """Partitions over all topics."""
+        return sum(len(topic.partitions) for topic in self.topics.values())
