@@ -55,7 +55,7 @@ class Partitioning:
 class LateSettings:
     """When a time directory is closed, and what becomes of records that come for it later.
 
-    The watermark of a topic is the least, over its partitions, of the latest record time loaded; it only grows.
+    The watermark of a topic is the least, over its partitions, of the latest record time loaded. It only grows.
     """
 
     close_after_s: float = setting(
@@ -68,7 +68,8 @@ class LateSettings:
         choices=("separate", "append", "dead_letters"),
     )
     idle_partitions: str = setting(
-        "`ignore`: a partition that is loaded to its end does not hold the watermark back; `wait`: it does.",
+        "`ignore`: a partition that brought nothing new and has nothing left to load does not hold the watermark back;"
+        " `wait`: every partition that ever had a record does.",
         default="ignore",
         choices=("ignore", "wait"),
     )
