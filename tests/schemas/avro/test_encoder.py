@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from millstream.schemas.avro import AvroEncoder, EncodeError
+from millstream.schemas.avro import AvroDecoder, AvroEncoder, EncodeError
 
 DURATION = {"type": "fixed", "name": "D", "size": 12, "logicalType": "duration"}
 ENUM = {"type": "enum", "name": "E", "symbols": ["A", "B"]}
@@ -119,3 +119,72 @@ def test_what_no_row_has_is_not_cast() -> None:
 
     maps = pa.array([[("a", 2**40)], [("a", 1)]], pa.map_(pa.string(), pa.int64()))
     assert encode({"type": "map", "values": "int"}, maps.slice(1)) == [b"\2\2a\2\0"]
+
+
+def test_columns_of_run_ends() -> None:
+    ends = pa.array([2, 5], pa.int32())
+    column = pa.RunEndEncodedArray.from_arrays(ends, pa.array([1, None], pa.int64()))
+    assert encode(["null", "long"], column) == [b"\2\2", b"\2\2", b"\0", b"\0", b"\0"]
+    assert encode(["null", "long"], column.slice(1, 2)) == [b"\2\2", b"\0"]
+    record = {"type": "record", "name": "Q", "fields": [{"name": "i", "type": "int"}]}
+    structs = pa.RunEndEncodedArray.from_arrays(ends, pa.array([{"i": 1}, None]))
+    assert encode(["null", record], structs.slice(1, 2)) == [b"\2\2", b"\0"]
+    words = pa.RunEndEncodedArray.from_arrays(ends, pa.array(["B", "A"]))
+    assert encode(ENUM, words) == [b"\2", b"\2", b"\0", b"\0", b"\0"]
+    items = pa.RunEndEncodedArray.from_arrays(ends, pa.array([1, 7], pa.int64()))
+    assert encode({"type": "array", "items": "int"}, pa.ListArray.from_arrays([1, 2, 3], items)) == [
+        b"\2\2\0",
+        b"\2\x0e\0",
+    ]
+
+
+def test_dictionaries_and_nulls_of_nested_types() -> None:
+    record = {"type": "record", "name": "Q", "fields": [{"name": "i", "type": ["null", "int"]}]}
+    structs = pa.DictionaryArray.from_arrays(pa.array([1, 0, None]), pa.array([{"i": 1}, {"i": None}]))
+    assert encode(["null", record], structs) == [b"\2\0", b"\2\2\2", b"\0"]
+    lists = pa.DictionaryArray.from_arrays(pa.array([1, 0]), pa.array([[1], [2, 3]]))
+    assert encode({"type": "array", "items": "int"}, lists) == [b"\4\4\6\0", b"\2\2\0"]
+    for type_ in (record, {"type": "array", "items": "int"}, {"type": "map", "values": "int"}, "string"):
+        assert encode(["null", type_], pa.nulls(2)) == [b"\0"] * 2
+        with pytest.raises(EncodeError, match="f of row 0 is null"):
+            encode(type_, pa.nulls(2))
+    assert encode(["null", "int", "string"], pa.nulls(1)) == [b"\0"]
+
+
+def test_a_union_has_one_value() -> None:
+    type_ = pa.struct([("int", pa.int32()), ("string", pa.string())])
+    column = pa.array([{"int": 1}, {"int": 2, "string": "lost"}], type_)
+    for union in (["int", "string"], ["null", "int", "string"], ["int", "null", "string"]):
+        with pytest.raises(EncodeError, match="f of row 1 has values of several branches"):
+            encode(union, column)
+        # What no row has does not count.
+        assert len(encode({"type": "array", "items": union}, pa.ListArray.from_arrays([0, 1], column))) == 1
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse"])
+def test_unions_of_arrow(mode: str) -> None:
+    codes = pa.array([0, 2, 1, 0], pa.int8())
+    names = ["int", "string", "null"]
+    if mode == "dense":
+        offsets = pa.array([0, 0, 0, 1], pa.int32())
+        column = pa.UnionArray.from_dense(codes, offsets, [pa.array([1, 2]), pa.array(["x"]), pa.nulls(1)], names)
+    else:
+        column = pa.UnionArray.from_sparse(codes, [pa.array([1, 9, 9, 2]), pa.array(list("aaxa")), pa.nulls(4)], names)
+    union = ["string", "null", "int"]
+    assert encode(union, column) == [b"\4\2", b"\2", b"\0\2x", b"\4\4"]
+    assert encode(union, column.slice(2)) == [b"\0\2x", b"\4\4"]
+    with pytest.raises(EncodeError, match="f of row 1 has a value that the schema has no symbol or branch for"):
+        encode(["string", "int"], column)
+    text = json.dumps(union)
+    decoded = AvroDecoder(reader_schema=text, framing="none", on_union="dense_union").decode(pa.array([b"\4\2", b"\2"]))
+    assert AvroEncoder(text).encode(decoded.batch).to_pylist() == [b"\4\2", b"\2"]
+
+
+def test_columns_that_the_schema_lacks_are_not_looked_at() -> None:
+    text = json.dumps({"type": "record", "name": "R", "fields": [{"name": "f", "type": "string", "default": "d"}]})
+    # More than one array can hold, and none of it is ever touched.
+    buffers = [None, pa.array([0, 2**30], pa.int32()).buffers()[1], pa.py_buffer(bytes(2**30))]
+    large = pa.chunked_array([pa.Array.from_buffers(pa.string(), 1, buffers)] * 3)
+    assert AvroEncoder(text).encode(pa.table({"other": large})).to_pylist() == [b"\2d"] * 3
+    with pytest.raises(EncodeError, match="too much for one array, encode fewer at once"):
+        AvroEncoder(text).encode(pa.table({"f": large}))

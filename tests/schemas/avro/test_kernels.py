@@ -6,6 +6,7 @@ import json
 import random
 import re
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def test_numbers_are_those_of_the_header() -> None:
     assert sum(map(len, names)) > 70
     for one in names:
         assert [getattr(opcodes, name) for name in one] == list(range(len(one)))
-    for struct, prefix, count in (("Column", "FIELD_", 14), ("Source", "SOURCE_", 7)):
+    for struct, prefix, count in (("Column", "FIELD_", 16), ("Source", "SOURCE_", 7)):
         body = re.search(rf"typedef struct \{{([^}}]*)\}} {struct};", HEADER)
         assert body is not None
         fields = re.findall(r"(\w+)(?:\[\d\])?;", body.group(1))[:count]
@@ -148,11 +149,20 @@ def test_what_cannot_be_encoded_is_the_same_interpreted(how: str, monkeypatch: p
 def test_arguments_that_would_reach_beyond_their_buffers(how: str) -> None:
     kernel = DECODING[how]
 
-    def decode(positions: list[int], sizes: list[int], *, row: int = 0, stop: int = 1, done: int = 0) -> Any:
+    def decode(
+        positions: list[int],
+        sizes: list[int],
+        *,
+        row: int = 0,
+        stop: int = 1,
+        done: int = 0,
+        numbers: Sequence[int] = (),
+    ) -> Any:
         return kernel.decode_datums(
             b"\0\0\0",
             array("q", positions),
             array("q", sizes),
+            array("i", numbers),
             row,
             stop,
             0,
@@ -175,13 +185,15 @@ def test_arguments_that_would_reach_beyond_their_buffers(how: str) -> None:
     for row, stop, done in ((0, 2, 0), (-1, 1, 0), (1, 0, 0), (0, 1, 1), (0, 1, -1)):
         with pytest.raises(ValueError, match=r"does not lie within|do not fit"):
             decode([0, 3], [], row=row, stop=stop, done=done)
+    with pytest.raises(ValueError, match="1 numbers are not enough for 2 values"):
+        decode([0, 1, 3], [], stop=2, numbers=[0])
 
 
 @pytest.mark.parametrize("how", HOWS)
 def test_every_schema_id_has_a_program(how: str) -> None:
     program, rows = array("i", [opcodes.OP_END, -1, 0, 0]), array("q", [0])
     beside = array("i"), b"", array("q"), 0, rows, array("q", [0] * 4), 0
-    arguments = b"\0\0\0\0\1", array("q", [0, 5]), array("q"), 0, 1, 1
+    arguments = b"\0\0\0\0\1", array("q", [0, 5]), array("q"), array("i"), 0, 1, 1
     assert DECODING[how].decode_datums(*arguments, array("i", [1]), array("i", [0]), program, *beside) == (1, 1, 0, 0)
     with pytest.raises(ValueError, match="0 programs are not enough for 1 schema ids"):
         DECODING[how].decode_datums(*arguments, array("i", [1]), array("i"), program, *beside)

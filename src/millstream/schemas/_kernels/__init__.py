@@ -4,7 +4,8 @@
     avro_encoding   Arrow's columns into datums: encode_datums
 
 Each also runs interpreted, slower and with the same results. `native.h` and `native.pxd` hold the C that the compiled
-ones share, `interpreted.py` the same functions in Python, `opcodes.py` the numbers that programs are made of.
+ones share, which the `.pxd` beside each takes in; `interpreted.py` has the same functions in Python, `opcodes.py` the
+numbers that programs are made of.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ needed. No datum reads beyond its end. Loads may go beyond it, but not beyond `d
     positions, sizes   where each value lies in `data`; a negative size is a null and is passed over. Without sizes a
                        value ends where the next one begins
     framing            0 a bare datum, 1 behind a zero byte and four bytes of schema id
+    numbers            which schema a value was written with where something else than the value says so; NOT_NUMBERED:
+                       its prefix does. Without any all are framed alike
     ids, starts        schema ids and where their programs begin; with bare datums starts[0] is the only one
     tables             what instructions need more of than four ints hold: branches, symbols, columns of list items
     pool               the reader's defaults, as datums, and the bounds of decimals
@@ -28,126 +30,24 @@ try:
 except ModuleNotFoundError:
     from millstream.core._kernels import shim as cython
 
-if cython.compiled:
-    from cython.cimports.millstream.schemas._kernels.native import (
-        BAD_BLOCK,
-        BAD_BOOLEAN,
-        BAD_BRANCH,
-        BAD_COUNT,
-        BAD_DECIMAL,
-        BAD_DEPTH,
-        BAD_EMPTY_ITEMS,
-        BAD_FRAMING,
-        BAD_INT,
-        BAD_RANGE,
-        BAD_READER_SYMBOL,
-        BAD_RESOLUTION,
-        BAD_SYMBOL,
-        BAD_TRAILING,
-        BAD_TRUNCATED,
-        GOOD,
-        NO_ROOM,
-        OP_BLOCK,
-        OP_BLOCKS,
-        OP_BOOLEAN,
-        OP_BRANCH,
-        OP_BYTES,
-        OP_CALL,
-        OP_CAPTURE,
-        OP_CAPTURED,
-        OP_DECIMAL_BYTES,
-        OP_DECIMAL_FIXED,
-        OP_DEFAULT,
-        OP_DIVIDED,
-        OP_DOUBLE,
-        OP_END,
-        OP_ENUM,
-        OP_FIXED,
-        OP_FLOAT,
-        OP_FLOAT_AS_DOUBLE,
-        OP_INT,
-        OP_INT_AS_DOUBLE,
-        OP_INT_AS_FLOAT,
-        OP_INT_AS_LONG,
-        OP_JUMP,
-        OP_LONG,
-        OP_LONG_AS_DOUBLE,
-        OP_LONG_AS_FLOAT,
-        OP_NEXT,
-        OP_NULLABLE,
-        OP_PUT_NULL,
-        OP_RAW,
-        OP_RESUME,
-        OP_RETURN,
-        OP_SCALED,
-        OP_SET_VALID,
-        OP_SKIP_BOOLEAN,
-        OP_SKIP_BYTES,
-        OP_SKIP_ENUM,
-        OP_SKIP_FIXED,
-        OP_SKIP_INT,
-        OP_SKIP_LONG,
-        OP_SKIP_RAW,
-        OP_SKIP_STRING,
-        OP_STRING,
-        OP_STRUCT,
-        OP_UNION,
-        Column,
-        Varint,
-        load_id,
-        put_bool,
-        put_bytes,
-        put_decimal,
-        put_double,
-        put_double_bits,
-        put_fixed,
-        put_float,
-        put_float_as_double,
-        put_float_bits,
-        put_int32,
-        put_int64,
-        put_list,
-        put_null,
-        put_struct,
-        put_union,
-        read_size,
-        read_small_varint,
-        read_varint,
-        reserve,
-        roll_back,
-        set_valid,
-        skip_bytes,
-        skip_int,
-        skip_long,
-        skip_text,
-        take_bytes,
-        take_int,
-        take_long,
-        take_text,
-    )
-else:
+if not cython.compiled:
     from millstream.schemas._kernels.interpreted import (
         Column,
         Varint,
         load_id,
         put_bool,
         put_bytes,
-        put_decimal,
-        put_double,
         put_double_bits,
         put_fixed,
-        put_float,
         put_float_as_double,
         put_float_bits,
         put_int32,
-        put_int64,
         put_list,
         put_null,
         put_struct,
         put_union,
         read_size,
         read_small_varint,
-        read_varint,
         reserve,
         roll_back,
         set_valid,
@@ -156,21 +56,21 @@ else:
         skip_long,
         skip_text,
         take_bytes,
+        take_decimal,
         take_int,
         take_long,
+        take_promoted,
         take_text,
+        take_time,
     )
     from millstream.schemas._kernels.opcodes import (
         BAD_BLOCK,
         BAD_BOOLEAN,
         BAD_BRANCH,
         BAD_COUNT,
-        BAD_DECIMAL,
         BAD_DEPTH,
         BAD_EMPTY_ITEMS,
         BAD_FRAMING,
-        BAD_INT,
-        BAD_RANGE,
         BAD_READER_SYMBOL,
         BAD_RESOLUTION,
         BAD_SYMBOL,
@@ -228,8 +128,10 @@ else:
 # How deep lists, maps and recursive records may lie in each other.
 _DEPTH_MAX = cython.declare(cython.int, 128)
 _INT64_MAX = cython.declare(cython.longlong, 9223372036854775807)
+_NOT_NUMBERED = cython.declare(cython.int, -2147483648)
 
 DEPTH_MAX = 128
+NOT_NUMBERED = -(2**31)
 
 
 def is_compiled() -> bool:
@@ -241,6 +143,7 @@ def decode_datums(
     data: cython.const[cython.uchar][::1],
     positions: cython.const[cython.longlong][::1],
     sizes: cython.const[cython.longlong][::1],
+    numbers: cython.const[cython.int][::1],
     row: cython.Py_ssize_t,
     stop: cython.Py_ssize_t,
     framing: cython.int,
@@ -268,6 +171,9 @@ def decode_datums(
     if len(starts) < id_count:
         raise ValueError(f"{len(starts)} programs are not enough for {id_count} schema ids")
     bad_room: cython.Py_ssize_t = len(bad_out) // 4
+    numbered: cython.bint = len(numbers) > 0
+    if numbered and len(numbers) < stop:
+        raise ValueError(f"{len(numbers)} numbers are not enough for {stop} values")
     sized: cython.bint = len(sizes) > 0
     if not 0 <= row <= stop <= (len(sizes) if sized else max(0, len(positions) - 1)) or stop > len(positions):
         raise ValueError(f"[{row}, {stop}) does not lie within {len(positions)} values")
@@ -303,7 +209,7 @@ def decode_datums(
     resume_end: cython.longlong = 0
     resume_wide: cython.bint = False
     empty_items: cython.longlong
-    schema_id: cython.longlong
+    schema_id: cython.longlong = -1
     # The program of the last row; ids are looked up only where they change.
     last_id: cython.longlong = -1
     last_start: cython.Py_ssize_t = starts[0] if len(starts) > 0 else 0
@@ -341,11 +247,14 @@ def decode_datums(
             status = GOOD
             pc = last_start
             if framing != 0:
-                if end - position < 5 or base[position] != 0:
+                if numbered and numbers[row] != _NOT_NUMBERED:
+                    schema_id = numbers[row]
+                elif end - position < 5 or base[position] != 0:
                     status = BAD_FRAMING
                 else:
                     schema_id = load_id(base, position + 1)
                     position += 5
+                if status == GOOD:
                     if schema_id != last_id or not known:
                         known = False
                         for at in range(id_count):
@@ -357,7 +266,7 @@ def decode_datums(
                         if not known:
                             ended = 2
                             break
-                        pc = last_start
+                    pc = last_start
             depth = 0
             empty_items = 0
             while status == GOOD:
@@ -540,84 +449,25 @@ def decode_datums(
                         break
                     pc = program[pc + 3]
                     continue
-                elif op == OP_DECIMAL_BYTES:
-                    number = read_size(base, position, end, wide)
-                    if number.position < 0:
-                        status = cython.cast(cython.int, -number.position)
+                elif op in (OP_DECIMAL_BYTES, OP_DECIMAL_FIXED):
+                    value = program[pc + 3] if op == OP_DECIMAL_FIXED else -1
+                    after = take_decimal(table, column, defaults, program[pc + 2], value, base, position, end, wide)
+                    if after < 0:
+                        status = cython.cast(cython.int, -after)
                         break
-                    if not put_decimal(
-                        table,
-                        column,
-                        base,
-                        number.position,
-                        number.value,
-                        defaults + program[pc + 2] if cython.compiled else defaults[program[pc + 2] :],
-                    ):
-                        status = BAD_DECIMAL
+                    position = after
+                elif op in (OP_INT_AS_LONG, OP_INT_AS_FLOAT, OP_INT_AS_DOUBLE, OP_LONG_AS_FLOAT, OP_LONG_AS_DOUBLE):
+                    after = take_promoted(table, column, op, base, position, end, wide)
+                    if after < 0:
+                        status = cython.cast(cython.int, -after)
                         break
-                    position = number.position + number.value
-                elif op == OP_DECIMAL_FIXED:
-                    if end - position < program[pc + 3]:
-                        status = BAD_TRUNCATED
+                    position = after
+                elif op in (OP_SCALED, OP_DIVIDED):
+                    after = take_time(table, column, op, program[pc + 2], base, position, end, wide)
+                    if after < 0:
+                        status = cython.cast(cython.int, -after)
                         break
-                    if not put_decimal(
-                        table,
-                        column,
-                        base,
-                        position,
-                        program[pc + 3],
-                        defaults + program[pc + 2] if cython.compiled else defaults[program[pc + 2] :],
-                    ):
-                        status = BAD_DECIMAL
-                        break
-                    position += program[pc + 3]
-                elif op in (OP_INT_AS_LONG, OP_INT_AS_FLOAT, OP_INT_AS_DOUBLE):
-                    number = read_small_varint(base, position, end, wide)
-                    if number.position < 0:
-                        status = cython.cast(cython.int, -number.position)
-                        break
-                    if number.value < -2147483648 or number.value > 2147483647:
-                        status = BAD_INT
-                        break
-                    position = number.position
-                    if op == OP_INT_AS_LONG:
-                        put_int64(table, column, number.value)
-                    elif op == OP_INT_AS_FLOAT:
-                        put_float(table, column, cython.cast(cython.float, number.value))
-                    else:
-                        put_double(table, column, cython.cast(cython.double, number.value))
-                elif op in (OP_LONG_AS_FLOAT, OP_LONG_AS_DOUBLE):
-                    number = read_varint(base, position, end, wide)
-                    if number.position < 0:
-                        status = cython.cast(cython.int, -number.position)
-                        break
-                    position = number.position
-                    if op == OP_LONG_AS_FLOAT:
-                        put_float(table, column, cython.cast(cython.float, number.value))
-                    else:
-                        put_double(table, column, cython.cast(cython.double, number.value))
-                elif op == OP_SCALED:
-                    number = read_varint(base, position, end, wide)
-                    if number.position < 0:
-                        status = cython.cast(cython.int, -number.position)
-                        break
-                    value = program[pc + 2]
-                    if number.value > _INT64_MAX // value or number.value < -(_INT64_MAX // value):
-                        status = BAD_RANGE
-                        break
-                    position = number.position
-                    put_int64(table, column, number.value * value)
-                elif op == OP_DIVIDED:
-                    number = read_varint(base, position, end, wide)
-                    if number.position < 0:
-                        status = cython.cast(cython.int, -number.position)
-                        break
-                    position = number.position
-                    # Rounded down, also before 1970: C's division rounds towards zero.
-                    value = number.value // program[pc + 2]
-                    if value * program[pc + 2] > number.value:
-                        value -= 1
-                    put_int64(table, column, value)
+                    position = after
                 elif op == OP_DEFAULT:
                     resume_position = position
                     resume_end = end

@@ -12,38 +12,7 @@ try:
 except ModuleNotFoundError:
     from millstream.core._kernels import shim as cython
 
-if cython.compiled:
-    from cython.cimports.millstream.schemas._kernels.native import (
-        WRITE_BLOCKS,
-        WRITE_BOOLEAN,
-        WRITE_BRANCH,
-        WRITE_BYTES,
-        WRITE_CHOICE,
-        WRITE_DECIMAL,
-        WRITE_END,
-        WRITE_ENUM,
-        WRITE_FIXED,
-        WRITE_INT,
-        WRITE_JUMP,
-        WRITE_LONG,
-        WRITE_NEXT,
-        WRITE_NULLABLE,
-        WRITE_REQUIRED,
-        WRITE_WORD,
-        Source,
-        source_bit,
-        source_int32,
-        source_int64,
-        source_is_valid,
-        source_offset,
-        source_symbol,
-        write_bytes,
-        write_decimal,
-        write_source_bytes,
-        write_varint,
-        write_word,
-    )
-else:
+if not cython.compiled:
     from millstream.schemas._kernels.interpreted import (
         Source,
         source_bit,
@@ -102,7 +71,7 @@ def encode_datums(
 
     offsets_out[row] says where to go on. Return the row it came to, why it ended before `stop`, and at which
     instruction: 0 it didn't, 1 `out` has no room, 2 a null where the schema has none, 3 a value that the schema has no
-    symbol or branch for, 4 a decimal that is too long for its fixed, 5 lists too deep.
+    symbol or branch for, 4 a decimal that is too long for its fixed, 5 lists too deep, 6 a union of several values.
     """
     room: cython.longlong = len(out)
     if not 0 <= row <= stop < len(offsets_out):
@@ -214,7 +183,14 @@ def encode_datums(
                     if at == size:
                         ended = 3
                         break
-                    pc = tables[at + 1]
+                    start = tables[at + 1]
+                    at += 2
+                    while at < size and (tables[at] < 0 or not source_is_valid(table, tables[at], index)):
+                        at += 2
+                    if at < size:
+                        ended = 6
+                        break
+                    pc = start
                     continue
                 elif op == WRITE_BRANCH:
                     position = write_varint(target, position, program[pc + 2])

@@ -12,13 +12,16 @@ import sys
 from typing import Any, NamedTuple
 
 from millstream.schemas._kernels.opcodes import (
+    BAD_DECIMAL,
     BAD_INT,
+    BAD_RANGE,
     BAD_SIZE,
     BAD_TEXT,
     BAD_TRUNCATED,
     BAD_VARINT,
     COLUMN_FIELDS,
     FIELD_CAPACITY,
+    FIELD_CHILD,
     FIELD_DATA,
     FIELD_KEPT,
     FIELD_KIND,
@@ -27,6 +30,7 @@ from millstream.schemas._kernels.opcodes import (
     FIELD_OFFSETS,
     FIELD_PARENT,
     FIELD_ROOM,
+    FIELD_SIBLING,
     FIELD_USED,
     FIELD_VALIDITY,
     FIELD_WANTED,
@@ -38,6 +42,11 @@ from millstream.schemas._kernels.opcodes import (
     KIND_LIST,
     KIND_UNION,
     NO_ROOM,
+    OP_INT_AS_DOUBLE,
+    OP_INT_AS_FLOAT,
+    OP_INT_AS_LONG,
+    OP_LONG_AS_FLOAT,
+    OP_SCALED,
     SLACK,
     SOURCE_BITS_START,
     SOURCE_DATA,
@@ -121,8 +130,8 @@ def _is_text(data: Any, position: int, size: int) -> bool:
 
 
 def load_id(data: Any, position: int) -> int:
-    """Return the big-endian int32 at `position`."""
-    return int.from_bytes(bytes(data[position : position + 4]), "big", signed=True)
+    """Return the big-endian number of four bytes at `position`."""
+    return int.from_bytes(bytes(data[position : position + 4]), "big")
 
 
 def _field(columns: Any, at: int, field: int) -> int:
@@ -303,17 +312,52 @@ def take_text(columns: Any, at: int, data: Any, position: int, end: int, wide: b
     return size.position + size.value
 
 
-def put_decimal(columns: Any, at: int, data: Any, position: int, size: int, bound: Any) -> bool:
-    """Append a big-endian number as a decimal; return False where it has too many digits.
+def take_promoted(columns: Any, at: int, op: int, data: Any, position: int, end: int, wide: bool) -> int:
+    """Read a number that the reader has another type for likewise."""
+    read = read_varint(data, position, end, wide)
+    if read.position < 0:
+        return read.position
+    if op in {OP_INT_AS_LONG, OP_INT_AS_FLOAT, OP_INT_AS_DOUBLE} and not _is_int32(read.value):
+        return -BAD_INT
+    if op == OP_INT_AS_LONG:
+        put_int64(columns, at, read.value)
+    elif op in {OP_INT_AS_FLOAT, OP_LONG_AS_FLOAT}:
+        put_float(columns, at, read.value)
+    else:
+        put_double(columns, at, read.value)
+    return read.position
 
-    `bound` is ten to the power of the precision, as many bytes little-endian as the column is wide.
+
+def take_time(columns: Any, at: int, op: int, unit: int, data: Any, position: int, end: int, wide: bool) -> int:
+    """Read a long, times `unit` or divided by it and rounded down, likewise."""
+    read = read_varint(data, position, end, wide)
+    if read.position < 0:
+        return read.position
+    if op == OP_SCALED and abs(read.value) > (2**63 - 1) // unit:
+        return -BAD_RANGE
+    put_int64(columns, at, read.value * unit if op == OP_SCALED else read.value // unit)
+    return read.position
+
+
+def take_decimal(
+    columns: Any, at: int, pool: Any, bound: int, size: int, data: Any, position: int, end: int, wide: bool
+) -> int:
+    """Read a decimal of `size` bytes, or of those that say so themselves where it is negative, likewise.
+
+    `pool[bound:]` is ten to the power of its precision, as many bytes little-endian as the column is wide.
     """
+    if size < 0:
+        size, position = read_size(data, position, end, wide)
+        if position < 0:
+            return position
+    elif end - position < size:
+        return -BAD_TRUNCATED
     width = _field(columns, at, FIELD_WIDTH)
     number = int.from_bytes(bytes(data[position : position + size]), "big", signed=True)
-    if abs(number) >= int.from_bytes(bytes(bound[:width]), "little"):
-        return False
+    if abs(number) >= int.from_bytes(bytes(pool[bound : bound + width]), "little"):
+        return -BAD_DECIMAL
     _put(columns, at, number.to_bytes(width, "little", signed=True))
-    return True
+    return position + size
 
 
 def put_list(columns: Any, at: int, child: int) -> None:
@@ -342,16 +386,19 @@ def roll_back(columns: Any, count: int, rows: int) -> None:
                 length = _field(columns, at, FIELD_KEPT)
         kind = _field(columns, at, FIELD_KIND)
         if kind == KIND_UNION:
-            _roll_back_union(columns, at, count, length)
+            _roll_back_union(columns, at, length)
         elif kind == KIND_BYTES:
             columns[at * COLUMN_FIELDS + FIELD_USED] = _load_int32(_field(columns, at, FIELD_OFFSETS) + 4 * length)
         columns[at * COLUMN_FIELDS + FIELD_LENGTH] = length
 
 
-def _roll_back_union(columns: Any, at: int, count: int, length: int) -> None:
-    children = [child for child in range(at + 1, count) if _field(columns, child, FIELD_PARENT) == at]
-    for child in children:
+def _roll_back_union(columns: Any, at: int, length: int) -> None:
+    children = []
+    child = _field(columns, at, FIELD_CHILD)
+    while child >= 0:
+        children.append(child)
         columns[child * COLUMN_FIELDS + FIELD_KEPT] = _length(columns, child)
+        child = _field(columns, child, FIELD_SIBLING)
     for index in range(length, _length(columns, at)):
         branch = ctypes.c_uint8.from_address(_field(columns, at, FIELD_DATA) + index).value
         kept = children[branch] * COLUMN_FIELDS + FIELD_KEPT

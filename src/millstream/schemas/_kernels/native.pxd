@@ -88,7 +88,6 @@ cdef extern from "native.h" nogil:
     ctypedef struct Varint:
         long long value
         long long position
-    Varint read_varint(const unsigned char *data, long long position, long long end, bint wide)
     Varint read_small_varint(const unsigned char *data, long long position, long long end, bint wide)
     Varint read_size(const unsigned char *data, long long position, long long end, bint wide)
     long long skip_long(const unsigned char *data, long long position, long long end, bint wide)
@@ -110,9 +109,6 @@ cdef extern from "native.h" nogil:
     )
     void set_valid(Column *columns, Py_ssize_t at)
     void put_int32(Column *columns, Py_ssize_t at, long long value)
-    void put_int64(Column *columns, Py_ssize_t at, long long value)
-    void put_float(Column *columns, Py_ssize_t at, float value)
-    void put_double(Column *columns, Py_ssize_t at, double value)
     void put_float_bits(Column *columns, Py_ssize_t at, const unsigned char *data, long long position)
     void put_double_bits(Column *columns, Py_ssize_t at, const unsigned char *data, long long position)
     void put_float_as_double(Column *columns, Py_ssize_t at, const unsigned char *data, long long position)
@@ -124,9 +120,16 @@ cdef extern from "native.h" nogil:
     bint put_bytes(
         Column *columns, Py_ssize_t at, const unsigned char *data, long long position, long long size, bint wide
     )
-    bint put_decimal(
-        Column *columns, Py_ssize_t at, const unsigned char *data, long long position, long long size,
-        const unsigned char *bound
+    long long take_promoted(
+        Column *columns, Py_ssize_t at, int op, const unsigned char *data, long long position, long long end, bint wide
+    )
+    long long take_time(
+        Column *columns, Py_ssize_t at, int op, long long unit, const unsigned char *data, long long position,
+        long long end, bint wide
+    )
+    long long take_decimal(
+        Column *columns, Py_ssize_t at, const unsigned char *pool, long long bound, long long size,
+        const unsigned char *data, long long position, long long end, bint wide
     )
     void put_list(Column *columns, Py_ssize_t at, Py_ssize_t child)
     void put_union(Column *columns, Py_ssize_t at, Py_ssize_t child, long long type)

@@ -167,7 +167,9 @@ COLUMN_FIELDS = 16
     FIELD_VALIDITY,
     FIELD_OFFSETS,
     FIELD_KEPT,
-) = range(14)
+    FIELD_CHILD,
+    FIELD_SIBLING,
+) = range(16)
 
 # Bytes behind what is used of a column's data that may be written to.
 SLACK = 32

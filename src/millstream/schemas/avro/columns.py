@@ -63,6 +63,13 @@ class ColumnBuffers:
             self.table[at + op.FIELD_KIND] = slot.kind
             self.table[at + op.FIELD_WIDTH] = slot.width
             self.table[at + op.FIELD_PARENT] = slot.parent
+            self.table[at + op.FIELD_CHILD] = self.table[at + op.FIELD_SIBLING] = -1
+        for slot in layout.slots:
+            if slot.kind == op.KIND_UNION:
+                at = slot.index * op.COLUMN_FIELDS + op.FIELD_CHILD
+                for child in slot.children:
+                    self.table[at] = child.index
+                    at = child.index * op.COLUMN_FIELDS + op.FIELD_SIBLING
         for scale in _SCALES:
             try:
                 self._make_all(rows, estimates, input_bytes, scale)

@@ -18,13 +18,15 @@ from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, Protocol
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.schemas._kernels import opcodes as op
-from millstream.schemas._kernels.avro_decoding import decode_datums
+from millstream.schemas._kernels.avro_decoding import NOT_NUMBERED, decode_datums
 from millstream.schemas.avro.columns import ColumnBuffers, DecodedTooLargeError, Estimates
+from millstream.schemas.avro.headers import Field, HeaderNames, header_numbers
 from millstream.schemas.avro.layout import Layout, UnsupportedSchemaError
 from millstream.schemas.avro.program import INSTRUCTIONS_MAX, Program
 from millstream.schemas.parsing import InvalidSchemaError, ParsedSchema, SchemaType
@@ -49,6 +51,7 @@ _POOL_BYTES_MAX: Final = 16 << 20
 
 _BAD_ROWS: Final = 1_024
 NO_SIZES: Final = array("q")
+_NO_NUMBERS: Final = array("i")
 
 SENTENCES: Final = {
     op.BAD_TRUNCATED: "the value ends within it",
@@ -72,11 +75,14 @@ SENTENCES: Final = {
 
 
 class BadDatum(NamedTuple):
-    """A value that could not be decoded: its row, why, and the schema it names (None where it names none)."""
+    """A value that could not be decoded: its row, why, and the schema it names (None where it names none).
+
+    A GUID where the value's headers name its schema so.
+    """
 
     row: int
     reason: str
-    schema_id: int | None
+    schema_id: int | UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +103,20 @@ class TooManyUnknownIdsError(ValueError):
 
 
 class SchemaSource(Protocol):
-    """What knows schemas by id: a RegistryClient."""
+    """What knows schemas by id: a RegistryClient. For GUIDs in headers it has `schema_by_guid` as well."""
 
     def schema(self, schema_id: int, /) -> ParsedSchema:
         """Return a schema; raises KeyError, or an error that is no outage, where there is none."""
 
 
-Schemas = Callable[[int], ParsedSchema | str] | Mapping[int, ParsedSchema | str] | SchemaSource
+Schemas = (
+    Callable[[int], ParsedSchema | str]
+    | Callable[[int | UUID], ParsedSchema | str]
+    | Mapping[int, ParsedSchema | str]
+    | Mapping[UUID, ParsedSchema | str]
+    | Mapping[int | UUID, ParsedSchema | str]
+    | SchemaSource
+)
 
 
 class AvroDecoder:
@@ -124,9 +137,9 @@ class AvroDecoder:
     ) -> None:
         """Decode to the columns of `reader_schema`; without it, to those of the first writer's schema met.
 
-        `schemas` knows the writers' by the id that Confluent's framing puts before a datum; with framing "none" values
-        are bare datums of `writer_schema` (or of the reader's). `size_bytes_max` bounds the columns of one call. With
-        `columns` off datums are only validated, and batches have none.
+        `schemas` knows the writers' by the id that Confluent's framing puts before a datum, or by a GUID in headers;
+        with framing "none" values are bare datums of `writer_schema` (or of the reader's). `size_bytes_max` bounds the
+        columns of one call. With `columns` off datums are only validated, and batches have none.
         Raises UnsupportedSchemaError for a schema that Arrow has no type for, InvalidSchemaError.
         """
         if framing not in {"confluent", "none"}:
@@ -150,10 +163,12 @@ class AvroDecoder:
         self._layout: Layout | None = None
         self._program: Program | None = None
         self._estimates: Estimates | None = None
-        # Schema ids and where their programs begin; with bare datums there is one, of id 0.
+        # Numbers of schemas and where their programs begin: ids, and negative ones for what headers have. With bare
+        # datums there is one, of number 0.
         self._ids = array("i")
         self._starts = array("i")
-        # Ids that no schema was found for: why, and until when that is believed.
+        self._names = HeaderNames()
+        # Numbers that no schema was found for: why, and until when that is believed.
         self._unknown: dict[int, tuple[str, float]] = {}
         self._writer = None if writer_schema is None else as_avro(writer_schema)
         if reader_schema is not None:
@@ -170,26 +185,50 @@ class AvroDecoder:
         """The columns; None until the first schema is met, where no reader's was given."""
         return None if self._layout is None else self._layout.schema
 
-    def decode(self, values: pa.Array | pa.ChunkedArray) -> Decoded:
+    def decode(
+        self,
+        values: pa.Array | pa.ChunkedArray,
+        headers: pa.Array | pa.ChunkedArray | None = None,
+        *,
+        field: Field = "value",
+    ) -> Decoded:
         """Decode `binary`, `large_binary` or `binary_view` values.
+
+        `headers`, a list of structs of key and value for each row as a consumer has them, name the schemas of values
+        without a prefix; `field` says whose name counts there.
 
         A value that cannot be decoded is reported, with its row, and leaves nothing behind in the batch. Raises
         DecodedTooLargeError where the columns would take more than their bound, and what looking a schema up raises
         when nobody could answer, TooManyUnknownIdsError where over FAILED_LOOKUPS_MAX ids had no schema.
         """
         data, positions, sizes = located(values)
-        return self.decode_located(data, positions, sizes)
+        return self.decode_located(data, positions, sizes, headers, field=field)
 
-    def decode_located(self, data: Any, positions: Any, sizes: Any = NO_SIZES) -> Decoded:
+    def decode_located(
+        self,
+        data: Any,
+        positions: Any,
+        sizes: Any = NO_SIZES,
+        headers: pa.Array | pa.ChunkedArray | None = None,
+        *,
+        field: Field = "value",
+    ) -> Decoded:
         """Decode values that lie in `data` at `positions` (int64s), of `sizes`, negative for null.
 
         Without sizes each ends where the next begins, and positions have one more. As `decode` else.
         """
         stop = len(sizes) or max(0, len(positions) - 1)
+        if headers is not None and len(headers) != stop:
+            raise ValueError(f"{len(headers)} rows of headers are not for {stop} values")
         with self._lock:
             if self._is_mapping:
                 self._unknown.clear()
-            run = _Run(self, data, positions, sizes, stop)
+            numbers = _NO_NUMBERS
+            if headers is not None and self._framed:
+                if self._names.is_full:
+                    self._forget_names()
+                numbers = header_numbers(headers, field, self._names)
+            run = _Run(self, data, positions, sizes, numbers, stop)
             while not run.is_over:
                 run.go_on()
             return run.finish()
@@ -211,8 +250,15 @@ class AvroDecoder:
             assert writer is not None
             self._add(0, writer)
 
-    def _add(self, schema_id: int, writer: AvroSchema) -> None:
-        """Compile a writer's schema for values of its id."""
+    def _forget_names(self) -> None:
+        """Give the numbers of GUIDs anew: nothing may be known by an old one."""
+        self._names = HeaderNames()
+        self._unknown.clear()
+        if self._program is not None:
+            self._drop_writers()
+
+    def _add(self, number: int, writer: AvroSchema) -> None:
+        """Compile a writer's schema for values of its number."""
         if self._program is None:
             self._become(writer)
         assert self._program is not None
@@ -225,24 +271,24 @@ class AvroDecoder:
         ):
             self._drop_writers()
         start = self._program.add(writer.root, bare_bytes=self._framed)
-        self._ids, self._starts = self._ids + array("i", [schema_id]), self._starts + array("i", [start])
+        self._ids, self._starts = self._ids + array("i", [number]), self._starts + array("i", [start])
 
-    def _why_unknown(self, schema_id: int) -> str | None:
-        reason, until = self._unknown.get(schema_id, (None, 0.0))
+    def _why_unknown(self, number: int) -> str | None:
+        reason, until = self._unknown.get(number, (None, 0.0))
         return reason if time.monotonic() < until else None
 
-    def _remember_unknown(self, schema_id: int, reason: str) -> None:
+    def _remember_unknown(self, number: int, reason: str) -> None:
         if len(self._unknown) >= UNKNOWN_IDS_MAX:
             self._unknown.clear()
-        self._unknown[schema_id] = reason, time.monotonic() + UNKNOWN_KEPT_S
+        self._unknown[number] = reason, time.monotonic() + UNKNOWN_KEPT_S
 
 
 class _Run:
     """One call of a decoder, which may take several of the kernel."""
 
-    def __init__(self, decoder: AvroDecoder, data: Any, positions: Any, sizes: Any, stop: int) -> None:
+    def __init__(self, decoder: AvroDecoder, data: Any, positions: Any, sizes: Any, numbers: Any, stop: int) -> None:
         self._decoder = decoder
-        self._values = data, positions, sizes
+        self._values = data, positions, sizes, numbers
         self._stop = stop
         self._row = 0
         self._done = 0
@@ -266,11 +312,12 @@ class _Run:
                 self._columns = self._make_columns(self._stop - self._row)
             table = self._columns.table
         program = decoder._program
-        data, positions, sizes = self._values
+        data, positions, sizes, numbers = self._values
         self._row, self._done, bad, ended = decode_datums(
             data,
             positions,
             sizes,
+            numbers,
             self._row,
             self._stop,
             1 if decoder._framed else 0,
@@ -338,45 +385,49 @@ class _Run:
 
     def _learn_schema(self) -> None:
         """Find and compile the schema that the current row names."""
-        schema_id = self._id_at(self._row)
-        assert schema_id is not None, self._row
-        if schema_id < 0:
-            self._reject(f"no schema has the id {schema_id}")
+        number = self._number_at(self._row)
+        assert number is not None, self._row
+        name = self._id_at(self._row)
+        if number > _INT32_MAX:
+            self._reject(f"no schema has the id {name}")
             return
-        reason = self._decoder._why_unknown(schema_id)
+        if name is None:
+            self._reject("the header names no schema: it holds neither an id nor a GUID")
+            return
+        reason = self._decoder._why_unknown(number)
         if reason is None:
             if self._failed_lookups >= FAILED_LOOKUPS_MAX and not self._decoder._is_mapping:
                 raise TooManyUnknownIdsError(
-                    f"the values have more than {FAILED_LOOKUPS_MAX} schema ids without a schema, {schema_id} may be"
+                    f"the values have more than {FAILED_LOOKUPS_MAX} schema ids without a schema, {name} may be"
                     " another; decode fewer values at once"
                 )
-            reason = self._look_up(schema_id)
+            reason = self._look_up(number, name)
             if reason is None:
                 return
             self._failed_lookups += 1
-            self._decoder._remember_unknown(schema_id, reason)
+            self._decoder._remember_unknown(number, reason)
         self._reject(reason)
 
-    def _look_up(self, schema_id: int) -> str | None:
+    def _look_up(self, number: int, name: int | UUID) -> str | None:
         """Have the schema compiled; return why that cannot be."""
         decoder = self._decoder
         try:
-            found = decoder._find(schema_id)
+            found = decoder._find(name)
         except LookupError:
-            return f"schema {schema_id} is not known"
+            return f"schema {name} is not known"
         except Exception as error:
             # A registry's: what it refuses is the value's fault, what it cannot answer is nobody's.
             if not isinstance(error, (InvalidSchemaError, UnsupportedSchemaError)) and getattr(
                 error, "is_outage", True
             ):
                 raise
-            return f"schema {schema_id} cannot be used: {error}"
+            return f"schema {name} cannot be used: {error}"
         try:
-            decoder._add(schema_id, as_avro(found))
+            decoder._add(number, as_avro(found))
         except (InvalidSchemaError, UnsupportedSchemaError) as error:
             if isinstance(error, UnsupportedSchemaError) and decoder._program is None:
                 raise
-            return f"schema {schema_id} cannot be used: {error}"
+            return f"schema {name} cannot be used: {error}"
         return None
 
     def _why_not_alone(self) -> str | None:
@@ -404,18 +455,29 @@ class _Run:
         where = f"{path}: " if path and reason != op.BAD_TRAILING else ""
         return f"{where}{said} (byte {position} of the value)"
 
-    def _id_at(self, row: int) -> int | None:
+    def _id_at(self, row: int) -> int | UUID | None:
+        """Return what names the value's schema."""
+        number = self._number_at(row)
+        if number is not None and number < 0:
+            return self._decoder._names.guid(number)
+        return number if number is None or number <= _INT32_MAX else number - (1 << 32)
+
+    def _number_at(self, row: int) -> int | None:
+        """Return the number of the value's schema, as the kernel has it."""
         if not self._decoder._framed:
             return None
-        data, positions, sizes = self._values
+        data, positions, sizes, numbers = self._values
+        if len(numbers) and numbers[row] != NOT_NUMBERED:
+            return int(numbers[row])
         start = positions[row]
         size = sizes[row] if len(sizes) else positions[row + 1] - start
         prefix = bytes(data[start : start + min(size, 5)])
-        return int.from_bytes(prefix[1:], "big", signed=True) if len(prefix) == 5 and prefix[0] == 0 else None
+        return int.from_bytes(prefix[1:], "big") if len(prefix) == 5 and prefix[0] == 0 else None
 
 
 _NO_ROOM: Final = 1
 _UNKNOWN_ID: Final = 2
+_INT32_MAX: Final = 2**31 - 1
 
 
 def as_avro(schema: ParsedSchema | str) -> AvroSchema:
@@ -455,11 +517,21 @@ def located(values: pa.Array | pa.ChunkedArray) -> tuple[memoryview, memoryview,
     return data, positions, memoryview(sizes.buffers()[1]).cast("B").cast("q")[sizes.offset :]
 
 
-def _finder(schemas: Schemas | None) -> Callable[[int], ParsedSchema | str]:
+def _finder(schemas: Schemas | None) -> Callable[[Any], ParsedSchema | str]:
     if schemas is None:
         schemas = {}
     if isinstance(schemas, Mapping):
         return schemas.__getitem__
     if callable(schemas):
         return schemas
-    return schemas.schema
+    source = schemas
+
+    def find(name: int | UUID) -> ParsedSchema | str:
+        if not isinstance(name, UUID):
+            return source.schema(name)
+        by_guid: Callable[[UUID], ParsedSchema] | None = getattr(source, "schema_by_guid", None)
+        if by_guid is None:
+            raise KeyError(name)
+        return by_guid(name)
+
+    return find

@@ -21,6 +21,7 @@ from millstream.schemas._kernels import opcodes as op
 from millstream.schemas._kernels.avro_encoding import encode_datums
 from millstream.schemas.avro.decoder import Framing, as_avro
 from millstream.schemas.avro.layout import Layout, Slot
+from millstream.schemas.avro.unwrapping import unwrapped
 from millstream.schemas.avro.writing import WriteProgram
 from millstream.schemas.parsing import ParsedSchema
 from millstream.schemas.parsing.avro_types import EnumType, FixedType, RecordType, UnionType
@@ -33,6 +34,7 @@ _REASONS: Final = {
     3: "has a value that the schema has no symbol or branch for",
     4: "is a decimal that takes more bytes than the schema's fixed",
     5: "has lists too deep in each other",
+    6: "has values of several branches, of which a union has one",
 }
 
 
@@ -84,25 +86,31 @@ class AvroEncoder:
         return self._run(program, sources, rows)
 
     def _as_array(self, data: Any) -> pa.Array:
-        if isinstance(data, (pa.Array, pa.ChunkedArray)):
-            if isinstance(self._root, RecordType) and not pa.types.is_struct(data.type):
-                raise EncodeError(f"a table is needed for the record {self._root.full_name}, not {data.type}")
-            column = data.combine_chunks() if isinstance(data, pa.ChunkedArray) else data
-            if isinstance(self._root, RecordType) and column.null_count:
-                raise EncodeError(f"a row {_REASONS[2]}: take the nulls out")
-            return column
+        """Return the rows as one array, of structs where the schema is a record."""
         if not isinstance(self._root, RecordType):
-            if data.num_columns != 1:
-                raise EncodeError(f"the schema is {self._root.label}, so one column is needed, not {data.num_columns}")
-            column = data.column(0)
-            return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        if isinstance(data, pa.Table):
-            data = data.combine_chunks()
-            batches = data.to_batches()
-            if not batches:
-                return pa.array([], pa.struct(list(data.schema)))
-            data = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-        return data.to_struct_array()
+            if not isinstance(data, (pa.Array, pa.ChunkedArray)):
+                if data.num_columns != 1:
+                    raise EncodeError(
+                        f"the schema is {self._root.label}, so one column is needed, not {data.num_columns}"
+                    )
+                data = data.column(0)
+            return _whole(data)
+        if isinstance(data, (pa.Array, pa.ChunkedArray)):
+            data = unwrapped(_whole(data), pa.null())
+            if not pa.types.is_struct(data.type):
+                raise EncodeError(f"a table is needed for the record {self._root.full_name}, not {data.type}")
+            if data.null_count:
+                raise EncodeError(f"a row {_REASONS[2]}: take the nulls out")
+            return data
+        names = {field.name for field in self._root.fields}
+        # What the schema has no field for may well be too much for one array.
+        wanted = [index for index, name in enumerate(data.schema.names) if name in names]
+        if isinstance(data, pa.RecordBatch):
+            return (data.select(wanted) if wanted else data).to_struct_array()
+        if not wanted:
+            return pa.Array.from_buffers(pa.struct([]), data.num_rows, [None])
+        columns = [_whole(data.column(index)) for index in wanted]
+        return pa.StructArray.from_arrays(columns, fields=[data.schema.field(index) for index in wanted])
 
     def _program(self, type_: pa.DataType, *, checked: bool) -> WriteProgram:
         key = type_, checked
@@ -166,9 +174,7 @@ class _Sources:
 
     def add(self, slot: Slot, column: pa.Array) -> None:
         """Take a column in, cast where needed."""
-        if isinstance(column, pa.DictionaryArray) and column.dictionary.null_count:
-            # Its nulls would be values of the dictionary.
-            column = column.dictionary_decode()
+        column = unwrapped(column, slot.type)
         if slot.kind == op.KIND_NULL:
             if column.null_count < len(column):
                 raise EncodeError(f"{slot.path} has values, and the schema has only null there")
@@ -184,8 +190,6 @@ class _Sources:
 
     def _leaf(self, slot: Slot, column: pa.Array) -> None:
         target = slot.type
-        if isinstance(column, pa.ExtensionArray):
-            column = column.storage
         if isinstance(target, pa.UuidType):
             target = target.storage_type
         column = _cast(column, target, slot)
@@ -276,6 +280,17 @@ class _Sources:
             skipped = 0
         self._kept.append(buffer)
         self.table[at] = buffer.address + skipped
+
+
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    try:
+        return column.combine_chunks()
+    except pa.ArrowInvalid as error:
+        raise EncodeError(f"the rows are too much for one array, encode fewer at once: {error}") from error
 
 
 def _cast(column: pa.Array, target: pa.DataType, slot: Slot) -> pa.Array:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from millstream.schemas.avro.decoder import NO_SIZES, AvroDecoder, BadDatum, Framing, Schemas, located
+from millstream.schemas.avro.headers import Field
 from millstream.schemas.parsing import ParsedSchema
 
 
@@ -37,17 +38,31 @@ class AvroValidator:
         """Know writers' schemas by id; with framing "none" values are bare datums of `writer_schema`."""
         self._decoder = AvroDecoder(schemas, writer_schema=writer_schema, framing=framing, columns=False)
 
-    def validate(self, values: pa.Array | pa.ChunkedArray) -> Validated:
+    def validate(
+        self,
+        values: pa.Array | pa.ChunkedArray,
+        headers: pa.Array | pa.ChunkedArray | None = None,
+        *,
+        field: Field = "value",
+    ) -> Validated:
         """Look at every byte: sizes, branches, symbols, blocks, UTF-8, and that nothing is left at the end.
 
-        Recursive schemas may nest 128 deep.
+        Recursive schemas may nest 128 deep. `headers` as `AvroDecoder.decode` takes them.
         """
         data, positions, sizes = located(values)
-        return self.validate_located(data, positions, sizes)
+        return self.validate_located(data, positions, sizes, headers, field=field)
 
-    def validate_located(self, data: Any, positions: Any, sizes: Any = NO_SIZES) -> Validated:
+    def validate_located(
+        self,
+        data: Any,
+        positions: Any,
+        sizes: Any = NO_SIZES,
+        headers: pa.Array | pa.ChunkedArray | None = None,
+        *,
+        field: Field = "value",
+    ) -> Validated:
         """Validate values as `AvroDecoder.decode_located` takes them."""
-        decoded = self._decoder.decode_located(data, positions, sizes)
+        decoded = self._decoder.decode_located(data, positions, sizes, headers, field=field)
         return Validated(decoded.rows, decoded.errors)
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from millstream.schemas._kernels import opcodes as op
 from millstream.schemas.avro.defaults import encode_default
 from millstream.schemas.avro.layout import Layout, Slot
+from millstream.schemas.avro.unwrapping import unwrapped_type
 from millstream.schemas.parsing.avro_types import (
     ArrayType,
     AvroType,
@@ -94,6 +95,7 @@ class WriteProgram:
 
     def _choice(self, branches: list[AvroType], slot: Slot, type_: pa.DataType) -> None:
         """Write the branch of a union whose column, of those in the struct, is not null."""
+        type_ = unwrapped_type(type_, slot.type)
         at = self._emit(slot.path, op.WRITE_CHOICE)
         entries: list[int] = []
         jumps = []
@@ -121,6 +123,7 @@ class WriteProgram:
 
     def _present(self, node: AvroType, slot: Slot, type_: pa.DataType) -> None:
         """Write a value that is not null."""
+        type_ = unwrapped_type(type_, slot.type)
         if isinstance(node, RecordType):
             if not pa.types.is_struct(type_):
                 raise ValueError(f"{slot.path} is {type_}, and the schema has {slot.type} there")

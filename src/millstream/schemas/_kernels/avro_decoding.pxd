@@ -1,0 +1,1 @@
+from millstream.schemas._kernels.native cimport *
