@@ -1,10 +1,10 @@
 """Which split runs next, how often it is tried, and which topics are given up; pure: events in, tasks out.
 
-A split is PENDING -> RUNNING -> DONE. From RUNNING it goes back to PENDING with the next attempt number when its attempt
-failed (up to `failures_max` times), or met schemas that nobody knew (which is no failure: the table's schema has
-grown meanwhile); each attempt has a staging folder of its own, so that nothing is ever written over. What fails
-for good gives up its topics, as does a topic with too many bad records: none of their files and positions are committed, the
-other topics of the run are. A failure that names a topic gives up that one, and the rest of its split runs again.
+A split is PENDING -> RUNNING -> DONE. From RUNNING it goes back to PENDING, with the next attempt number, when its
+attempt failed (up to `failures_max` times), or met schemas that nobody knew (which is no failure: the table's schema
+has grown meanwhile); each attempt has a staging folder of its own, so that nothing is ever written over. What fails for
+good gives up its topics, as does a topic with too many bad records: none of their files and positions are committed,
+the other topics of the run are. A failure that names a topic gives up that one, and the rest of its split runs again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from millstream.hadoop_loader.engines.engine import AttemptFailed
-from millstream.hadoop_loader.splits import RangeRead, Split, SplitResult, StagedFile, UnknownSchema
+from millstream.hadoop_loader.splits import Gap, OffsetRange, RangeRead, Split, SplitResult, StagedFile, UnknownSchema
 
 FAILURES_MAX: Final = 4  # attempts of one split that may fail
 # Times one split may come back for schemas; each time brings a new one, so only a worker that errs comes near.
@@ -44,17 +44,23 @@ class Attempts:
     """The splits of one run; see the module for their states. Owned by the driver's thread."""
 
     failures_max: int = FAILURES_MAX
+    # Of one topic, in the whole run; None: any number.
+    bad_records_max: int | None = None
     # Topic -> why nothing of it is committed in this run. Grows only.
     given_up: dict[str, str] = field(default_factory=dict)
     failed_attempts: int = 0
+    # Topic -> bad records in the results so far.
+    _bad: dict[str, int] = field(default_factory=dict)
     _states: dict[int, _SplitState] = field(default_factory=dict)
     _pending: deque[int] = field(default_factory=deque)
     _running: set[int] = field(default_factory=set)
 
     @classmethod
-    def of(cls, splits: Iterable[Split], *, failures_max: int = FAILURES_MAX) -> Attempts:
+    def of(
+        cls, splits: Iterable[Split], *, failures_max: int = FAILURES_MAX, bad_records_max: int | None = None
+    ) -> Attempts:
         """Make the attempts of a run's splits, in the order in which they are to run."""
-        attempts = cls(failures_max=failures_max)
+        attempts = cls(failures_max=failures_max, bad_records_max=bad_records_max)
         for split in splits:
             attempts._states[split.number] = _SplitState(split)
             attempts._pending.append(split.number)
@@ -88,9 +94,13 @@ class Attempts:
         if state is None:
             return ()
         for topic, bad in result.refused_topics.items():
-            self.give_up([topic], f"{bad:,} bad records are more than the job allows (max_bad_records)")
+            self._refuse(topic, bad)
         if not result.unknown_schemas:
             state.result = result
+            for read in result.read:
+                self._bad[read.topic] = bad = self._bad.get(read.topic, 0) + read.bad
+                if self.bad_records_max is not None and bad > self.bad_records_max:
+                    self._refuse(read.topic, bad)
             return ()
         self._pending.append(result.split)
         state.schema_rounds += 1
@@ -139,9 +149,26 @@ class Attempts:
             if read.topic not in self.given_up
         ]
 
+    def gaps(self) -> list[Gap]:
+        """The gaps in the ranges of all topics that are to be committed."""
+        kept = {read.topic_id for read in self.reads()}
+        return [gap for result in self.results() for gap in result.gaps if gap.topic_id in kept]
+
+    def ranges(self) -> list[OffsetRange]:
+        """What was planned of all topics that are to be committed."""
+        return [
+            wanted
+            for state in self._states.values()
+            for wanted in state.split.ranges
+            if wanted.topic not in self.given_up
+        ]
+
     def results(self) -> list[SplitResult]:
         """Every result, also what it holds of topics given up."""
         return [state.result for state in self._states.values() if state.result is not None]
+
+    def _refuse(self, topic: str, bad: int) -> None:
+        self.give_up([topic], f"{bad:,} bad records or more, over bad_records.max_bad_records")
 
     def _end(self, split: int, attempt: int) -> _SplitState | None:
         """Return the state of a split whose attempt ended; None for one that ended before, and tells it late."""

@@ -45,6 +45,9 @@ class Observer:
     def handle_failed(self, event: AttemptFailed) -> None:
         """An attempt failed; the split runs again, or its topics are given up."""
 
+    def handle_waiting(self) -> None:
+        """Nothing happened for a while; a display may show that time goes by."""
+
     def handle_note(self, sentence: str) -> None:
         """Something that whoever watches should know: a schema that grew, a topic given up."""
 
@@ -77,6 +80,10 @@ class Observers(Observer):
     def handle_failed(self, event: AttemptFailed) -> None:
         for one in self._observers:
             one.handle_failed(event)
+
+    def handle_waiting(self) -> None:
+        for one in self._observers:
+            one.handle_waiting()
 
     def handle_note(self, sentence: str) -> None:
         for one in self._observers:

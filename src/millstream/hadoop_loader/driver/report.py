@@ -1,7 +1,7 @@
 """What a run did, for people, for programs, and for the log it is kept beside.
 
-A run always ends in a LoadReport: what it met on its way is an outcome and a sentence, never an exception. Times of day are
-for display only; what the loader decides by is record time and the numbers of the log.
+A run always ends in a LoadReport: what it met on its way is an outcome and a sentence, never an exception. Times of
+day are for display only; what the loader decides by is record time and the numbers of the log.
 """
 
 from __future__ import annotations

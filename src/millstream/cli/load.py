@@ -1,0 +1,218 @@
+"""`millstream load ...`: topics into Avro and Parquet on HDFS, by job files.
+
+Exit codes, the same for every command of the group:
+
+    0    done: loaded, or nothing new; verified without a finding; nothing is red
+    1    failed: nothing was committed by this run
+    2    the command line or the job file is wrong
+    3    partly done: something was committed, and something has to be looked at
+    4    another driver works on the destination
+    130  stopped by a signal: nothing was committed by this run
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from millstream.cli.options import Json, examples
+from millstream.cli.output import err, print_json
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.job import LoadJob
+
+EXIT_JOB_WRONG: Final = 2
+
+JobFile = Annotated[
+    Path, typer.Argument(metavar="JOB.toml", help="What to load, from where, to where.", show_default=False)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary, errors only.")]
+MetricsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--metrics-file", metavar="FILE", help="Write Prometheus metrics there, instead of the job's metrics_file."
+    ),
+]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Load topics into Avro and Parquet files on HDFS or a local disk, exactly once.",
+    rich_markup_mode="rich",
+)
+
+
+def register(root: typer.Typer) -> None:
+    root.add_typer(app, name="load")
+
+
+@app.command(
+    epilog=examples(
+        "millstream load run flights.toml",
+        "millstream load run flights.toml --json | jq .rows",
+        "millstream load run flights.toml --quiet || mail -s 'flights: not loaded' ops@example.org",
+    )
+)
+def run(job_file: JobFile, quiet: Quiet = False, metrics_file: MetricsFile = None, as_json: Json = False) -> int:
+    """Load what the topics hold now and the destination does not.
+
+    Runs may be started as often as you like: each begins where the last commit
+    ended, one that was killed is repaired by the next, and two never work on one
+    destination at a time. Exit codes: 0 done, 1 failed, 2 the job is wrong, 3
+    partly done, 4 another run is at it, 130 stopped.
+    """
+    job = job_of(job_file)
+    if isinstance(job, int):
+        return job
+    from millstream.cli.load_output import print_report
+    from millstream.cli.load_progress import LoadProgress
+    from millstream.hadoop_loader.driver.load import run_load
+    from millstream.hadoop_loader.driver.metrics import LoadMetrics
+    from millstream.hadoop_loader.driver.observer import Observers
+
+    metrics = LoadMetrics()
+    with stop_on_signals() as stop, LoadProgress(shown=not quiet and not as_json) as progress:
+        report = run_load(job, observer=Observers([metrics, *([] if quiet else [progress])]), stop=stop)
+    path = metrics_file or (None if job.report.metrics_file is None else Path(job.report.metrics_file))
+    if path is not None:
+        metrics.write(path)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        print_report(report, quiet=quiet)
+    return report.exit_code
+
+
+@app.command(
+    epilog=examples("millstream load plan flights.toml", "millstream load plan flights.toml --json | jq .offsets")
+)
+def plan(
+    job_file: JobFile,
+    partitions: Annotated[bool, typer.Option("--partitions", help="A line for each partition.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Show what a run would load now, and change nothing: offsets, bytes, splits, and what it would refuse."""
+    job = job_of(job_file)
+    if isinstance(job, int):
+        return job
+    from millstream.cli.load_output import print_plan
+    from millstream.hadoop_loader.driver.dry_run import plan_load
+
+    with load_sentences():
+        planned = plan_load(job)
+    if as_json:
+        print_json(planned.as_json())
+    else:
+        print_plan(planned, partitions=partitions)
+    return planned.exit_code
+
+
+@app.command(epilog=examples("millstream load status flights.toml", "millstream load status flights.toml --json"))
+def status(
+    job_file: JobFile,
+    partitions: Annotated[bool, typer.Option("--partitions", help="A line for each partition.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the cluster: no lag.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Show how the destination stands: lag, last runs, files, and what is red with what to do about it.
+
+    Ends with 3 where something is red. Changes nothing, and may run beside a load.
+    """
+    job = job_of(job_file)
+    if isinstance(job, int):
+        return job
+    from millstream.cli.load_output import print_status
+    from millstream.hadoop_loader.driver.status import status_of
+
+    with load_sentences():
+        found = status_of(job, offline=offline)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print_status(found, partitions=partitions)
+    return found.exit_code
+
+
+@app.command(
+    epilog=examples("millstream load verify flights.toml", "millstream load verify flights.toml --deep --workers 4")
+)
+def verify(
+    job_file: JobFile,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every file whole: checksums, rows and footers, not only lengths.")
+    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the cluster about the topics.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Hold the destination against its log and its topics.
+
+    Every file the log names must be there with its length, every file that is
+    there must be in the log, each position within its topic. --deep also reads
+    them. Ends with 3 where something was found. Changes nothing.
+    """
+    job = job_of(job_file)
+    if isinstance(job, int):
+        return job
+    from millstream.cli.load_output import print_findings
+    from millstream.hadoop_loader.driver.verify import verify_destination
+
+    with load_sentences():
+        verified = verify_destination(job, deep=deep, offline=offline)
+    if as_json:
+        print_json(verified.as_json())
+    else:
+        print_findings(verified)
+    return verified.exit_code
+
+
+def job_of(path: Path) -> LoadJob | int:
+    """Read a job file and look its secrets up; print what is wrong with it and return the exit code otherwise."""
+    from millstream.hadoop_loader.job import JobError, LoadJob
+
+    try:
+        return LoadJob.load(path).resolved(os.environ)
+    except JobError as error:
+        err().print(f"millstream: {error}", markup=False, soft_wrap=True)
+        return EXIT_JOB_WRONG
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set while the block runs; the second signal ends the process as ever.
+
+    The handler only starts a thread: it interrupts the thread that may hold the event's lock.
+    """
+    stop = threading.Event()
+    before: dict[int, Any] = {}
+
+    def handle(number: int, _frame: object) -> None:
+        signal.signal(number, before[number])
+        threading.Thread(target=stop.set, name="stop", daemon=True).start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def load_sentences() -> Iterator[None]:
+    """Make sentences of what commands on a destination may meet. Raises CommandError."""
+    from millstream.cli.errors import CommandError
+    from millstream.hadoop_loader.commit import CommitError
+    from millstream.hadoop_loader.filesystem import FileSystemError
+    from millstream.hadoop_loader.job import JobError
+
+    try:
+        yield
+    except (CommitError, FileSystemError, JobError) as error:
+        raise CommandError(str(error)) from error

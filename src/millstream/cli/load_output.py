@@ -1,0 +1,204 @@
+"""What `millstream load` says to people: a run in a few lines, tables of topics and partitions, what is red and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from rich.markup import escape
+
+from millstream.cli.output import done, err, note, out, print_table, rate_text, size_text
+from millstream.hadoop_loader.driver.report import LoadReport, Outcome, TopicReport
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.driver.dry_run import PlannedLoad
+    from millstream.hadoop_loader.driver.status import DestinationStatus
+    from millstream.hadoop_loader.driver.verify import Verified
+
+_SENTENCES: Final = {
+    Outcome.LOADED: "loaded",
+    Outcome.NOTHING_NEW: "nothing new",
+    Outcome.PARTIAL: "partly loaded",
+    Outcome.FAILED: "not loaded",
+    Outcome.CLAIMED: "not loaded",
+    Outcome.STOPPED: "stopped, nothing of this run was committed",
+}
+_TOPICS_SHOWN: Final = 40
+_PARTITIONS_SHOWN: Final = 200
+
+
+def print_report(report: LoadReport, *, quiet: bool = False) -> None:
+    """Print how a run went: results to standard output, what is wrong to standard error."""
+    if not quiet:
+        for sentence in report.announcements:
+            note(sentence)
+        _print_result(report)
+    print_errors(report.errors)
+
+
+def print_errors(errors: Iterable[str]) -> None:
+    """Print what has to be looked at, a line each."""
+    console = err()
+    for sentence in errors:
+        line = " ".join(sentence.split())
+        console.print(
+            f"[red]millstream:[/red] {escape(line)}" if console.is_terminal else f"millstream: {line}",
+            markup=console.is_terminal,
+            soft_wrap=not console.is_terminal,
+            highlight=False,
+        )
+
+
+def _print_result(report: LoadReport) -> None:
+    where = "" if report.number is None else f", entry {report.number}"
+    told = [topic for topic in report.topics if topic.rows or topic.bad or topic.reason or topic.lag]
+    if report.rows or report.file_count:
+        seconds = report.phases_s.get("loading", report.wall_s)
+        done(
+            f"{_SENTENCES[report.outcome]}: {rate_text(report.rows, report.bytes, seconds)} into "
+            f"{report.file_count:,} files, {size_text(report.file_bytes)}, at {report.destination}{where}"
+        )
+    else:
+        done(f"{_SENTENCES[report.outcome]}: {len(report.topics):,} topics, {report.destination}{where}")
+    if told:
+        _print_topics(told)
+    audit = report.audit
+    if report.number is not None and audit:
+        lost = f", of which {audit['lost_offsets']:,} were lost to retention" if audit["lost_offsets"] else ""
+        done(
+            f"audit: {audit['offsets']:,} offsets = {audit['rows']:,} rows + {audit['bad']:,} bad + "
+            f"{audit['tombstones_left_out']:,} tombstones left out + {audit['gap_offsets']:,} in gaps{lost}; "
+            f"{audit['lag']:,} left for the next run"
+        )
+    if report.closed_directories:
+        done(f"closed {len(report.closed_directories):,} directories")
+    if report.splits:
+        retried = f", {report.failed_attempts} of {report.attempts} attempts failed" if report.failed_attempts else ""
+        note(
+            f"{report.splits} splits on {report.workers} workers, {report.cpu_s:.2f} s of CPU, "
+            f"{report.wall_s:.2f} s in all{retried}; a worker held up to {size_text(report.peak_memory_bytes)}"
+        )
+
+
+def _print_topics(topics: list[TopicReport]) -> None:
+    print_table(
+        ("TOPIC", "TABLE", "ROWS", "LATE", "BAD", "IN GAPS", "LEFT", "FILES", "SIZE"),
+        (
+            (
+                topic.topic,
+                topic.table or None,
+                "none" if topic.reason else f"{topic.rows:,}",
+                f"{topic.late_rows:,}",
+                f"{topic.bad:,}",
+                f"{sum(topic.gaps.values()):,}",
+                f"{topic.lag:,}",
+                ", ".join(f"{count:,} {name}" for name, count in sorted(topic.files.items())) or None,
+                size_text(sum(topic.file_bytes.values())),
+            )
+            for topic in topics[:_TOPICS_SHOWN]
+        ),
+        numbers=("ROWS", "LATE", "BAD", "IN GAPS", "LEFT", "SIZE"),
+    )
+    if len(topics) > _TOPICS_SHOWN:
+        note(f"and {len(topics) - _TOPICS_SHOWN:,} more topics; --json shows all")
+
+
+def print_plan(planned: PlannedLoad, *, partitions: bool = False) -> None:
+    """Print what a run would load."""
+    done(
+        f"a run would load {planned.offsets:,} offsets, about {size_text(planned.estimated_bytes)}, of "
+        f"{len(planned.ranges):,} partitions in {len(planned.splits):,} splits on {planned.workers} workers"
+    )
+    if partitions:
+        print_table(
+            ("TOPIC", "PARTITION", "FROM", "TO", "OFFSETS", "ABOUT"),
+            (
+                (
+                    one.topic,
+                    one.partition,
+                    one.start_offset,
+                    one.end_offset,
+                    f"{one.end_offset - one.start_offset:,}",
+                    size_text(one.estimated_bytes),
+                )
+                for one in planned.ranges
+            ),
+            numbers=("PARTITION", "FROM", "TO", "OFFSETS", "ABOUT"),
+        )
+    else:
+        print_table(
+            ("TOPIC", "PARTITIONS", "OFFSETS", "ABOUT"),
+            (
+                (one.topic, one.partitions, f"{one.offsets:,}", size_text(one.estimated_bytes))
+                for one in planned.by_topic()
+            ),
+            numbers=("PARTITIONS", "OFFSETS", "ABOUT"),
+        )
+    for sentence in planned.notes:
+        note(sentence)
+    print_errors(planned.errors)
+
+
+def print_status(status: DestinationStatus, *, partitions: bool = False) -> None:
+    """Print how a destination stands."""
+    out().print(escape(status.headline), highlight=False, soft_wrap=True)
+    if status.runs:
+        print_table(
+            ("RUN", "ENTRY", "WHEN", "OUTCOME", "ROWS", "BAD", "TOOK"),
+            (
+                (
+                    run.kind,
+                    run.number,
+                    run.at,
+                    run.outcome,
+                    f"{run.rows:,}",
+                    f"{run.bad:,}",
+                    "-" if run.wall_s is None else f"{run.wall_s:.1f} s",
+                )
+                for run in status.runs
+            ),
+            numbers=("ENTRY", "ROWS", "BAD", "TOOK"),
+        )
+    print_table(
+        ("TABLE", "FORMAT", "FILES", "ROWS", "SIZE", "CLOSED"),
+        (
+            (
+                one.table,
+                one.format,
+                f"{one.files:,}",
+                f"{one.rows:,}",
+                size_text(one.bytes),
+                f"{one.closed_directories:,}",
+            )
+            for one in status.tables
+        ),
+        numbers=("FILES", "ROWS", "SIZE", "CLOSED"),
+    )
+    if partitions:
+        shown = status.partitions[:_PARTITIONS_SHOWN]
+        print_table(
+            ("TOPIC", "PARTITION", "LOADED UP TO", "END", "LEFT", "WATERMARK"),
+            ((one.topic, one.partition, one.position, one.end, one.lag, one.watermark) for one in shown),
+            numbers=("PARTITION", "LOADED UP TO", "END", "LEFT"),
+        )
+        if len(status.partitions) > len(shown):
+            note(f"and {len(status.partitions) - len(shown):,} more partitions; --json shows all")
+    elif status.topics:
+        print_table(
+            ("TOPIC", "PARTITIONS", "LEFT", "MOST IN ONE", "WATERMARK"),
+            ((one.topic, one.partitions, one.lag, one.lag_max, one.watermark) for one in status.topics),
+            numbers=("PARTITIONS", "LEFT", "MOST IN ONE"),
+        )
+    for finding in status.red:
+        print_errors([f"{finding.what}; {finding.remedy}"])
+    if not status.red:
+        done("nothing is red")
+
+
+def print_findings(verified: Verified) -> None:
+    """Print what a verification found."""
+    done(verified.headline)
+    for finding in verified.findings:
+        print_errors([f"{finding.what}; {finding.remedy}"])
+    if not verified.findings:
+        done("nothing to mend")

@@ -1,0 +1,54 @@
+"""Renews a claim from a thread of its own, whatever the driver waits for; and tells it when the claim was lost."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from millstream.hadoop_loader.filesystem import FileSystemError
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.commit import Claim
+
+
+class ClaimKeeper:
+    """Renews for as long as its block runs. A renewal that fails for want of an answer is tried again at the next turn.
+
+    Nothing depends on it for being right: a driver that was taken over is fenced by the log. It only hears of it early.
+    """
+
+    def __init__(self, claim: Claim, interval_s: float) -> None:
+        self._claim = claim
+        self._interval_s = interval_s
+        self._ended = threading.Event()
+        # What the renewal met that means the end of the run; set once, by the thread.
+        self._lost: Exception | None = None
+        self._thread = threading.Thread(target=self._renew, name="claim-keeper", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raise FencedError if another driver has taken over."""
+        if self._lost is not None:
+            raise self._lost
+
+    def _renew(self) -> None:
+        from millstream.hadoop_loader.commit import CommitError
+
+        while not self._ended.wait(self._interval_s):
+            try:
+                self._claim.renew()
+            except CommitError as error:
+                self._lost = error
+                return
+            except (FileSystemError, OSError):
+                continue

@@ -1,0 +1,109 @@
+"""Runs the splits of one run on an engine: tasks out, events in, until nothing is left or the run has to end.
+
+What is decided is decided in `attempts.py` and `schemas.py`; here it is done: staging folders are made under the claim,
+tasks are handed out, schemas that nobody knew are merged before the next attempts are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from millstream.hadoop_loader.driver.attempts import Attempts
+from millstream.hadoop_loader.driver.observer import Observer
+from millstream.hadoop_loader.engines.engine import AttemptFailed, AttemptFinished, AttemptProgressed
+from millstream.hadoop_loader.splits import SplitTask
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.commit import Claim
+    from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
+    from millstream.hadoop_loader.driver.schemas import RunSchemas
+    from millstream.hadoop_loader.engines.engine import Engine
+    from millstream.hadoop_loader.job import LoadJob
+
+POLL_S: Final = 0.2
+
+
+class StoppedError(Exception):
+    """The run was told to stop."""
+
+
+@dataclass(slots=True)
+class Loading:
+    """One run's splits on one engine; owned by the driver's thread."""
+
+    job: LoadJob
+    claim: Claim
+    keeper: ClaimKeeper
+    engine: Engine
+    attempts: Attempts
+    schemas: RunSchemas
+    closed_directories: Mapping[str, frozenset[str]]  # by table
+    observer: Observer
+    stop: threading.Event
+    attempts_made: int = 0
+    peak_memory_bytes: int = 0
+
+    def run(self) -> None:
+        """Run every split to its end. Raises StoppedError, FencedError, EngineError, and what staging may."""
+        job = self._workers_job()
+        while True:
+            tasks = [
+                SplitTask(
+                    job=job,
+                    split=split,
+                    attempt=attempt,
+                    staging=self.claim.staging(split.number, attempt),
+                    run_id=self.claim.run_id,
+                    tables={one.topic: self.schemas.tables[one.topic] for one in split.ranges},
+                    closed_directories=self._closed(topics={one.topic for one in split.ranges}),
+                )
+                for split, attempt in self.attempts.take()
+            ]
+            self.attempts_made += len(tasks)
+            self.engine.submit(tasks)
+            if self.attempts.is_done:
+                return
+            events = self.engine.events(POLL_S)
+            if self.stop.is_set():
+                raise StoppedError
+            self.keeper.check()
+            if not events:
+                self.observer.handle_waiting()
+            for event in events:
+                self._handle(event)
+
+    def _handle(self, event: AttemptProgressed | AttemptFinished | AttemptFailed) -> None:
+        if isinstance(event, AttemptProgressed):
+            self.observer.handle_progressed(event)
+            return
+        given_up = set(self.attempts.given_up)
+        if isinstance(event, AttemptFinished):
+            self.observer.handle_finished(event)
+            self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes)
+            announced = len(self.schemas.announcements)
+            for topic, reason in self.schemas.learn(self.attempts.handle_finished(event.result)).items():
+                self.attempts.give_up([topic], reason)
+            for sentence in self.schemas.announcements[announced:]:
+                self.observer.handle_note(sentence)
+        else:
+            self.observer.handle_failed(event)
+            self.attempts.handle_failed(event)
+        for topic in self.attempts.given_up.keys() - given_up:
+            self.observer.handle_note(f"{topic} is given up in this run: {self.attempts.given_up[topic]}")
+
+    def _closed(self, topics: set[str]) -> dict[str, frozenset[str]]:
+        names = {table.name for topic in topics for table in self.schemas.tables[topic].tables()}
+        return {name: self.closed_directories[name] for name in names if name in self.closed_directories}
+
+    def _workers_job(self) -> LoadJob:
+        """The job as one worker sees it: rates are of all workers together, so each has its share."""
+        source, workers = self.job.source, self.engine.workers
+        shares = {
+            name: max(1, limit // workers)
+            for name in ("rate_limit_bytes_per_s", "rate_limit_records_per_s")
+            if (limit := getattr(source, name)) is not None
+        }
+        return replace(self.job, source=replace(source, **shares)) if shares else self.job

@@ -1,0 +1,90 @@
+"""What Prometheus hears of loads: counters over all runs of this process, and how the last run of each job went.
+
+    millstream_loader_rows_total{job, topic}       rows committed          ..._bytes_total, ..._files_total{format}
+    millstream_loader_bad_records_total            dead letters            ..._gap_offsets_total{reason}
+    millstream_loader_runs_total{job, outcome}     runs                    ..._failed_attempts_total
+    millstream_loader_lag_offsets{job, topic}      what is not loaded yet, as of the last run
+    millstream_loader_last_run_timestamp_seconds, ..._last_success_timestamp_seconds, ..._last_run_duration_seconds
+    millstream_loader_last_run_exit_code{job}, millstream_loader_committed_number{job}
+
+`millstream load serve` answers them over HTTP; a single run writes them to the job's `metrics_file`, whole or not at
+all, for the node exporter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from millstream.core.metrics import Registry, render
+from millstream.hadoop_loader.driver.observer import Observer
+from millstream.hadoop_loader.driver.report import LoadReport, Outcome
+
+
+class LoadMetrics(Observer):
+    """Counts runs in a registry; for any number of jobs, one run at a time."""
+
+    def __init__(self, registry: Registry | None = None, *, wall_clock: Callable[[], float] = time.time) -> None:
+        """Register the families in `registry`, or in a new one."""
+        self.registry = registry or Registry()
+        self._wall_clock = wall_clock
+        add, name = self.registry, "millstream_loader"
+        self._rows = add.counter(f"{name}_rows_total", "Rows committed.", "job", "topic")
+        self._bytes = add.counter(f"{name}_bytes_total", "Bytes of keys and values committed.", "job", "topic")
+        self._files = add.counter(f"{name}_files_total", "Files committed.", "job", "topic", "format")
+        self._file_bytes = add.counter(
+            f"{name}_file_bytes_total", "Bytes of files committed.", "job", "topic", "format"
+        )
+        self._bad = add.counter(f"{name}_bad_records_total", "Records that could not be read.", "job", "topic")
+        self._gaps = add.counter(f"{name}_gap_offsets_total", "Offsets without a record.", "job", "topic", "reason")
+        self._late = add.counter(f"{name}_late_rows_total", "Rows for closed directories.", "job", "topic")
+        self._runs = add.counter(f"{name}_runs_total", "Runs, by how they ended.", "job", "outcome")
+        self._failed = add.counter(f"{name}_failed_attempts_total", "Attempts of splits that failed.", "job")
+        self._cpu = add.counter(f"{name}_cpu_seconds_total", "CPU seconds of workers that ran splits.", "job")
+        self._lag = add.gauge(
+            f"{name}_lag_offsets", "Offsets that were there at the last run and are not loaded.", "job", "topic"
+        )
+        self._last = add.gauge(f"{name}_last_run_timestamp_seconds", "When the last run ended.", "job")
+        self._success = add.gauge(f"{name}_last_success_timestamp_seconds", "When one last ended well.", "job")
+        self._duration = add.gauge(f"{name}_last_run_duration_seconds", "How long the last run took.", "job")
+        self._exit_code = add.gauge(f"{name}_last_run_exit_code", "Exit code of the last run; 0 is well.", "job")
+        self._number = add.gauge(f"{name}_committed_number", "Number of the last entry committed.", "job")
+        self._memory = add.gauge(f"{name}_worker_peak_memory_bytes", "Most memory of a worker in the last run.", "job")
+
+    def handle_report(self, report: LoadReport) -> None:
+        job, now = report.job, self._wall_clock()
+        self._runs.labels(job, report.outcome.value).value += 1
+        self._failed.labels(job).value += report.failed_attempts
+        self._cpu.labels(job).value += report.cpu_s
+        self._last.labels(job).value = now
+        self._duration.labels(job).value = report.wall_s
+        self._exit_code.labels(job).value = report.exit_code
+        self._memory.labels(job).value = report.peak_memory_bytes
+        if report.outcome in (Outcome.LOADED, Outcome.NOTHING_NEW):
+            self._success.labels(job).value = now
+        if report.number is not None:
+            self._number.labels(job).value = report.number
+        for topic in report.topics:
+            self._lag.labels(job, topic.topic).value = topic.lag
+            if topic.reason or report.number is None:
+                continue
+            self._rows.labels(job, topic.topic).value += topic.rows
+            self._late.labels(job, topic.topic).value += topic.late_rows
+            self._bytes.labels(job, topic.topic).value += topic.bytes
+            self._bad.labels(job, topic.topic).value += topic.bad
+            for reason, offsets in topic.gaps.items():
+                self._gaps.labels(job, topic.topic, reason).value += offsets
+            for name, count in topic.files.items():
+                self._files.labels(job, topic.topic, name).value += count
+                self._file_bytes.labels(job, topic.topic, name).value += topic.file_bytes.get(name, 0)
+
+    def text(self) -> str:
+        """Return all of it in Prometheus's text format."""
+        return render(self.registry, round(self._wall_clock() * 1000))
+
+    def write(self, path: Path) -> None:
+        """Write the text to `path` in one step: a collector that reads meanwhile sees the former text, or this one."""
+        written = path.with_name(f".{path.name}.new")
+        written.write_text(self.text())
+        written.replace(path)

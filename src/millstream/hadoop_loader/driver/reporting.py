@@ -1,0 +1,107 @@
+"""Fills a run's report from what it came to, and keeps it: beside the log, and where the job wants it.
+
+    ROOT/_millstream/reports/NUMBER.json      one for each load, NUMBER as in the log; the last REPORTS_KEPT
+
+The entry in the log holds the totals; the whole report, with every partition, is for people. Nothing reads it to decide
+anything, so it is written after the commit, and a run whose report could not be written has loaded all the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from millstream.hadoop_loader.commit.names import HOME, number_name
+from millstream.hadoop_loader.driver.report import LoadReport, PartitionReport, TopicReport
+from millstream.hadoop_loader.filesystem import FileSystemError
+from millstream.hadoop_loader.splits import FileKind, RangeRead, StagedFile, TopicPartitionId
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.driver.audit import Audit
+    from millstream.hadoop_loader.filesystem import FileSystem
+
+REPORTS: Final = f"{HOME}/reports"
+REPORTS_KEPT: Final = 500
+
+
+def describe(
+    topics: Mapping[str, str],
+    end_offsets: Mapping[TopicPartitionId, int],
+    positions: Mapping[TopicPartitionId, int],
+    reasons: Mapping[str, str],
+    audit: Audit,
+    reads: Iterable[RangeRead],
+    files: Iterable[StagedFile],
+    tables: Mapping[str, str],
+) -> list[TopicReport]:
+    """Return a report of each topic (`topics`: names by id), by name.
+
+    `positions` are those before the run; `reasons` say why nothing of a topic is committed, and `tables` where it goes.
+    """
+    reports = {
+        topic_id: TopicReport(name, topic_id, table=tables.get(name, ""), reason=reasons.get(name, ""))
+        for topic_id, name in topics.items()
+    }
+    for read in reads:
+        reports[read.topic_id].rows += read.rows
+        reports[read.topic_id].bad += read.bad
+        reports[read.topic_id].bytes += read.bytes
+    # Rows of late files, per topic and format: each format holds them all.
+    late: dict[tuple[str, str], int] = defaultdict(int)
+    for file in files:
+        report = reports[file.topic_id]
+        kind = "dead_letters" if file.kind is FileKind.DEAD_LETTERS else file.format
+        report.files[kind] = report.files.get(kind, 0) + 1
+        report.file_bytes[kind] = report.file_bytes.get(kind, 0) + file.length
+        if file.kind is FileKind.LATE:
+            late[file.topic_id, file.format] += file.rows
+    for (topic_id, _), rows in late.items():
+        reports[topic_id].late_rows = max(reports[topic_id].late_rows, rows)
+    for key, end_offset in end_offsets.items():
+        one = audit.partitions.get(key)
+        if one is None:
+            at = positions.get(key, end_offset)
+            one = PartitionReport(key.partition, at, at, end_offset)
+        report = reports[key.topic_id]
+        report.lag += one.lag
+        # A partition without anything new is told only where something is left to say of it.
+        if key in audit.partitions or one.lag:
+            report.partitions.append(one)
+    for topic_id, gaps in audit.gaps.items():
+        reports[topic_id].gaps = dict(gaps)
+    for report in reports.values():
+        report.partitions.sort(key=lambda one: one.partition)
+    return sorted(reports.values(), key=lambda report: report.topic)
+
+
+def keep_report(filesystem: FileSystem, report: LoadReport) -> None:
+    """Write the report of a committed run beside the log, and delete those before the last REPORTS_KEPT.
+
+    Raises FileSystemError, OSError.
+    """
+    assert report.number is not None, "a run without an entry has no report beside the log"
+    name = number_name(report.number)
+    filesystem.make_directory(REPORTS)
+    written = f"{REPORTS}/.{name}+{report.run_id}"
+    with filesystem.create(written) as file:
+        file.write(report.to_bytes())
+        file.close()
+    filesystem.rename(written, f"{REPORTS}/{name}.json")
+    kept = [one for one in filesystem.list(REPORTS) if not one.is_directory]
+    for one in kept[: max(0, len(kept) - REPORTS_KEPT)]:
+        with suppress(FileSystemError):
+            filesystem.delete(one.path)
+
+
+def write_local(directory: Path, report: LoadReport) -> Path:
+    """Write the report into a local directory, in one step; return its path. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    stamp = report.started.replace(":", "").replace("-", "")
+    path = directory / f"{report.job}-{stamp}-{report.run_id[:8]}.json"
+    written = path.with_name(f".{path.name}.new")
+    written.write_bytes(report.to_bytes())
+    written.replace(path)
+    return path

@@ -1,0 +1,82 @@
+"""The schemas of a run's tables: from the documents in the commit log on, grown by what splits meet.
+
+A table's schema comes from its writers' schemas alone, and all of them are in the log: a run whose records are of
+schemas met before asks no registry. A topic that was never loaded has no table yet; the latest schema of its subject
+is tried then, only to spare each of its splits a first attempt that would come back for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from millstream.hadoop_loader.splits import UnknownSchema
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.tables import Merged, TableVersion
+    from millstream.schemas.client import RegistryClient
+    from millstream.schemas.parsing import ParsedSchema
+
+
+class RunSchemas:
+    """The tables of the topics of one run, as far as they are known; owned by the driver's thread."""
+
+    def __init__(self, job: LoadJob, documents: Mapping[str, Any], registry: RegistryClient | None) -> None:
+        """`documents` are those of the commit log, by topic."""
+        self._job = job
+        self._documents = dict(documents)
+        self._registry = registry
+        # Topic -> its table; only topics of this run.
+        self.tables: dict[str, TableVersion] = {}
+        # Topic -> its new document, where it changed.
+        self.changed: dict[str, Any] = {}
+        # What readers of the tables should know, in order.
+        self.announcements: list[str] = []
+
+    def prepare(self, topic: str) -> None:
+        """Have the topic's table; where there is none yet its latest schema makes it. Raises ValueError."""
+        self._merge(topic, {} if topic in self._documents else self._first(topic))
+
+    def learn(self, found: Iterable[UnknownSchema]) -> dict[str, str]:
+        """Merge schemas that splits met; return, per topic, why one of its could not be."""
+        by_topic: dict[str, dict[int, str | ParsedSchema]] = {}
+        for one in found:
+            by_topic.setdefault(one.topic, {})[one.schema_id] = one.schema
+        refused: dict[str, str] = {}
+        for topic, writers in by_topic.items():
+            new = {one: schema for one, schema in writers.items() if self.tables[topic].table_of(one) is None}
+            try:
+                self._merge(topic, new)
+            except ValueError as error:
+                refused[topic] = str(error)
+        return refused
+
+    def _merge(self, topic: str, writers: Mapping[int, str | ParsedSchema]) -> None:
+        from millstream.hadoop_loader.tables import merge
+
+        before = self._documents.get(topic)
+        merged: Merged = merge(
+            before,
+            writers,
+            "fail" if self._job.evolution == "fail" else "evolve",
+            topic=topic,
+            parquet="parquet" in self._job.destination.formats,
+        )
+        self.tables[topic] = merged.version
+        if merged.document is not before:
+            self._documents[topic] = self.changed[topic] = merged.document
+        self.announcements += [change.sentence for change in merged.changes]
+
+    def _first(self, topic: str) -> dict[int, ParsedSchema]:
+        from millstream.schemas.client import RegistryError
+
+        value = self._job.value
+        if self._registry is None or value.framing != "registry" or value.format == "raw":
+            return {}
+        try:
+            latest = self._registry.latest(f"{topic}-value")
+        except RegistryError:
+            # Another naming of subjects, or no registry now: the splits will tell which schemas they met.
+            return {}
+        return {latest.id: latest.schema}

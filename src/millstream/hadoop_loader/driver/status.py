@@ -1,0 +1,264 @@
+"""How a destination stands: what is loaded, what is left, who is at it, and what is red with what to do about it.
+
+Only reads, so it may be asked beside a running load; what it shows is as of one entry of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from millstream.core.wire import KafkaError
+from millstream.hadoop_loader.commit import Role
+from millstream.hadoop_loader.driver.report import Outcome
+from millstream.hadoop_loader.driver.surroundings import Surroundings
+from millstream.hadoop_loader.source import Severity, read_source, reconcile
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.commit import TableState
+    from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.source import SourceSnapshot
+
+DEAD_LETTERS = "_dead_letters"
+
+
+class Red(NamedTuple):
+    """Something that somebody has to look at, and what to do."""
+
+    what: str
+    remedy: str
+
+
+class RunLine(NamedTuple):
+    """One of the last runs that committed something."""
+
+    kind: str
+    number: int
+    at: str
+    outcome: str
+    rows: int
+    bad: int
+    wall_s: float | None
+
+
+class TableLine(NamedTuple):
+    """What one table has in one format."""
+
+    table: str
+    format: str
+    files: int
+    rows: int
+    bytes: int
+    closed_directories: int
+
+
+class PartitionLine(NamedTuple):
+    """One partition: None where it is not known (`--offline`, never loaded, no record with a time)."""
+
+    topic: str
+    topic_id: str
+    partition: int
+    position: int | None
+    end: int | None
+    lag: int | None
+    watermark: str | None
+
+
+class TopicLine(NamedTuple):
+    """One topic over its partitions."""
+
+    topic: str
+    partitions: int
+    lag: int | None
+    lag_max: int | None
+    watermark: str | None
+
+
+@dataclass(slots=True)
+class DestinationStatus:
+    """See the module."""
+
+    destination: str
+    job: str
+    number: int
+    headline: str
+    runs: list[RunLine] = field(default_factory=list)
+    tables: list[TableLine] = field(default_factory=list)
+    topics: list[TopicLine] = field(default_factory=list)
+    partitions: list[PartitionLine] = field(default_factory=list)
+    claims: dict[str, str] = field(default_factory=dict)
+    red: list[Red] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where something is red."""
+        return Outcome.PARTIAL.exit_code if self.red else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the status as JSON values."""
+        document = asdict(self)
+        for name in ("runs", "tables", "topics", "partitions", "red"):
+            document[name] = [line._asdict() for line in getattr(self, name)]
+        return document
+
+
+def status_of(job: LoadJob, *, offline: bool = False, surroundings: Surroundings | None = None) -> DestinationStatus:
+    """Look at the destination, and unless `offline` at the topics. Raises CommitError, FileSystemError."""
+    world = surroundings or Surroundings()
+    with world.open_filesystem(job) as filesystem:
+        log = world.commit_log(job, filesystem)
+        state, unapplied = log.read(), log.unapplied()
+    status = DestinationStatus(job.destination.uri, job.name, state.number, _headline(job, state))
+    status.claims = {role.value: f"{claim.owner} (entry {claim.number})" for role, claim in state.claims.items()}
+    status.tables = _tables(state)
+    status.runs = [_run(report) for report in state.reports]
+    if unapplied is not None:
+        status.red.append(
+            Red(
+                f"entry {unapplied.number} ({unapplied.kind.value}, run {unapplied.run_id}) is not fully applied: some "
+                "of its files are not where readers look",
+                "unless that run is still at it, mend what stopped it (quota, permissions, HDFS itself) and run the "
+                "job again, which finishes it first",
+            )
+        )
+    _look_at_last_load(job, state, status)
+    ends: dict[str, dict[int, int]] = {}
+    if not offline:
+        try:
+            snapshot = read_source(job.source, state.positions)
+        except KafkaError as error:
+            status.red.append(Red(f"the cluster was not reached: {error.message}", "see that its brokers run"))
+        else:
+            ends = _look_at_topics(job, state, snapshot, status)
+    _add_partitions(state, ends, status)
+    return status
+
+
+def _headline(job: LoadJob, state: TableState) -> str:
+    if not state.number:
+        return f"{job.destination.uri}: nothing was ever loaded here"
+    claim = state.claims.get(Role.LOAD)
+    by = "" if claim is None else f", last claimed by {claim.owner}"
+    return f"{job.destination.uri}: entry {state.number}{by}"
+
+
+def _tables(state: TableState) -> list[TableLine]:
+    lines = []
+    for key, totals in sorted(state.totals.items()):
+        table, _, name = key.rpartition("/")
+        if table == DEAD_LETTERS:
+            table, name = key, "avro"
+        lines.append(TableLine(table, name, totals.files, totals.rows, totals.bytes, len(state.closed.get(key, ()))))
+    return lines
+
+
+def _run(report: Mapping[str, Any]) -> RunLine:
+    said = report["report"]
+    audit = said.get("audit", {})
+    return RunLine(
+        report["kind"],
+        report["number"],
+        _time(report["at_ms"]) or "",
+        str(said.get("outcome", "done")),
+        audit.get("rows", said.get("rows", 0)),
+        audit.get("bad", 0),
+        said.get("wall_s"),
+    )
+
+
+def _look_at_last_load(job: LoadJob, state: TableState, status: DestinationStatus) -> None:
+    """Say what the last load that committed something had to leave out."""
+    last = next((one for one in reversed(state.reports) if one["kind"] == "load"), None)
+    if last is None:
+        return
+    for topic, said in last["report"].get("topics", {}).items():
+        if said.get("reason"):
+            status.red.append(
+                Red(
+                    f"entry {last['number']} left topic {topic} out: {said['reason']}",
+                    "mend that and run the job again; nothing of the topic was lost or loaded",
+                )
+            )
+    for key, totals in sorted(state.totals.items()):
+        if key.startswith(f"{DEAD_LETTERS}/") and totals.rows and job.bad_records.max_bad_records == 0:
+            status.red.append(
+                Red(
+                    f"{key} holds {totals.rows:,} dead letters", "look at their errors, then `load replay-dead-letters`"
+                )
+            )
+
+
+def _look_at_topics(
+    job: LoadJob, state: TableState, snapshot: SourceSnapshot, status: DestinationStatus
+) -> dict[str, dict[int, int]]:
+    """Say what does not fit, and return where each partition ends now, by topic id."""
+    found = reconcile(snapshot, job.source, cluster_id=state.cluster_id, topics=state.topics, positions=state.positions)
+    status.red += [
+        Red(finding.sentence, finding.remedy or "see the sentence")
+        for finding in found.findings
+        if finding.severity is not Severity.NOTE
+    ]
+    names = {topic.topic_id: topic.name for topic in snapshot.topics.values()}
+    positions = {topic_id: {**found.moved.get(topic_id, {}), **state.positions.get(topic_id, {})} for topic_id in names}
+    status.partitions = [
+        PartitionLine(
+            topic.name,
+            topic.topic_id,
+            now.partition,
+            None if (at := positions[topic.topic_id].get(now.partition)) is None else at.offset,
+            None if now.error else now.stop_offset,
+            None if now.error or at is None else max(0, now.stop_offset - at.offset),
+            _time(state.watermarks.get(topic.topic_id, {}).get(now.partition, -1)),
+        )
+        for topic in snapshot.topics.values()
+        for now in topic.partitions
+    ]
+    return {
+        topic.topic_id: {now.partition: now.stop_offset for now in topic.partitions if not now.error}
+        for topic in snapshot.topics.values()
+    }
+
+
+def _add_partitions(state: TableState, ends: Mapping[str, Mapping[int, int]], status: DestinationStatus) -> None:
+    """Add partitions that were loaded and that the cluster did not tell of, and sum up by topic."""
+    for topic_id, positions in state.positions.items():
+        if topic_id not in ends:
+            status.partitions += [
+                PartitionLine(
+                    state.topics.get(topic_id, topic_id),
+                    topic_id,
+                    partition,
+                    position.offset,
+                    None,
+                    None,
+                    _time(state.watermarks.get(topic_id, {}).get(partition, -1)),
+                )
+                for partition, position in positions.items()
+            ]
+    status.partitions.sort(key=lambda line: (line.topic, line.topic_id, line.partition))
+    topics: dict[tuple[str, str], list[PartitionLine]] = {}
+    for line in status.partitions:
+        topics.setdefault((line.topic, line.topic_id), []).append(line)
+    for (topic, _), lines in topics.items():
+        lags = [line.lag for line in lines if line.lag is not None]
+        times = [line.watermark for line in lines if line.watermark is not None]
+        status.topics.append(
+            TopicLine(
+                topic,
+                len(lines),
+                sum(lags) if lags else None,
+                max(lags) if lags else None,
+                min(times) if times else None,
+            )
+        )
+
+
+def _time(timestamp_ms: int) -> str | None:
+    if timestamp_ms < 0:
+        return None
+    try:
+        return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return str(timestamp_ms)

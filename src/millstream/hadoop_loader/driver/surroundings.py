@@ -1,0 +1,62 @@
+"""What a run takes from the world: the destination, workers, clocks, chance. Tests give their own."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from millstream.hadoop_loader.commit import CommitLog, CommitSettings
+from millstream.hadoop_loader.engines import Engine, open_engine
+from millstream.hadoop_loader.filesystem import FileSystem, open_filesystem
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.job import LoadJob
+
+
+def _open_destination(job: LoadJob) -> FileSystem:
+    return open_filesystem(job.destination.uri, job.destination.filesystem)
+
+
+def _new_run_id() -> str:
+    return uuid4().hex
+
+
+def _this_process() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """See the module; the defaults are the real ones."""
+
+    open_filesystem: Callable[[LoadJob], FileSystem] = _open_destination
+    open_engine: Callable[[LoadJob], Engine] = open_engine
+    commit_settings: CommitSettings = field(default_factory=CommitSettings)
+    monotonic: Callable[[], float] = time.monotonic
+    wall_clock: Callable[[], float] = time.time
+    random: random.Random = field(default_factory=random.SystemRandom)
+    run_id: Callable[[], str] = _new_run_id
+    owner: Callable[[], str] = _this_process
+
+    def settings(self, job: LoadJob) -> CommitSettings:
+        """The commit log's numbers, with what the job says of them."""
+        return replace(self.commit_settings, snapshot_retention_s=job.destination.snapshot_retention_s)
+
+    def commit_log(
+        self, job: LoadJob, filesystem: FileSystem, *, wait: Callable[[float], None] = time.sleep
+    ) -> CommitLog:
+        """The log of the job's destination; `wait` is how it lets time go by."""
+        return CommitLog(
+            filesystem,
+            self.settings(job),
+            monotonic=self.monotonic,
+            wait=wait,
+            now_ms=lambda: round(self.wall_clock() * 1000),
+            random=self.random,
+        )

@@ -1,0 +1,201 @@
+"""A destination held against its log and its topics: everything the log names is there, and nothing else is.
+
+    every file of the inventory is there, with its length       deep: its bytes have the checksum, and hold the rows
+    every file below a table is in the inventory                no two files of a directory share offsets
+    every closed directory has its _SUCCESS                     the last entry is applied
+    each position lies within its topic, which is the one that was loaded
+
+Only reads. A load that commits meanwhile adds files that this does not know: what looks wrong is looked at again with
+the log as it is then.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+from millstream.core.wire import KafkaError
+from millstream.hadoop_loader.commit.names import HOME, SUCCESS
+from millstream.hadoop_loader.driver.report import Outcome
+from millstream.hadoop_loader.driver.status import Red
+from millstream.hadoop_loader.driver.surroundings import Surroundings
+from millstream.hadoop_loader.source import Severity, read_source, reconcile
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.commit import CommitLog, TableFile, TableState
+    from millstream.hadoop_loader.filesystem import FileStatus, FileSystem
+    from millstream.hadoop_loader.job import LoadJob
+
+CHUNK_BYTES: Final = 8 * 2**20
+THREADS: Final = 4
+FINDINGS_MAX: Final = 1_000
+_RUN_AGAIN: Final = "run the job again; if it stays, restore the file from a backup, or load its offsets anew"
+
+
+@dataclass(slots=True)
+class Verified:
+    """What was looked at, and what was found."""
+
+    destination: str
+    number: int
+    deep: bool
+    files: int = 0
+    rows: int = 0
+    bytes: int = 0
+    directories: int = 0
+    findings: list[Red] = field(default_factory=list)
+
+    @property
+    def headline(self) -> str:
+        """One sentence about it."""
+        how = "read whole" if self.deep else "looked at"
+        return (
+            f"{self.destination}, entry {self.number}: {self.files:,} files with {self.rows:,} rows in "
+            f"{self.directories:,} directories {how}, {len(self.findings):,} findings"
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where something was found."""
+        return Outcome.PARTIAL.exit_code if self.findings else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "destination": self.destination,
+            "number": self.number,
+            "deep": self.deep,
+            "files": self.files,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "directories": self.directories,
+            "findings": [finding._asdict() for finding in self.findings],
+        }
+
+
+def verify_destination(
+    job: LoadJob, *, deep: bool = False, offline: bool = False, surroundings: Surroundings | None = None
+) -> Verified:
+    """Verify the job's destination. Raises CommitError, FileSystemError."""
+    world = surroundings or Surroundings()
+    with world.open_filesystem(job) as filesystem:
+        log = world.commit_log(job, filesystem)
+        verified = _verify(filesystem, log, job, deep)
+        if verified.findings and log.read().number != verified.number:
+            # Somebody committed meanwhile, and what was found may be that.
+            verified = _verify(filesystem, log, job, deep)
+        if not offline:
+            _look_at_topics(job, log.read(), verified)
+    return verified
+
+
+def _verify(filesystem: FileSystem, log: CommitLog, job: LoadJob, deep: bool) -> Verified:
+    state, unapplied = log.read(), log.unapplied()
+    verified = Verified(job.destination.uri, state.number, deep)
+    if unapplied is not None:
+        verified.findings.append(Red(f"entry {unapplied.number} is not fully applied", "run the job again"))
+    seen: set[str] = set()
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="verify") as pool:
+        for directory, group in groupby(state.files.under(""), key=lambda file: file.directory):
+            files = list(group)
+            seen.add(directory)
+            verified.directories += 1
+            _look_at_directory(filesystem, directory, files, state, job, verified)
+            if deep:
+                for finding in pool.map(lambda file: _read_whole(filesystem, file), files):
+                    verified.findings += finding
+            if len(verified.findings) >= FINDINGS_MAX:
+                return verified
+    for stray in _strays(filesystem, seen):
+        verified.findings.append(Red(f"{stray} is in no entry of the log", "move it away: readers take it for data"))
+    return verified
+
+
+def _look_at_directory(
+    filesystem: FileSystem, directory: str, files: list[TableFile], state: TableState, job: LoadJob, verified: Verified
+) -> None:
+    try:
+        there = {one.name: one for one in filesystem.list(directory)}
+    except FileNotFoundError:
+        there = {}
+    for file in files:
+        verified.files += 1
+        verified.rows += file.rows
+        verified.bytes += file.length
+        found = there.pop(file.name, None)
+        if found is None:
+            verified.findings.append(Red(f"{file.path} is not there", _RUN_AGAIN))
+        elif found.length != file.length:
+            verified.findings.append(
+                Red(f"{file.path} has {found.length} bytes, the log says {file.length}", _RUN_AGAIN)
+            )
+    if state.is_closed(directory) and SUCCESS not in there and job.destination.success_files:
+        verified.findings.append(Red(f"{directory} is closed and has no {SUCCESS}", "run the job again"))
+    for name, found in there.items():
+        if _is_data(found):
+            verified.findings.append(
+                Red(f"{directory}/{name} is in no entry of the log", "move it away: readers take it for data")
+            )
+    by_partition: dict[tuple[str, int, str], list[TableFile]] = defaultdict(list)
+    for file in files:
+        if file.partition >= 0:
+            by_partition[file.topic_id, file.partition, file.name.rpartition(".")[2]].append(file)
+    for group in by_partition.values():
+        group.sort(key=lambda file: file.first_offset)
+        for before, after in pairwise(group):
+            if after.first_offset <= before.last_offset:
+                verified.findings.append(
+                    Red(
+                        f"{before.path} and {after.path} hold offsets of each other",
+                        "tell the project: this must not be",
+                    )
+                )
+
+
+def _strays(filesystem: FileSystem, seen: set[str]) -> Iterator[str]:
+    """Files in directories that the inventory does not know."""
+    pending = [one for one in filesystem.list("") if one.is_directory and one.name != HOME]
+    while pending:
+        directory = pending.pop()
+        for one in filesystem.list(directory.path):
+            if one.is_directory:
+                pending.append(one)
+            elif directory.path not in seen and _is_data(one):
+                yield one.path
+
+
+def _is_data(found: FileStatus) -> bool:
+    """Whether readers of plain directories take it for data: not what begins with an underscore or a dot."""
+    return not found.is_directory and not found.name.startswith(("_", "."))
+
+
+def _read_whole(filesystem: FileSystem, file: TableFile) -> Iterable[Red]:
+    from millstream.core.records import crc32c
+
+    try:
+        with filesystem.open(file.path) as opened:
+            crc, position = 0, 0
+            while chunk := opened.read_at(position, CHUNK_BYTES):
+                crc = crc32c(chunk, crc)
+                position += len(chunk)
+    except FileNotFoundError:
+        return ()  # told already
+    if (found := f"crc32c:{crc:08x}") != file.checksum:
+        return (Red(f"{file.path} has the checksum {found}, the log says {file.checksum}", _RUN_AGAIN),)
+    return ()
+
+
+def _look_at_topics(job: LoadJob, state: TableState, verified: Verified) -> None:
+    try:
+        snapshot = read_source(job.source, state.positions)
+    except KafkaError as error:
+        verified.findings.append(Red(f"the cluster was not reached: {error.message}", "see that its brokers run"))
+        return
+    found = reconcile(snapshot, job.source, cluster_id=state.cluster_id, topics=state.topics, positions=state.positions)
+    verified.findings += [
+        Red(finding.sentence, finding.remedy) for finding in found.findings if finding.severity is not Severity.NOTE
+    ]
