@@ -1,22 +1,36 @@
 """The document of a topic's tables, which the commit log stores, and how schemas are merged into it.
 
-The document is JSON, opaque to the log:
+The document is JSON, opaque to the log; nobody changes one, a merge makes another:
 
-    {"format": 1, "topic": "orders",
-     "generations": [{"generation": 1, "version": 3, "schema": {...Avro...}}, ...],
-     "writers": {"7": {"type": "AVRO", "schema": "...", "references": {...}, "generation": 1}, ...}}
+    {"format": 1,
+     "generations": [{"generation": 1, "version": 3, "schema": "...Avro..."}, ...],         oldest first
+     "writers": {"7": {"generation": 1, "type": "AVRO", "schema": "...", "references": {...}}, ...}}
+
+Each generation is a table, `topic`, `topic.v2`, ...; a writer's schema belongs to the newest of them that reads it.
+A new schema goes into the newest generation that can follow it; where none can and Avro could, into a new one that
+reads the old writers as well; else into a new one of its own. So a topic with two kinds of records has two tables, and
+two that take turns do not open one after the other. A generation opened by the merge at work has no files, and may
+still become anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from millstream.hadoop_loader.tables.changes import SchemaChange
-from millstream.hadoop_loader.tables.version import TableVersion
-from millstream.schemas.parsing import ParsedSchema
+from millstream.hadoop_loader.tables.changes import ChangeKind, SchemaChange, SchemaChangedError
+from millstream.hadoop_loader.tables.joining import CannotJoinError, Joiner
+from millstream.hadoop_loader.tables.sources import avro_of, source_of
+from millstream.hadoop_loader.tables.version import SourceSchema, TableVersion
+from millstream.schemas.parsing import ParsedSchema, SchemaType
+from millstream.schemas.parsing.avro import parse_avro
+from millstream.schemas.parsing.avro_text import canonical_text
 
 Document = Mapping[str, Any]
+
+FORMAT: Final = 1
+GENERATIONS_MAX: Final = 100
+"""Tables of one topic: each is a directory, and a topic of so many kinds of records wants other names for them."""
 
 
 class Merged(NamedTuple):
@@ -25,6 +39,22 @@ class Merged(NamedTuple):
     document: Document
     version: TableVersion
     changes: tuple[SchemaChange, ...]
+
+
+class TooManyGenerationsError(ValueError):
+    """A topic whose schemas would open more tables than GENERATIONS_MAX; another try says the same."""
+
+    is_retriable = False
+
+    def __init__(self, topic: str, sentence: str) -> None:
+        self.topic = topic
+        super().__init__(sentence)
+
+
+class _Generation(NamedTuple):
+    number: int
+    version: int
+    schema: str
 
 
 def merge(
@@ -41,9 +71,211 @@ def merge(
     Raises SchemaChangedError under the policy `fail`, UnsupportedSchemaError and InvalidSchemaError for schemas that no
     table can be made of.
     """
-    raise AssertionError("being written")
+    merging = _Merging(document, topic, parquet=parquet)
+    for schema_id in sorted(writers):
+        merging.add(schema_id, source_of(writers[schema_id]))
+    known = document is not None and bool(document["generations"])
+    if policy == "fail" and known and merging.changes:
+        raise SchemaChangedError(topic, tuple(merging.changes))
+    if document is None or merging.is_changed:
+        document = merging.document()
+    return Merged(document, merging.table(), tuple(merging.changes))
 
 
 def table_version(document: Document | None, topic: str) -> TableVersion:
     """Return the table a topic's values go to, as the document has it."""
     return merge(document, {}, topic=topic).version
+
+
+def table_name(topic: str, generation: int) -> str:
+    """Return the name of a generation's table, which is its directory."""
+    return topic if generation == 1 else f"{topic}.v{generation}"
+
+
+class _Merging:
+    """One merge at work."""
+
+    def __init__(self, document: Document | None, topic: str, *, parquet: bool) -> None:
+        if document is not None and document["format"] != FORMAT:
+            raise ValueError(
+                f"topic {topic!r}: the tables' document has format {document['format']}, and this version of Millstream"
+                f" knows {FORMAT}; use the version that wrote it"
+            )
+        self._topic = topic
+        self._parquet = parquet
+        self.changes: list[SchemaChange] = []
+        self.is_changed = False
+        self._generations: list[_Generation] = []
+        # Numbers of those that this merge opened.
+        self._fresh: set[int] = set()
+        self._writers: dict[int, tuple[int, SourceSchema]] = {}
+        if document is not None:
+            self._generations = [
+                _Generation(one["generation"], one["version"], one["schema"]) for one in document["generations"]
+            ]
+            self._writers = {
+                int(schema_id): (
+                    one["generation"],
+                    SourceSchema(one["type"], one["schema"], one.get("references", {})),
+                )
+                for schema_id, one in document["writers"].items()
+            }
+
+    def add(self, schema_id: int, source: SourceSchema) -> None:
+        """Take in one writer's schema."""
+        held = self._writers.get(schema_id)
+        if held is not None and held[1] == source:
+            return
+        self.is_changed = True
+        text = avro_of(source)
+        number = self._follow(schema_id, text)
+        if number is None:
+            number = self._open(schema_id, text)
+        self._writers[schema_id] = number, source
+
+    def _follow(self, schema_id: int, text: str) -> int | None:
+        """Have the newest generation that can follow a schema do so; return its number, None where none can."""
+        for at in range(len(self._generations) - 1, -1, -1):
+            generation = self._generations[at]
+            is_fresh = generation.number in self._fresh
+            joined = _joined(generation.schema, text)
+            if joined is None or (self._parquet and joined.breaking and not is_fresh):
+                continue
+            if joined.schema == generation.schema:
+                return generation.number
+            if is_fresh:
+                self._generations[at] = generation._replace(schema=_without_added(joined.schema))
+            else:
+                self._generations[at] = generation._replace(version=generation.version + 1, schema=joined.schema)
+                self._announce(schema_id, generation.number, joined.changes)
+            return generation.number
+        return None
+
+    def _open(self, schema_id: int, text: str) -> int:
+        """Open a generation for a schema, one that also reads what the newest possible other did; return its number."""
+        number = len(self._generations) + 1
+        if number > GENERATIONS_MAX:
+            raise TooManyGenerationsError(
+                self._topic,
+                f"topic {self._topic!r}: schema {schema_id} would open table number {number}, and {GENERATIONS_MAX} are"
+                " the most; keep one kind of record in a topic",
+            )
+        joined = next((one for held in reversed(self._generations) if (one := _joined(held.schema, text))), None)
+        taken = _Joined(_first(text), [], []) if joined is None else joined
+        name = table_name(self._topic, number)
+        if not self._generations:
+            self._announce(schema_id, 1, [(ChangeKind.TABLE_CREATED, "", f"table {name} begins")])
+        else:
+            newest = table_name(self._topic, number - 1)
+            why = "; ".join(taken.breaking) or _why_not(self._generations[-1].schema, text)
+            said = f"table {name} begins beside {newest}: {why}"
+            self._announce(schema_id, number, [(ChangeKind.GENERATION_OPENED, "", said), *taken.changes])
+        self._generations.append(_Generation(number, 1, _without_added(taken.schema)))
+        self._fresh.add(number)
+        if joined is not None:
+            self._move_readable()
+        return number
+
+    def _move_readable(self) -> None:
+        """Give the newest generation the writers that it reads as it is."""
+        newest = self._generations[-1]
+        for schema_id, (_number, source) in self._writers.items():
+            joined = _joined(newest.schema, avro_of(source))
+            if joined is not None and joined.schema == newest.schema:
+                self._writers[schema_id] = newest.number, source
+
+    def _announce(self, schema_id: int, number: int, changes: list[tuple[ChangeKind, str, str]]) -> None:
+        name = table_name(self._topic, number)
+        self.changes += [SchemaChange(kind, self._topic, name, schema_id, path, said) for kind, path, said in changes]
+
+    def document(self) -> Document:
+        """Return the document as it is now."""
+        return {
+            "format": FORMAT,
+            "generations": [
+                {"generation": one.number, "version": one.version, "schema": one.schema} for one in self._generations
+            ],
+            "writers": {
+                str(schema_id): {"generation": number, "type": source.type, "schema": source.text}
+                | ({"references": dict(source.references)} if source.references else {})
+                for schema_id, (number, source) in sorted(self._writers.items())
+            },
+        }
+
+    def table(self) -> TableVersion:
+        """Return the newest table, with the others that take values too."""
+        if not self._generations:
+            return TableVersion(self._topic, self._topic)
+        versions = [self._version(generation) for generation in reversed(self._generations)]
+        newest = versions[0]
+        others = tuple(one for one in versions[1:] if one.writers)
+        return TableVersion(
+            self._topic,
+            newest.name,
+            newest.generation,
+            newest.version,
+            newest.avro_schema,
+            newest.writers,
+            newest.sources,
+            others,
+        )
+
+    def _version(self, generation: _Generation) -> TableVersion:
+        mine = {schema_id: source for schema_id, (at, source) in self._writers.items() if at == generation.number}
+        return TableVersion(
+            self._topic,
+            table_name(self._topic, generation.number),
+            generation.number,
+            generation.version,
+            generation.schema,
+            {schema_id: avro_of(source) for schema_id, source in mine.items()},
+            {schema_id: source for schema_id, source in mine.items() if source.type != SchemaType.AVRO},
+        )
+
+
+class _Joined(NamedTuple):
+    schema: str
+    changes: list[tuple[ChangeKind, str, str]]
+    breaking: list[str]
+
+
+def _joined(table: str, writer: str) -> _Joined | None:
+    """Return the table's schema with a writer's joined to it; None where no schema reads both."""
+    from millstream.schemas.avro import UnsupportedSchemaError
+
+    joiner = Joiner(parse_avro(table).root)
+    try:
+        schema = canonical_text(joiner.add(parse_avro(writer).root))
+        if schema != table:
+            _check(schema)
+    except (CannotJoinError, UnsupportedSchemaError):
+        return None
+    return _Joined(schema, joiner.changes, joiner.breaking)
+
+
+def _first(writer: str) -> str:
+    """Return the schema of a table that has only this writer's."""
+    return canonical_text(Joiner(None).add(parse_avro(writer).root))
+
+
+def _without_added(schema: str) -> str:
+    from millstream.hadoop_loader.tables.parquet import without_added
+
+    return without_added(schema)
+
+
+def _why_not(table: str, writer: str) -> str:
+    from millstream.schemas.avro import UnsupportedSchemaError
+
+    try:
+        _check(canonical_text(Joiner(parse_avro(table).root).add(parse_avro(writer).root)))
+    except (CannotJoinError, UnsupportedSchemaError) as error:
+        return str(error)
+    raise AssertionError("a schema that can be joined")
+
+
+def _check(schema: str) -> None:
+    """Raises UnsupportedSchemaError for a schema that has no columns, or too many."""
+    from millstream.hadoop_loader.tables.parquet import arrow_schema
+
+    arrow_schema(schema)

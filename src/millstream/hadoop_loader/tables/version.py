@@ -15,8 +15,8 @@ class TableVersion:
     """One table (a generation of a topic's) with its schema as it stands; picklable, and never changed.
 
     `avro_schema` is the reader's schema that values are read with (Avro JSON, the greatest of all its writers'), None
-    where the values have no schema: raw bytes, or JSON without one. `parquet_avro_schema` is the same for the columns of
-    Parquet files: what not every reader of Parquet knows is left out of it, as `parquet.py` says.
+    where the values have no schema: raw bytes, or JSON without one. `parquet_avro_schema` is the same for the columns
+    of Parquet files: what not every reader of Parquet knows is left out of it, as `parquet.py` says.
 
     `writers` are the schemas whose values belong here, by id; those of JSON and Protobuf as the Avro schemas they stand
     for, their own texts in `sources`. Writers that only another generation can read are in one of `others`, newest
