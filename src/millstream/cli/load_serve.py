@@ -1,0 +1,113 @@
+"""`millstream load serve`: jobs by their schedules, with a page for those who watch them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from millstream.cli.options import examples
+from millstream.cli.output import err
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.driver.report import LoadReport
+    from millstream.hadoop_loader.job import LoadJob
+
+EXIT_JOB_WRONG: Final = 2
+
+JobFiles = Annotated[
+    list[Path], typer.Argument(metavar="JOB.toml...", help="Jobs that have a [schedule].", show_default=False)
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make `serve` one of the commands of `app`."""
+    app.command(
+        epilog=examples(
+            "millstream load serve flights.toml weather.toml",
+            "millstream load serve /etc/millstream/jobs/*.toml --http 127.0.0.1:9480 --parallel 2",
+        )
+    )(serve)
+
+
+def serve(
+    job_files: JobFiles,
+    http: Annotated[
+        str | None,
+        typer.Option("--http", metavar="HOST:PORT", help="Answer /healthz, /metrics and /status there."),
+    ] = None,
+    parallel: Annotated[int | None, typer.Option("--parallel", min=1, help="Runs at a time; all by default.")] = None,
+) -> int:
+    """Run jobs by their schedules until SIGTERM: cron expressions and intervals.
+
+    A job never overlaps itself, jobs with one destination take turns, a missed
+    start is caught up once, a failed run is tried again soon. Job files are read
+    anew for each run. On SIGTERM a run has its schedule's stop_grace_s to commit.
+    Exit codes: 0 stopped, 1 the page's address is taken, 2 a job is wrong, 130
+    stopped with a run left uncommitted.
+    """
+    from millstream.cli.load import stop_on_signals
+    from millstream.hadoop_loader.driver.load import run_load
+    from millstream.hadoop_loader.driver.metrics import LoadMetrics
+    from millstream.hadoop_loader.job import JobError
+    from millstream.hadoop_loader.schedule import LoadService, StatusPage
+
+    metrics, lock = LoadMetrics(), threading.Lock()
+
+    def run(job: LoadJob, stop: threading.Event) -> LoadReport:
+        report = run_load(job.resolved(os.environ), stop=stop)
+        with lock:
+            metrics.handle_report(report)
+            if job.report.metrics_file is not None:
+                metrics.write(Path(job.report.metrics_file))
+        return report
+
+    def text() -> str:
+        with lock:
+            return metrics.text()
+
+    try:
+        service = LoadService(job_files, run, parallel=parallel, tell=_tell)
+        for path in job_files:
+            _check_secrets(path)
+    except JobError as error:
+        err().print(f"millstream: {error}", markup=False, soft_wrap=True)
+        return EXIT_JOB_WRONG
+    with ExitStack() as stack:
+        if http is not None:
+            try:
+                page = stack.enter_context(StatusPage(*_address(http), service, text))
+            except OSError as error:
+                err().print(f"millstream: --http {http}: {error.strerror or error}", markup=False, soft_wrap=True)
+                return 1
+            host, port = page.address
+            _tell(f"status on http://{host}:{port}/status")
+        stop = stack.enter_context(stop_on_signals())
+        _tell(f"serving {len(job_files)} {'job' if len(job_files) == 1 else 'jobs'}: {', '.join(service.names)}")
+        return service.serve(stop)
+
+
+def _check_secrets(path: Path) -> None:
+    """Raise JobError at the start for a secret that lacks now; one that goes away later fails its runs."""
+    from millstream.hadoop_loader.job import LoadJob
+
+    LoadJob.load(path).resolved(os.environ)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise typer.BadParameter(f"{text} is no HOST:PORT", param_hint="--http")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _tell(sentence: str) -> None:
+    """Say what happened, with the time before it as logs have it."""
+    import datetime
+
+    now = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    print(f"{now} {sentence}", flush=True)

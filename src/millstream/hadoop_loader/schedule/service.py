@@ -1,0 +1,220 @@
+"""LoadService: runs jobs by their schedules until it is told to stop. What `millstream load serve` is made of.
+
+A thread for each job waits until it is due and runs it there; a run's own work is done by its engine's processes. Jobs
+that load into the same root take turns, as the root has one claim for loads. A job's file is read anew for each run, so
+that a change of it, or a rotated secret, needs no restart; one that was made wrong is told, and the last run stands.
+
+Stopping: jobs that wait end at once; a run has `stop_grace_s` of its job to commit what it has, then its own stop is
+set and it leaves what it staged to the next run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from millstream.hadoop_loader.job import JobError, LoadJob, Problem, ScheduleSettings
+from millstream.hadoop_loader.schedule.scheduled_job import ScheduledJob
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.driver.report import LoadReport
+
+_log: Final = logging.getLogger(__name__)
+
+# A wait looks at the clock so often: it may be set, and a suspended machine wakes up late.
+LOOK_S: Final = 10.0
+# After its stop was set a run has so long to end.
+END_S: Final = 60.0
+EXIT_JOB_WRONG: Final = 2
+EXIT_STOPPED: Final = 130
+
+Run = Callable[[LoadJob, threading.Event], "LoadReport"]
+"""Runs a job until its end, or until the event is set."""
+
+
+def scheduled(path: Path) -> tuple[LoadJob, ScheduleSettings]:
+    """Read a job file that has a schedule. Raises JobError."""
+    job = LoadJob.load(path)
+    if job.schedule is None:
+        remedy = 'give [schedule] with cron = "*/15 * * * *" or every_s = "15 min"; `millstream load run` needs none'
+        raise JobError([Problem("schedule", "", "there is none, and serve runs jobs by it", remedy)], origin=str(path))
+    return job, job.schedule
+
+
+class LoadService:
+    """Runs scheduled jobs; `tell` gets a sentence about each thing that happens."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        run: Run,
+        *,
+        parallel: int | None = None,
+        tell: Callable[[str], None] = _log.info,
+        clock: Callable[[], float] = time.time,
+        chance: random.Random | None = None,
+    ) -> None:
+        """Read the job files; `parallel` bounds the runs at a time. Raises JobError with the problems of all files."""
+        self.lock = threading.Lock()
+        self._run = run
+        self._tell = tell
+        self._clock = clock
+        self._slots = threading.Semaphore(parallel if parallel is not None else max(1, len(paths)))
+        self._roots: dict[str, threading.Lock] = {}
+        self._jobs: list[_JobThread] = []
+        problems: list[Problem] = []
+        names: dict[str, Path] = {}
+        for path in paths:
+            try:
+                job, settings = scheduled(path)
+            except JobError as error:
+                problems += [_of_file(problem, error.origin) for problem in error.problems]
+                continue
+            if job.name in names:
+                what, remedy = f"{names[job.name]} has the same name", "give each job a name of its own"
+                problems.append(Problem(f"{path}: name", f'"{job.name}"', what, remedy))
+            names[job.name] = path
+            state = ScheduledJob(job.name, settings, now_s=clock(), chance=chance or random.Random())
+            self._jobs.append(_JobThread(self, path, job, state))
+        if problems:
+            raise JobError(problems, origin="millstream load serve")
+
+    @property
+    def jobs(self) -> list[ScheduledJob]:
+        """The jobs; read them under `lock`."""
+        return [thread.state for thread in self._jobs]
+
+    @property
+    def names(self) -> list[str]:
+        """The jobs' names, as their files are given."""
+        return [thread.state.name for thread in self._jobs]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether each job is still looked after."""
+        return all(thread.is_alive() for thread in self._jobs)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the states of all jobs."""
+        with self.lock:
+            return {"jobs": [job.as_json() for job in self.jobs]}
+
+    def serve(self, stop: threading.Event) -> int:
+        """Run jobs until `stop` is set, and return an exit code: 0, or 130 where a run had to be left."""
+        for thread in self._jobs:
+            thread.start()
+        stop.wait()
+        self._tell("stopping: runs commit what they have")
+        for thread in self._jobs:
+            thread.stop.set()
+        deadline = time.monotonic() + max(thread.stop_grace_s for thread in self._jobs)
+        for thread in self._jobs:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        left = [thread for thread in self._jobs if thread.is_alive()]
+        for thread in left:
+            self._tell(f"{thread.state.name}: its run is left, uncommitted; the next one begins where it began")
+            thread.run_stop.set()
+        deadline = time.monotonic() + END_S
+        for thread in left:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return EXIT_STOPPED if left else 0
+
+    def wait_until(self, due_s: float, stop: threading.Event) -> bool:
+        """Wait until the clock shows `due_s`; return False when it is to stop instead."""
+        while not stop.is_set():
+            left_s = due_s - self._clock()
+            if left_s <= 0:
+                return True
+            stop.wait(min(left_s, LOOK_S))
+        return False
+
+    def run_once(self, thread: _JobThread) -> None:
+        """Run a job that is due, in turn with those of the same root."""
+        state = thread.state
+        try:
+            job, settings = scheduled(thread.path)
+        except JobError as error:
+            with self.lock:
+                state.handle_started(self._clock())
+                sentences = tuple(str(problem) for problem in error.problems)
+                state.handle_ended(self._clock(), "job wrong", EXIT_JOB_WRONG, sentences)
+            self._tell(f"{state.name}: not run: {error}")
+            return
+        root = self._roots.setdefault(job.destination.uri, threading.Lock())
+        if not self._take(root, thread.stop):
+            return
+        try:
+            if not self._take(self._slots, thread.stop):
+                return
+            try:
+                self._run_now(thread, job, settings)
+            finally:
+                self._slots.release()
+        finally:
+            root.release()
+
+    def _run_now(self, thread: _JobThread, job: LoadJob, settings: ScheduleSettings) -> None:
+        state = thread.state
+        thread.stop_grace_s = settings.stop_grace_s
+        with self.lock:
+            state.update(settings)
+            state.handle_started(self._clock())
+        try:
+            report = self._run(job, thread.run_stop)
+            outcome, exit_code, sentences = report.outcome.value, report.exit_code, tuple(report.errors)
+            told = f"{outcome}, {report.rows:,} rows in {report.wall_s:.1f} s" if report.rows else outcome
+        except JobError as error:
+            outcome, exit_code = "job wrong", EXIT_JOB_WRONG
+            sentences = tuple(str(problem) for problem in error.problems)
+            told = "not run"
+        except Exception as error:  # noqa: BLE001  one job's trouble is not that of the others
+            _log.exception("the run of %s ended in an error that is none of a load's", state.name)
+            outcome, exit_code, sentences = "failed", 1, (f"{type(error).__name__}: {error}",)
+            told = "failed"
+        with self.lock:
+            state.handle_ended(self._clock(), outcome, exit_code, sentences)
+            due_s = state.due_s
+        self._tell(f"{state.name}: {told}; next run {_moment(due_s)}")
+        for sentence in sentences:
+            self._tell(f"{state.name}: {sentence}")
+
+    def _take(self, lock: threading.Lock | threading.Semaphore, stop: threading.Event) -> bool:
+        while not stop.is_set():
+            if lock.acquire(timeout=0.5):
+                return True
+        return False
+
+
+class _JobThread(threading.Thread):
+    """Looks after one job. `stop` ends its waiting, `run_stop` its run."""
+
+    def __init__(self, service: LoadService, path: Path, job: LoadJob, state: ScheduledJob) -> None:
+        super().__init__(name=f"load-{state.name}", daemon=True)
+        self.path = path
+        self.state = state
+        self.stop = threading.Event()
+        self.run_stop = threading.Event()
+        self.stop_grace_s = job.schedule.stop_grace_s if job.schedule is not None else 0.0
+        self._service = service
+
+    def run(self) -> None:
+        while self._service.wait_until(self.state.due_s, self.stop):
+            self._service.run_once(self)
+        with self._service.lock:
+            self.state.handle_stopped()
+
+
+def _of_file(problem: Problem, origin: str) -> Problem:
+    return Problem(f"{origin}: {problem.key}", problem.value, problem.what, problem.remedy, problem.line)
+
+
+def _moment(at_s: float) -> str:
+    if at_s == float("inf"):
+        return "never"
+    return datetime.datetime.fromtimestamp(at_s).astimezone().strftime("%Y-%m-%d %H:%M:%S")
