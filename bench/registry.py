@@ -99,7 +99,7 @@ def loaded(kind: str) -> Callable[[Bench, TestBroker, str], None]:
                 }
                 bench.note(row, number, figures)
         finally:
-            running.kill()
+            running.stop()
 
     return run
 
@@ -133,7 +133,7 @@ def begin(bench: Bench, kafka: TestBroker, row: str) -> None:
             }
             bench.note(row, number, figures)
         finally:
-            running.kill()
+            running.stop()
 
 
 ROWS: dict[str, tuple[str, Callable[[Bench, TestBroker, str], None], tuple[Target, ...]]] = {

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from http.client import HTTPException
 from itertools import count
 from typing import Any
 
@@ -90,8 +91,8 @@ class Writers:
             subject = f"written-{thread}-{number}"
             try:
                 answered = self._askers[number % len(self._askers)].register(subject, text)
-            except OSError:
-                continue  # it is being killed
+            except (OSError, HTTPException):
+                continue  # it is being killed, perhaps in the middle of an answer
             if answered.status == 200:
                 self.acknowledged.append((subject, answered.body["id"], json.loads(text)["name"]))
             else:

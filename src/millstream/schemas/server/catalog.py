@@ -270,7 +270,7 @@ class Catalog:
         """
         state = self._state
         parsed = self.parse(subject, request, normalize=normalize)
-        for variant in self._variants(subject, request):
+        for variant in self._variants(subject, request, deleted=deleted):
             content = self.content(parsed, variant)
             version = self._as_stored(subject, content, deleted=deleted)
             if version is not None:
@@ -310,9 +310,11 @@ class Catalog:
             return version
         return None
 
-    def _variants(self, subject: str, request: SchemaRequest) -> Iterable[SchemaRequest]:
+    def _variants(self, subject: str, request: SchemaRequest, *, deleted: bool) -> Iterable[SchemaRequest]:
         yield request
         latest = self._state.latest(subject)
+        if latest is None and deleted:
+            latest = next(reversed(self._state.versions(subject)), None)
         if latest is not None and (latest.content.metadata or latest.content.rule_set):
             inherited = self.inherited(request, latest)
             if inherited != request:
@@ -398,7 +400,7 @@ class Catalog:
     def find_digest(self, digest: bytes) -> list[tuple[str, int]]:
         """Return context and id of a schema in every context that has it."""
         found = ((context, self._state.find_digest(context, digest)) for context in self._state.contexts())
-        return [(context, one[0]) for context, one in found if one is not None]
+        return [(context, one[0]) for context, one in found if one is not None and one[1]]
 
     def referrers(self, subject: str, number: int, *, deleted: bool) -> list[tuple[str, int]]:
         """Return context and id of schemas that refer to a version; of those that are deleted with `deleted` alone."""
