@@ -10,6 +10,7 @@ What calls promise is written in `interface`, what their errors mean in `errors`
 """
 
 from millstream.hadoop_loader.filesystem.addresses import open_filesystem
+from millstream.hadoop_loader.filesystem.arrow import arrow_input, arrow_output
 from millstream.hadoop_loader.filesystem.errors import (
     AccessDeniedError,
     DirectoryNotEmptyError,
@@ -39,6 +40,8 @@ __all__ = [
     "StorageFullError",
     "UnavailableError",
     "UnknownOutcomeError",
+    "arrow_input",
+    "arrow_output",
     "open_filesystem",
     "parent_of",
 ]

@@ -40,4 +40,21 @@ def open_filesystem(uri: str, settings: FileSystemSettings | None = None) -> Fil
         if parts.netloc not in {"", "localhost"} or not path.startswith("/"):
             raise ValueError(f"{uri}: a local destination is file:///PATH, with three slashes")
         return LocalFileSystem(path, settings)
-    raise ValueError(f"{uri}: not a local destination")
+    root = path.rstrip("/")
+    if "//" in root or any(part in {".", ".."} for part in root.split("/")):
+        raise ValueError(f"{uri}: its path has an empty part, '.' or '..'")
+    if not parts.hostname:
+        raise ValueError(
+            f"{uri}: names no host; write {parts.scheme}://HOST:PORT/PATH or {parts.scheme}://NAMESERVICE/PATH"
+        )
+    if parts.username or parts.password:
+        raise ValueError(
+            f"{parts.scheme}://{parts.hostname}: a user has a setting of its own and is no part of the address"
+        )
+    if parts.scheme == "hdfs":
+        from millstream.hadoop_loader.filesystem.native import HdfsFileSystem
+
+        return HdfsFileSystem(parts.netloc, root, settings)
+    from millstream.hadoop_loader.filesystem.webhdfs import WebHdfsFileSystem
+
+    return WebHdfsFileSystem(parts.scheme, parts.netloc, root, settings)

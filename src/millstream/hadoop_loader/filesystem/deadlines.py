@@ -52,13 +52,25 @@ class Deadlines:
         self._idle: list[SimpleQueue[_Call[object] | None]] = []
         self._closed = False
 
-    def read(self, path: str, function: Callable[[], T], discard: Callable[[T], object] | None = None) -> T:
-        """What `function` returns or raises; UnavailableError when its deadline passes."""
-        return self._run(path, function, discard, UnavailableError)
+    def read(
+        self,
+        path: str,
+        function: Callable[[], T],
+        discard: Callable[[T], object] | None = None,
+        deadline_s: float | None = None,
+    ) -> T:
+        """What `function` returns or raises; UnavailableError when `deadline_s` (by default that of all) passes."""
+        return self._run(path, function, discard, UnavailableError, deadline_s)
 
-    def act(self, path: str, function: Callable[[], T], discard: Callable[[T], object] | None = None) -> T:
+    def act(
+        self,
+        path: str,
+        function: Callable[[], T],
+        discard: Callable[[T], object] | None = None,
+        deadline_s: float | None = None,
+    ) -> T:
         """As `read`, for what changes something: UnknownOutcomeError when its deadline passes."""
-        return self._run(path, function, discard, UnknownOutcomeError)
+        return self._run(path, function, discard, UnknownOutcomeError, deadline_s)
 
     def _run(
         self,
@@ -66,9 +78,10 @@ class Deadlines:
         function: Callable[[], T],
         discard: Callable[[T], object] | None,
         missed: type[FileSystemError],
+        deadline_s: float | None,
     ) -> T:
-        started = time.monotonic()
-        if not self._room.acquire(timeout=self.deadline_s):
+        ends = time.monotonic() + (self.deadline_s if deadline_s is None else deadline_s)
+        if not self._room.acquire(timeout=max(0.0, ends - time.monotonic())):
             raise UnavailableError(
                 f"{self._calls_max} earlier calls have not ended, and none did in {self.deadline_s:g} s",
                 uri=self._uri,
@@ -76,7 +89,7 @@ class Deadlines:
             )
         call = _Call(function, discard)
         self._give(call)
-        if not call.done.acquire(timeout=max(0.0, started + self.deadline_s - time.monotonic())):
+        if not call.done.acquire(timeout=max(0.0, ends - time.monotonic())):
             with self._lock:
                 # It may have ended between the two lines; then its answer counts.
                 call.left = call.done.locked()

@@ -7,8 +7,8 @@ writer at a time. Every call has the deadline the file system was opened with:
     a read whose deadline passes     raises UnavailableError
     an act whose deadline passes     raises UnknownOutcomeError: it may still take effect, later than this process knows
 
-Acts that are atomic: `create` (who makes the file), `rename`, `make_child`. None of them ever replaces what is there,
-and none but `make_directory` makes a parent: the commit protocol stands on both. A file that is being written is no
+Atomic are `create` (who makes the file) and `rename`. Neither ever replaces what is there, and nothing but
+`make_directory` makes a parent: the commit protocol stands on both. A file that is being written is no
 file yet: it has a name, but its length and contents are certain only after `close`, so it is written under a name that
 nobody reads and renamed when whole.
 """
@@ -124,7 +124,10 @@ class FileSystem(Protocol):
         ...
 
     def make_child(self, path: str) -> None:
-        """One directory in a parent that is there. FileExistsError if the name is taken, else FileNotFoundError."""
+        """One directory in a parent that is there. FileExistsError if the name is taken, else FileNotFoundError.
+
+        No claim to anything: on HDFS two that make it at once may both succeed.
+        """
         ...
 
     def status(self, path: str) -> FileStatus | None:

@@ -1,0 +1,184 @@
+"""What HDFS by RPC and HDFS over HTTP have in common: what its Java exceptions mean, and when a call is sent again.
+
+A call that the server refused for now (safe mode after a start, a NameNode that is standby) has not begun: it is sent
+again until its deadline. So is one whose connection was lost, but that may have taken effect. Should the next try then
+say that the name is taken or gone, its own first try may be the reason, so the outcome is *unknown*, never "exists".
+Bytes of a file are never sent twice: the file is broken, and its writer starts another.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from millstream.hadoop_loader.filesystem.deadlines import Deadlines
+from millstream.hadoop_loader.filesystem.errors import (
+    AccessDeniedError,
+    DirectoryNotEmptyError,
+    FileSystemError,
+    QuotaExceededError,
+    StorageFullError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+_PAUSE_MIN_S: Final = 0.05
+_PAUSE_MAX_S: Final = 1.0
+
+# The simple names of Java's classes, by what they mean here.
+_NOT_BEGUN: Final = {"SafeModeException", "RetriableException", "StandbyException", "ObserverRetryOnActiveException"}
+_OF_PYTHON: Final[dict[str, tuple[type[OSError], int]]] = {
+    "FileNotFoundException": (FileNotFoundError, errno.ENOENT),
+    "PathNotFoundException": (FileNotFoundError, errno.ENOENT),
+    "LeaseExpiredException": (FileNotFoundError, errno.ENOENT),
+    "FileAlreadyExistsException": (FileExistsError, errno.EEXIST),
+    "AlreadyBeingCreatedException": (FileExistsError, errno.EEXIST),
+    "RecoveryInProgressException": (FileExistsError, errno.EEXIST),
+    "ParentNotDirectoryException": (NotADirectoryError, errno.ENOTDIR),
+    "PathIsNotDirectoryException": (NotADirectoryError, errno.ENOTDIR),
+}
+_OF_OURS: Final[dict[str, type[FileSystemError]]] = {
+    "PathIsNotEmptyDirectoryException": DirectoryNotEmptyError,
+    "AccessControlException": AccessDeniedError,
+    "AuthorizationException": AccessDeniedError,
+    "SecurityException": AccessDeniedError,
+    "InvalidToken": AccessDeniedError,
+    "NSQuotaExceededException": QuotaExceededError,
+    "DSQuotaExceededException": QuotaExceededError,
+    "QuotaByStorageTypeExceededException": QuotaExceededError,
+    "QuotaExceededException": QuotaExceededError,
+    "DiskOutOfSpaceException": StorageFullError,
+    "NoEnoughReplicaException": StorageFullError,
+}
+KERBEROS_REMEDY: Final = "look at the principal with its keytab or ticket cache, and at this machine's clock"
+
+
+class NotBegunError(Exception):
+    """The server refused for now, or was not reached at all: nothing has happened."""
+
+
+class UnansweredError(Exception):
+    """The connection was lost, or is in doubt: the call may have taken effect."""
+
+
+def java_error(java_class: str, message: str, *, uri: str, path: str) -> Exception:
+    """What one of Hadoop's exceptions means, as the interface has it; NotBegunError for those that pass."""
+    name = java_class.rpartition(".")[2].rpartition("$")[2]
+    what = message.partition("\n")[0].strip() or name
+    if name in _NOT_BEGUN:
+        return NotBegunError(what)
+    # A path that leads through a file, and a file where a directory is meant (and the reverse), in Hadoop's words.
+    if what.endswith("(is not a directory)"):
+        return NotADirectoryError(errno.ENOTDIR, what, f"{uri}/{path}")
+    if what.startswith("Path is not a file"):
+        return IsADirectoryError(errno.EISDIR, what, f"{uri}/{path}")
+    if what.endswith("must both be directories"):
+        return FileExistsError(errno.EEXIST, what, f"{uri}/{path}")
+    if "could only be written to" in what:
+        if "There are 0 datanode(s) running" in what:
+            return UnavailableError(what, uri=uri, path=path, remedy="start the DataNodes, then run again")
+        return StorageFullError(what, uri=uri, path=path)
+    if name in _OF_PYTHON:
+        kind, number = _OF_PYTHON[name]
+        return kind(number, what, f"{uri}/{path}")
+    if name in _OF_OURS:
+        return _OF_OURS[name](what, uri=uri, path=path)
+    return FileSystemError(f"{name}: {what}", uri=uri, path=path)
+
+
+class RemoteCalls:
+    """Makes the calls of one remote file system, each within the deadline. Safe for any number of threads.
+
+    `translate` makes of a client's exception what it means: an error of the interface, NotBegunError, UnansweredError.
+    `drop` is called when a call was not answered: whatever connection it went over is not to be used again.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        deadline_s: float,
+        calls_max: int,
+        translate: Callable[[BaseException, str], BaseException],
+        drop: Callable[[], None],
+    ) -> None:
+        self._uri = uri
+        self._deadlines = Deadlines(uri, deadline_s, calls_max)
+        self._translate = translate
+        self._drop = drop
+
+    def read(self, path: str, function: Callable[[], T]) -> T:
+        """Call until there is an answer; UnavailableError at the deadline."""
+        return self._call(path, function, None, UnavailableError)
+
+    def act(self, path: str, function: Callable[[], T], discard: Callable[[T], object] | None = None) -> T:
+        """As `read`, for what changes something: UnknownOutcomeError if it may have taken effect unheard."""
+        return self._call(path, function, discard, UnknownOutcomeError)
+
+    def act_once(self, path: str, function: Callable[[], T], deadline_s: float | None = None) -> T:
+        """An act that must not be sent twice."""
+        try:
+            return self._deadlines.act(path, function, deadline_s=deadline_s)
+        except (UnavailableError, UnknownOutcomeError):
+            self._drop()
+            raise
+        except BaseException as error:
+            problem = self._translate(error, path)
+            if isinstance(problem, NotBegunError):
+                raise UnavailableError(str(problem), uri=self._uri, path=path) from error
+            if isinstance(problem, UnansweredError):
+                raise UnknownOutcomeError(str(problem), uri=self._uri, path=path) from error
+            if problem is error:
+                raise
+            raise problem from error
+
+    def _call(
+        self,
+        path: str,
+        function: Callable[[], T],
+        discard: Callable[[T], object] | None,
+        missed: type[FileSystemError],
+    ) -> T:
+        deadline_s = self._deadlines.deadline_s
+        ends = time.monotonic() + deadline_s
+        pause_s = _PAUSE_MIN_S
+        run = self._deadlines.read if missed is UnavailableError else self._deadlines.act
+        unanswered: UnansweredError | None = None
+        while True:
+            try:
+                return run(path, function, discard, max(0.0, ends - time.monotonic()))
+            except UnknownOutcomeError:
+                self._drop()
+                raise
+            except UnavailableError as error:
+                self._drop()
+                if unanswered is not None:
+                    raise missed(str(unanswered), uri=self._uri, path=path) from error
+                raise
+            except BaseException as error:
+                problem = self._translate(error, path)
+                if isinstance(problem, UnansweredError):
+                    unanswered = problem
+                    self._drop()
+                elif not isinstance(problem, NotBegunError):
+                    if unanswered is not None and missed is UnknownOutcomeError and isinstance(problem, OSError):
+                        what = f"{unanswered}, and the next try says: {problem.strerror or problem}"
+                        raise UnknownOutcomeError(what, uri=self._uri, path=path) from error
+                    if problem is error:
+                        raise
+                    raise problem from error
+                if time.monotonic() + pause_s >= ends:
+                    kind = UnavailableError if unanswered is None else missed
+                    what = f"{unanswered or problem}, for {deadline_s:g} s"
+                    raise kind(what, uri=self._uri, path=path) from error
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+
+    def close(self) -> None:
+        """End the threads that wait."""
+        self._deadlines.close()
