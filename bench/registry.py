@@ -6,7 +6,7 @@
 
 Registry and broker are processes of their own; the load is another one (`bench/load/registry.py`), 16 connections that
 each wait for their answer. CPU is the kernel's figure of the registry's process. There is no peer here: Karapace is not
-on PyPI, Confluent's registry is under a licence of its own.
+on PyPI, Confluent's registry (io.confluent) is not on Maven Central.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def lines_of(bench: Bench, seconds: float) -> list[str]:
     lines = [
         "Written by `python -m bench.registry --write-doc docs/performance.md`; medians of the rounds. The load is",
         f"{CONNECTIONS} connections that each wait for their answer; Millstream's broker keeps the topic. There is no",
-        "peer: Karapace is not on PyPI, Confluent's registry is under a licence of its own.",
+        "peer: Karapace is not on PyPI, Confluent's registry (io.confluent) is not on Maven Central.",
         "",
         f"Machine: {report.machine()}. The run took {seconds / 60:.0f} minutes.",
         "",
