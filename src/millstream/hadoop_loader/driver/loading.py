@@ -48,7 +48,8 @@ class Loading:
 
     def run(self) -> None:
         """Run every split to its end. Raises StoppedError, FencedError, EngineError, and what staging may."""
-        job = self._workers_job()
+        # Rates are of all workers together: each takes its share.
+        job = replace(self.job, workers=self.engine.workers)
         while True:
             tasks = [
                 SplitTask(
@@ -97,13 +98,3 @@ class Loading:
     def _closed(self, topics: set[str]) -> dict[str, frozenset[str]]:
         names = {table.name for topic in topics for table in self.schemas.tables[topic].tables()}
         return {name: self.closed_directories[name] for name in names if name in self.closed_directories}
-
-    def _workers_job(self) -> LoadJob:
-        """The job as one worker sees it: rates are of all workers together, so each has its share."""
-        source, workers = self.job.source, self.engine.workers
-        shares = {
-            name: max(1, limit // workers)
-            for name in ("rate_limit_bytes_per_s", "rate_limit_records_per_s")
-            if (limit := getattr(source, name)) is not None
-        }
-        return replace(self.job, source=replace(source, **shares)) if shares else self.job

@@ -36,6 +36,7 @@ from millstream.hadoop_loader.engines.worker import READY, STOP
 if TYPE_CHECKING:
     from millstream.hadoop_loader.splits import SplitTask
 
+WORKER_MODULE: Final = "millstream.hadoop_loader.engines.worker"
 STALL_S: Final = 600.0
 START_FAILURES_MAX: Final = 3
 STOP_GRACE_S: Final = 10.0
@@ -46,8 +47,11 @@ _SETTLE_S: Final = 5.0  # a process whose socket is closed has ended, or is abou
 class LocalEngine:
     """Runs splits on worker processes; owned by the driver's thread."""
 
-    def __init__(self, workers: int | None = None, *, stall_s: float = STALL_S) -> None:
+    def __init__(
+        self, workers: int | None = None, *, stall_s: float = STALL_S, worker_module: str = WORKER_MODULE
+    ) -> None:
         """Plan for `workers` processes, by default one for each core this process may use; none is started yet."""
+        self._worker_module = worker_module
         self._workers_max = workers or len(os.sched_getaffinity(0))
         self._stall_s = stall_s
         # Invariant: at most _workers_max; one without a task is idle.
@@ -103,7 +107,7 @@ class LocalEngine:
         # Those on their way take what waits as soon as they are ready.
         starting = sum(not worker.is_ready for worker in self._workers)
         while len(self._workers) < self._workers_max and starting < len(self._waiting):
-            self._workers.append(_Worker())
+            self._workers.append(_Worker(self._worker_module))
             starting += 1
 
     def _receive(self, worker: _Worker) -> Iterable[EngineEvent]:
@@ -130,7 +134,7 @@ class LocalEngine:
         """Take a worker that died, or is to die, from the list; return the failure of its task, if it had one."""
         self._workers.remove(worker)
         code = worker.end(_SETTLE_S if reason is None else 0.0)
-        output = worker.output()
+        output = worker.output
         task = worker.task
         if not worker.is_ready:
             self._start_failures += 1
@@ -148,13 +152,13 @@ class LocalEngine:
 class _Worker:
     """One process, its end of the socket, and the task it runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         ours, theirs = socket.socketpair()
         # Not inherited output: a progress display owns the terminal, and what a crash printed is wanted afterwards.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  closed by `end`
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "millstream.hadoop_loader.engines.worker", str(theirs.fileno())],
+                [sys.executable, "-m", module, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
@@ -172,6 +176,8 @@ class _Worker:
         self.is_ready = False
         self.task: SplitTask | None = None
         self.heard_at = time.monotonic()
+        # The end of what it printed, once it has ended.
+        self.output = ""
 
     def give(self, task: SplitTask) -> None:
         """Have it run the task. That it died meanwhile shows when its socket is read."""
@@ -193,13 +199,10 @@ class _Worker:
             self._process.kill()
         code = self._process.wait()
         self.connection.close()
-        return code
-
-    def output(self) -> str:
-        """Return the end of what it printed, and forget the rest; the process has ended."""
         with self._output as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _OUTPUT_SHOWN_BYTES))
-            return file.read().decode(errors="replace")
+            self.output = file.read().decode(errors="replace")
+        return code
 
 
 def _ending(code: int) -> str:

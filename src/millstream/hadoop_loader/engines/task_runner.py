@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from millstream.hadoop_loader.engines.engine import AttemptFailed, AttemptFinished, AttemptProgressed
@@ -38,14 +39,23 @@ class TaskRunner:
         self._filesystem: FileSystem | None = None
         self._registry: RegistryClient | None = None
 
-    def run(self, task: SplitTask, stop: threading.Event, tell: Tell) -> AttemptFinished | AttemptFailed:
-        """Run one task; `stop` ends it early, as a failure. Never raises but for what ends the process anyway."""
+    def run(
+        self, task: SplitTask, stop: threading.Event, tell: Tell, *, staging: str | None = None
+    ) -> AttemptFinished | AttemptFailed:
+        """Run one task; `stop` ends it early, as a failure. Never raises but for what ends the process anyway.
+
+        `staging` is a folder to make and use in place of the task's, where something else than the driver runs a task
+        twice.
+        """
         from millstream.hadoop_loader.running import run_split
 
         reporter = _Reporter(task, tell)
         try:
             self._open(task.job)
             assert self._filesystem is not None
+            if staging is not None:
+                self._filesystem.make_child(staging)
+                task = replace(task, staging=staging)
             result = run_split(
                 task, self._filesystem, registry=self._registry, stop=stop, on_progress=reporter.handle_progress
             )

@@ -34,8 +34,8 @@ STOP: Final = "stop"
 EXIT_ORPHANED: Final = 75
 
 
-def main(file_descriptor: int) -> None:
-    """Serve tasks from the socket until told to stop."""
+def serve(file_descriptor: int, runner: TaskRunner) -> None:
+    """Have `runner` run tasks from the socket until told to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection: Connection[Any, Any] = Connection(file_descriptor)
     tasks: SimpleQueue[SplitTask | None] = SimpleQueue()
@@ -62,7 +62,6 @@ def main(file_descriptor: int) -> None:
             tell(progress)
 
     threading.Thread(target=listen, name="engine-listener", daemon=True).start()
-    runner = TaskRunner()
     tell(READY)
     while (task := tasks.get()) is not None:
         tell(runner.run(task, stop, tell_progress))
@@ -71,4 +70,4 @@ def main(file_descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    serve(int(sys.argv[1]), TaskRunner())

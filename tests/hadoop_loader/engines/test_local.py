@@ -1,0 +1,130 @@
+"""The local engine with workers that do as told: every task ends in one event, whatever becomes of its worker."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from millstream.hadoop_loader.engines import AttemptFailed, AttemptFinished, AttemptProgressed, EngineError, EngineEvent
+from millstream.hadoop_loader.engines.local import LocalEngine
+from millstream.hadoop_loader.splits import Split, SplitTask
+
+DEADLINE_S = 60.0
+
+
+def task(number: int, script: str, attempt: int = 0) -> SplitTask:
+    job: Any = None  # no scripted runner looks at it
+    return SplitTask(job, Split(number, ()), attempt, "staging", script, {})
+
+
+def ends(engine: LocalEngine, count: int) -> list[AttemptFinished | AttemptFailed]:
+    """Wait for so many attempts to end."""
+    found: list[AttemptFinished | AttemptFailed] = []
+    deadline = time.monotonic() + DEADLINE_S
+    while len(found) < count:
+        assert time.monotonic() < deadline, f"{len(found)} of {count} attempts ended"
+        found += [event for event in engine.events(0.5) if not isinstance(event, AttemptProgressed)]
+    return found
+
+
+@pytest.fixture
+def engine() -> Iterator[LocalEngine]:
+    made = LocalEngine(2, worker_module="tests.support.scripted_worker")
+    yield made
+    made.stop()
+
+
+def test_tasks_run_on_so_many_processes(engine: LocalEngine) -> None:
+    engine.submit([task(number, "finish") for number in range(20)])
+
+    found = ends(engine, 20)
+
+    assert {event.result.split for event in found if isinstance(event, AttemptFinished)} == set(range(20))
+    assert len(engine.worker_pids()) <= 2
+    assert os.getpid() not in engine.worker_pids()
+
+
+def test_progress_comes_before_the_end(engine: LocalEngine) -> None:
+    engine.submit([task(1, "finish")])
+
+    told: list[EngineEvent] = []
+    deadline = time.monotonic() + DEADLINE_S
+    while not any(isinstance(event, AttemptFinished) for event in told):
+        assert time.monotonic() < deadline
+        told += engine.events(0.5)
+
+    assert [type(event) for event in told] == [AttemptProgressed, AttemptFinished]
+
+
+def test_a_worker_that_dies_fails_its_task_only(engine: LocalEngine) -> None:
+    engine.submit([task(0, "die"), *(task(number, "finish") for number in range(1, 6))])
+
+    found = ends(engine, 6)
+
+    died = [event for event in found if isinstance(event, AttemptFailed)]
+    assert [event.split for event in died] == [0]
+    assert died[0].is_retriable
+    assert "SIGKILL" in died[0].error
+    assert "on its way out" in died[0].detail
+
+
+def test_another_worker_takes_the_next_attempt(engine: LocalEngine) -> None:
+    engine.submit([task(0, "die once")])
+    assert isinstance(ends(engine, 1)[0], AttemptFailed)
+
+    engine.submit([task(0, "die once", attempt=1)])
+
+    [end] = ends(engine, 1)
+    assert isinstance(end, AttemptFinished)
+    assert end.result.attempt == 1
+
+
+def test_a_worker_that_says_nothing_is_killed() -> None:
+    engine = LocalEngine(1, stall_s=1.0, worker_module="tests.support.scripted_worker")
+    try:
+        engine.submit([task(0, "hang")])
+        [end] = ends(engine, 1)
+    finally:
+        engine.stop()
+
+    assert isinstance(end, AttemptFailed)
+    assert "nothing was heard" in end.error
+
+
+@pytest.mark.parametrize("script", ["wait for stop", "finish"])
+def test_stop_leaves_no_process(engine: LocalEngine, script: str) -> None:
+    engine.submit([task(0, script), task(1, script)])
+    engine.events(DEADLINE_S)
+    processes = [psutil.Process(pid) for pid in engine.worker_pids()]
+
+    engine.stop()
+
+    assert processes
+    assert not any(process.is_running() for process in processes)
+
+
+def test_workers_end_with_their_driver(engine: LocalEngine) -> None:
+    engine.submit([task(0, "hang")])
+    engine.events(DEADLINE_S)
+    [pid] = engine.worker_pids()[:1]
+    process = psutil.Process(pid)
+
+    for worker in engine._workers:  # what the end of this process would close
+        worker.connection.close()
+
+    process.wait(DEADLINE_S)
+
+
+def test_workers_that_cannot_start_are_an_error() -> None:
+    engine = LocalEngine(1, worker_module="tests.support.broken_worker")
+    engine.submit([task(0, "finish")])
+    try:
+        with pytest.raises(EngineError, match="nothing works here"):
+            ends(engine, 1)
+    finally:
+        engine.stop()
