@@ -164,7 +164,7 @@ class UnknownSchema(NamedTuple):
 
     topic: str
     schema_id: int
-    schema: str  # Avro JSON, references put in
+    schema: str  # Avro JSON, references put in; of other types the registered text, and the registry has the rest
 
 
 @dataclass(frozen=True, slots=True)

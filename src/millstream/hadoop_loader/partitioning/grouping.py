@@ -1,0 +1,36 @@
+"""Rows with the same code, put together: by masks where there are few codes, by one sort where there are many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_MASKS_MAX: Final = 4
+
+
+def grouped(codes: pa.Array, count: int) -> Iterator[tuple[int, pa.Int64Array]]:
+    """Yield each code below `count` that occurs, with its rows, ascending. Rows without a code are left out."""
+    if count <= _MASKS_MAX:
+        for code in range(count):
+            rows = pc.indices_nonzero(pc.equal(codes, pa.scalar(code, codes.type))).cast(pa.int64())
+            if len(rows):
+                yield code, rows
+        return
+    # Arrow's sort of an array is stable; nulls come last.
+    order = pc.array_sort_indices(codes).cast(pa.int64())
+    start = 0
+    for found, length in _run_lengths(codes.take(order)):
+        if found is not None:
+            yield found, order.slice(start, length)
+        start += length
+
+
+def _run_lengths(codes: pa.Array) -> Iterator[tuple[int | None, int]]:
+    encoded = pc.run_end_encode(codes)
+    start = 0
+    for end, code in zip(encoded.run_ends.to_pylist(), encoded.values.to_pylist(), strict=True):
+        yield code, end - start
+        start = end

@@ -1,0 +1,16 @@
+"""The split runner: a split's ranges are read, and become staged files.
+
+split_runner.py  run_split: the loop around it all      range_state.py  how far a range is, and what was in it
+reading.py       the consumer, and when a range ends    gaps.py         why offsets brought nothing
+sorting_out.py   fetched records to rows of files       dead_letters.py what could not be read, as Avro
+"""
+
+from millstream.hadoop_loader.running.errors import (
+    RangeGoneError,
+    SplitError,
+    SplitStoppedError,
+    TopicRecreatedError,
+)
+from millstream.hadoop_loader.running.split_runner import run_split
+
+__all__ = ["RangeGoneError", "SplitError", "SplitStoppedError", "TopicRecreatedError", "run_split"]

@@ -1,0 +1,79 @@
+"""How far a range has been read, and what was in it: the numbers of a RangeRead while they grow."""
+
+from __future__ import annotations
+
+from millstream.core.client.cluster import TopicPartition
+from millstream.hadoop_loader.running.gaps import Gaps
+from millstream.hadoop_loader.splits import GapReason, OffsetRange, RangeRead
+
+
+class RangeState:
+    """One range being read.
+
+    Invariant, at the end of each piece: next_offset - start_offset == rows + bad + tombstones_left_out + gaps.count.
+    """
+
+    def __init__(self, wanted: OffsetRange) -> None:
+        self.wanted = wanted
+        self.gaps = Gaps(wanted)
+        # The offset behind the last one that is accounted for. Invariant: start_offset <= next_offset <= end_offset.
+        self.next_offset = wanted.start_offset
+        self.leader_epoch = -1
+        self.rows = 0
+        self.bad = 0
+        self.tombstones = 0
+        self.tombstones_left_out = 0
+        self.bytes = 0
+        self.max_timestamp_ms = -1
+
+    @property
+    def topic_partition(self) -> TopicPartition:
+        """The partition's name."""
+        return TopicPartition(self.wanted.topic, self.wanted.partition)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every offset is accounted for."""
+        return self.next_offset >= self.wanted.end_offset
+
+    def pass_unseen(self, position: int) -> None:
+        """The client is at `position`, and has shown nothing of what lies before it."""
+        end = min(position, self.wanted.end_offset)
+        if end > self.next_offset:
+            self.gaps.add_unseen(self.next_offset, end - 1)
+            self.next_offset = end
+
+    def pass_deleted(self, log_start_offset: int) -> None:
+        """The log begins at `log_start_offset` now."""
+        end = min(log_start_offset, self.wanted.end_offset)
+        if end > self.next_offset:
+            self.gaps.add(GapReason.RETENTION, self.next_offset, end - 1)
+            self.next_offset = end
+
+    def check(self) -> None:
+        """Assert the invariant."""
+        found = self.rows + self.bad + self.tombstones_left_out + self.gaps.count
+        passed = self.next_offset - self.wanted.start_offset
+        assert found == passed, (
+            f"{self.topic_partition}: {passed} offsets from {self.wanted.start_offset} on are {self.rows} rows,"
+            f" {self.bad} bad, {self.tombstones_left_out} tombstones, {self.gaps.count} gaps"
+        )
+
+    def result(self) -> RangeRead:
+        """Return the numbers."""
+        self.check()
+        wanted = self.wanted
+        return RangeRead(
+            topic=wanted.topic,
+            topic_id=wanted.topic_id,
+            partition=wanted.partition,
+            start_offset=wanted.start_offset,
+            next_offset=self.next_offset,
+            leader_epoch=self.leader_epoch,
+            rows=self.rows,
+            bad=self.bad,
+            tombstones=self.tombstones,
+            tombstones_left_out=self.tombstones_left_out,
+            bytes=self.bytes,
+            max_timestamp_ms=self.max_timestamp_ms,
+        )

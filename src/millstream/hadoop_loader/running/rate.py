@@ -1,0 +1,43 @@
+"""A job's rate limits, shared out among its workers. Pure: time is passed in."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.job import LoadJob
+
+
+class RateLimit:
+    """Says how long to wait so that bytes and records stay below their rates."""
+
+    def __init__(self, bytes_per_s: float | None, records_per_s: float | None) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._records_per_s = records_per_s
+        # When all that was read so far may have been read at the earliest.
+        self._due_at: float | None = None
+
+    @classmethod
+    def of(cls, job: LoadJob) -> Self:
+        """Return one worker's share of a job's limits."""
+        workers = job.workers or os.cpu_count() or 1
+        source = job.source
+        bytes_per_s, records_per_s = source.rate_limit_bytes_per_s, source.rate_limit_records_per_s
+        return cls(
+            None if bytes_per_s is None else bytes_per_s / workers,
+            None if records_per_s is None else records_per_s / workers,
+        )
+
+    def delay_s(self, records: int, size_bytes: int, now_s: float) -> float:
+        """Return how long to wait after these were read."""
+        took = 0.0
+        if self._bytes_per_s is not None:
+            took = size_bytes / self._bytes_per_s
+        if self._records_per_s is not None:
+            took = max(took, records / self._records_per_s)
+        if not took:
+            return 0.0
+        # Time that was not used is lost: a burst after a pause would be above the rate.
+        self._due_at = max(now_s, self._due_at or 0.0) + took
+        return self._due_at - now_s

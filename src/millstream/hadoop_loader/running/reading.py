@@ -1,0 +1,203 @@
+"""The consumer of a split: every range from its start to its end, several partitions at once.
+
+A range ends where its end offset is passed, be it by a record, by a batch of which nothing is shown, or by the client's
+position alone: the last offsets of a log may be transaction markers, and a compacted log may have nothing there. Two
+ranges of one partition are read one after the other.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millstream.core.client.cluster import TopicPartition
+from millstream.core.client.consumer import FetchedRecords, OffsetOutOfRangeError
+from millstream.core.client.group_offsets import CommittedOffset
+from millstream.core.columns.blocking_consumer import Consumer
+from millstream.core.columns.gathering import LOCATED_ROWS, gather
+from millstream.core.net import BufferPool
+from millstream.core.records import RecordColumns
+from millstream.hadoop_loader.running.errors import RangeGoneError, StalledError, TopicRecreatedError
+from millstream.hadoop_loader.running.range_state import RangeState
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.job import SourceSettings
+
+POLL_S: Final = 0.2
+"""How long one poll waits: a stop is noticed as soon."""
+FETCH_SHARE: Final = 4  # of a worker's memory, fetched bytes may take one part in so many
+FETCH_BYTES_MAX: Final = 64 * 1024 * 1024
+_POOLED_BYTES_MAX: Final = 16 * 1024 * 1024
+
+
+class SplitReader:
+    """Reads ranges; a context manager, for one thread."""
+
+    def __init__(self, source: SourceSettings, states: Sequence[RangeState], *, memory_bytes: int) -> None:
+        self._source = source
+        self._waiting: dict[TopicPartition, deque[RangeState]] = {}
+        for state in sorted(states, key=lambda state: state.wanted.start_offset):
+            self._waiting.setdefault(state.topic_partition, deque()).append(state)
+        fetched = min(FETCH_BYTES_MAX, memory_bytes // FETCH_SHARE)
+        configs = {"buffer.memory": fetched, **source.consumer_configs()}
+        self._consumer = Consumer(configs)
+        self._pool = BufferPool(min(_POOLED_BYTES_MAX, fetched // 2))
+        self._columns = RecordColumns(LOCATED_ROWS)
+        self._stalled_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._consumer.start()
+        for tp in [tp for tp, states in self._waiting.items() if not self._drop_done(states)]:
+            del self._waiting[tp]
+        self._consumer.assign(self._waiting)
+        for states in self._waiting.values():
+            self._begin(states[0])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._consumer.close(timeout_s=5.0)
+        self._pool.clear()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every range was read to its end."""
+        return not self._waiting
+
+    def drop_topic(self, topic: str) -> None:
+        """Read nothing more of a topic."""
+        self._waiting = {tp: states for tp, states in self._waiting.items() if tp.topic != topic}
+        self._consumer.assign(self._waiting)
+
+    def poll(self) -> Iterator[tuple[RangeState, pa.RecordBatch]]:
+        """Yield what came, each a batch of one range's records in order; they are not counted yet.
+
+        Offsets that brought nothing are. Raises RangeGoneError, StalledError, KafkaError.
+        """
+        try:
+            pieces = self._consumer.poll(POLL_S)
+        except OffsetOutOfRangeError as error:
+            self._handle_out_of_range(error)
+            return
+        if pieces:
+            self._stalled_at = time.monotonic()
+        for piece in pieces:
+            states = self._waiting.get(piece.topic_partition)
+            if states is None:
+                piece.release()
+                continue
+            state = states[0]
+            batch = self._records(state, piece)
+            if batch is not None and batch.num_rows:
+                yield state, batch
+            self._maybe_end(state)
+        if not pieces:
+            self._look_at_positions()
+
+    def check_topics(self, states: Sequence[RangeState]) -> None:
+        """Raise TopicRecreatedError where a topic is not the one that was to be read: an id does not come back."""
+        infos = self._consumer.topics()
+        for state in states:
+            info = infos.get(state.wanted.topic)
+            found = "" if info is None else _id_text(info.topic_id)
+            if found != state.wanted.topic_id:
+                raise TopicRecreatedError(state.wanted.topic)
+
+    def _begin(self, state: RangeState) -> None:
+        wanted = state.wanted
+        # The leader epoch has the log checked: a log that was cut below the position is noticed (KIP-320).
+        self._consumer.seek(state.topic_partition, CommittedOffset(wanted.start_offset, wanted.leader_epoch))
+
+    def _records(self, state: RangeState, piece: FetchedRecords) -> pa.RecordBatch | None:
+        """Return a piece's records that lie in the range, having counted the offsets that brought none."""
+        end = min(piece.next_offset, state.wanted.end_offset)
+        state.pass_unseen(piece.offset)
+        if end <= state.next_offset:
+            piece.release()
+            return None
+        gathered = gather([piece], columns=self._columns, pool=self._pool)
+        if gathered.error is not None:
+            raise gathered.error
+        assert not gathered.left, gathered.left
+        batch = gathered.batch
+        offsets = batch.column("offset")
+        if len(offsets) and offsets[-1].as_py() >= end:
+            batch = batch.slice(0, pc.index(pc.greater_equal(offsets, end), True).as_py())
+            offsets = batch.column("offset")
+        state.gaps.add_missing(piece, state.next_offset, end, offsets)
+        state.next_offset = end
+        return batch
+
+    def _maybe_end(self, state: RangeState) -> None:
+        if not state.is_done:
+            return
+        states = self._waiting.get(state.topic_partition)
+        if states is None or not states or states[0] is not state:
+            return
+        if self._drop_done(states):
+            self._begin(states[0])
+        else:
+            del self._waiting[state.topic_partition]
+            self._consumer.assign(self._waiting)
+
+    @staticmethod
+    def _drop_done(states: deque[RangeState]) -> bool:
+        while states and states[0].is_done:
+            states.popleft()
+        return bool(states)
+
+    def _look_at_positions(self) -> None:
+        """Nothing came: perhaps the client has passed over what there was, perhaps nothing is to come."""
+        for states in list(self._waiting.values()):
+            state = states[0]
+            position = self._consumer.position(state.topic_partition)
+            if position is not None and position > state.next_offset:
+                self._stalled_at = time.monotonic()
+                state.pass_unseen(position)
+                self._maybe_end(state)
+        waited_s = time.monotonic() - self._stalled_at
+        if waited_s < self._source.timeout_s or not self._waiting:
+            return
+        for tp, end in self._consumer.end_offsets(self._waiting).items():
+            state = self._waiting[tp][0]
+            if end < state.wanted.end_offset:
+                raise RangeGoneError(
+                    tp.topic,
+                    tp.partition,
+                    f"its log ends at {end}, before offset {state.wanted.end_offset} that was to be read: it was cut",
+                )
+        names = ", ".join(str(tp) for tp in sorted(self._waiting)[:3])
+        raise StalledError(f"nothing came of {names} for {waited_s:.0f} s, though there is something to come")
+
+    def _handle_out_of_range(self, error: OffsetOutOfRangeError) -> None:
+        tp = error.topic_partition
+        state = self._waiting[tp][0]
+        begin = self._consumer.beginning_offsets([tp])[tp]
+        if begin <= state.next_offset:
+            raise RangeGoneError(
+                tp.topic, tp.partition, f"offset {error.offset} lies behind the end of its log: it was cut"
+            ) from error
+        if self._source.gaps == "fail":
+            raise RangeGoneError(
+                tp.topic,
+                tp.partition,
+                f"retention has deleted offsets {state.next_offset} to {begin - 1} before they were loaded;"
+                ' source.gaps = "continue" goes on behind them',
+            ) from error
+        state.pass_deleted(begin)
+        if state.is_done:
+            self._maybe_end(state)
+        else:
+            self._consumer.seek(tp, begin)
+
+
+def _id_text(topic_id: bytes) -> str:
+    return base64.urlsafe_b64encode(topic_id).rstrip(b"=").decode()

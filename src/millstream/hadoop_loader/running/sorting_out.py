@@ -1,0 +1,156 @@
+"""Fetched records of one partition to rows of files: read, placed in directories, late ones and bad ones apart.
+
+Everything here is on whole batches. Rows are numbers of records within the batch; what is asked of only some of them is
+taken by such numbers, and where all are meant, as most often, nothing is taken at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millstream.hadoop_loader.partitioning import partitioner
+from millstream.hadoop_loader.partitioning.partitioner import Batch, Unplaced
+from millstream.hadoop_loader.running.dead_letters import SCHEMA, DeadLetters
+from millstream.hadoop_loader.splits import FileKind
+from millstream.hadoop_loader.values import BadRow, TableRows, ValueReader, value_reader
+from millstream.hadoop_loader.values.located import ints
+from millstream.hadoop_loader.values.tombstones import Tombstones
+from millstream.hadoop_loader.writing import FileKey, OpenFiles, Rows
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.running.range_state import RangeState
+    from millstream.hadoop_loader.tables import TableVersion
+    from millstream.schemas.client import RegistryClient
+
+
+class Sorter:
+    """Puts records of all topics of a split into files; one thread at a time."""
+
+    def __init__(
+        self,
+        job: LoadJob,
+        tables: Mapping[str, TableVersion],
+        closed_directories: Mapping[str, frozenset[str]],
+        registry: RegistryClient | None,
+        files: OpenFiles,
+    ) -> None:
+        self._job = job
+        self._tables = tables
+        self._closed = closed_directories
+        self._registry = registry
+        self._files = files
+        self._formats = sorted(job.destination.formats)
+        self._partitioner = partitioner(job.partitioning)
+        self._readers: dict[str, ValueReader] = {}
+        self._tombstones: dict[str, Tombstones] = {}
+        self._dead_letters = DeadLetters()
+
+    def sort(self, state: RangeState, records: pa.RecordBatch) -> None:
+        """Put records into files, and count them. Raises UnknownSchemaError, FileSystemError, RegistryError."""
+        bad: list[BadRow] = []
+        values = records.column("value")
+        times = records.column("timestamp").cast(pa.int64())
+        if values.null_count:
+            self._sort_tombstones(state, records, times, bad)
+        if values.null_count < len(values):
+            for rows in self._reader(state.wanted.topic).read(records, bad):
+                self._place(state, records, times, rows, bad)
+        if bad:
+            self._bury(state, records, bad)
+        state.bytes += values.nbytes + records.column("key").nbytes
+        state.max_timestamp_ms = max(state.max_timestamp_ms, pc.max(times).as_py())
+        state.leader_epoch = records.column("leader_epoch")[-1].as_py()
+
+    def _reader(self, topic: str) -> ValueReader:
+        reader = self._readers.get(topic)
+        if reader is None:
+            reader = self._readers[topic] = value_reader(
+                self._job, self._tables[topic], self._registry, needs_columns=self._partitioner.needs_columns
+            )
+        return reader
+
+    def _sort_tombstones(
+        self, state: RangeState, records: pa.RecordBatch, times: pa.Int64Array, bad: list[BadRow]
+    ) -> None:
+        rows = pc.indices_nonzero(pc.is_null(records.column("value"))).cast(pa.int64())
+        state.tombstones += len(rows)
+        if self._job.tombstones == "skip":
+            state.tombstones_left_out += len(rows)
+        elif self._job.tombstones == "dead_letters":
+            bad += [BadRow(row, "the value is null") for row in rows.to_pylist()]
+        else:
+            topic = state.wanted.topic
+            reader = self._tombstones.get(topic)
+            if reader is None:
+                reader = self._tombstones[topic] = Tombstones(self._job, self._tables[topic])
+            self._place(state, records, times, reader.read(records, rows), bad)
+
+    def _place(
+        self,
+        state: RangeState,
+        records: pa.RecordBatch,
+        times: pa.Int64Array,
+        rows: TableRows,
+        bad: list[BadRow],
+    ) -> None:
+        """Put rows of one table into the files of their directories."""
+        offsets = records.column("offset")
+        if rows.rows is not None:
+            offsets, times = offsets.take(rows.rows), times.take(rows.rows)
+        unplaced: list[Unplaced] = []
+        batch = Batch(rows.count, times, state.wanted.partition, rows.columns)
+        closed = self._closed.get(rows.table.name, frozenset())
+        for directory, group in self._partitioner.groups(batch, unplaced):
+            is_late = directory in closed and self._job.late.policy != "append"
+            if is_late and self._job.late.policy == "dead_letters":
+                late = range(rows.count) if group is None else group.to_pylist()
+                unplaced += [Unplaced(row, f"it is late: {directory} is closed") for row in late]
+                continue
+            kind = FileKind.LATE if is_late else FileKind.DATA
+            for format_ in self._formats:
+                key = FileKey(
+                    kind,
+                    rows.table.name,
+                    state.wanted.topic,
+                    state.wanted.topic_id,
+                    state.wanted.partition,
+                    directory,
+                    format_,
+                    rows.are_tombstones and format_ == "avro",
+                )
+                self._write(key, rows, group, offsets, times)
+            state.rows += rows.count if group is None else len(group)
+        for row, reason in unplaced:
+            bad.append(BadRow(row if rows.rows is None else rows.rows[row].as_py(), reason))
+
+    def _write(
+        self, key: FileKey, rows: TableRows, group: pa.Int64Array | None, offsets: pa.Int64Array, times: pa.Int64Array
+    ) -> None:
+        if group is not None:
+            offsets, times = offsets.take(group), times.take(group)
+        if key.format == "parquet":
+            columns = rows.columns
+            assert columns is not None, key
+            if group is not None:
+                columns = columns.take(group)
+            self._files.append(key, rows.schema.parquet, Rows(offsets, times, columns))
+            return
+        chosen = group
+        if rows.rows is not None and not rows.own_datums:
+            chosen = rows.rows if group is None else rows.rows.take(group)
+        schema = rows.schema.avro_tombstones if rows.are_tombstones else rows.schema.avro
+        self._files.append(key, schema, Rows(offsets, times, None, rows.datums, ints(chosen)))
+
+    def _bury(self, state: RangeState, records: pa.RecordBatch, bad: list[BadRow]) -> None:
+        """Put bad records into dead letters."""
+        state.bad += len(bad)
+        if self._job.bad_records.policy == "skip":
+            return
+        wanted = state.wanted
+        key = FileKey(FileKind.DEAD_LETTERS, wanted.topic, wanted.topic, wanted.topic_id, wanted.partition, "", "avro")
+        self._files.append(key, SCHEMA, self._dead_letters.rows(records, sorted(bad)))

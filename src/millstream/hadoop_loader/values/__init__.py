@@ -1,0 +1,12 @@
+"""Values and keys to rows: columns for Parquet, datums for Avro, and what could not be read.
+
+file_schema.py  what a file's rows consist of: the value's fields, behind them key and metadata columns
+metadata.py     those columns                    rows.py   what readers make of records
+reading.py      a topic's reader                 avro_values.py, json_values.py, protobuf_values.py, raw_values.py
+"""
+
+from millstream.hadoop_loader.values.file_schema import FileSchema, file_schema
+from millstream.hadoop_loader.values.reading import ValueReader, value_reader
+from millstream.hadoop_loader.values.rows import BadRow, TableRows, UnknownSchemaError
+
+__all__ = ["BadRow", "FileSchema", "TableRows", "UnknownSchemaError", "ValueReader", "file_schema", "value_reader"]

@@ -1,0 +1,239 @@
+"""Avro values: decoded to columns where Parquet or a partitioner wants them, and passed through to Avro files.
+
+A datum goes into an Avro file as it came where its writer's schema is the file's; it is looked at first, every byte,
+by the decoder or, where no column is needed, by the validator: one bad datum would end every reader of the file there.
+What was written with an older schema is decoded to the table's and encoded anew. Both can be of one fetch; then all of
+it is encoded anew, since that is rare and the order of rows is kept.
+
+Who reads with the table's schema has the fields of later writers only if it was merged with them. So a schema that the
+table does not know ends the reading (UnknownSchemaError): the driver merges it, and the split is run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millstream.hadoop_loader.values.file_schema import FileSchema, file_schema, tail_batch, tail_encoder
+from millstream.hadoop_loader.values.located import FRAMED_SIZE, Located, chosen, locate, schema_ids
+from millstream.hadoop_loader.values.metadata import extra_arrays
+from millstream.hadoop_loader.values.rows import BadRow, TableRows, UnknownSchemaError
+from millstream.hadoop_loader.writing.avro_file import Datums
+from millstream.schemas.avro import AvroDecoder, AvroEncoder, AvroValidator
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.tables import TableVersion
+    from millstream.schemas.client import RegistryClient
+
+UNFRAMED_ID: Final = 0  # of the one writer's schema where values name none
+
+
+class AvroValues:
+    """Reads the values of one topic; one thread at a time."""
+
+    def __init__(
+        self, job: LoadJob, table: TableVersion, registry: RegistryClient | None, *, needs_columns: bool
+    ) -> None:
+        """`needs_columns`: whether a partitioner looks at fields, also where no Parquet is written."""
+        self._version = table
+        self._registry = registry
+        self._framed = job.value.framing == "registry"
+        self._tables = [
+            _TableReader(job, one, self._find, framed=self._framed, needs_columns=needs_columns)
+            for one in table.tables()
+            if one.avro_schema is not None
+        ]
+
+    def read(self, records: pa.RecordBatch, bad: list[BadRow]) -> Iterator[TableRows]:
+        """Yield the rows of records that have a value. Raises UnknownSchemaError, RegistryError."""
+        values = locate(records.column("value"))
+        if not self._tables:
+            # Nothing is known yet: the first value says what the table is to begin with.
+            self._find_first(values)
+            bad += [BadRow(row, "the value names no schema") for row in _valid(records)]
+            return
+        if len(self._tables) == 1:
+            yield from self._tables[0].read(records, values, None, bad)
+            return
+        for reader, rows in self._split(records, values):
+            yield from reader.read(records, values, rows, bad)
+
+    def _find(self, schema_id: int) -> str:
+        """Return a writer's schema that the table was merged with."""
+        for table in self._version.tables():
+            if schema_id in table.writers:
+                return table.writers[schema_id]
+        if self._registry is None:
+            raise LookupError(schema_id)
+        found: Any = self._registry.schema(schema_id)
+        raise UnknownSchemaError(self._version.topic, schema_id, getattr(found, "expanded_text", found.text))
+
+    def _find_first(self, values: Located) -> None:
+        if not self._framed:
+            return
+        for schema_id in schema_ids(values).drop_null().unique().to_pylist():
+            try:
+                self._find(schema_id)
+            except UnknownSchemaError:
+                raise
+            except Exception as error:
+                if not isinstance(error, LookupError) and getattr(error, "is_outage", True):
+                    raise
+
+    def _split(self, records: pa.RecordBatch, values: Located) -> Iterator[tuple[_TableReader, pa.Int64Array | None]]:
+        """Yield each table's reader with its rows; those of an id that none has go to the first, which says why not."""
+        ids = schema_ids(values)
+        named = ids.drop_null().unique().to_pylist()
+        homes: dict[str, list[int]] = {}
+        for schema_id in named:
+            home = self._version.table_of(schema_id)
+            homes.setdefault(self._version.name if home is None else home.name, []).append(schema_id)
+        if len(homes) == 1 and not ids.null_count:
+            (name,) = homes
+            yield next(reader for reader in self._tables if reader.table.name == name), None
+            return
+        for index, reader in enumerate(self._tables):
+            wanted = pc.is_in(ids, pa.array(homes.get(reader.table.name, []), pa.int32()))
+            if index == 0:
+                wanted = pc.and_(pc.or_(wanted, pc.is_null(ids)), pc.is_valid(records.column("value")))
+            rows = pc.indices_nonzero(wanted).cast(pa.int64())
+            if len(rows):
+                yield reader, rows
+
+
+class _TableReader:
+    """Reads values for one generation of the table."""
+
+    def __init__(
+        self,
+        job: LoadJob,
+        table: TableVersion,
+        find: Callable[[int], str],
+        *,
+        framed: bool,
+        needs_columns: bool,
+    ) -> None:
+        assert table.avro_schema is not None, table.name
+        self.table = table
+        self._schema: FileSchema = file_schema(job, table)
+        self._framed = framed
+        self._find = find
+        self._to_avro = "avro" in job.destination.formats
+        self._to_columns = "parquet" in job.destination.formats or needs_columns
+        # Ids met so far of writers whose datums are not those of the file; while there are none, nothing is compared.
+        self._others: set[int] = set()
+        framing: dict[str, Any] = {"framing": "confluent" if framed else "none"}
+        if not framed:
+            framing["writer_schema"] = table.writers.get(UNFRAMED_ID, table.avro_schema)
+        self._decoder: AvroDecoder | None = None
+        self._validator: AvroValidator | None = None
+        # Made when the first value has to be encoded anew, or has something put behind it.
+        self._recoder: AvroDecoder | None = None
+        self._encoder: AvroEncoder | None = None
+        self._tail_encoder: AvroEncoder | None = None
+        schemas = self._met if framed else None
+        if self._to_columns:
+            self._decoder = AvroDecoder(schemas, table.parquet_avro_schema, on_recursion="binary", **framing)
+        else:
+            self._validator = AvroValidator(schemas, **framing)
+        self._schemas, self._framing = schemas, framing
+        if not framed and self._to_avro and framing["writer_schema"] != table.avro_schema:
+            self._others.add(UNFRAMED_ID)
+
+    def _met(self, schema_id: int) -> str:
+        """Return a writer's schema, on behalf of a decoder that meets it first."""
+        text = self._find(schema_id)
+        if self._to_avro and not self.table.passes_through(schema_id):
+            self._others.add(schema_id)
+        return text
+
+    def read(
+        self, records: pa.RecordBatch, values: Located, only: pa.Int64Array | None, bad: list[BadRow]
+    ) -> Iterator[TableRows]:
+        """Yield the rows of `only` these records."""
+        rows, columns = self._looked_at(values, only, bad)
+        datums, own = None, False
+        if self._to_avro and self._others and self._has_others(values, rows):
+            rows, columns, datums = self._recoded(values, rows, columns, bad)
+            own = True
+        count = records.num_rows if rows is None else len(rows)
+        if not count:
+            return
+        extras = extra_arrays(self._schema.extras, records, lambda: schema_ids(values)) if self._schema.extras else []
+        picked = extras if rows is None else [extra.take(rows) for extra in extras]
+        if datums is not None:
+            datums = self._with_tails(datums, picked)
+        elif self._to_avro:
+            skip = FRAMED_SIZE if self._framed else 0
+            datums = self._with_tails(Datums(values.data, values.positions, values.sizes, skip), extras)
+        if columns is not None:
+            columns = pa.RecordBatch.from_arrays([*columns.columns, *picked], schema=self._schema.parquet)
+        yield TableRows(self.table, self._schema, count, rows, columns, datums, own)
+
+    def _looked_at(
+        self, values: Located, only: pa.Int64Array | None, bad: list[BadRow]
+    ) -> tuple[pa.Int64Array | None, pa.RecordBatch | None]:
+        """Return which values are datums (None: all), and their columns where they are wanted."""
+        where = values if only is None else chosen(values, only)
+        columns = None
+        if self._decoder is not None:
+            decoded = self._decoder.decode_located(where.data, where.positions, where.sizes)
+            rows, errors, columns = decoded.rows, decoded.errors, decoded.batch
+        else:
+            assert self._validator is not None
+            rows, errors = self._validator.validate_located(where.data, where.positions, where.sizes)
+        if only is None:
+            bad += [BadRow(error.row, error.reason) for error in errors]
+            return rows, columns
+        bad += [BadRow(only[error.row].as_py(), error.reason) for error in errors]
+        return (only if rows is None else only.take(rows)), columns
+
+    def _has_others(self, values: Located, rows: pa.Int64Array | None) -> bool:
+        """Whether any of these values was written with a schema that is not the file's."""
+        if not self._framed:
+            return True
+        ids = schema_ids(values)
+        if rows is not None:
+            ids = ids.take(rows)
+        return bool(pc.any(pc.is_in(ids, pa.array(sorted(self._others), pa.int32()))).as_py())
+
+    def _recoded(
+        self, values: Located, rows: pa.Int64Array | None, columns: pa.RecordBatch | None, bad: list[BadRow]
+    ) -> tuple[pa.Int64Array | None, pa.RecordBatch | None, Datums]:
+        """Return datums of the table's schema, made anew, with the rows and columns that they are of."""
+        if self._encoder is None:
+            assert self.table.avro_schema is not None
+            self._encoder = AvroEncoder(self.table.avro_schema)
+        plain = columns
+        if columns is None or self.table.parquet_avro_schema != self.table.avro_schema:
+            if self._recoder is None:
+                self._recoder = AvroDecoder(self._schemas, self.table.avro_schema, **self._framing)
+            where = values if rows is None else chosen(values, rows)
+            decoded = self._recoder.decode_located(where.data, where.positions, where.sizes)
+            plain = decoded.batch
+            bad += [
+                BadRow(error.row if rows is None else rows[error.row].as_py(), error.reason) for error in decoded.errors
+            ]
+            if decoded.rows is not None:
+                columns = None if columns is None else columns.take(decoded.rows)
+                rows = decoded.rows if rows is None else rows.take(decoded.rows)
+        made = locate(self._encoder.encode(plain))
+        return rows, columns, Datums(made.data, made.positions, made.sizes)
+
+    def _with_tails(self, datums: Datums, extras: list[pa.Array]) -> Datums:
+        """Put the trailing fields behind datums: a record's datum is those of its fields, one by one."""
+        if not extras:
+            return datums
+        if self._tail_encoder is None:
+            self._tail_encoder = tail_encoder(self._schema)
+        tails = locate(self._tail_encoder.encode(tail_batch(self._schema, extras)))
+        return datums._replace(tails=tails.data, tail_ends=tails.positions)
+
+
+def _valid(records: pa.RecordBatch) -> list[int]:
+    rows: list[int] = pc.indices_nonzero(pc.is_valid(records.column("value"))).to_pylist()
+    return rows

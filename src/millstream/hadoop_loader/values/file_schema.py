@@ -1,0 +1,137 @@
+"""What a table's files consist of: the fields of its values, and behind them key and metadata columns.
+
+                       Avro                                        Parquet
+    values             the fields of the table's schema            its columns, `TableVersion.arrow_schema`
+    no schema          one field of bytes or text                  one column of it
+    no record          as it is; with columns behind it a record   one column, `value`
+    tombstones         files of their own, where every field of    rows of nulls: every column may be null
+                       the value may be null
+
+So a value's datum stays what it is, whatever stands behind it; and a reader that is given a table's schema with fields
+that may be null reads all its Avro files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from millstream.hadoop_loader.values.metadata import ExtraColumn, extra_columns
+from millstream.schemas.avro import AvroEncoder
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.tables import TableVersion
+
+VALUE_COLUMN: Final = "value"
+_TEXT: Final = pa.schema([pa.field(VALUE_COLUMN, pa.string())])
+_BYTES: Final = pa.schema([pa.field(VALUE_COLUMN, pa.binary())])
+
+
+@dataclass(frozen=True, slots=True)
+class FileSchema:
+    """The schemas of one table's files.
+
+    `avro` and `parquet` are those of rows, `avro_tombstones` that of rows without a value. `value_columns` are those of
+    `parquet` that come from the value.
+    """
+
+    avro: str
+    avro_tombstones: str
+    parquet: pa.Schema
+    value_columns: pa.Schema
+    extras: tuple[ExtraColumn, ...]
+    # The datum of a value that is not there, under `avro_tombstones`.
+    null_datum: bytes
+
+
+def file_schema(job: LoadJob, table: TableVersion) -> FileSchema:
+    """Return the schemas of a table's files, by its job."""
+    extras = extra_columns(job)
+    if table.avro_schema is None:
+        text, columns = _without_schema(job, table.topic)
+    else:
+        text, arrow = json.loads(table.avro_schema), table.arrow_schema()
+        assert arrow is not None, table.name
+        columns = arrow
+    if job.tombstones == "row":
+        columns = pa.schema([field.with_nullable(True) for field in columns])
+    tombstones, null_datum = _nullable(text, table.topic)
+    return FileSchema(
+        avro=json.dumps(_with_extras(text, extras, table.topic)),
+        avro_tombstones=json.dumps(_with_extras(tombstones, extras, table.topic)),
+        parquet=pa.schema([*columns, *(extra.field for extra in extras)]),
+        value_columns=columns,
+        extras=extras,
+        null_datum=null_datum,
+    )
+
+
+def record_name(topic: str) -> str:
+    """Return a name that Avro allows, for records of a topic whose values have none."""
+    name = re.sub(r"[^A-Za-z0-9_]", "_", topic)
+    return name if re.match(r"[A-Za-z_]", name) else f"_{name}"
+
+
+def _without_schema(job: LoadJob, topic: str) -> tuple[Any, pa.Schema]:
+    is_text = job.value.format == "json"
+    columns = _TEXT if is_text else _BYTES
+    name = job.value.column or VALUE_COLUMN
+    kind = "string" if is_text else "bytes"
+    field = {"name": name, "type": ["null", kind], "default": None}
+    return (
+        {"type": "record", "name": record_name(topic), "fields": [field]},
+        pa.schema([columns.field(0).with_name(name)]),
+    )
+
+
+def _with_extras(schema: Any, extras: Sequence[ExtraColumn], topic: str) -> Any:
+    if not extras:
+        return schema
+    added = [extra.avro_field for extra in extras]
+    if isinstance(schema, dict) and schema.get("type") == "record":
+        return {**schema, "fields": [*schema["fields"], *added]}
+    return {
+        "type": "record",
+        "name": record_name(topic),
+        "fields": [{"name": VALUE_COLUMN, "type": schema}, *added],
+    }
+
+
+def _nullable(schema: Any, topic: str) -> tuple[Any, bytes]:
+    """Return a record of which every field may be null, and its datum with all of them null."""
+    if isinstance(schema, dict) and schema.get("type") == "record":
+        fields = schema["fields"]
+    else:
+        fields = [{"name": VALUE_COLUMN, "type": schema}]
+        schema = {"type": "record", "name": record_name(topic)}
+    out: list[dict[str, Any]] = []
+    datum = bytearray()
+    for field in fields:
+        type_ = field["type"]
+        if type_ == "null" or type_ == {"type": "null"}:
+            out.append(field)
+            continue
+        branches = type_ if isinstance(type_, list) else [type_]
+        if "null" not in branches:
+            branches = ["null", *branches]
+            field = {key: value for key, value in field.items() if key != "default"}
+        out.append({**field, "type": branches})
+        datum.append(2 * branches.index("null"))
+    return {**schema, "fields": out}, bytes(datum)
+
+
+def tail_encoder(schema: FileSchema) -> AvroEncoder:
+    """Return what encodes the columns behind the value's as the end of a datum."""
+    fields = [extra.avro_field for extra in schema.extras]
+    return AvroEncoder(json.dumps({"type": "record", "name": "Tail", "fields": fields}))
+
+
+def tail_batch(schema: FileSchema, extras: Sequence[pa.Array]) -> pa.RecordBatch:
+    """Return those columns as `tail_encoder` takes them."""
+    return pa.RecordBatch.from_arrays(list(extras), schema=pa.schema([extra.field for extra in schema.extras]))

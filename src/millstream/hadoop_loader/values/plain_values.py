@@ -1,0 +1,105 @@
+"""Values that become columns first: JSON, Protobuf, and bytes as they are. Avro is encoded from the columns.
+
+    raw        one column of bytes; one of text for JSON without a schema, where what is no UTF-8 is bad
+    json       objects to the columns of the table's schema; members that it lacks are left out
+    protobuf   messages to the same, by protobuf's own library and so a record at a time: some 50,000 a second
+
+JSON and Protobuf under a registry are framed as Avro is, and the table's schema is the Avro schema that the registered
+ones stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millstream.hadoop_loader.values.file_schema import file_schema, tail_batch, tail_encoder
+from millstream.hadoop_loader.values.located import locate, schema_ids
+from millstream.hadoop_loader.values.metadata import extra_arrays
+from millstream.hadoop_loader.values.rows import BadRow, TableRows
+from millstream.hadoop_loader.writing.avro_file import Datums
+from millstream.schemas.avro import AvroEncoder
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.tables import TableVersion
+
+
+class Parse(Protocol):
+    """Makes columns of the values of records; returns which records they are of (None: all), and notes bad ones."""
+
+    def __call__(
+        self, records: pa.RecordBatch, bad: list[BadRow], /
+    ) -> tuple[pa.RecordBatch, pa.Int64Array | None]: ...
+
+
+class PlainValues:
+    """Reads the values of one topic by columns; one thread at a time."""
+
+    def __init__(self, job: LoadJob, table: TableVersion, parse: Callable[[pa.Schema], Parse]) -> None:
+        self._table = table
+        self._schema = file_schema(job, table)
+        self._to_avro = "avro" in job.destination.formats
+        self._parse = parse(self._schema.value_columns)
+        self._tail_encoder = tail_encoder(self._schema) if self._schema.extras else None
+        self._encoder = AvroEncoder(table.avro_schema or self._schema.avro)
+
+    def read(self, records: pa.RecordBatch, bad: list[BadRow]) -> Iterator[TableRows]:
+        """Yield the rows of records that have a value. Raises UnknownSchemaError, RegistryError."""
+        columns, rows = self._parse(records, bad)
+        if not columns.num_rows:
+            return
+        schema = self._schema
+        values = records.column("value")
+        extras = extra_arrays(schema.extras, records, lambda: schema_ids(locate(values))) if schema.extras else []
+        if rows is not None:
+            extras = [extra.take(rows) for extra in extras]
+        datums = None
+        if self._to_avro:
+            made = locate(self._encoder.encode(columns))
+            datums = Datums(made.data, made.positions, made.sizes)
+            if self._tail_encoder is not None:
+                tails = locate(self._tail_encoder.encode(tail_batch(schema, extras)))
+                datums = datums._replace(tails=tails.data, tail_ends=tails.positions)
+        batch = pa.RecordBatch.from_arrays([*columns.columns, *extras], schema=schema.parquet)
+        yield TableRows(self._table, schema, columns.num_rows, rows, batch, datums, own_datums=True)
+
+
+class RawParse:
+    """Bytes, or text, as one column."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+
+    def __call__(self, records: pa.RecordBatch, bad: list[BadRow]) -> tuple[pa.RecordBatch, pa.Int64Array | None]:
+        """Take the values that are there."""
+        values = records.column("value")
+        rows = None
+        if values.null_count:
+            rows = pc.indices_nonzero(pc.is_valid(values)).cast(pa.int64())
+            values = values.take(rows)
+        type_ = self._schema.field(0).type
+        if values.type != type_:
+            try:
+                values = values.cast(type_)
+            except pa.ArrowInvalid:
+                values, rows = _texts(values, rows, bad)
+        return pa.RecordBatch.from_arrays([values], schema=self._schema), rows
+
+
+def _texts(values: pa.Array, rows: pa.Int64Array | None, bad: list[BadRow]) -> tuple[pa.StringArray, pa.Int64Array]:
+    """Return those values that are UTF-8, and which records they are of."""
+    texts: list[str] = []
+    kept: list[int] = []
+    for index, value in enumerate(values.to_pylist()):
+        row = index if rows is None else rows[index].as_py()
+        try:
+            texts.append(value.decode())
+        except UnicodeDecodeError as error:
+            bad.append(BadRow(row, f"the value is no UTF-8: byte {error.start}"))
+        else:
+            kept.append(row)
+    return pa.array(texts, pa.string()), pa.array(kept, pa.int64())
