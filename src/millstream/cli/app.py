@@ -41,6 +41,7 @@ _MODULES: Final = {
     "configs": "configs",
     "groups": "groups",
     "schemas": "schemas",
+    "load": "load",
 }
 
 

@@ -189,10 +189,10 @@ def stop_on_signals() -> Iterator[threading.Event]:
     The handler only starts a thread: it interrupts the thread that may hold the event's lock.
     """
     stop = threading.Event()
-    before: dict[int, Any] = {}
+    before: dict[signal.Signals, Any] = {}
 
     def handle(number: int, _frame: object) -> None:
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
         threading.Thread(target=stop.set, name="stop", daemon=True).start()
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -55,7 +55,7 @@ def _print_result(report: LoadReport) -> None:
     if report.rows or report.file_count:
         seconds = report.phases_s.get("loading", report.wall_s)
         done(
-            f"{_SENTENCES[report.outcome]}: {rate_text(report.rows, report.bytes, seconds)} into "
+            f"{_SENTENCES[report.outcome]}: {rate_text(report.rows, report.size_bytes, seconds)} into "
             f"{report.file_count:,} files, {size_text(report.file_bytes)}, at {report.destination}{where}"
         )
     else:

@@ -56,9 +56,9 @@ class Audit:
     def count_gap(self, gap: Gap) -> None:
         """Count the offsets of a gap by its reason."""
         reasons = self.gaps.setdefault(gap.topic_id, {})
-        reasons[gap.reason.value] = reasons.get(gap.reason.value, 0) + gap.count
+        reasons[gap.reason.value] = reasons.get(gap.reason.value, 0) + gap.offsets
         if gap.reason is GapReason.RETENTION:
-            self.lost_offsets += gap.count
+            self.lost_offsets += gap.offsets
 
     def as_json(self) -> dict[str, Any]:
         """Return the totals, as they are kept in the commit log's entry."""
@@ -142,7 +142,7 @@ def _add_gaps(audit: Audit, names: Mapping[TopicPartitionId, str], gaps: Iterabl
                 f"{names.get(key, gap.topic_id)}: the gap at {gap.first} lies outside of what was read"
             )
             continue
-        report.gap_offsets += gap.count
+        report.gap_offsets += gap.offsets
         audit.count_gap(gap)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from millstream.hadoop_loader.splits import RangeRead, TopicPartitionId
 
 if TYPE_CHECKING:
-    from millstream.hadoop_loader.commit import Watermarks
+    from millstream.hadoop_loader.commit.entries import Watermarks
     from millstream.hadoop_loader.job import LateSettings
 
 NO_TIME = -1

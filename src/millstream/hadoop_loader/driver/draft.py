@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from millstream.hadoop_loader.commit import LoadDraft, Position, table_directory
+from millstream.hadoop_loader.commit.state import split_directory
 from millstream.hadoop_loader.driver.closing import Closing, directories_to_close, watermarks_after
 from millstream.hadoop_loader.splits import FileKind, RangeRead, StagedFile, TopicPartitionId
 
@@ -59,6 +60,7 @@ def draft_of(
         watermarks=closing.watermarks,
         files=all_files,
         closed=closed,
+        marks_success=job.destination.success_files,
         schemas=schemas,
         report=report,
     )
@@ -78,17 +80,17 @@ def _closed(
         return ()
     times: dict[str, int] = {}
     for topic_id, time in closing.topics.items():
-        if (table := tables.get(topics[topic_id])) is not None:
-            times |= {one.name: time for one in table.tables()}
+        if (version := tables.get(topics[topic_id])) is not None:
+            times |= {one.name: time for one in version.tables()}
     # (table, directory below table/format) -> the formats it is in.
     formats: dict[tuple[str, str], set[str]] = defaultdict(set)
     for file in files:
         if file.kind is FileKind.DATA:
             formats[file.table, file.directory].add(file.format)
-    for table in times:
-        for name in job.destination.formats:
-            for directory in state.open_directories(f"{table}/{name}"):
-                formats[table, directory].add(name)
+    for path in state.open_directories():
+        table, name, directory = split_directory(path)
+        if table in times:
+            formats[table, directory].add(name)
     candidates: dict[str, list[str]] = defaultdict(list)
     for table, directory in formats:
         candidates[table].append(directory)

@@ -12,9 +12,10 @@ finishes what was begun. What follows the commit is told where it fails, and no 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -240,11 +241,15 @@ class _Run:
             return
         if job.source.group is not None:
             self._commit_to_group()
-        for act in (lambda: keep_report(filesystem, report), lambda: log.clean(claim)):
-            try:
-                act()
-            except (FileSystemError, CommitError, OSError) as error:
-                self._note(f"after the commit: {error}")
+        self._after_commit(partial(keep_report, filesystem, report))
+        self._after_commit(partial(log.clean, claim))
+
+    def _after_commit(self, act: Callable[[], None]) -> None:
+        """Do what may fail now that the commit is made, and tell of it."""
+        try:
+            act()
+        except (KafkaError, FileSystemError, CommitError, OSError) as error:
+            self._note(f"after the commit: {error}")
 
     def _commit_to_group(self) -> None:
         from millstream.core.client import TopicPartition

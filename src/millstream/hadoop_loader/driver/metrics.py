@@ -71,7 +71,7 @@ class LoadMetrics(Observer):
                 continue
             self._rows.labels(job, topic.topic).value += topic.rows
             self._late.labels(job, topic.topic).value += topic.late_rows
-            self._bytes.labels(job, topic.topic).value += topic.bytes
+            self._bytes.labels(job, topic.topic).value += topic.size_bytes
             self._bad.labels(job, topic.topic).value += topic.bad
             for reason, offsets in topic.gaps.items():
                 self._gaps.labels(job, topic.topic, reason).value += offsets

@@ -68,7 +68,7 @@ class TopicReport:
     rows: int = 0
     late_rows: int = 0
     bad: int = 0
-    bytes: int = 0
+    size_bytes: int = 0
     lag: int = 0
     gaps: dict[str, int] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
@@ -107,9 +107,9 @@ class LoadReport:
         return sum(topic.rows for topic in self.topics if not topic.reason)
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Bytes of keys and values loaded."""
-        return sum(topic.bytes for topic in self.topics if not topic.reason)
+        return sum(topic.size_bytes for topic in self.topics if not topic.reason)
 
     @property
     def file_count(self) -> int:
@@ -132,9 +132,9 @@ class LoadReport:
         document["outcome"] = self.outcome.value
         document["exit_code"] = self.exit_code
         document["rows"] = self.rows
-        document["bytes"] = self.bytes
+        document["size_bytes"] = self.size_bytes
         return document
 
-    def to_bytes(self) -> bytes:
+    def encoded(self) -> bytes:
         """Return the report as a file's bytes."""
         return json.dumps(self.as_json(), ensure_ascii=False, indent=1).encode() + b"\n"

@@ -48,7 +48,7 @@ def describe(
     for read in reads:
         reports[read.topic_id].rows += read.rows
         reports[read.topic_id].bad += read.bad
-        reports[read.topic_id].bytes += read.bytes
+        reports[read.topic_id].size_bytes += read.bytes
     # Rows of late files, per topic and format: each format holds them all.
     late: dict[tuple[str, str], int] = defaultdict(int)
     for file in files:
@@ -87,7 +87,7 @@ def keep_report(filesystem: FileSystem, report: LoadReport) -> None:
     filesystem.make_directory(REPORTS)
     written = f"{REPORTS}/.{name}+{report.run_id}"
     with filesystem.create(written) as file:
-        file.write(report.to_bytes())
+        file.write(report.encoded())
         file.close()
     filesystem.rename(written, f"{REPORTS}/{name}.json")
     kept = [one for one in filesystem.list(REPORTS) if not one.is_directory]
@@ -102,6 +102,6 @@ def write_local(directory: Path, report: LoadReport) -> Path:
     stamp = report.started.replace(":", "").replace("-", "")
     path = directory / f"{report.job}-{stamp}-{report.run_id[:8]}.json"
     written = path.with_name(f".{path.name}.new")
-    written.write_bytes(report.to_bytes())
+    written.write_bytes(report.encoded())
     written.replace(path)
     return path

@@ -187,7 +187,7 @@ class SparkEngine:
 
     def _ship(self) -> None:
         """Send this package to executors on other machines, or in processes of their own."""
-        master = self._context.master
+        master = self._context.master or ""
         wanted = self._context.getConf().get(SHIP, "true")
         if wanted == "false" or master == "local" or master.startswith("local["):
             return
