@@ -3,6 +3,7 @@
 Read `docs/design.md` for the protocol's rules; `names` for where things lie; `entries` for what is written.
 """
 
+from millstream.hadoop_loader.commit.claims import Claim
 from millstream.hadoop_loader.commit.entries import (
     AddedFile,
     CompactDraft,
@@ -26,7 +27,7 @@ from millstream.hadoop_loader.commit.errors import (
     UnappliedError,
     UnsettledError,
 )
-from millstream.hadoop_loader.commit.log import Claim, CommitSettings
+from millstream.hadoop_loader.commit.log import CommitLog, CommitSettings
 from millstream.hadoop_loader.commit.names import final_directory, table_directory
 from millstream.hadoop_loader.commit.state import ClaimRecord, TableState
 
@@ -36,6 +37,7 @@ __all__ = [
     "ClaimRecord",
     "ClaimedError",
     "CommitError",
+    "CommitLog",
     "CommitSettings",
     "CompactDraft",
     "CompactedDirectory",

@@ -115,10 +115,13 @@ class Entry:
     topics: Mapping[str, str] = field(default_factory=dict)  # topic id -> name
     positions: Positions = field(default_factory=dict)
     watermarks: Watermarks = field(default_factory=dict)
+    opened: tuple[str, ...] = ()  # directories, relative to the root, that got their first files
     closed: tuple[str, ...] = ()  # directories, relative to the root
+    marks_success: bool = False  # whether `closed` directories get a _SUCCESS
     schemas: Mapping[str, Any] = field(default_factory=dict)  # topic -> its new document
     report: Mapping[str, Any] = field(default_factory=dict)
     totals: Mapping[str, Totals] = field(default_factory=dict)  # "TABLE/FORMAT", "_dead_letters/TOPIC" -> the change
+    files_changed: int = 0  # files added and removed
     added: Iterable[AddedFile] = ()
     swaps: Iterable[DirectorySwap] = ()
 
@@ -126,7 +129,8 @@ class Entry:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadDraft:
     """What a load wants to commit. Positions move also where only gaps were read; `closed` are directories relative to
-    the root (`table_directory`), and may hold files of this draft. Documents in `schemas` replace the topic's last one.
+    the root (`table_directory`), may hold files of this draft, and get a _SUCCESS with `marks_success`. Documents in
+    `schemas` replace the topic's last one.
     """
 
     cluster_id: str = ""
@@ -135,6 +139,7 @@ class LoadDraft:
     watermarks: Watermarks = field(default_factory=dict)
     files: tuple[StagedFile, ...] = ()
     closed: tuple[str, ...] = ()
+    marks_success: bool = True
     schemas: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
 

@@ -1,42 +1,78 @@
 """Every visible file of a table root, in the order of directory and name, without holding them all in memory.
 
-What changed since the last checkpoint is held as the entries that changed it, and looked into when somebody asks. What
-the checkpoint has is in sorted runs (`inventory_runs`), of which only the blocks that are asked for are read.
+What changed since the last checkpoint is held as the entries that changed it, and decoded when somebody asks. What the
+checkpoint has is in sorted runs (`inventory_runs`), of which only the blocks that are asked for are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from millstream.hadoop_loader.commit.encoding import file_from_line, file_to_line
 from millstream.hadoop_loader.commit.entries import Entry, TableFile
+from millstream.hadoop_loader.commit.inventory_runs import InventoryRun, Key, Line, key_of, merge_lines, scan_run
+from millstream.hadoop_loader.filesystem import InputFile
+
+
+def _opens_nothing(path: str) -> InputFile:
+    raise AssertionError(f"{path}: an inventory without a file system has no runs")
 
 
 @dataclass(slots=True)
 class Inventory:
-    """The files at one number. Not thread-safe."""
+    """The files at one number; owned by its TableState."""
 
+    # The checkpoint's runs, oldest first, and how to open them.
+    runs: tuple[InventoryRun, ...] = ()
+    open_file: Callable[[str], InputFile] = _opens_nothing
     # Entries since the checkpoint that added or removed files, oldest first.
     entries: list[Entry] = field(default_factory=list)
 
     def fold(self, entry: Entry) -> None:
         """Take in what an entry did to files; nothing is decoded yet."""
-        self.entries.append(entry)
+        if entry.files_changed:
+            self.entries.append(entry)
+
+    @property
+    def changes(self) -> int:
+        """Lines that `changed_lines` would give, at most."""
+        return sum(entry.files_changed for entry in self.entries)
 
     def under(self, prefix: str = "") -> Iterator[TableFile]:
-        """The files in `prefix` (a directory relative to the root; "" for all) and below, by directory and name."""
-        files: dict[tuple[str, str], TableFile] = {}
-        for entry in self.entries:
-            for added in entry.added:
-                files[added.file.directory, added.file.name] = added.file
-            for swap in entry.swaps:
-                for name in swap.removed:
-                    files.pop((swap.directory, name), None)
-                files.update({(file.directory, file.name): file for file in swap.files})
-        for (directory, _), file in sorted(files.items()):
-            if not prefix or directory == prefix or directory.startswith(prefix + "/"):
-                yield file
+        """The files in `prefix` (a directory relative to the root; "" for all) and below, by directory and name.
+
+        Raises FileNotFoundError if the checkpoint it stands on has been cleaned away since the state was read.
+        """
+        newest_first = [self._changed_lines(prefix), *(self._scan(run, prefix) for run in reversed(self.runs))]
+        return map(file_from_line, merge_lines(newest_first, keep_removals=False))
 
     def in_directory(self, directory: str) -> list[TableFile]:
         """The files of one directory, those below it left out."""
         return [file for file in self.under(directory) if file.directory == directory]
+
+    def merged_lines(self, newest_runs: int) -> Iterator[Line]:
+        """What the next checkpoint's new run holds if it takes in that many of the newest runs."""
+        kept = len(self.runs) - newest_runs
+        assert kept >= 0, f"{newest_runs} of {len(self.runs)} runs"
+        scanned = (self._scan(run, "") for run in reversed(self.runs[kept:]))
+        return merge_lines([self._changed_lines(""), *scanned], keep_removals=kept > 0)
+
+    def _scan(self, run: InventoryRun, prefix: str) -> Iterator[Line]:
+        return scan_run(self.open_file, run, prefix)
+
+    def _changed_lines(self, prefix: str) -> Iterator[Line]:
+        lines: dict[Key, Line] = {}
+        for entry in self.entries:
+            for added in entry.added:
+                if _is_under(added.file.directory, prefix):
+                    lines[added.file.directory, added.file.name] = file_to_line(added.file)
+            for swap in entry.swaps:
+                if _is_under(swap.directory, prefix):
+                    lines.update({(swap.directory, name): [swap.directory, name] for name in swap.removed})
+                    lines.update({(file.directory, file.name): file_to_line(file) for file in swap.files})
+        return iter(sorted(lines.values(), key=key_of))
+
+
+def _is_under(directory: str, prefix: str) -> bool:
+    return not prefix or directory == prefix or directory.startswith(prefix + "/")

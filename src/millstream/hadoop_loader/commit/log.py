@@ -1,15 +1,39 @@
-"""The commit log of a table root: reading it, claiming it, committing to it."""
+"""The commit log of a table root: reading it, claiming it, committing to it. The protocol's shell.
+
+One call of `commit` goes: catch up with the log (a later claim of the role ends it), apply its last entry if that is
+not done, publish ours at the next number, settle, apply. If the number is another's it begins again, on what is there
+now. So no entry is published before the one before it is applied, and at most one ever needs repair. A crash anywhere
+leaves what the next `claim` finds and completes.
+"""
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final
 
-from millstream.hadoop_loader.commit.entries import CompactDraft, Entry, LoadDraft, Role
-from millstream.hadoop_loader.commit.state import TableState
-from millstream.hadoop_loader.filesystem import FileSystem
+from millstream.hadoop_loader.commit import names
+from millstream.hadoop_loader.commit.applying import Applier
+from millstream.hadoop_loader.commit.checkpoints import write_checkpoint
+from millstream.hadoop_loader.commit.claims import Claim, Counter, make_child, watch
+from millstream.hadoop_loader.commit.cleaning import Cleaner
+from millstream.hadoop_loader.commit.compacting import CompactionStager
+from millstream.hadoop_loader.commit.decisions import Settled, load_entry
+from millstream.hadoop_loader.commit.entries import CompactDraft, Entry, EntryKind, LoadDraft, Role
+from millstream.hadoop_loader.commit.errors import CommitError, FencedError
+from millstream.hadoop_loader.commit.publishing import Publisher
+from millstream.hadoop_loader.commit.reading import LogRead, LogReader
+from millstream.hadoop_loader.commit.state import ClaimRecord, TableState
+from millstream.hadoop_loader.filesystem import FileSystem, FileSystemError
+
+CLAIM_ATTEMPTS: Final = 50
+COMMIT_ATTEMPTS: Final = 100
+# A checkpoint is due earlier once so many files have changed: reading the state must stay cheap.
+CHANGES_PER_CHECKPOINT: Final = 200_000
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,62 +44,147 @@ class CommitSettings:
     renewal_interval_s: float = 10.0
     entries_per_checkpoint: int = 100
     snapshot_retention_s: float = 24 * 3_600.0
-    apply_threads: int = 8
+    threads: int = 8  # that make calls when an entry has many files
 
 
-class Claim(Protocol):
-    """The right to commit under one role, until a higher claim of it is published. Made by CommitLog.claim."""
-
-    role: Role
-    epoch: int
-    number: int
-    run_id: str
-    owner: str
-    state: TableState  # as of the last entry this claim has seen; moved on by commit
-
-    def renew(self) -> None:
-        """Raise the counter; call it every `renewal_interval_s` from a thread. FencedError once taken over."""
-        ...
-
-    def staging(self, split: int, attempt: int) -> str:
-        """Make the directory for one attempt at a split, and return its path. FileNotFoundError once taken over."""
-        ...
-
-    def release(self) -> None:
-        """Give the role back at once, so that the next driver need not watch for `claim_timeout_s`."""
-        ...
-
-
-class CommitLogInterface(Protocol):
-    """CommitLog(filesystem, settings=CommitSettings(), *, monotonic, wait, now_ms, random)."""
+class CommitLog:
+    """One table root's log. Safe for one driver's thread; a Claim's `renew` may run beside it."""
 
     def __init__(
         self,
         filesystem: FileSystem,
-        settings: CommitSettings = ...,
+        settings: CommitSettings = CommitSettings(),
         *,
         monotonic: Callable[[], float],
         wait: Callable[[float], None],
         now_ms: Callable[[], int],
         random: random.Random,
-    ) -> None: ...
+    ) -> None:
+        """`monotonic` and `wait` time the watching of another's claim; `now_ms` is only shown to people."""
+        self._filesystem = filesystem
+        self._settings = settings
+        self._monotonic = monotonic
+        self._wait = wait
+        self._now_ms = now_ms
+        self._random = random
+        self._reader = LogReader(filesystem, settings.threads)
+        self._publisher = Publisher(filesystem, self._reader, wait=wait, random=random)
+        self._applier = Applier(filesystem, self._reader)
+        self._cleaner = Cleaner(filesystem, self._reader, settings.snapshot_retention_s)
+        self._compaction = CompactionStager(filesystem, self._reader)
 
     def read(self, number: int | None = None) -> TableState:
-        """The state now, or as it was at `number`, while the log still has that. Changes nothing."""
-        ...
+        """The state now, or as it was at `number`, while the log still has that (LookupError). Changes nothing."""
+        return self._reader.read(number).state
 
     def unapplied(self) -> Entry | None:
-        """The last entry, if it is not fully applied yet. Changes nothing."""
-        ...
+        """The last entry, if it may not be fully applied yet. Changes nothing."""
+        last = self._reader.read().last
+        return None if last is None or self._reader.is_applied(last) else last
 
     def claim(self, role: Role, *, owner: str, run_id: str) -> Claim:
-        """Apply the last entry, and take the role. ClaimedError while its owner is at work."""
-        ...
+        """Apply the last entry, and take the role. ClaimedError while its owner is at work.
+
+        `owner` is shown to people (host, process); `run_id` must be new for every run that was ever made.
+        """
+        if not _RUN_ID.fullmatch(run_id):
+            raise ValueError(f"run id {run_id!r}: use at most 64 letters, digits, '.', '_' and '-'")
+        still: ClaimRecord | None = None
+        for _ in range(CLAIM_ATTEMPTS):
+            read = self._reader.read()
+            record = read.state.claims.get(role)
+            if record is not None and record != still and self._watch(record):
+                still = record
+                continue  # time has passed: look again
+            self._apply_last(read)
+            claim = self._publish_claim(read.state, role, owner, run_id)
+            if claim is not None:
+                make_child(self._filesystem, claim.staging_directory)
+                return claim
+        raise CommitError(f"{self._filesystem.uri}: others took {CLAIM_ATTEMPTS} numbers in a row; run again later")
 
     def commit(self, claim: Claim, draft: LoadDraft | CompactDraft) -> Entry:
-        """Publish, settle, rebase, apply. When it returns all of it is visible."""
-        ...
+        """Publish, settle, rebase, apply. When it returns, all of the draft is visible.
+
+        Raises FencedError, FileSystemError (nothing of it is committed), CompactionConflictError (nothing is left to
+        replace), UnsettledError, UnappliedError (the next run completes it), LostFileError.
+        """
+        compaction = self._compaction.begin(draft) if isinstance(draft, CompactDraft) else None
+        for _ in range(COMMIT_ATTEMPTS):
+            self._catch_up(claim)
+            envelope = self._envelope(claim, claim.state)
+            if compaction is not None:
+                entry = compaction.entry(claim.state, envelope)
+            else:
+                assert isinstance(draft, LoadDraft)
+                entry = load_entry(draft, claim.state, envelope=envelope)
+            if self._publisher.publish(entry) is Settled.PUBLISHED:
+                claim.state.fold(entry)
+                claim.last, claim.last_is_applied = entry, False
+                self._apply_last_of(claim)
+                return entry
+        raise CommitError(f"{self._filesystem.uri}: others took {COMMIT_ATTEMPTS} numbers in a row; run again later")
 
     def clean(self, claim: Claim) -> None:
-        """Delete what lower epochs of the role, entries and trash left behind; write a checkpoint if due."""
-        ...
+        """Write a checkpoint if one is due, delete what lower epochs and old entries left. Errors only end it."""
+        with suppress(FileSystemError, OSError):
+            self._checkpoint_if_due(claim.state)
+        self._cleaner.clean(claim)
+
+    def _watch(self, record: ClaimRecord) -> bool:
+        return watch(self._reader, record, self._settings.claim_timeout_s, monotonic=self._monotonic, wait=self._wait)
+
+    def _apply_last(self, read: LogRead) -> None:
+        if read.last is not None and not self._reader.is_applied(read.last):
+            self._applier.apply(read.last)
+
+    def _publish_claim(self, state: TableState, role: Role, owner: str, run_id: str) -> Claim | None:
+        if state.number == 0:
+            for directory in names.HOME_DIRECTORIES:
+                self._filesystem.make_directory(directory)
+        number = state.number + 1
+        counter = Counter(self._filesystem, self._reader, number, run_id)
+        counter.make()
+        entry = Entry(
+            number, EntryKind.CLAIM, role, state.epoch + 1, run_id, owner, base=state.number, at_ms=self._now_ms()
+        )
+        try:
+            is_ours = self._publisher.publish(entry) is Settled.PUBLISHED
+        except FencedError:
+            is_ours = False
+        if not is_ours:
+            with suppress(FileSystemError, OSError):
+                counter.remove()
+            return None
+        state.fold(entry)
+        return Claim(self._filesystem, self._reader, state, entry, counter)
+
+    def _catch_up(self, claim: Claim) -> None:
+        state = claim.state
+        while (entry := self._reader.entry(state.number + 1)) is not None:
+            state.fold(entry)
+            claim.last, claim.last_is_applied = entry, False
+        claim.check_fenced(state)
+        self._apply_last_of(claim)
+
+    def _apply_last_of(self, claim: Claim) -> None:
+        if not claim.last_is_applied:
+            self._applier.apply(claim.last)
+            claim.last_is_applied = True
+
+    def _envelope(self, claim: Claim, state: TableState) -> Entry:
+        return Entry(
+            number=state.number + 1,
+            kind=EntryKind.ABORT,
+            role=claim.role,
+            epoch=claim.epoch,
+            run_id=claim.run_id,
+            owner=claim.owner,
+            base=state.number,
+            at_ms=self._now_ms(),
+        )
+
+    def _checkpoint_if_due(self, state: TableState) -> None:
+        since = state.number - self._reader.newest_checkpoint()
+        if since >= self._settings.entries_per_checkpoint or state.files.changes >= CHANGES_PER_CHECKPOINT:
+            write_checkpoint(self._filesystem, state, f"{self._random.getrandbits(48):012x}")

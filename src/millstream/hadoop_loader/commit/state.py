@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -41,6 +41,8 @@ class TableState:
     positions: dict[str, dict[int, Position]] = field(default_factory=dict)
     # The highest record time seen in each partition: what closing directories and lateness follow.
     watermarks: dict[str, dict[int, int]] = field(default_factory=dict)
+    # "TABLE/FORMAT" -> directories below it that got files and were not closed yet; never "TABLE.late/...".
+    open: dict[str, set[str]] = field(default_factory=dict)
     # "TABLE/FORMAT" -> its closed directories, below it.
     closed: dict[str, set[str]] = field(default_factory=dict)
     # Topic -> the document TABLES keeps for it; opaque here.
@@ -66,6 +68,16 @@ class TableState:
         found = (below for key, below in self.closed.items() if key.rpartition("/")[0] == table)
         return frozenset().union(*found)
 
+    def open_directories(self) -> Iterator[str]:
+        """The directories (relative to the root) that have files of a table and were not closed yet."""
+        for key, directories in self.open.items():
+            yield from (f"{key}/{below}" if below else key for below in directories)
+
+    def is_open(self, directory: str) -> bool:
+        """Whether `directory` (relative to the root) is among the open ones."""
+        table, format_, below = split_directory(directory)
+        return below in self.open.get(f"{table}/{format_}", ())
+
     def fold(self, entry: Entry) -> None:
         """Move on by one entry, which must be the next."""
         assert entry.number == self.number + 1, f"entry {entry.number} does not follow {self.number}"
@@ -78,14 +90,19 @@ class TableState:
             )
         if entry.kind not in {EntryKind.LOAD, EntryKind.COMPACT}:
             return
+        self.files.fold(entry)
         self.cluster_id = entry.cluster_id or self.cluster_id
         self.topics.update(entry.topics)
         for topic_id, positions in entry.positions.items():
             self.positions.setdefault(topic_id, {}).update(positions)
         for topic_id, watermarks in entry.watermarks.items():
             self.watermarks.setdefault(topic_id, {}).update(watermarks)
+        for directory in entry.opened:
+            table, format_, below = split_directory(directory)
+            self.open.setdefault(f"{table}/{format_}", set()).add(below)
         for directory in entry.closed:
             table, format_, below = split_directory(directory)
+            self.open.get(f"{table}/{format_}", set()).discard(below)
             self.closed.setdefault(f"{table}/{format_}", set()).add(below)
         self.schemas.update(entry.schemas)
         for key, change in entry.totals.items():
@@ -99,7 +116,6 @@ class TableState:
                 "report": entry.report,
             }
         )
-        self.files.fold(entry)
 
 
 def split_directory(directory: str) -> tuple[str, str, str]:
@@ -107,3 +123,9 @@ def split_directory(directory: str) -> tuple[str, str, str]:
     table, _, rest = directory.partition("/")
     format_, _, below = rest.partition("/")
     return table, format_, below
+
+
+def totals_key(directory: str) -> str:
+    """What the totals of a directory's files are kept under: its first two parts."""
+    table, _, rest = directory.partition("/")
+    return f"{table}/{rest.partition('/')[0]}"

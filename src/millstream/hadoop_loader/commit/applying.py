@@ -1,0 +1,180 @@
+"""Applying an entry: what it lists becomes visible, by renames any number of drivers may repeat at once.
+
+    load      make directories, rename each staged file to its final name, then write _SUCCESS where it closed one
+    compact   rename the directory to trash/NUMBER/DIRECTORY, then the compacted one to its place
+
+A rename that failed or has an unknown outcome is judged by both of its ends. Neither there: the log is read again. With
+later entries in it, others have applied this one and gone on; else a file is lost, and nothing is touched any more.
+The directories in trash are made before the entry is published, never here: a driver that wakes up days later would
+otherwise move today's directory into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from millstream.hadoop_loader.commit import names
+from millstream.hadoop_loader.commit.decisions import Moved, judge_move, judge_swap
+from millstream.hadoop_loader.commit.entries import AddedFile, DirectorySwap, Entry, EntryKind
+from millstream.hadoop_loader.commit.errors import LostFileError, UnappliedError
+from millstream.hadoop_loader.commit.reading import LogReader
+from millstream.hadoop_loader.filesystem import DirectoryNotEmptyError, FileSystem, FileSystemError, UnknownOutcomeError
+
+ACT_ATTEMPTS: Final = 5
+
+
+class _SupersededError(Exception):
+    """The log has later entries: this one was applied by others."""
+
+
+class Applier:
+    """Applies entries; keeps nothing between them, and may run beside other drivers that apply the same one."""
+
+    def __init__(self, filesystem: FileSystem, reader: LogReader) -> None:
+        self._filesystem = filesystem
+        self._reader = reader
+
+    def apply(self, entry: Entry) -> None:
+        """Make all of `entry` visible. Raises UnappliedError (go on later), LostFileError (touch nothing)."""
+        if entry.kind not in {EntryKind.LOAD, EntryKind.COMPACT}:
+            return
+        try:
+            if entry.kind is EntryKind.LOAD:
+                self._apply_load(entry)
+            else:
+                self._apply_compact(entry)
+        except _SupersededError:
+            return
+        except (FileSystemError, OSError) as error:
+            raise UnappliedError(
+                f"entry {entry.number} ({entry.kind} by {entry.owner}) is published and not fully applied: {error};"
+                " the next run goes on with it"
+            ) from error
+        self._mark_applied(entry.number)
+
+    def _apply_load(self, entry: Entry) -> None:
+        added = list(entry.added)
+        marked = entry.closed if entry.marks_success else ()
+        directories = sorted({one.file.directory for one in added}.union(marked))
+        for _ in self._reader.in_parallel(self._make_directory, directories):
+            pass
+        for _ in self._reader.in_parallel(lambda one: self._move(entry, one), added):
+            pass
+        for _ in self._reader.in_parallel(self._mark_success, sorted(marked)):
+            pass
+
+    def _move(self, entry: Entry, added: AddedFile) -> None:
+        source, target = added.staged, added.file.path
+
+        def judge() -> Moved:
+            source_is_there = self._filesystem.status(source) is not None
+            found = self._filesystem.status(target)
+            return judge_move(
+                source_is_there=source_is_there,
+                target_length=None if found is None else found.length,
+                listed_length=added.file.length,
+            )
+
+        self._rename_until_done(entry, source, target, judge)
+
+    def _apply_compact(self, entry: Entry) -> None:
+        for _ in self._reader.in_parallel(lambda swap: self._swap(entry, swap), entry.swaps):
+            pass
+
+    def _swap(self, entry: Entry, swap: DirectorySwap) -> None:
+        trash = names.trash_path(entry.number, swap.directory)
+
+        def judge_old() -> Moved:
+            # The compacted directory was looked at first: while it is still staged, what lies at its place is the old
+            # one or nothing. A rename of the old one in vain is harmless, since trash already has its name.
+            old_is_there = self._filesystem.status(swap.directory) is not None
+            if self._filesystem.status(trash) is not None:
+                return Moved.DONE
+            return Moved.AGAIN if old_is_there else Moved.LOST
+
+        def judge_new() -> Moved:
+            staged_is_there = self._filesystem.status(swap.staged) is not None
+            lengths = self._lengths(swap.directory)
+            judged = judge_swap(staged_is_there=staged_is_there, target_lengths=lengths, swap=swap)
+            if judged is Moved.AGAIN and lengths is not None:
+                self._remove_stray(swap.directory, lengths)
+            return judged
+
+        if self._filesystem.status(swap.staged) is not None:
+            self._rename_until_done(entry, swap.directory, trash, judge_old)
+            self._rename_until_done(entry, swap.staged, swap.directory, judge_new)
+        elif judge_new() is not Moved.DONE:
+            raise self._lost(entry, swap.staged, swap.directory)
+
+    def _rename_until_done(self, entry: Entry, source: str, target: str, judge: Callable[[], Moved]) -> None:
+        for attempt in range(ACT_ATTEMPTS):
+            try:
+                self._filesystem.rename(source, target)
+            except (FileExistsError, FileNotFoundError, UnknownOutcomeError) as error:
+                judged = judge()
+                if judged is Moved.DONE:
+                    return
+                if judged is not Moved.AGAIN:
+                    raise self._lost(entry, source, target) from error
+                if attempt == ACT_ATTEMPTS - 1:
+                    raise UnappliedError(
+                        f"entry {entry.number} is published and not fully applied: {source} does not become {target}"
+                        f" ({error}); the next run goes on with it"
+                    ) from error
+            else:
+                return
+
+    def _lost(self, entry: Entry, source: str, target: str) -> Exception:
+        # Who finds neither end, or a stranger at the target, looks at the log before it says so.
+        if self._reader.entry(entry.number + 1) is not None or self._reader.entry(entry.number) is None:
+            return _SupersededError()
+        return LostFileError(
+            f"entry {entry.number}: {source} is gone and {self._filesystem.uri}/{target} is not what the entry lists;"
+            " somebody moved or deleted files by hand: put them back (HDFS: .Trash or a snapshot) and run again;"
+            " nothing was touched"
+        )
+
+    def _lengths(self, directory: str) -> dict[str, int] | None:
+        try:
+            return {status.name: status.length for status in self._filesystem.list(directory)}
+        except FileNotFoundError:
+            return None
+
+    def _remove_stray(self, directory: str, lengths: dict[str, int]) -> None:
+        # A load's late make_directory came between the two renames; what is in it is at most a _SUCCESS.
+        with suppress(DirectoryNotEmptyError):
+            for name in lengths:
+                self._filesystem.delete(f"{directory}/{name}")
+            self._filesystem.delete(directory)
+
+    def _make_directory(self, path: str) -> None:
+        self._again(lambda: self._filesystem.make_directory(path))
+
+    def _mark_success(self, directory: str) -> None:
+        path = f"{directory}/{names.SUCCESS}"
+
+        def create() -> None:
+            # Looked at first: HDFS refuses to create a file that a crash left open in a way of its own.
+            if self._filesystem.status(path) is None:
+                with suppress(FileExistsError):
+                    self._filesystem.create(path).close()
+
+        self._again(create)
+
+    def _mark_applied(self, number: int) -> None:
+        # Only spares the next run a look at every file: that it is missing is no failure.
+        with suppress(FileSystemError, OSError):
+            self._filesystem.create(names.applied_path(number)).close()
+
+    @staticmethod
+    def _again(act: Callable[[], None]) -> None:
+        # For acts that may be repeated at will.
+        for attempt in range(ACT_ATTEMPTS):
+            try:
+                return act()
+            except UnknownOutcomeError:
+                if attempt == ACT_ATTEMPTS - 1:
+                    raise
+        return None

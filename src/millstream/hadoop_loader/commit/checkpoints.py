@@ -1,0 +1,122 @@
+"""Checkpoints: the state at a number, so that a reader need not go back to the first entry.
+
+`checkpoints/NUMBER` has offsets and all else that is small, and names the sorted runs that hold the files
+(`inventory_runs`). A checkpoint says what the entries up to its number say, so two drivers that write the same one
+agree, and whichever arrives first stays. Runs are shared: the next checkpoint adds one with what changed since, and now
+and then merges the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from millstream.hadoop_loader.commit import envelope, names
+from millstream.hadoop_loader.commit.encoding import (
+    positions_from_json,
+    positions_to_json,
+    watermarks_from_json,
+    watermarks_to_json,
+)
+from millstream.hadoop_loader.commit.entries import Role, Totals
+from millstream.hadoop_loader.commit.errors import CorruptLogError
+from millstream.hadoop_loader.commit.inventory import Inventory
+from millstream.hadoop_loader.commit.inventory_runs import InventoryRun, RunWriter, runs_to_merge
+from millstream.hadoop_loader.commit.state import ClaimRecord, TableState
+from millstream.hadoop_loader.filesystem import FileSystem, InputFile
+
+
+def encode_checkpoint(state: TableState) -> bytes:
+    """The bytes of a checkpoint of `state`, whose inventory must be all in runs."""
+    assert not state.files.entries, f"{len(state.files.entries)} entries' files are in no run"
+    header = {"number": state.number, "kind": "checkpoint", "cluster_id": state.cluster_id, "epoch": state.epoch}
+    content = {
+        "claims": [list(claim) for claim in state.claims.values()],
+        "topics": state.topics,
+        "positions": positions_to_json(state.positions),
+        "watermarks": watermarks_to_json(state.watermarks),
+        "open": {key: sorted(below) for key, below in state.open.items()},
+        "closed": {key: sorted(below) for key, below in state.closed.items()},
+        "schemas": state.schemas,
+        "totals": state.totals,
+        "reports": list(state.reports),
+        "runs": state.files.runs,
+    }
+    return envelope.encode(header, {"state": [content]})
+
+
+def decode_checkpoint(data: bytes, path: str, number: int, open_file: Callable[[str], InputFile]) -> TableState:
+    """The state of a checkpoint read whole. Raises CorruptLogError."""
+    header, sections = envelope.decode(data, path)
+    if header.get("number") != number or header.get("kind") != "checkpoint":
+        raise CorruptLogError(f"{path}: is no checkpoint of {number}; delete it")
+    content: dict[str, Any] = next(iter(sections["state"]))
+    state = TableState(number=number, cluster_id=header["cluster_id"], epoch=header["epoch"])
+    for role, *rest in content["claims"]:
+        state.claims[Role(role)] = ClaimRecord(Role(role), *rest)
+    state.topics = content["topics"]
+    state.positions = positions_from_json(content["positions"])
+    state.watermarks = watermarks_from_json(content["watermarks"])
+    state.open = {key: set(below) for key, below in content["open"].items()}
+    state.closed = {key: set(below) for key, below in content["closed"].items()}
+    state.schemas = content["schemas"]
+    state.totals = {key: Totals(*values) for key, values in content["totals"].items()}
+    state.reports.extend(content["reports"])
+    state.files = Inventory(tuple(InventoryRun(*run) for run in content["runs"]), open_file)
+    return state
+
+
+def write_checkpoint(filesystem: FileSystem, state: TableState, nonce: str) -> None:
+    """Write the checkpoint of `state` (all of whose entries are applied), and have the state stand on it.
+
+    Any FileSystemError leaves the state as it was, and files that cleaning removes later.
+    """
+    runs = state.files.runs
+    if state.files.entries:
+        # What is new counts as a run of its own until it has been written.
+        merged = runs_to_merge([*(run.lines for run in runs), state.files.changes]) - 1
+        added = _write_run(filesystem, state, merged, f"{names.INVENTORY}/{names.number_name(state.number)}+{nonce}")
+        runs = (*runs[: len(runs) - merged], *([added] if added.lines else []))
+    old = state.files
+    state.files = Inventory(runs, filesystem.open)
+    try:
+        data = encode_checkpoint(state)
+        temporary = f"{names.PUBLISHING}/{names.number_name(state.number)}+{nonce}+checkpoint"
+        write_file(filesystem, temporary, data)
+        try:
+            filesystem.rename(temporary, names.checkpoint_path(state.number))
+        except FileExistsError:
+            filesystem.delete(temporary)
+    except BaseException:
+        state.files = old
+        raise
+
+
+def write_file(filesystem: FileSystem, path: str, data: bytes) -> None:
+    """Write a file nobody reads yet: synced, closed, and its length checked."""
+    with filesystem.create(path) as file:
+        file.write(data)
+        file.sync()
+    check_length(filesystem, path, len(data))
+
+
+def check_length(filesystem: FileSystem, path: str, length: int) -> None:
+    """Raise FileNotFoundError or CorruptLogError unless `path` is a file of `length` bytes."""
+    status = filesystem.status(path)
+    if status is None:
+        raise FileNotFoundError(path)
+    if status.length != length:
+        raise CorruptLogError(f"{path}: has {status.length} of the {length} bytes written; run again")
+
+
+def _write_run(filesystem: FileSystem, state: TableState, merged: int, path: str) -> InventoryRun:
+    writer = RunWriter()
+    with filesystem.create(path) as file:
+        for line in state.files.merged_lines(merged):
+            data = writer.add(line)
+            if data:
+                file.write(data)
+        file.write(writer.finish())
+        file.sync()
+    check_length(filesystem, path, writer.length)
+    return InventoryRun(path, writer.lines, writer.length)

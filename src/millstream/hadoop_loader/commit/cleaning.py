@@ -1,0 +1,146 @@
+"""Deleting what nobody can need any more; only a claim's owner does it, and only what is certain to be dead.
+
+    staging      of lower epochs of the claim's role: their owners are fenced, and their last entry was applied before
+                 the claim could be published
+    publishing   names whose number the log has: a rename from there can only fail
+    renewals     counters of numbers before the claim that belong to no role's last claim
+    applied      marks of entries that are not the last
+    trash        of entries that others follow, untouched for snapshot_retention by the file system's own clock
+    checkpoints  all but the newest, and segments that the newest covers, but never the last one; both once they are
+                 older than snapshot_retention, so that readers can pin a number for so long
+    inventory    runs that no kept checkpoint names, as old
+
+Directories are first renamed to `discarded`, so that they go at once: who still works in one finds its parent missing.
+Nothing here is needed for a load to be right, so an error ends the cleaning and never the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+from millstream.hadoop_loader.commit import names
+from millstream.hadoop_loader.commit.checkpoints import decode_checkpoint
+from millstream.hadoop_loader.commit.claims import Claim
+from millstream.hadoop_loader.commit.errors import CorruptLogError
+from millstream.hadoop_loader.commit.reading import LogReader
+from millstream.hadoop_loader.filesystem import FileStatus, FileSystem, FileSystemError
+
+CHECKPOINTS_KEPT: Final = 2
+
+
+class Cleaner:
+    """Cleans one root for one claim."""
+
+    def __init__(self, filesystem: FileSystem, reader: LogReader, retention_s: float) -> None:
+        self._filesystem = filesystem
+        self._reader = reader
+        self._retention_ms = int(retention_s * 1000)
+
+    def clean(self, claim: Claim) -> None:
+        """Delete what is dead, as far as that goes without an error."""
+        if not claim.last_is_applied:
+            return
+        with suppress(FileSystemError, OSError):
+            self._empty_discarded()
+        for work in (self._clean_staging, self._clean_small_files, self._clean_trash, self._clean_log):
+            with suppress(FileSystemError, OSError, CorruptLogError):
+                work(claim)
+
+    def _clean_staging(self, claim: Claim) -> None:
+        for status in self._reader.list(names.STAGING):
+            epoch, _, role = status.name.partition("-")
+            if role == claim.role and epoch.isdigit() and int(epoch) < claim.epoch:
+                self._discard(status)
+
+    def _clean_small_files(self, claim: Claim) -> None:
+        end = claim.state.number
+        for status in self._reader.list(names.PUBLISHING):
+            number = names.parse_number(status.name)
+            # The other role may be at a checkpoint under an earlier number; it then goes without that checkpoint.
+            if number is not None and number < end:
+                self._filesystem.delete(status.path)
+        live = {(record.number, record.run_id) for record in claim.state.claims.values()}
+        for status in self._reader.list(names.RENEWALS):
+            number = names.parse_number(status.name)
+            run_id = status.name.split(names.SEPARATOR)[1:2]
+            if number is not None and number < claim.number and (number, *run_id) not in live:
+                self._filesystem.delete(status.path)
+        for status in self._reader.list(names.APPLIED):
+            number = names.parse_number(status.name)
+            if number is not None and number < end:
+                self._filesystem.delete(status.path)
+
+    def _clean_trash(self, claim: Claim) -> None:
+        now_ms = self._server_time_ms(claim)
+        for status in self._reader.list(names.TRASH):
+            number = names.parse_number(status.name)
+            is_dead = number is not None and number <= claim.state.number
+            if is_dead and now_ms - self._newest_change_ms(status) >= self._retention_ms:
+                self._discard(status)
+
+    def _clean_log(self, claim: Claim) -> None:
+        now_ms = self._server_time_ms(claim)
+
+        def is_old(status: FileStatus) -> bool:
+            return now_ms - status.modified_ms >= self._retention_ms
+
+        listed = self._numbered(names.CHECKPOINTS)
+        kept = [status for status in listed[:-CHECKPOINTS_KEPT] if not is_old(status)] + listed[-CHECKPOINTS_KEPT:]
+        for status in listed:
+            if status not in kept:
+                self._filesystem.delete(status.path)
+        if not kept:
+            return
+        covered = names.parse_number(kept[-1].name) or 0
+        segments = self._numbered(names.LOG)
+        last_segment = names.segment_of(claim.state.number)
+        for status in segments:
+            segment = names.parse_number(status.name) or 0
+            is_covered = (segment + 1) * names.ENTRIES_PER_SEGMENT - 1 <= covered
+            # In order, and never the last: the end of the log is found by a listing.
+            if not (segment < last_segment and is_covered and is_old(status)):
+                break
+            self._discard(status)
+        runs = self._numbered(names.INVENTORY)
+        self._clean_inventory(
+            kept, [status for status in runs if is_old(status) and (names.parse_number(status.name) or 0) < covered]
+        )
+
+    def _clean_inventory(self, kept: Iterable[FileStatus], old: Iterable[FileStatus]) -> None:
+        named: set[str] = set()
+        for status in kept:
+            number = names.parse_number(status.name)
+            assert number is not None, status
+            state = decode_checkpoint(self._reader.read_file(status.path), status.path, number, self._filesystem.open)
+            named.update(run.path for run in state.files.runs)
+        for status in old:
+            if status.path not in named:
+                self._filesystem.delete(status.path)
+
+    def _numbered(self, directory: str) -> list[FileStatus]:
+        return [status for status in self._reader.list(directory) if names.parse_number(status.name) is not None]
+
+    def _server_time_ms(self, claim: Claim) -> int:
+        # When the claim was published, by the clock that also stamps what is compared with it; no other machine's.
+        status = self._filesystem.status(names.entry_path(claim.number))
+        return 0 if status is None else status.modified_ms
+
+    def _newest_change_ms(self, status: FileStatus) -> int:
+        # A rename into a directory changes that directory: the parent of what was put into trash shows when.
+        newest = status.modified_ms
+        for child in self._filesystem.list(status.path):
+            if child.is_directory:
+                newest = max(newest, self._newest_change_ms(child))
+        return newest
+
+    def _discard(self, status: FileStatus) -> None:
+        target = f"{names.DISCARDED}/{status.path.replace('/', names.SEPARATOR)}"
+        with suppress(FileNotFoundError):
+            self._filesystem.rename(status.path, target)
+        self._filesystem.delete(target, recursive=True)
+
+    def _empty_discarded(self) -> None:
+        for status in self._reader.list(names.DISCARDED):
+            self._filesystem.delete(status.path, recursive=True)

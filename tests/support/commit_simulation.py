@@ -1,0 +1,299 @@
+"""A small world for the commit log: a topic whose records are numbers, drivers that load and compact it, readers.
+
+Each record of partition p is written as one line "p offset"; files hold lines. `World.look` is what a reader of plain
+directories sees, and runs after every single act of every driver: no record twice in one format, no half file. At the
+end, `World.finish` runs one more load and compaction without faults and holds the result to every promise.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from millstream.hadoop_loader.commit import (
+    Claim,
+    CommitLog,
+    CommitSettings,
+    CompactDraft,
+    CompactedDirectory,
+    CompactionConflictError,
+    Entry,
+    LoadDraft,
+    Position,
+    Role,
+    TableState,
+    names,
+)
+from millstream.hadoop_loader.filesystem import FileSystem
+from millstream.hadoop_loader.splits import StagedFile
+from millstream.testing.faulty_filesystem import Fault, FaultyFileSystem, LateActs
+from millstream.testing.memory_filesystem import MemoryFileSystem
+
+TOPIC = "orders"
+TOPIC_ID = "b3JkZXJz"
+FORMATS = ("avro", "parquet")
+RECORDS_PER_DIRECTORY = 6  # a record's directory is its offset divided by this
+SETTINGS = CommitSettings(claim_timeout_s=60, entries_per_checkpoint=5, snapshot_retention_s=3_600, threads=1)
+
+Record = tuple[int, int]
+
+
+def lines_of(records: Sequence[Record]) -> bytes:
+    """A file's bytes."""
+    return b"".join(b"%d %d\n" % record for record in records)
+
+
+def records_of(data: bytes) -> list[Record]:
+    """The inverse of lines_of; ValueError for half a file."""
+    if data and not data.endswith(b"\n"):
+        raise ValueError(f"{data!r} ends in the middle of a record")
+    return [(int(line.split()[0]), int(line.split()[1])) for line in data.splitlines()]
+
+
+class Clock:
+    """Time that passes only when somebody waits."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000_000.0
+
+    def monotonic(self) -> float:
+        """Now, in seconds."""
+        return self.now_s
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now_s += seconds
+
+    def now_ms(self) -> int:
+        """Now, in milliseconds."""
+        return int(self.now_s * 1000)
+
+
+@dataclass
+class World:
+    """One destination, its source of records, and what must hold of them."""
+
+    seed: int = 0
+    partitions: int = 2
+    # How many records each partition has by now.
+    produced: int = 0
+    settings: CommitSettings = SETTINGS
+    clock: Clock = field(default_factory=Clock)
+    # Every driver that ever ran.
+    drivers: list[Driver] = field(default_factory=list)
+    # Every entry that was ever seen at a number.
+    entries: dict[int, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.disk = MemoryFileSystem(now_ms=self.clock.now_ms)
+        self.late = LateActs(self.seed)
+        self._runs = 0
+
+    def driver(
+        self, faults: Mapping[int, Fault] | None = None, *, before_act: Callable[[str], None] | None = None
+    ) -> Driver:
+        """A new process, with faults at its acts."""
+        self._runs += 1
+        filesystem = FaultyFileSystem(self.disk, faults, late=self.late, before_act=before_act, after_act=self.look)
+        driver = Driver(self, filesystem, f"run-{self._runs}", random.Random(self.seed * 1000 + self._runs))
+        self.drivers.append(driver)
+        return driver
+
+    def look(self, act: str = "") -> None:
+        """What a direct reader sees now is whole and nothing twice; no number has another entry than it once had."""
+        for format_ in FORMATS:
+            counts = Counter(self.visible(format_))
+            twice = [record for record, count in counts.items() if count > 1]
+            assert not twice, f"after {act}: {twice[:3]} are seen twice in {format_}"
+        for path in self.disk.walk(names.LOG):
+            number = names.parse_number(path.rpartition("/")[2])
+            assert number is not None, f"{path} is no entry"
+            with self.disk.open(path) as file:
+                data = file.read_at(0, file.size)
+            assert self.disk.is_whole(path), f"after {act}: {path} is half an entry"
+            assert self.entries.setdefault(number, data) == data, f"after {act}: {number} has been used again"
+
+    def visible(self, format_: str) -> list[Record]:
+        """The records in the files of one format that readers of plain directories see."""
+        found: list[Record] = []
+        for path in self.disk.walk(f"{TOPIC}/{format_}"):
+            if path.rpartition("/")[2].startswith(("_", ".")):
+                continue
+            assert self.disk.is_whole(path), f"{path} is seen before it is whole"
+            with self.disk.open(path) as file:
+                found.extend(records_of(file.read_at(0, file.size)))
+        return found
+
+    def finish(self) -> None:
+        """Let everything late arrive, run once more without faults, and hold what is there to what was loaded."""
+        self.late.flush()
+        self.look("the last late act")
+        self.produced += 2
+        for role in (Role.LOAD, Role.COMPACT, Role.LOAD):
+            self.clock.wait(self.settings.snapshot_retention_s + 1)
+            driver = self.driver()
+            with suppress(CompactionConflictError):
+                driver.run(role)
+            self.late.flush()
+            self.look("a run without faults")
+        state = self.driver().log.read()
+        self.check_exactly_once(state)
+        self.check_nothing_leaks()
+
+    def check_exactly_once(self, state: TableState) -> None:
+        """The visible records are exactly those below the committed offsets, and the log says so too."""
+        committed = {
+            (partition, offset)
+            for partition, position in state.positions.get(TOPIC_ID, {}).items()
+            for offset in range(position.offset)
+        }
+        assert len(committed) == self.partitions * self.produced
+        listed = {file.path: file for file in state.files.under()}
+        for format_ in FORMATS:
+            assert Counter(self.visible(format_)) == Counter(dict.fromkeys(committed, 1)), format_
+            seen = {
+                path for path in self.disk.walk(f"{TOPIC}/{format_}") if not path.rpartition("/")[2].startswith("_")
+            }
+            assert seen == {path for path in listed if path.startswith(f"{TOPIC}/{format_}/")}
+            total = state.totals[f"{TOPIC}/{format_}"]
+            assert total.rows == len(committed)
+            assert total.files == len(seen)
+            assert total.bytes == sum(listed[path].length for path in seen)
+        for format_ in FORMATS:
+            for below in state.closed.get(f"{TOPIC}/{format_}", ()):
+                assert self.disk.status(f"{TOPIC}/{format_}/{below}/{names.SUCCESS}") is not None, below
+
+    def check_nothing_leaks(self) -> None:
+        """After runs without faults nothing is left of those that died, but for what the last ones still hold."""
+        last = {Role.LOAD: 0, Role.COMPACT: 0}
+        for status in self.disk.list(names.STAGING):
+            epoch, _, role = status.name.partition("-")
+            assert not last[Role(role)], f"{status.path} is left"
+            last[Role(role)] = int(epoch)
+        for directory in (names.PUBLISHING, names.RENEWALS, names.DISCARDED, names.TRASH):
+            assert [status.name for status in self.disk.list(directory)] == [], directory
+
+
+class Driver:
+    """One process that loads or compacts, through a file system with faults."""
+
+    def __init__(self, world: World, filesystem: FileSystem, run_id: str, rng: random.Random) -> None:
+        self.world = world
+        self.filesystem = filesystem
+        self.run_id = run_id
+        self.log = CommitLog(
+            filesystem,
+            world.settings,
+            monotonic=world.clock.monotonic,
+            wait=world.clock.wait,
+            now_ms=world.clock.now_ms,
+            random=rng,
+        )
+
+    def run(self, role: Role) -> Entry | None:
+        """One run from claim to release; None if there was nothing to do."""
+        claim = self.log.claim(role, owner=f"host/{self.run_id}", run_id=self.run_id)
+        self.log.clean(claim)
+        claim.renew()
+        entry = self.load(claim) if role is Role.LOAD else self.compact(claim)
+        self.log.clean(claim)
+        claim.release()
+        return entry
+
+    def load(self, claim: Claim) -> Entry | None:
+        """Load all that was produced: each partition is a split, each directory a file for each format."""
+        produced = self.world.produced
+        files: list[StagedFile] = []
+        positions: dict[int, Position] = {}
+        for partition in range(self.world.partitions):
+            position = claim.state.position(TOPIC_ID, partition) or Position(0)
+            if position.offset == produced:
+                continue
+            staging = claim.staging(partition, 0)
+            files += self._stage(staging, partition, range(position.offset, produced))
+            positions[partition] = Position(produced, 7)
+        if not positions:
+            return None
+        last_open = max(produced - 1, 0) // RECORDS_PER_DIRECTORY
+        closed = [
+            names.table_directory(TOPIC, format_, f"part={below}")
+            for format_ in FORMATS
+            for below in range(last_open)
+            if not claim.state.is_closed(names.table_directory(TOPIC, format_, f"part={below}"))
+        ]
+        draft = LoadDraft(
+            cluster_id="cluster",
+            topics={TOPIC_ID: TOPIC},
+            positions={TOPIC_ID: positions},
+            watermarks={TOPIC_ID: dict.fromkeys(positions, produced)},
+            files=tuple(files),
+            closed=tuple(closed),
+            schemas={TOPIC: {"produced": produced}},
+            report={"rows": len(files)},
+        )
+        return self.log.commit(claim, draft)
+
+    def compact(self, claim: Claim) -> Entry | None:
+        """Replace every closed directory of several files by one file."""
+        directories: list[CompactedDirectory] = []
+        for format_ in FORMATS:
+            for below in sorted(claim.state.closed.get(f"{TOPIC}/{format_}", ())):
+                directory = names.table_directory(TOPIC, format_, below)
+                files = claim.state.files.in_directory(directory)
+                if len(files) < 2:
+                    continue
+                records: list[Record] = []
+                for file in files:
+                    with self.filesystem.open(file.path) as opened:
+                        records += records_of(opened.read_at(0, opened.size))
+                staging = claim.staging(len(directories), 0)
+                staged = self._write(staging, format_, below, sorted(records), partition=-1)
+                directories.append(
+                    CompactedDirectory(
+                        directory=directory,
+                        staged=staging,
+                        files=(staged,),
+                        replaced=tuple(file.name for file in files),
+                    )
+                )
+        if not directories:
+            return None
+        return self.log.commit(claim, CompactDraft(directories=tuple(directories)))
+
+    def _stage(self, staging: str, partition: int, offsets: range) -> list[StagedFile]:
+        by_directory: dict[int, list[Record]] = {}
+        for offset in offsets:
+            by_directory.setdefault(offset // RECORDS_PER_DIRECTORY, []).append((partition, offset))
+        return [
+            self._write(staging, format_, f"part={below}", records, partition)
+            for format_ in FORMATS
+            for below, records in by_directory.items()
+        ]
+
+    def _write(self, staging: str, format_: str, directory: str, records: list[Record], partition: int) -> StagedFile:
+        path = f"{staging}/{directory}.{format_}"
+        data = lines_of(records)
+        with self.filesystem.create(path) as file:
+            file.write(data[: len(data) // 2])
+            file.write(data[len(data) // 2 :])
+            file.sync()
+        offsets = [offset for _, offset in records]
+        return StagedFile(
+            path=path,
+            table=TOPIC,
+            directory=directory,
+            format=format_,
+            topic=TOPIC,
+            topic_id=TOPIC_ID,
+            partition=partition,
+            first_offset=min(offsets),
+            last_offset=max(offsets),
+            rows=len(records),
+            length=len(data),
+            checksum="crc32c:00000000",
+            min_timestamp_ms=-1,
+            max_timestamp_ms=-1,
+        )
