@@ -67,6 +67,18 @@ class AvroTool:
         assert answer[0] == "ok", answer
         return [JavaIncompatibility(*answer[start : start + 3]) for start in range(1, len(answer), 3)]
 
+    def make(self, writer: str, count: int, seed: int) -> list[bytes] | None:
+        """Return datums of a schema made at random, None where it is none or has no values."""
+        answer = self._ask("make", writer, str(count), str(seed))
+        return None if answer[0] == "invalid" else [bytes.fromhex(word[1:]) for word in answer[1:]]
+
+    def read(self, reader: str, writer: str, datums: list[bytes]) -> list[bytes | str] | None:
+        """Return each datum as the reader's, or why it cannot be read; None where a schema is invalid."""
+        answer = self._ask("read", reader, writer, *(f"x{datum.hex()}" for datum in datums))
+        if answer[0] == "invalid":
+            return None
+        return [word[1:] if word.startswith("!") else bytes.fromhex(word[1:]) for word in answer[1:]]
+
     def _ask(self, *words: str) -> list[str]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
