@@ -18,7 +18,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import cramjam
 import fastavro
+import fastavro._read
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -61,6 +63,14 @@ SCHEMA_2: Final = json.dumps(
         ],
     }
 )
+
+
+def _zstandard_block(file: Any) -> io.BytesIO:
+    return io.BytesIO(bytes(cramjam.zstd.decompress(fastavro.schemaless_reader(file, "bytes", None))))
+
+
+# fastavro reads such blocks with a package that is in Python's own library only from 3.14 on.
+fastavro._read.BLOCK_READERS["zstandard"] = _zstandard_block
 
 Row = tuple[int, int, int, str]  # partition, offset, id, user
 

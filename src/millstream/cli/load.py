@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from millstream.cli.load_serve import add_to
 from millstream.cli.options import Json, examples
 from millstream.cli.output import err, print_json
 
@@ -169,6 +170,9 @@ def verify(
     else:
         print_findings(verified)
     return verified.exit_code
+
+
+add_to(app)
 
 
 def job_of(path: Path) -> LoadJob | int:

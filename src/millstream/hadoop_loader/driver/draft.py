@@ -94,9 +94,9 @@ def _closed(
     candidates: dict[str, list[str]] = defaultdict(list)
     for table, directory in formats:
         candidates[table].append(directory)
-    from millstream.hadoop_loader.partitioning import TimeDirectories
+    from millstream.hadoop_loader.partitioning import partitioner
 
-    end_ms = TimeDirectories(job.partitioning.time_pattern, job.partitioning.zone).end_ms
+    end_ms = partitioner(job.partitioning).end_ms
     return tuple(
         table_directory(table, name, directory)
         for table, directory in directories_to_close(candidates, times, job.late, end_ms)
