@@ -20,6 +20,7 @@ from millstream.core.config import (
     ConfigDef,
     ConfigKey,
 )
+from millstream.hadoop_loader.job.reference import reference_lines
 
 _MARKUP = re.compile(r"\[/?[a-z ]*\]")
 
@@ -30,6 +31,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "cli.md": cli_page,
         "configuration.md": configuration_page,
         "client-configuration.md": client_configuration_page,
+        "job-file.md": job_file_page,
     }
     for name, make in pages.items():
         files.append(File.generated(config, name, content="\n".join(make()) + "\n"))
@@ -60,6 +62,15 @@ def client_configuration_page() -> Iterator[str]:
     yield from _configs("Producer", PRODUCER_CONFIGS)
     yield from _configs("Consumer", CONSUMER_CONFIGS)
     yield from _configs("Admin", ADMIN_CONFIGS)
+
+
+def job_file_page() -> Iterator[str]:
+    """Every key of a load's job file, from the dataclasses it is read into."""
+    yield "# The job file\n"
+    yield "Keys of a job of `millstream load`; examples are in [Loading into Hadoop](loader.md#the-job-file).\n"
+    yield 'A size is a number of bytes or a text as `"256 MB"`, a time a number of seconds or one such as `"10 min"`;'
+    yield 'a secret is `{ env = "NAME" }` or `{ file = "PATH" }`.\n'
+    yield from reference_lines()
 
 
 def _command(command: Any, path: str, level: int) -> Iterator[str]:

@@ -233,14 +233,15 @@ def _check_format(key: str, part: ValueSettings, *, has_registry: bool) -> Itera
         if not has_registry:
             remedy = f'give [registry] urls, or {key}.framing = "none" with {key}.schema_file'
             yield Problem("registry.urls", "", f"{key}.framing is registry, and there is no registry", remedy)
-        if part.schema_file is not None:
-            remedy = f'leave it out, or set {key}.framing = "none"'
-            what = "with framing registry each record's own schema is used"
-            yield Problem(f"{key}.schema_file", shown(part.schema_file), what, remedy)
+        for name in ("schema_file", "schema"):
+            if (given := getattr(part, name)) is not None:
+                remedy = f'leave it out, or set {key}.framing = "none"'
+                what = "with framing registry each record's own schema is used"
+                yield Problem(f"{key}.{name}", shown(given), what, remedy)
         return
     wanted = ".proto" if part.format == "protobuf" else ".avsc"
     if part.schema_file is None:
-        if part.format != "json":
+        if part.format != "json" and part.schema is None:
             yield Problem(f"{key}.schema_file", "", f"{part.format} without framing needs it", f"name a {wanted} file")
     elif not part.schema_file.endswith(wanted):
         yield Problem(f"{key}.schema_file", shown(part.schema_file), f"{part.format} is read by a {wanted}", "name one")

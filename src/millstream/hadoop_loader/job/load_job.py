@@ -44,7 +44,7 @@ class LoadJob:
         "Names the job in claims, reports and metrics: letters, digits, `.`, `_` and `-`.", example='"flights"'
     )
     metadata_columns: tuple[str, ...] = setting(
-        "What Kafka knows of each record, as columns named `_kafka_topic`, `_kafka_partition` and so on, before the"
+        "What Kafka knows of each record, as columns named `_kafka_topic`, `_kafka_partition` and so on, behind the"
         " value's.",
         default=(),
         choices=METADATA_COLUMNS,

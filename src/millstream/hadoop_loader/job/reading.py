@@ -7,6 +7,7 @@ dots, and they are put together again here.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import difflib
 import tomllib
@@ -19,6 +20,7 @@ from millstream.hadoop_loader.job.checks import nearest, shown
 from millstream.hadoop_loader.job.lines import line_of, lines_of
 from millstream.hadoop_loader.job.load_job import LoadJob
 from millstream.hadoop_loader.job.problem import JobError, Problem
+from millstream.hadoop_loader.job.records import ValueSettings
 from millstream.hadoop_loader.job.secret import Secret
 from millstream.hadoop_loader.job.setting import duration_s, is_required, size_bytes
 from millstream.hadoop_loader.job.walking import Entry, entries_of
@@ -45,7 +47,9 @@ def read_job_file(path: Path) -> LoadJob:
         line = data.count(b"\n", 0, error.start) + 1
         problem = Problem("the file", "", "it is no UTF-8 text", "save it as UTF-8", line)
         raise JobError([problem], origin=str(path)) from error
-    return read_job(text, origin=str(path))
+    job = read_job(text, origin=str(path))
+    value, key = (_with_schema_path(part, path.parent) for part in (job.value, job.key))
+    return job if value is job.value and key is job.key else dataclasses.replace(job, value=value, key=key)
 
 
 def read_job(text: str, *, origin: str) -> LoadJob:
@@ -70,6 +74,13 @@ def read_job(text: str, *, origin: str) -> LoadJob:
     located = [_located(problem, lines) for problem in problems]
     located.sort(key=lambda problem: problem.line or 0)
     raise JobError(located, origin=origin)
+
+
+def _with_schema_path(part: ValueSettings, directory: Path) -> ValueSettings:
+    """Return settings whose schema file is found from anywhere; paths in a job file start at the job file."""
+    if part.schema_file is None or Path(part.schema_file).is_absolute():
+        return part
+    return dataclasses.replace(part, schema_file=str((directory / part.schema_file).absolute()))
 
 
 def _syntax_problem(error: tomllib.TOMLDecodeError, text: str) -> Problem:
@@ -243,6 +254,9 @@ class _Reader:
 
 
 def _stand_in(entry: Entry) -> Any:
+    if entry.section is not None:
+        required = (each for each in entries_of(entry.section) if is_required(each.field))
+        return entry.section(**{each.name: _stand_in(each) for each in required})
     return _STAND_INS[typing.get_origin(entry.type) or entry.type]
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from millstream.hadoop_loader.job.setting import setting
 
 FORMATS: Final = ("avro", "json", "protobuf", "raw")
+SCHEMA_BYTES_MAX: Final = 4 * 1024 * 1024
 METADATA_COLUMNS: Final = (
     "topic",
     "partition",
@@ -37,7 +38,12 @@ class ValueSettings:
         choices=("registry", "none"),
     )
     schema_file: str | None = setting(
-        "Where framing is `none`: the file with the schema, an `.avsc` for Avro and JSON, a `.proto` for Protobuf.",
+        "Where framing is `none`: the file with the schema, an `.avsc` for Avro and JSON, a `.proto` for Protobuf. A"
+        " relative path starts at the job file.",
+        default=None,
+    )
+    schema: str | None = setting(
+        "The schema itself, instead of `schema_file`. A run reads the file once, so that every worker has its text.",
         default=None,
     )
     message: str | None = setting("Where `schema_file` is a `.proto`: the message's name.", default=None)

@@ -1,12 +1,14 @@
-"""A job with its secrets looked up: the only place where a reference becomes a text."""
+"""A job with its secrets and schema files looked up: the only place where a reference becomes a text."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millstream.hadoop_loader.job.problem import JobError, Problem
+from millstream.hadoop_loader.job.records import SCHEMA_BYTES_MAX, ValueSettings
 from millstream.hadoop_loader.job.secret import Secret
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def resolve(job: LoadJob, environ: Mapping[str, str]) -> LoadJob:
-    """Return `job` with the texts of its secrets. Raises JobError that names all those that lack."""
+    """Return `job` with the texts of its secrets and schema files. Raises JobError that names all those that lack."""
     problems: list[Problem] = []
     resolved: LoadJob = _resolved(job, "", environ, problems)
     if problems:
@@ -38,5 +40,22 @@ def _resolved(value: Any, key: str, environ: Mapping[str, str], problems: list[P
             found = _resolved(held, f"{key}.{field.name}" if key else field.name, environ, problems)
             if found is not held:
                 changed[field.name] = found
+        if isinstance(value, ValueSettings) and value.schema_file is not None and value.schema is None:
+            changed["schema"] = _schema(value.schema_file, key, problems)
         return dataclasses.replace(value, **changed) if changed else value
     return value
+
+
+def _schema(file: str, key: str, problems: list[Problem]) -> str | None:
+    try:
+        data = Path(file).read_bytes()
+        text = data.decode() if len(data) <= SCHEMA_BYTES_MAX else ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        what = f"the file cannot be read: {reason}"
+    else:
+        if text.strip():
+            return text
+        what = f"the file is {'empty' if data.strip() == b'' else f'longer than {SCHEMA_BYTES_MAX} bytes'}"
+    problems.append(Problem(f"{key}.schema_file", f'"{file}"', what, "name a file with the schema"))
+    return None

@@ -61,7 +61,7 @@ class ScheduledJob:
         self._began_s = now_s
         self._settings = settings
         self._timetable = Timetable(settings, began_s=now_s)
-        # The regular time that the next run stands for; what is later than it was not run for yet.
+        # The first regular time that no run has been started at or after. One that failed is tried again before it.
         self._regular_s = now_s if settings.catch_up == "once" else self._timetable.following(now_s)
         # When the next run starts: the regular time and some jitter, or sooner after a failure.
         self.due_s = self._with_jitter(self._regular_s)
@@ -76,16 +76,20 @@ class ScheduledJob:
         """Whether somebody has to look: the last run failed, or was not whole."""
         return self.last is not None and self.last.exit_code not in (0, 4)
 
-    def update(self, settings: ScheduleSettings) -> None:
+    def update(self, settings: ScheduleSettings, now_s: float) -> None:
         """Take a schedule that was changed in the job's file; it counts from the next run on."""
-        if settings != self._settings:
-            self._settings = settings
-            self._timetable = Timetable(settings, began_s=self._began_s)
+        if settings == self._settings:
+            return
+        self._settings = settings
+        self._timetable = Timetable(settings, began_s=self._began_s)
+        self._regular_s = min(self._regular_s, self._timetable.following(now_s))
 
     def handle_started(self, now_s: float) -> None:
         """A run has started."""
         assert self.state is JobState.WAITING, self.state
         self.state, self.started_s = JobState.RUNNING, now_s
+        if now_s >= self._regular_s:
+            self._regular_s = self._timetable.following(now_s)
 
     def handle_ended(self, now_s: float, outcome: str, exit_code: int, sentences: tuple[str, ...] = ()) -> None:
         """The run has ended; `due_s` is when the next one starts."""
@@ -94,19 +98,16 @@ class ScheduledJob:
         self.runs.append(RunRecord(self.started_s, now_s, outcome, exit_code, sentences))
         self.state, self.started_s = JobState.WAITING, None
         self.failures = self.failures + 1 if exit_code == _FAILED else 0
-        following = self._timetable.following(max(self._regular_s, self.runs[-1].started_s))
-        if following > now_s:
-            self._regular_s = following
-            self.due_s = self._with_jitter(following)
+        if self._regular_s > now_s:
+            self.due_s = self._with_jitter(self._regular_s)
         else:
-            later = self._timetable.following(now_s)
             self.missed += 1
             if self._settings.catch_up == "once":
-                # One run stands for all that were missed: the next regular one is the first after it has started.
-                self._regular_s = self.due_s = now_s
+                # One run stands for all that were missed.
+                self.due_s = now_s
             else:
-                self._regular_s = later
-                self.due_s = self._with_jitter(later)
+                self._regular_s = self._timetable.following(now_s)
+                self.due_s = self._with_jitter(self._regular_s)
         if self.failures and self._settings.retry_after_s > 0:
             pause_s = self._settings.retry_after_s * 2.0 ** min(self.failures - 1, 30)
             # A run that is due at once and failed waits all the same: it would only fail faster.

@@ -163,7 +163,7 @@ class LoadService:
         state = thread.state
         thread.stop_grace_s = settings.stop_grace_s
         with self.lock:
-            state.update(settings)
+            state.update(settings, self._clock())
             state.handle_started(self._clock())
         try:
             report = self._run(job, thread.run_stop)

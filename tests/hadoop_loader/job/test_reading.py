@@ -1,0 +1,371 @@
+"""Job files: what they say comes out of them, and what is wrong in them is told at once, where it stands."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import pickle
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millstream.hadoop_loader.job import (
+    DestinationSettings,
+    JobError,
+    LoadJob,
+    RegistrySettings,
+    Secret,
+    SourceSettings,
+)
+from millstream.hadoop_loader.job.lines import lines_of
+
+MINIMAL = """
+name = "flights"
+[source]
+bootstrap_servers = "127.0.0.1:9092"
+topics = ["flights"]
+[registry]
+urls = "http://127.0.0.1:8081"
+[destination]
+uri = "file:///data/lake"
+"""
+
+WHOLE = """
+name = "flights"
+metadata_columns = ["partition", "offset"]
+worker_memory_bytes = "512 MB"
+workers = 4
+
+[source]
+bootstrap_servers = "kafka-1:9093,kafka-2:9093"
+topics_pattern = "flights|weather-.*"
+start = 2026-01-31T00:00:00Z
+stop = "2026-02-01T00:00:00+01:00"
+stop_offsets.flights = { "0" = 1500, "1" = 20 }
+rate_limit_bytes_per_s = "20 MB"
+
+[source.client]
+security.protocol = "SASL_SSL"
+sasl.mechanism = "SCRAM-SHA-256"
+sasl.username = "loader"
+sasl.password = { env = "KAFKA_PASSWORD" }
+"ssl.truststore.location" = "/etc/ssl/kafka.pem"
+fetch.max.bytes = 10_000_000
+
+[registry]
+urls = ["https://one:8081", "https://two:8081"]
+user = "loader"
+password = { file = "/run/secrets/registry" }
+
+[destination]
+uri = "hdfs://cluster1/warehouse"
+formats = ["avro", "parquet"]
+permission = "640"
+deadline_s = "2 min"
+nameservices.cluster1 = ["nn1:8020", "nn2:8020"]
+properties.dfs.client.use.datanode.hostname = true
+kerberos.principal = "loader@EXAMPLE.ORG"
+kerberos.keytab = "/etc/loader.keytab"
+
+[limits]
+bytes = "1 GB"
+age_s = "15 min"
+
+[schedule]
+cron = "*/15 * * * *"
+jitter_s = 30
+"""
+
+
+def test_a_whole_file() -> None:
+    job = LoadJob.loads(WHOLE)
+
+    assert job.source.start == 1769817600000
+    assert job.source.stop == 1769900400000
+    assert job.source.stop_offsets == {"flights": {0: 1500, 1: 20}}
+    assert job.source.rate_limit_bytes_per_s == 20 * 2**20
+    assert job.source.client["sasl.password"] == Secret(env="KAFKA_PASSWORD")
+    assert job.source.client["ssl.truststore.location"] == "/etc/ssl/kafka.pem"
+    assert job.source.client["fetch.max.bytes"] == "10000000"
+    assert job.worker_memory_bytes == 512 * 2**20
+    assert job.limits.bytes == 2**30
+    assert job.limits.age_s == 900
+    filesystem = job.destination.filesystem
+    assert filesystem.permission == 0o640
+    assert filesystem.deadline_s == 120
+    assert filesystem.nameservices[0].rpc_addresses == ("nn1:8020", "nn2:8020")
+    assert filesystem.properties == (("dfs.client.use.datanode.hostname", "true"),)
+    assert filesystem.kerberos is not None
+    assert job.key.format == "none"
+    assert job.value.format == "avro"
+
+
+def test_a_file_says_what_an_object_says() -> None:
+    assert LoadJob.loads(MINIMAL) == LoadJob(
+        name="flights",
+        source=SourceSettings(bootstrap_servers="127.0.0.1:9092", topics=("flights",)),
+        registry=RegistrySettings(urls=("http://127.0.0.1:8081",)),
+        destination=DestinationSettings(uri="file:///data/lake"),
+    )
+
+
+def test_jobs_travel_to_workers() -> None:
+    job = LoadJob.loads(WHOLE)
+    assert pickle.loads(pickle.dumps(job)) == job
+
+
+BAD = """name = "my flights"
+worker_memory_bytes = "12 bananas"
+engin = "spark"
+
+[source]
+bootstrap_servers = 9092
+topics = "flights"
+topics_pattern = "a(?=b)"
+start = "begin"
+zone = "UTC"
+
+[source.client]
+security.protocol = "SASL_SSL"
+sasl.mechanism = "PLAIN"
+sasl.pasword = "hunter2"
+sasl.password = "hunter2"
+group.id = "mine"
+
+[value]
+format = "arvo"
+
+[destination]
+formats = ["orc",
+  "avro"]
+replication = 0
+
+[partitioning]
+pattern = "dayly"
+zone = "Europe/Berln"
+
+[registry]
+urls = "http://u:hunter2@x:1"
+password = "hunter2"
+
+[schedule]
+cron = "* * *"
+"""
+
+
+def test_every_problem_is_told_at_once_with_its_line_and_remedy() -> None:
+    with pytest.raises(JobError) as caught:
+        LoadJob.loads(BAD, origin="flights.toml")
+
+    told = {(problem.key, problem.line): f"{problem.what}; {problem.remedy}" for problem in caught.value.problems}
+    expected = {
+        ("name", 1): "letters, digits",
+        ("worker_memory_bytes", 2): '"256 MB"',
+        ("engin", 3): "did you mean engine?",
+        ("source.bootstrap_servers", 6): "text in quotes",
+        ("source.topics_pattern", 8): "RE2",
+        ("source.start", 9): "earliest",
+        ("source.zone", 10): "did you mean partitioning.zone?",
+        ("source.client.sasl.username", 12): "PLAIN needs it",
+        ("source.client.sasl.pasword", 15): "did you mean sasl.password?",
+        ("source.client.sasl.password", 16): "in the clear",
+        ("source.client.group.id", 17): "source.group",
+        ("value.format", 20): "did you mean avro?",
+        ("destination.uri", 22): "not given",
+        ("destination.formats", 23): 'no "orc"',
+        ("destination.replication", 25): "at least 1",
+        ("partitioning.pattern", 28): "did you mean daily?",
+        ("partitioning.zone", 29): "did you mean Europe/Berlin?",
+        ("registry.urls", 32): "password",
+        ("registry.password", 33): '{ env = "NAME" }',
+        ("schedule.cron", 36): "minute, hour",
+    }
+    assert told.keys() == expected.keys()
+    for where, words in expected.items():
+        assert words in told[where], (where, told[where])
+    assert "hunter2" not in str(caught.value)
+    assert str(caught.value).startswith("flights.toml: 20 problems")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("name = flights\n", 1, 'name = "flights"'),
+        ('name = "a"\n[source\ntopics = 1', 2, "it is no TOML"),
+        ('name = "a"\nname = "b"\n', 2, "it is no TOML"),
+    ],
+)
+def test_what_is_no_toml_is_told_with_its_line(text: str, line: int, words: str) -> None:
+    with pytest.raises(JobError) as caught:
+        LoadJob.loads(text)
+    (problem,) = caught.value.problems
+    assert problem.line == line
+    assert words in str(problem)
+
+
+def test_a_line_that_may_hold_a_secret_is_not_quoted() -> None:
+    with pytest.raises(JobError) as caught:
+        LoadJob.loads("[registry]\npassword = hunter2\n")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "key", "words"),
+    [
+        ('source.start = "2026-13-01"', "source.start", "date-time"),
+        ("source.stop_offsets = { flights = 5 }", "source.stop_offsets", "a table for each topic"),
+        ("source.start = 2026-02-01\nsource.stop = 2026-01-01", "source.stop", "later date-time"),
+        ('source.topics = ["a/b"]', "source.topics", "no topic's name"),
+        ('source.exclude_pattern = "x"', "source.exclude_pattern", "topics_pattern"),
+        ('source.client.ssl.truststore.password = "x"', "source.client.ssl.truststore.password", "{ env"),
+        ('source.client.sasl.username = "u"', "source.client.sasl.username", "it would not be used"),
+        ('source.client.fetch.max.bytes = "many"', "source.client.fetch.max.bytes", "fetch.max.bytes"),
+        ('value.format = "none"', "value.format", "raw"),
+        ('value.framing = "none"', "value.schema_file", "name a .avsc"),
+        ('value.schema_file = "x.avsc"', "value.schema_file", "framing"),
+        ('value = { format = "protobuf", framing = "none", schema_file = "x.proto" }', "value.message", "name"),
+        ('partitioning.kind = "fields"', "partitioning.fields", "at least one"),
+        ('partitioning.fields = ["a"]', "partitioning.fields", 'kind = "fields"'),
+        ('partitioning.pattern = "%Y-%d"', "partitioning.pattern", "%d without %m"),
+        ('partitioning.pattern = "%Y/_%m"', "partitioning.pattern", "hidden"),
+        ('partitioning.pattern = "%Y-%W"', "partitioning.pattern", "no %W"),
+        ('hive.format = "avro"', "hive.format", "destination.formats"),
+        ('hive.metastore_uri = "http://x:1"', "hive.metastore_uri", "thrift://"),
+        ("schedule = { }", "schedule.cron", "one of the two"),
+        ('compaction.deduplicate_by = ["id"]', "compaction.deduplicate_by", "metadata_columns"),
+        ('encoding.parquet = { codec = "gzip", level = 12 }', "encoding.parquet.level", "give 1 to 9"),
+        ('encoding.parquet.row_group_bytes = "1 GB"', "encoding.parquet.row_group_bytes", "more memory"),
+        ('destination.kerberos.principal = "a@B"', "destination.kerberos.keytab", "prove"),
+        ('destination.permission = "rw"', "destination.permission", "octal"),
+        ("workers = true", "workers", "whole number"),
+        ("workers = 1.5", "workers", "whole number"),
+        ("source = 5", "source", "[source]"),
+        ('late.close_after_s = "1 year"', "late.close_after_s", "min, h, d"),
+        ('registry.user = "u"', "registry.password", "both or neither"),
+    ],
+)
+def test_what_does_not_go_together(setting: str, key: str, words: str) -> None:
+    base = tomllib.loads(MINIMAL)
+    with pytest.raises(JobError) as caught:
+        LoadJob.loads(dumped(merged(base, tomllib.loads(setting))))
+    (problem,) = (each for each in caught.value.problems if each.key == key)
+    assert words in f"{problem.what}; {problem.remedy}"
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("s3://bucket/x", "no address of a table root"),
+        ("file://data/lake", "three slashes"),
+        ("hdfs:///lake", "no NameNode"),
+        ("hdfs://nn:8020", "whole file system"),
+        ("hdfs://nn:8020/a?b", "? or #"),
+    ],
+)
+def test_addresses_of_no_table_root(uri: str, words: str) -> None:
+    with pytest.raises(JobError, match=r"destination\.uri") as caught:
+        LoadJob.loads(MINIMAL.replace("file:///data/lake", uri))
+    assert words in str(caught.value)
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="No such file"):
+        LoadJob.load(tmp_path / "none.toml")
+    (tmp_path / "bytes.toml").write_bytes(b'name = "a"\n\xff')
+    with pytest.raises(JobError, match="line 2: the file: it is no UTF-8 text"):
+        LoadJob.load(tmp_path / "bytes.toml")
+
+
+def test_a_schema_file_lies_beside_its_job_and_travels_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text(MINIMAL + '[value]\nframing = "none"\nschema_file = "flight.avsc"\n')
+    job = LoadJob.load(path)
+    with pytest.raises(JobError, match=r"value\.schema_file"):
+        job.resolved({})
+    (tmp_path / "flight.avsc").write_text('"string"')
+    assert job.resolved({}).value.schema == '"string"'
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8) | st.datetimes(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=8), children, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(data=st.data())
+def test_any_value_anywhere_is_taken_or_told(data: st.DataObject) -> None:
+    """Whatever stands behind whatever key, a job or a JobError comes out, and nothing else."""
+    document = tomllib.loads(WHOLE)
+    table: Any = document
+    while True:
+        key = data.draw(st.sampled_from(sorted(table)))
+        if isinstance(table[key], dict) and data.draw(st.booleans()):
+            table = table[key]
+            continue
+        table[key] = data.draw(json_values.filter(lambda value: value is not None))
+        break
+    try:
+        text = dumped(document)
+        tomllib.loads(text)
+    except (ValueError, TypeError):
+        return  # TOML has no such value
+    with contextlib.suppress(JobError):
+        LoadJob.loads(text)
+
+
+def test_lines_are_found_behind_texts_and_lists_of_several_lines() -> None:
+    text = 'a = """\n[b]\nc = 1\n"""\nd = [\n  "x", # ]\n  "[e]",\n]\n'
+    text += '[f."g.h"]\n"i j".k = { l = 1, m = { n = 2 } }\n[[o]]\np = 1\n'
+    lines = lines_of(text)
+    assert {key: lines[key] for key in ("a", "d", "f.g.h", "f.g.h.i j.k", "f.g.h.i j.k.l", "o", "o.p")} == {
+        "a": 1,
+        "d": 5,
+        "f.g.h": 9,
+        "f.g.h.i j.k": 10,
+        "f.g.h.i j.k.l": 10,
+        "o": 11,
+        "o.p": 12,
+    }
+    assert "b" not in lines
+    assert "e" not in lines
+
+
+def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def dumped(value: Any, *, top: bool = True) -> str:
+    """TOML for what tomllib reads; the standard library writes none."""
+    if isinstance(value, dict):
+        pairs = [f"{text(key)} = {dumped(held, top=False)}" for key, held in value.items()]
+        return "\n".join(pairs) if top else f"{{ {', '.join(pairs)} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(dumped(each, top=False) for each in value)}]"
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    return repr(value)
+
+
+def text(value: str) -> str:
+    return '"' + "".join(each if each.isalnum() or each in " _-.:/" else f"\\U{ord(each):08x}" for each in value) + '"'
+
+
+def test_every_field_is_frozen() -> None:
+    job = LoadJob.loads(MINIMAL)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        job.name = "other"  # type: ignore[misc]
