@@ -282,3 +282,9 @@ def test_up_ends_where_a_child_cannot_start(tmp_path: Path) -> None:
     assert up.process.returncode == 1
     assert "kafkastore.timeout.ms" in err
     assert "broker has stopped" in out
+    # What it says is of this start, though those before it wrote to the same file.
+    log = tmp_path / "registry.log"
+    log.write_text(f"of a start before\n{log.read_text()}")
+    _, err = Up(tmp_path, "--registry-set", "kafkastore.timeout.ms=never").process.communicate(timeout=DEADLINE_S)
+    assert "kafkastore.timeout.ms" in err
+    assert "of a start before" not in err

@@ -64,7 +64,9 @@ def test_a_failed_check_names_path_rule_and_remedy(
     assert "/fields/1  READER_FIELD_MISSING_DEFAULT_VALUE" in refused.out
     assert "default" in refused.out.splitlines()[1]
     assert f"not BACKWARD compatible with version 1 of {subject}: 1 reason" in refused.err
-    assert millstream("schemas", "register", subject, files["wider"], code=1).err.startswith("millstream: schema being")
+    not_registered = millstream("schemas", "register", subject, files["wider"], code=1).err
+    assert f"is incompatible with an earlier one of {subject}" in not_registered
+    assert f"`millstream schemas check {subject} {files['wider']}`" in not_registered
     assert millstream("schemas", "check", subject, files["wider"], "--level", "forward").out.startswith("FORWARD")
     found = millstream("schemas", "check", subject, files["wider"], "--json", code=1).json
     assert (found["compatible"], found["against"], found["level"]) == (False, 1, "BACKWARD")
@@ -110,6 +112,34 @@ def test_references_and_types(millstream: CommandLine, subject: str, files: dict
 
 def test_what_is_not_there_is_one_sentence(millstream: CommandLine, subject: str) -> None:
     assert f"subject '{subject}' not found" in millstream("schemas", "show", subject, code=1).err
+    assert f"no subject begins with '{subject}'" in millstream("schemas", "list", "--prefix", subject).err
     assert "give a subject" in millstream("schemas", "show", code=2).err
     nobody = millstream("schemas", "list", "--registry", "http://127.0.0.1:1", "--timeout", "2", code=1)
     assert "no registry answered at http://127.0.0.1:1" in nobody.err
+
+
+def test_what_is_no_schema_is_said_with_its_file(millstream: CommandLine, subject: str, tmp_path: Path) -> None:
+    for name, content, sentence in (
+        ("binary.avsc", b"\xff\xfe", "is no text in UTF-8: invalid start byte at byte 0"),
+        ("empty.avsc", b"", "is not valid: no valid JSON"),
+        ("unknown.avsc", b'{"type":"array","items":"strng"}', "is not valid: no type is named 'strng'"),
+        ("broken.proto", b'syntax = "proto3"; message M { int64 id = ; }', "line 1, column 43"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        for command in ("check", "register"):
+            err = millstream("schemas", command, subject, str(tmp_path / name), code=1).err
+            assert str(tmp_path / name) in err, err
+            assert sentence in err, err
+
+
+def test_a_version_that_is_not_there_is_said_with_those_that_are(
+    millstream: CommandLine, subject: str, files: dict[str, str]
+) -> None:
+    millstream("schemas", "register", subject, files["flight"])
+    there = f"{subject} has no version 9; it has 1"
+    assert there in millstream("schemas", "show", subject, "--version", "9", code=1).err
+    assert there in millstream("schemas", "diff", subject, "1", "9", code=1).err
+    reference = ("--reference", f"Flight={subject}:9")
+    assert there in millstream("schemas", "register", f"{subject}-leg", files["flight"], *reference, code=1).err
+    assert "a subject has a name" in millstream("schemas", "register", "", files["flight"], code=2).err
+    assert "a subject has a name" in millstream("schemas", "show", "", code=2).err

@@ -58,6 +58,8 @@ class ChildProcess:
         life_read, self._life_write = os.pipe()
         ready_read, ready_write = os.pipe()
         self._output = output.open("ab")
+        # Where this child's own lines begin: the file may hold those of one before it.
+        self._output_start = self._output.tell()
         try:
             self._process = subprocess.Popen(
                 [*command, "--life-fd", str(life_read), "--ready-fd", str(ready_write)],
@@ -100,7 +102,7 @@ class ChildProcess:
     def output(self) -> str:
         """Return the end of what the child printed so far, both streams."""
         with self._output_path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _OUTPUT_SHOWN_BYTES))
+            file.seek(max(self._output_start, file.seek(0, os.SEEK_END) - _OUTPUT_SHOWN_BYTES))
             return file.read().decode(errors="replace")
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int:

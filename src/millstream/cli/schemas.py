@@ -32,7 +32,14 @@ _group = typer.Typer(no_args_is_help=True, help="List, show, register, check and
 _SUFFIXES: Final = {".avsc": "AVRO", ".proto": "PROTOBUF"}
 _REFERENCE: Final = re.compile(r"(?P<name>.+?)=(?P<subject>.+):(?P<version>\d+)")
 
-_Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="As TOPIC-value.")]
+
+def _subject_named(subject: str | None) -> str | None:
+    if subject == "":
+        raise typer.BadParameter("a subject has a name", param_hint="SUBJECT")
+    return subject
+
+
+_Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="As TOPIC-value.", callback=_subject_named)]
 _File = Annotated[
     Path,
     typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A schema: .avsc, .proto, any with --type."),
@@ -71,6 +78,8 @@ def list_schemas(
     elif listed:
         rows = [(one.subject, one.version, one.id, one.type.lower()) for one in listed]
         print_table(("SUBJECT", "VERSION", "ID", "TYPE"), rows, numbers=("VERSION", "ID"))
+    elif prefix:
+        note(f"no subject begins with {prefix!r}")
     else:
         note("there are no schemas; `millstream schemas register SUBJECT FILE` makes one")
 
@@ -83,7 +92,10 @@ def list_schemas(
     )
 )
 def show(
-    subject: Annotated[str | None, typer.Argument(metavar="SUBJECT", help="As TOPIC-value; or give --id.")] = None,
+    subject: Annotated[
+        str | None,
+        typer.Argument(metavar="SUBJECT", help="As TOPIC-value; or give --id.", callback=_subject_named),
+    ] = None,
     version: Annotated[
         int | None, typer.Option("--version", "-v", metavar="N", min=1, help="This one; the latest otherwise.")
     ] = None,
@@ -138,7 +150,7 @@ def register_schema(
     """Make the schema the subject's next version, where it is none of its versions yet."""
     with _client(registry, registry_ca, timeout) as client:
         schema = _parsed(client, file, schema_type, reference)
-        client.register(subject, schema, normalize=normalize)
+        _register(client, subject, schema, file, normalize=normalize)
         found = client.lookup(subject, schema, normalize=normalize)
     if as_json:
         print_json({"subject": found.subject, "version": found.version, "id": found.id})
@@ -272,8 +284,30 @@ def _client(url: str, ca_file: Path | None, timeout_s: float) -> Iterator[Regist
         yield client
 
 
+def _register(client: RegistryClient, subject: str, schema: ParsedSchema, file: Path, *, normalize: bool) -> None:
+    from millstream.schemas import RegistryError, RegistryErrorCode
+
+    try:
+        client.register(subject, schema, normalize=normalize)
+    except RegistryError as error:
+        if error.code != RegistryErrorCode.INCOMPATIBLE_SCHEMA:
+            raise
+        raise CommandError(
+            f"the schema is incompatible with an earlier one of {subject}, and was not registered; "
+            f"`millstream schemas check {subject} {file}` names path, rule and remedy of each reason"
+        ) from error
+
+
 def _version(client: RegistryClient, subject: str, version: int | None) -> RegisteredSchema:
-    return client.latest(subject) if version is None else client.version(subject, version)
+    from millstream.schemas import RegistryError, RegistryErrorCode
+
+    try:
+        return client.latest(subject) if version is None else client.version(subject, version)
+    except RegistryError as error:
+        if error.code != RegistryErrorCode.VERSION_NOT_FOUND:
+            raise
+        there = ", ".join(map(str, _versions(client, subject)))
+        raise CommandError(f"{subject} has no version {version}; it has {there}") from error
 
 
 def _versions(client: RegistryClient, subject: str) -> list[int]:
@@ -290,8 +324,8 @@ def _versions(client: RegistryClient, subject: str) -> list[int]:
 def _parsed(
     client: RegistryClient, file: Path, schema_type: SchemaTypeName | None, references: list[str] | None
 ) -> ParsedSchema:
-    """Parse FILE with what it refers to. Raises BadParameter, InvalidSchemaError, RegistryError."""
-    from millstream.schemas import Reference, SchemaType, parse
+    """Parse FILE with what it refers to. Raises BadParameter, CommandError, RegistryError."""
+    from millstream.schemas import InvalidSchemaError, Reference, SchemaType, parse
 
     kind = _SUFFIXES.get(file.suffix) if schema_type is None else schema_type.upper()
     if kind is None:
@@ -303,9 +337,14 @@ def _parsed(
         if found is None:
             raise typer.BadParameter(f"{text!r}: write NAME=SUBJECT:VERSION", param_hint="--reference")
         given.append(Reference(found["name"], found["subject"], int(found["version"])))
-        referenced = client.version(found["subject"], int(found["version"])).schema
+        referenced = _version(client, found["subject"], int(found["version"])).schema
         resolved |= {**referenced.resolved, found["name"]: referenced.text}
-    return parse(SchemaType(kind), file.read_text(encoding="utf-8"), given, resolved)
+    try:
+        return parse(SchemaType(kind), file.read_text(encoding="utf-8"), given, resolved)
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{file} is no text in UTF-8: {error.reason} at byte {error.start}") from error
+    except InvalidSchemaError as error:
+        raise CommandError(f"the schema in {file} is not valid: {error}") from error
 
 
 def _readable(schema: ParsedSchema) -> str:

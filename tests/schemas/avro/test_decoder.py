@@ -75,6 +75,25 @@ def test_the_specification(schema: Any, datum: bytes, value: Any) -> None:
     assert decoded == value or decoded == {"value": value}
 
 
+@pytest.mark.parametrize(("type_", "unit"), [("int", "millis"), ("long", "micros")])
+def test_a_time_lies_within_a_day(type_: str, unit: str) -> None:
+    # Arrow has no other times of day: arrays of them are invalid.
+    day = 86_400_000 * (1 if unit == "millis" else 1000)
+    schema = {"type": type_, "logicalType": f"time-{unit}"}
+    values = [-1, 0, day - 1, day, 2**31 - 1, -(2**31)]
+    datums = pa.array([written(type_, value) for value in values])
+    decoded = AvroDecoder(reader_schema=json.dumps(schema), framing="none").decode(datums)
+    decoded.batch.validate(full=True)
+    good = [1, 2] if unit == "millis" else [1, 2, 4]
+    assert decoded.rows is not None
+    assert decoded.rows.to_pylist() == good
+    assert {error.reason.split(" (")[0] for error in decoded.errors} == {"value: the time is out of range"}
+    # In the reader's unit.
+    reader = {"type": "long", "logicalType": "time-micros"}
+    decoder = AvroDecoder(reader_schema=json.dumps(reader), writer_schema=json.dumps(schema), framing="none")
+    assert decoder.decode(datums).rows.to_pylist() == good
+
+
 @pytest.mark.parametrize(
     ("schema", "datum", "reason"),
     [

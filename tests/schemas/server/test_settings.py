@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.support.certificates import make_certificates
 
 from millstream.core.config import CONSUMER_CONFIGS, ConfigError
 from millstream.schemas.server.settings import Listener, RegistryConfig
@@ -42,6 +43,7 @@ def test_a_file_of_confluents_will_do(tmp_path: Path) -> None:
         ({"listeners": "http://a:1,http://b:2"}, "give one"),
         ({"listeners": "https://a:1"}, r"ssl\.certificate\.location"),
         ({"authentication.method": "BASIC"}, r"authentication\.users\.location"),
+        ({"ssl.client.authentication": "REQUIRED"}, r"ssl\.client\.ca\.location"),
         ({"schema.compatibility.level": "SIDEWAYS"}, r"schema\.compatibility\.level"),
         ({"kafkastore.bootstrap.servers": ""}, "--bootstrap"),
     ],
@@ -62,3 +64,22 @@ def test_passwords_are_not_shown() -> None:
     config = RegistryConfig.load(None, BOOTSTRAP | {"ssl.key.password": "secret"})
     assert "secret" not in str(config.shown())
     assert config.shown()["kafkastore.timeout.ms"] == 10_000
+
+
+def test_a_file_of_tls_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    missing, broken = tmp_path / "missing.pem", tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    right = {"listeners": "https://127.0.0.1:0", "ssl.certificate.location": str(certificates.server)}
+    assert RegistryConfig.load(None, BOOTSTRAP | right).server_tls() is not None
+    assert RegistryConfig.load(None, BOOTSTRAP).server_tls() is None
+    for name, others in (
+        ("ssl.certificate.location", right),
+        ("ssl.client.ca.location", right | {"ssl.client.authentication": "REQUIRED"}),
+    ):
+        for file in (missing, broken):
+            config = RegistryConfig.load(None, BOOTSTRAP | others | {name: str(file)})
+            with pytest.raises(ConfigError, match=f"{name}={file}: "):
+                config.server_tls()
+    with pytest.raises(ConfigError, match=rf"inter\.instance\.ca\.location={missing}: No such file"):
+        RegistryConfig.load(None, BOOTSTRAP | {"inter.instance.ca.location": str(missing)}).leader_tls()

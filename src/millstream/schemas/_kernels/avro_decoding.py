@@ -34,6 +34,7 @@ if not cython.compiled:
     from millstream.schemas._kernels.interpreted import (
         Column,
         Varint,
+        is_time,
         load_id,
         put_bool,
         put_bytes,
@@ -71,6 +72,7 @@ if not cython.compiled:
         BAD_DEPTH,
         BAD_EMPTY_ITEMS,
         BAD_FRAMING,
+        BAD_RANGE,
         BAD_READER_SYMBOL,
         BAD_RESOLUTION,
         BAD_SYMBOL,
@@ -86,6 +88,7 @@ if not cython.compiled:
         OP_CALL,
         OP_CAPTURE,
         OP_CAPTURED,
+        OP_CHECK_TIME,
         OP_DECIMAL_BYTES,
         OP_DECIMAL_FIXED,
         OP_DEFAULT,
@@ -462,6 +465,10 @@ def decode_datums(
                         status = cython.cast(cython.int, -after)
                         break
                     position = after
+                elif op == OP_CHECK_TIME:
+                    if not is_time(table, column, program[pc + 2]):
+                        status = BAD_RANGE
+                        break
                 elif op in (OP_SCALED, OP_DIVIDED):
                     after = take_time(table, column, op, program[pc + 2], base, position, end, wide)
                     if after < 0:

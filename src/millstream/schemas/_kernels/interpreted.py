@@ -339,6 +339,14 @@ def take_time(columns: Any, at: int, op: int, unit: int, data: Any, position: in
     return read.position
 
 
+def is_time(columns: Any, at: int, unit: int) -> bool:
+    """Return whether the last value of a column, of `unit` to the millisecond, is a time of day."""
+    width = _field(columns, at, FIELD_WIDTH)
+    last = _field(columns, at, FIELD_DATA) + (_length(columns, at) - 1) * width
+    value: int = (ctypes.c_int32 if width == 4 else ctypes.c_int64).from_address(last).value
+    return 0 <= value < 86_400_000 * unit
+
+
 def take_decimal(
     columns: Any, at: int, pool: Any, bound: int, size: int, data: Any, position: int, end: int, wide: bool
 ) -> int:

@@ -57,7 +57,8 @@ enum {
     OP_CALL,
     OP_RETURN,
     OP_CAPTURE,
-    OP_CAPTURED
+    OP_CAPTURED,
+    OP_CHECK_TIME
 };
 
 /* Why a datum is bad. */
@@ -566,6 +567,14 @@ static __attribute__((noinline, unused)) int64_t take_time(Column *columns, ptrd
         put_int64(columns, at, read.value / unit - (read.value % unit < 0));
     }
     return read.position;
+}
+
+/* Whether the last value of a column, of `unit` to the millisecond, is a time of day. */
+static __attribute__((noinline, unused)) int is_time(const Column *columns, ptrdiff_t at, int64_t unit) {
+    const Column *column = columns + at;
+    int64_t last = column->length - 1;
+    int64_t value = column->width == 4 ? ((const int32_t *)column->data)[last] : ((const int64_t *)column->data)[last];
+    return value >= 0 && value < 86400000 * unit;
 }
 
 /* A decimal of `size` bytes, or of those that say so themselves where it is negative; `pool[bound:]` is ten to the

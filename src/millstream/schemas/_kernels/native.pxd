@@ -46,6 +46,7 @@ cdef extern from "native.h" nogil:
         OP_RETURN
         OP_CAPTURE
         OP_CAPTURED
+        OP_CHECK_TIME
         GOOD
         BAD_TRUNCATED
         BAD_VARINT
@@ -127,6 +128,7 @@ cdef extern from "native.h" nogil:
         Column *columns, Py_ssize_t at, int op, long long unit, const unsigned char *data, long long position,
         long long end, bint wide
     )
+    bint is_time(const Column *columns, Py_ssize_t at, long long unit)
     long long take_decimal(
         Column *columns, Py_ssize_t at, const unsigned char *pool, long long bound, long long size,
         const unsigned char *data, long long position, long long end, bint wide

@@ -8,6 +8,7 @@ An instruction is four ints: code, column, a, b. `column` is where a value goes;
     BOOLEAN INT LONG FLOAT DOUBLE BYTES STRING     read one as it is
     INT_AS_LONG .. FLOAT_AS_DOUBLE                 read one and promote it
     SCALED, DIVIDED              a long times, or by, a: another unit of time
+    CHECK_TIME                   the column's last value, of a to the millisecond, must be a time of day
     RAW                          the rest of the value as bytes
     FIXED                        a bytes as they are
     DECIMAL_BYTES                bytes as a decimal; ten to the power of its precision lies at a of the pool
@@ -92,7 +93,8 @@ from __future__ import annotations
     OP_RETURN,
     OP_CAPTURE,
     OP_CAPTURED,
-) = range(46)
+    OP_CHECK_TIME,
+) = range(47)
 
 # Why a datum is bad; NO_ROOM is no fault of its own.
 (

@@ -68,7 +68,7 @@ SENTENCES: Final = {
     op.BAD_BLOCK: "its block is not as long as it says",
     op.BAD_DEPTH: "it lies too deep",
     op.BAD_DECIMAL: "it has more digits than its precision",
-    op.BAD_RANGE: "the time is out of range in the reader's unit",
+    op.BAD_RANGE: "the time is out of range",
     op.BAD_TRAILING: "bytes are left behind the datum",
     op.BAD_FRAMING: "the value does not begin with a zero byte and a schema id",
 }

@@ -280,6 +280,9 @@ class Program:
                 self._emit(slot.path, code, slot.index)
         else:
             self._emit(slot.path, code, slot.index)
+        if _pa.types.is_time(slot.type):
+            # Arrow has no others; Avro's are just numbers.
+            self._emit(slot.path, op.OP_CHECK_TIME, slot.index, 1000 if slot.type.unit == "us" else 1)
 
     def _bound(self, precision: int, slot: Slot) -> int:
         """Put ten to the power of a precision into the pool."""

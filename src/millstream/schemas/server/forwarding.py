@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Final
 
 import httpx2
@@ -40,11 +39,10 @@ class Forwarder:
         timeout = httpx2.Timeout(
             config.seconds("leader.read.timeout.ms"), connect=config.seconds("leader.connect.timeout.ms")
         )
-        authorities = config.text("inter.instance.ca.location")
         self._client = httpx2.AsyncClient(
             timeout=timeout,
             limits=httpx2.Limits(max_connections=_CONNECTIONS_MAX, keepalive_expiry=_KEPT_S),
-            verify=ssl.create_default_context(cafile=authorities) if authorities else True,
+            verify=config.leader_tls(),
             # Instances reach each other directly, whatever the environment says of proxies.
             trust_env=False,
         )

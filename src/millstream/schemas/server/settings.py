@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -176,6 +177,9 @@ class RegistryConfig:
             raise ConfigError("authentication.method=BASIC needs authentication.users.location", name="authentication")
         if self.listener.scheme == "https" and not self.text("ssl.certificate.location"):
             raise ConfigError("a listener of https needs ssl.certificate.location", name="ssl.certificate.location")
+        wanted = self.string("ssl.client.authentication")
+        if wanted != "NONE" and not self.text("ssl.client.ca.location"):
+            raise ConfigError(f"ssl.client.authentication={wanted} needs ssl.client.ca.location", name="ssl.client")
 
     @classmethod
     def load(cls, path: Path | None, overrides: Mapping[str, str]) -> RegistryConfig:
@@ -245,17 +249,27 @@ class RegistryConfig:
         return {"bootstrap.servers": _plain_servers(servers), "client.id": "schema-registry", **own, **configs}
 
     def server_tls(self) -> ssl.SSLContext | None:
-        """Return the TLS settings of the listener. Raises OSError, ssl.SSLError."""
+        """Return the TLS settings of the listener. Raises ConfigError, naming the file that can't be used."""
         if self.listener.scheme != "https":
             return None
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        certificate = self.string("ssl.certificate.location")
-        context.load_cert_chain(certificate, self.text("ssl.key.location"), self.text("ssl.key.password"))
+        certificate, key = self.string("ssl.certificate.location"), self.text("ssl.key.location")
+        used = f"ssl.certificate.location={certificate}" + (f", ssl.key.location={key}" if key else "")
+        with _named_files(used):
+            context.load_cert_chain(certificate, key, self.text("ssl.key.password"))
         wanted = self.string("ssl.client.authentication")
         if wanted != "NONE":
+            authorities = self.string("ssl.client.ca.location")
             context.verify_mode = ssl.CERT_REQUIRED if wanted == "REQUIRED" else ssl.CERT_OPTIONAL
-            context.load_verify_locations(self.text("ssl.client.ca.location"))
+            with _named_files(f"ssl.client.ca.location={authorities}"):
+                context.load_verify_locations(authorities)
         return context
+
+    def leader_tls(self) -> ssl.SSLContext:
+        """Return by which authorities a leader is trusted. Raises ConfigError, naming the file that can't be used."""
+        authorities = self.text("inter.instance.ca.location")
+        with _named_files(f"inter.instance.ca.location={authorities}"):
+            return ssl.create_default_context(cafile=authorities)
 
     def _listener(self) -> Listener:
         listeners = self.strings("listeners")
@@ -281,6 +295,15 @@ class RegistryConfig:
         assert advertised_port is None or isinstance(advertised_port, int), advertised_port
         scheme = self.text("inter.instance.protocol") or self.listener.scheme
         return Listener(scheme, Address(host, advertised_port or port))
+
+
+@contextmanager
+def _named_files(used: str) -> Iterator[None]:
+    """Say which file it was: the library does not."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{used}: {error.strerror or error}") from error
 
 
 def _is_client_config(name: str) -> bool:
