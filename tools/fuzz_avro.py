@@ -45,6 +45,7 @@ WRITER: dict[str, Any] = {
         {"name": "j", "type": {"type": "record", "name": "T", "fields": [{"name": "t", "type": ["null", "T"]}]}},
         {"name": "k", "type": "double"},
         {"name": "l", "type": {"type": "array", "items": "null"}},
+        {"name": "m", "type": ["null", {"type": "long", "logicalType": "time-micros"}]},
     ],
 }
 READER: dict[str, Any] = {
@@ -56,6 +57,7 @@ READER: dict[str, Any] = {
         {"name": "c", "type": {"type": "array", "items": {"type": "array", "items": "bytes"}}},
         {"name": "e", "type": {"type": "enum", "name": "E", "symbols": ["C", "B"], "default": "B"}},
         {"name": "a", "type": ["null", "string"]},
+        {"name": "m", "type": ["string", "double", "null"]},
     ],
 }
 
@@ -101,6 +103,7 @@ def datum(chance: random.Random) -> bytes:
             b"\2" * chance.randrange(9) + b"\0",
             chance.randbytes(8),
             chance.choice([b"\0", b"\6\0"]),
+            chance.choice([b"\0", b"\2" + number(chance.randrange(86_400_000_000))]),
         )
     )
 

@@ -31,13 +31,16 @@ BESIDES_SIZE_BYTES_MAX: Final = 64 * 1024
 # How long a connection may take to send the head of a request, and then its body.
 HEAD_TIMEOUT_S: Final = 30.0
 BODY_TIMEOUT_S: Final = 60.0
+# How long a client may take nothing of an answer that is on its way.
+SEND_TIMEOUT_S: Final = 60.0
 
 
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's, with bounds on what a request may be before it is anybody's: its bytes, and their time.
 
     States: in the head -> in the body (`on_headers_complete`) -> in the head of the next one (`on_message_complete`). A
-    deadline runs in each, from the first byte on, and before the first request of a connection.
+    deadline runs in each, from the first byte on, and before the first request of a connection. Another one runs while
+    bytes of answers wait for the client to take them: a connection counts against connections.max until it is gone.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -48,11 +51,30 @@ class HttpProtocol(HttpToolsProtocol):
         self._size = 0
         self._is_body = False
         self._deadline: asyncio.TimerHandle | None = self.loop.call_later(HEAD_TIMEOUT_S, self._end_wait)
+        self._sending: asyncio.TimerHandle | None = None
+        # Bytes that had not been taken when that was begun.
+        self._unsent = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._stop_waiting()
+        self._stop_sending()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for the client to take what is on its way."""
+        super().pause_writing()
+        self._wait_for_sending()
+
+    def resume_writing(self) -> None:
+        """It has."""
+        self._stop_sending()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End a connection that nobody uses, once its last answer has been taken."""
+        super().timeout_keep_alive_handler()
+        self._wait_for_sending()
 
     def data_received(self, data: bytes) -> None:
         """Take in a piece; refuse what is too large, the pieces before this one counted."""
@@ -100,6 +122,23 @@ class HttpProtocol(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
+    def _wait_for_sending(self) -> None:
+        if self._sending is None:
+            self._unsent = self.transport.get_write_buffer_size()
+            self._sending = self.loop.call_later(SEND_TIMEOUT_S, self._look_at_sending)
+
+    def _stop_sending(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+
+    def _look_at_sending(self) -> None:
+        self._sending = None
+        if self.transport.get_write_buffer_size() < self._unsent:
+            self._wait_for_sending()
+        else:
+            self.transport.abort()
+
     def _end_wait(self) -> None:
         self._deadline = None
         if self._is_in_head:
@@ -118,6 +157,7 @@ class HttpProtocol(HttpToolsProtocol):
             head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {JSON_TYPES[0]}\r\n"
             self.transport.write(f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode())
         self.transport.close()
+        self._wait_for_sending()
 
 
 class _Server(uvicorn.Server):
