@@ -187,9 +187,12 @@ async def _answers(scope: object, receive: object, send: Callable[[dict[str, Any
 
 
 @asynccontextmanager
-async def connection(app: Any = _answers) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connection(
+    app: Any = _answers, state: ServerState | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to the HTTP side, with nothing behind it."""
-    config, state = uvicorn.Config(app, http=runner.HttpProtocol, log_config=None, lifespan="off"), ServerState()
+    config = uvicorn.Config(app, http=runner.HttpProtocol, log_config=None, lifespan="off")
+    state = ServerState() if state is None else state
     server = await asyncio.get_running_loop().create_server(
         lambda: runner.HttpProtocol(config, state, {}), "127.0.0.1", 0
     )
@@ -274,6 +277,27 @@ async def test_a_body_is_waited_for_no_longer_than_it_may_take(sent: bytes, monk
         answered = await reader.read()
         assert answered.startswith(b"HTTP/1.1 408 ")
         assert b'"error_code": 408' in answered
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_client_that_takes_no_answer_is_let_go(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a thousand of them, and nobody else is served."""
+    size = 30_000_000
+
+    async def large(scope: object, receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+        headers = [(b"content-length", b"%d" % size)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    state = ServerState()
+    async with connection(large, state) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(size)
+        monkeypatch.setattr(runner, "SEND_TIMEOUT_S", 0.2)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * times)
+        while state.connections:  # noqa: ASYNC110  the server's side of it
+            await asyncio.sleep(0.01)
 
 
 async def test_what_is_kept_counts_with_what_was_asked() -> None:

@@ -257,6 +257,22 @@ async def test_of_two_that_believe_to_lead_the_log_knows_the_right_one(millstrea
     }
 
 
+async def test_two_instances_of_one_url_say_so(
+    millstream_broker_session: TestBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    bootstrap, settings = millstream_broker_session.bootstrap_servers, own_settings()
+    async with instance(bootstrap, settings, 7) as first:
+        assert await register(first, "a", '"int"') == 1
+        async with instance(bootstrap, settings, 7), asyncio.timeout(DEADLINE_S):
+            while "another registry of this group has the URL http://127.0.0.1:7 as well" not in caplog.text:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        # Alone again, it leads again.
+        async with asyncio.timeout(DEADLINE_S):
+            while not first.is_leading:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert await register(first, "b", '"long"') == 2
+
+
 async def test_what_a_failed_write_leaves_behind_is_not_taken_for_a_later_one(
     millstream_broker_session: TestBroker,
 ) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from millstream.core.client import Client
 from millstream.core.client.membership import CustomProtocol, JoinedMember, Membership
 from millstream.core.config import CONSUMER_CONFIGS, ClientConfig
+from millstream.core.wire import ErrorCode, KafkaError
 from millstream.schemas.server.settings import RegistryConfig
 
 _logger: Final = logging.getLogger(__name__)
@@ -235,7 +236,14 @@ class LeaderElection:
     def on_failed(self, error: Exception) -> None:
         """It can't be in the group as things are."""
         self._step_down()
-        _logger.error("not in the registries' group: %s", error)
+        if isinstance(error, KafkaError) and error.code is ErrorCode.FENCED_INSTANCE_ID:
+            # Its place in the group is named by its URL.
+            _logger.error(
+                "another registry of this group has the URL %s as well: give each a host.name or host.port of its own",
+                self.identity.url,
+            )
+        else:
+            _logger.error("not in the registries' group: %s", error)
         self._rejoin_later("membership failed")
 
     def _assign(self, members: Sequence[JoinedMember]) -> Mapping[str, bytes]:
