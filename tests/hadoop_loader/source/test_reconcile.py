@@ -1,0 +1,261 @@
+"""Positions against topics: whatever happened to a topic, it is loaded or told, and never silently skipped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millstream.hadoop_loader.commit.entries import Position
+from millstream.hadoop_loader.job import SourceSettings
+from millstream.hadoop_loader.source import (
+    EpochEnd,
+    FindingKind,
+    PartitionNow,
+    Reconciled,
+    Severity,
+    SourceSnapshot,
+    TopicNow,
+    reconcile,
+)
+from millstream.hadoop_loader.source.snapshot import NO_TOPIC_ID
+from millstream.hadoop_loader.splits import GapReason
+
+ID, OLD_ID = "flights-id-000000000000", "flights-id-older-000000"
+
+
+def now(partition: int = 0, begin: int = 0, end: int = 100, **fields: Any) -> PartitionNow:
+    known = {
+        "begin_offset": begin,
+        "end_offset": end,
+        "high_watermark": end,
+        "start_offset": begin,
+        "stop_offset": end,
+    }
+    return PartitionNow(partition, 5, **(known | fields))
+
+
+def held(
+    *partitions: PartitionNow,
+    positions: dict[int, Position] | None = None,
+    topic_id: str = ID,
+    of_id: str = ID,
+    cluster_id: str = "cluster-1",
+    missing: dict[str, str] | None = None,
+    **settings: Any,
+) -> Reconciled:
+    """Reconcile one topic `flights`; positions are those of the topic with the id `of_id`."""
+    source = SourceSettings(**{"bootstrap_servers": "127.0.0.1:9092", "topics": ("flights",)} | settings)
+    topics = {} if missing else {"flights": TopicNow("flights", topic_id, partitions)}
+    return reconcile(
+        SourceSnapshot("cluster-1", topics, missing or {}),
+        source,
+        cluster_id=cluster_id,
+        topics={of_id: "flights"} if positions else {},
+        positions={of_id: positions} if positions else {},
+    )
+
+
+def ranges(result: Reconciled) -> dict[int, tuple[int, int]]:
+    return {each.partition: (each.start_offset, each.end_offset) for each in result.ranges}
+
+
+def kinds(result: Reconciled) -> dict[FindingKind, Severity]:
+    return {finding.kind: finding.severity for finding in result.findings}
+
+
+def test_a_partition_goes_on_where_it_is() -> None:
+    result = held(now(0), now(1), positions={0: Position(40, 5), 1: Position(100, 5)})
+    assert ranges(result) == {0: (40, 100)}
+    assert result.ranges[0].leader_epoch == 5
+    assert result.findings == []
+    assert result.moved == {}
+
+
+def test_a_new_topic_starts_where_the_job_says_and_keeps_that() -> None:
+    result = held(now(0, start_offset=100), now(1, end=0, start_offset=0), start="latest")
+    assert ranges(result) == {}
+    # Or the next run would start at the end again, over what came in between.
+    assert result.moved == {ID: {0: Position(100), 1: Position(0)}}
+    assert kinds(result) == {FindingKind.NEW_TOPIC: Severity.NOTE}
+
+
+def test_an_added_partition_is_loaded_from_its_beginning_whatever_the_job_says() -> None:
+    result = held(now(0), now(1, begin=3, start_offset=100), positions={0: Position(100)}, start="latest")
+    assert ranges(result) == {1: (3, 100)}
+    assert kinds(result) == {FindingKind.PARTITIONS_ADDED: Severity.NOTE}
+
+
+def test_records_lost_to_retention() -> None:
+    partitions = (now(0, begin=60), now(1))
+    positions = {0: Position(40, 5), 1: Position(7, 5)}
+
+    stopped = held(*partitions, positions=positions)
+    assert stopped.ranges == []
+    assert stopped.moved == {}
+    assert stopped.gaps == []
+    assert stopped.stopped_topics == {"flights"}
+    (finding,) = stopped.findings
+    assert finding.severity is Severity.TOPIC_STOPPED
+    assert "20 offsets were deleted before they were loaded" in finding.sentence
+    assert "source.gaps" in finding.remedy
+
+    gone_on = held(*partitions, positions=positions, gaps="continue")
+    assert ranges(gone_on) == {0: (60, 100), 1: (7, 100)}
+    assert gone_on.moved == {ID: {0: Position(60)}}
+    (gap,) = gone_on.gaps
+    assert (gap.first, gap.last, gap.offsets, gap.reason) == (40, 59, 20, GapReason.RETENTION)
+    assert kinds(gone_on) == {FindingKind.RECORDS_LOST: Severity.NOTE}
+
+
+def test_a_gap_up_to_the_end_moves_the_position() -> None:
+    result = held(now(begin=100), positions={0: Position(40)}, gaps="continue")
+    assert result.ranges == []
+    assert result.moved == {ID: {0: Position(100)}}
+
+
+@pytest.mark.parametrize(
+    ("partition", "position", "diverged"),
+    [
+        # The epoch of the last record loaded ended below it: an unclean leader had less.
+        (now(epoch_end=EpochEnd(4, 30)), Position(40, 4), 30),
+        # Its log was rewritten, and is longer than the position by now.
+        (now(end=500, epoch_end=EpochEnd(3, 35)), Position(40, 4), 35),
+        # The leader knows no such epoch: its log is an older one.
+        (now(end=20, epoch_end=EpochEnd(-1, -1)), Position(40, 9), 20),
+        # No epoch to compare: the log is shorter than what was loaded.
+        (now(end=20), Position(40), 20),
+    ],
+)
+def test_a_truncated_log(partition: PartitionNow, position: Position, diverged: int) -> None:
+    stopped = held(partition, positions={0: position})
+    assert kinds(stopped) == {FindingKind.LOG_TRUNCATED: Severity.TOPIC_STOPPED}
+    assert stopped.ranges == []
+    assert f"from {diverged} on" in stopped.findings[0].sentence
+
+    gone_on = held(partition, positions={0: position}, truncated="continue")
+    assert ranges(gone_on) == ({0: (diverged, partition.end_offset)} if diverged < partition.end_offset else {})
+    assert gone_on.moved == {ID: {0: Position(diverged)}}
+
+
+def test_the_same_log_is_no_truncated_one() -> None:
+    # Its epoch goes on past the position; or ended exactly there.
+    for end in (40, 100):
+        assert held(now(epoch_end=EpochEnd(4, end)), positions={0: Position(40, 4)}).findings == []
+
+
+def test_a_position_past_the_last_stable_offset_waits() -> None:
+    result = held(now(end=30, high_watermark=80), positions={0: Position(40, 4)})
+    assert result.findings == []
+    assert result.ranges == []
+
+
+def test_a_recreated_topic() -> None:
+    positions = {0: Position(40, 5)}
+    stopped = held(now(begin=2), positions=positions, of_id=OLD_ID)
+    assert kinds(stopped) == {FindingKind.TOPIC_RECREATED: Severity.TOPIC_STOPPED}
+    assert OLD_ID in stopped.findings[0].sentence
+
+    gone_on = held(
+        now(begin=2, start_offset=100), positions=positions, of_id=OLD_ID, recreated="continue", start="latest"
+    )
+    assert ranges(gone_on) == {0: (2, 100)}
+    assert gone_on.moved == {ID: {0: Position(2)}}
+    assert kinds(gone_on) == {FindingKind.TOPIC_RECREATED: Severity.NOTE}
+
+
+def test_a_topic_that_is_gone() -> None:
+    gone = {"flights": "there is no topic 'flights'"}
+    assert kinds(held(missing=gone, positions={0: Position(4)})) == {FindingKind.TOPIC_DELETED: Severity.NOTE}
+    failing = held(missing=gone, positions={0: Position(4)}, deleted="fail")
+    assert failing.stopped_topics == {"flights"}
+    assert kinds(held(missing=gone)) == {FindingKind.TOPIC_MISSING: Severity.TOPIC_STOPPED}
+
+
+def test_a_topic_of_a_pattern_that_is_gone_and_those_of_other_jobs() -> None:
+    source = SourceSettings(bootstrap_servers="127.0.0.1:9092", topics_pattern="sensor-.*", exclude_pattern=".*-old")
+    topics = {"a": "sensor-1", "b": "sensor-2-old", "c": "clicks"}
+    result = reconcile(
+        SourceSnapshot("cluster-1"),
+        source,
+        cluster_id="cluster-1",
+        topics=topics,
+        positions={topic_id: {0: Position(1)} for topic_id in topics},
+    )
+    assert [finding.topic for finding in result.findings] == ["sensor-1"]
+
+
+def test_another_cluster_stops_the_run() -> None:
+    result = held(now(), positions={0: Position(4)}, cluster_id="cluster-2")
+    assert result.is_stopped
+    assert result.ranges == []
+    assert "cluster-2" in result.findings[0].sentence
+
+
+def test_topics_without_ids_stop_the_run() -> None:
+    assert held(now(), topic_id=NO_TOPIC_ID).is_stopped
+
+
+def test_a_partition_without_a_leader_is_left_for_the_next_run() -> None:
+    result = held(now(0), PartitionNow(1, error="it has no leader now"), positions={0: Position(0), 1: Position(7)})
+    assert ranges(result) == {0: (0, 100)}
+    assert kinds(result) == {FindingKind.UNAVAILABLE: Severity.SKIPPED}
+    assert result.unavailable == {ID: {1}}
+
+
+def test_bytes_are_estimated_by_the_log_or_by_earlier_runs() -> None:
+    by_log = held(now(begin=0, end=100, size_bytes=1000), positions={0: Position(75)})
+    assert by_log.ranges[0].estimated_bytes == 250
+    source = SourceSettings(bootstrap_servers="127.0.0.1:9092", topics=("flights",))
+    snapshot = SourceSnapshot("c", {"flights": TopicNow("flights", ID, (now(),))})
+    by_runs = reconcile(snapshot, source, cluster_id="", topics={}, positions={}, record_bytes={ID: 12.5})
+    assert by_runs.ranges[0].estimated_bytes == 1250
+
+
+@given(
+    begin=st.integers(0, 50),
+    length=st.integers(0, 50),
+    unstable=st.integers(0, 20),
+    position=st.none() | st.tuples(st.integers(0, 120), st.integers(-1, 6)),
+    epoch_end=st.none() | st.tuples(st.integers(-1, 6), st.integers(-1, 120)),
+    gaps=st.sampled_from(["fail", "continue"]),
+    truncated=st.sampled_from(["fail", "continue"]),
+)
+def test_every_offset_is_loaded_or_told(
+    begin: int,
+    length: int,
+    unstable: int,
+    position: tuple[int, int] | None,
+    epoch_end: tuple[int, int] | None,
+    gaps: str,
+    truncated: str,
+) -> None:
+    end = begin + length
+    one = now(begin=begin, end=end, high_watermark=end + unstable)
+    if position is not None and position[1] >= 0 and epoch_end is not None:
+        one = replace(one, epoch_end=EpochEnd(*epoch_end))
+    at = None if position is None else Position(*position)
+    result = held(one, positions=None if at is None else {0: at}, gaps=gaps, truncated=truncated)
+
+    start = begin if at is None else at.offset
+    told = kinds(result)
+    if result.stopped_topics:
+        assert result.ranges == []
+        assert result.moved == {}
+        assert Severity.TOPIC_STOPPED in told.values()
+        return
+    moved = result.moved.get(ID, {}).get(0, at)
+    assert moved is not None
+    if moved.offset > start:
+        # Offsets are only passed over as a gap.
+        (gap,) = result.gaps
+        assert (gap.first, gap.last + 1) == (start, moved.offset)
+        assert told[FindingKind.RECORDS_LOST] is Severity.NOTE
+    if moved.offset < start:
+        assert told[FindingKind.LOG_TRUNCATED] is Severity.NOTE
+    # The range goes on from there, within the log, up to the end.
+    assert ranges(result) == ({0: (moved.offset, end)} if moved.offset < end else {})
+    assert moved.offset >= begin
