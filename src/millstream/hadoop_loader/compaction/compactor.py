@@ -1,0 +1,194 @@
+"""Compaction at work: each directory encoded or copied to staging, then committed, one after the other.
+
+Whoever runs it holds the claim for compaction and renews it. What was staged and not committed is cleaned by the next
+claim; a directory that got another file meanwhile is left as it was, and done the next time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from millstream.hadoop_loader.commit import CompactDraft, CompactedDirectory, CompactionConflictError
+from millstream.hadoop_loader.compaction.outputs import CompactionError, Outputs, StoppedError
+from millstream.hadoop_loader.compaction.planning import DirectoryPlan
+
+if TYPE_CHECKING:
+    import threading
+
+    from millstream.hadoop_loader.commit import Claim, Entry
+    from millstream.hadoop_loader.filesystem import FileSystem
+    from millstream.hadoop_loader.job import CompactionSettings, EncodingSettings
+
+
+class Committer(Protocol):
+    """What is needed of a CommitLog."""
+
+    def commit(self, claim: Claim, draft: CompactDraft) -> Entry:
+        """Publish and apply a draft."""
+        ...
+
+
+@dataclass(slots=True)
+class DirectoryResult:
+    """What became of one directory: `refused` says why it was left as it was, "" where it was not."""
+
+    directory: str
+    files_before: int
+    bytes_before: int
+    files_after: int = 0
+    bytes_after: int = 0
+    rows: int = 0
+    rows_replaced: int = 0
+    seconds: float = 0.0
+    refused: str = ""
+    # The number of the commit log's entry.
+    number: int = 0
+
+
+@dataclass(slots=True)
+class CompactionReport:
+    """What a compaction came to."""
+
+    directories: list[DirectoryResult] = field(default_factory=list)
+    is_stopped: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for a report."""
+        done = [one for one in self.directories if not one.refused]
+        return {
+            "directories": len(done),
+            "files_before": sum(one.files_before for one in done),
+            "files_after": sum(one.files_after for one in done),
+            "bytes_before": sum(one.bytes_before for one in done),
+            "bytes_after": sum(one.bytes_after for one in done),
+            "rows": sum(one.rows for one in done),
+            "rows_replaced": sum(one.rows_replaced for one in done),
+            "refused": {one.directory: one.refused for one in self.directories if one.refused},
+            "stopped": self.is_stopped,
+        }
+
+
+def compact(
+    filesystem: FileSystem,
+    log: Committer,
+    claim: Claim,
+    plans: Iterable[DirectoryPlan],
+    settings: CompactionSettings,
+    encoding: EncodingSettings,
+    *,
+    stop: threading.Event,
+    on_progress: Callable[[DirectoryPlan, int], None] = lambda _plan, _bytes: None,
+) -> CompactionReport:
+    """Compact directories and commit each; `on_progress` is told of bytes read.
+
+    What one directory is refused for does not keep the others. Raises FencedError, FileSystemError.
+    """
+    report = CompactionReport()
+    for number, plan in enumerate(plans):
+        result = DirectoryResult(plan.directory, len(plan.files), plan.size_bytes)
+        began = time.monotonic()
+        try:
+            staging = claim.staging(number, 0)
+            compacted = compact_directory(
+                filesystem,
+                plan,
+                staging,
+                settings,
+                encoding,
+                stop=stop,
+                on_progress=on_progress,
+                result=result,
+            )
+            draft = CompactDraft(directories=(compacted,), report={"rows_replaced": result.rows_replaced})
+            result.number = log.commit(claim, draft).number
+        except StoppedError:
+            report.is_stopped = True
+            break
+        except (CompactionError, CompactionConflictError) as error:
+            result.refused = str(error)
+        result.seconds = time.monotonic() - began
+        report.directories.append(result)
+    return report
+
+
+def compact_directory(
+    filesystem: FileSystem,
+    plan: DirectoryPlan,
+    staging: str,
+    settings: CompactionSettings,
+    encoding: EncodingSettings,
+    *,
+    stop: threading.Event,
+    on_progress: Callable[[DirectoryPlan, int], None] = lambda _plan, _bytes: None,
+    result: DirectoryResult | None = None,
+) -> CompactedDirectory:
+    """Stage what replaces a directory's files. Raises CompactionError, StoppedError, FileSystemError."""
+
+    def check(size_bytes: int) -> None:
+        on_progress(plan, size_bytes)
+        if stop.is_set():
+            raise StoppedError
+
+    outputs = Outputs(filesystem, plan, staging, settings.target_file_size_bytes)
+    replaced = 0
+    try:
+        if plan.format == "avro":
+            from millstream.hadoop_loader.compaction.avro_blocks import join_avro
+
+            join_avro(filesystem, plan, outputs, block_bytes_max=settings.memory_bytes // 2, check=check)
+        else:
+            replaced = _rewrite(filesystem, plan, outputs, settings, encoding, check)
+    except BaseException:
+        outputs.abandon()
+        raise
+    files = tuple(outputs.staged)
+    rows = sum(file.rows for file in files)
+    assert rows == plan.rows - replaced, f"{plan.directory}: {rows} rows of {plan.rows}, {replaced} replaced"
+    if result is not None:
+        result.files_after, result.bytes_after = len(files), sum(file.length for file in files)
+        result.rows, result.rows_replaced = rows, replaced
+    return CompactedDirectory(
+        directory=plan.directory, staged=staging, files=files, replaced=tuple(file.name for file in plan.files)
+    )
+
+
+def _rewrite(
+    filesystem: FileSystem,
+    plan: DirectoryPlan,
+    outputs: Outputs,
+    settings: CompactionSettings,
+    encoding: EncodingSettings,
+    check: Callable[[int], None],
+) -> int:
+    from millstream.hadoop_loader.compaction.deduplication import find_replaced
+    from millstream.hadoop_loader.compaction.parquet_rows import rewrite_parquet
+
+    # What is encoded takes its part: a row group as rows, and as pages.
+    memory = max(settings.memory_bytes // 2, settings.memory_bytes - 3 * encoding.parquet.row_group_bytes)
+    if not settings.deduplicate_by:
+        rewrite_parquet(
+            filesystem,
+            plan,
+            outputs,
+            encoding.parquet,
+            sort_by=settings.sort_by,
+            replaced=None,
+            memory_bytes=memory,
+            check=check,
+        )
+        return 0
+    with find_replaced(filesystem, plan, settings.deduplicate_by, memory_bytes=memory, check=check) as replaced:
+        rewrite_parquet(
+            filesystem,
+            plan,
+            outputs,
+            encoding.parquet,
+            sort_by=settings.sort_by,
+            replaced=replaced,
+            memory_bytes=memory // 2,
+            check=check,
+        )
+        return replaced.count

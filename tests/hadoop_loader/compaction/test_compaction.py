@@ -1,0 +1,269 @@
+"""Directories compacted through the commit log: the same rows in fewer files, sorted or de-duplicated on wish."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from tests.support.table_roots import TOPIC, TableRoot, avro_bytes, parquet_bytes
+
+from millstream.hadoop_loader.commit import Role
+from millstream.hadoop_loader.compaction import CompactionReport, compact, plan_compaction
+from millstream.hadoop_loader.job import CompactionSettings, EncodingSettings
+from millstream.hadoop_loader.job.files import ParquetSettings
+
+ENCODING = EncodingSettings()
+SETTINGS = CompactionSettings()
+USER = {
+    "type": "record",
+    "name": "User",
+    "fields": [{"name": "id", "type": "long"}, {"name": "name", "type": "string"}],
+}
+LATER_USER = {**USER, "fields": [*USER["fields"], {"name": "age", "type": "int", "default": 7}]}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> TableRoot:
+    return TableRoot(tmp_path / "root")
+
+
+def compacted(
+    root: TableRoot, settings: CompactionSettings = SETTINGS, encoding: EncodingSettings = ENCODING
+) -> CompactionReport:
+    claim = root.claim(Role.COMPACT)
+    plans = plan_compaction(claim.state, settings)
+    report = compact(root.filesystem, root.log, claim, plans, settings, encoding, stop=threading.Event())
+    claim.release()
+    return report
+
+
+def rows_of(paths: list[Path]) -> Counter[str]:
+    """The multiset of rows of files, whatever their format."""
+    found: Counter[str] = Counter()
+    for path in paths:
+        rows: Iterator[Any] | list[Any]
+        if path.suffix == ".avro":
+            with path.open("rb") as file:
+                rows = list(fastavro.reader(file))
+        else:
+            rows = pq.read_table(path).to_pylist()
+        found.update(json.dumps(row, default=str, sort_keys=True) for row in rows)
+    return found
+
+
+def users(start: int, count: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"id": number, "name": f"user {number}", **more} for number in range(start, start + count)]
+
+
+def test_avro_files_are_joined_block_by_block(root: TableRoot) -> None:
+    root.load([(0, "avro", avro_bytes(USER, users(0, 3_000)), 3_000), (1, "avro", avro_bytes(USER, users(0, 10)), 10)])
+    root.load([(0, "avro", avro_bytes(USER, users(3_000, 1), codec="null"), 1)])
+    root.load([(1, "avro", avro_bytes(LATER_USER, users(10, 400, age=3)), 400)])
+    before = rows_of(root.paths("avro"))
+
+    report = compacted(root)
+
+    assert report.as_json()["files_after"] == 3, "one for each schema and codec"
+    assert rows_of(root.paths("avro")) == before
+    assert compacted(root).directories == [], "what is compacted is left alone"
+    files = list(root.log.read().files.under(TOPIC))
+    assert sum(file.rows for file in files) == 3_411
+    assert {file.name for file in files} == {path.name for path in root.paths("avro")}
+
+
+def test_avro_files_end_at_the_target(root: TableRoot) -> None:
+    contents = avro_bytes(USER, users(0, 60_000), codec="null", block_bytes=4_000)
+    root.load([(partition, "avro", contents, 60_000) for partition in range(4)])
+    before = rows_of(root.paths("avro"))
+
+    settings = replace(SETTINGS, target_file_size_bytes=2 << 20)
+    report = compacted(root, settings)
+
+    sizes = [path.stat().st_size for path in root.paths("avro")]
+    assert report.directories, sizes
+    assert max(sizes) <= settings.target_file_size_bytes
+    assert len(sizes) < 4
+    assert rows_of(root.paths("avro")) == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: data[: len(data) // 2] + b"\x00" + data[len(data) // 2 + 1 :],
+        lambda data: b"PAR1" + data[4:],
+        lambda data: data + data[-16:],
+    ],
+)
+def test_damaged_avro_is_told_of_and_left_as_it_is(root: TableRoot, damage: Any) -> None:
+    contents = avro_bytes(USER, users(0, 2_000))
+    root.load([(0, "avro", contents, 2_000), (1, "avro", contents, 2_000)])
+    path = root.paths("avro")[1]
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+
+    report = compacted(root)
+
+    assert path.name in report.directories[0].refused
+    assert path.read_bytes() == damaged
+    assert len(root.paths("avro")) == 2
+
+
+def orders(start: int, count: int, seed: int = 1, **more: Any) -> pa.Table:
+    chosen = random.Random(seed)
+    columns = {
+        "id": pa.array(range(start, start + count), pa.int64()),
+        "amount": pa.array([chosen.random() for _ in range(count)]),
+        "kind": pa.array([chosen.choice("abc") for _ in range(count)]).dictionary_encode(),
+        "tags": pa.array([[chosen.choice("xyz")] * chosen.randrange(3) for _ in range(count)]),
+    }
+    return pa.table({**columns, **more})
+
+
+def test_parquet_files_become_one_of_all_columns(root: TableRoot) -> None:
+    inner = pa.array([{"a": 1, "b": "x"}] * 50)
+    root.load([(0, "parquet", parquet_bytes(orders(0, 100, inner=pa.array([{"a": 1}] * 100))), 100)])
+    root.load([(0, "parquet", parquet_bytes(orders(100, 50, inner=inner, note=pa.array(["n"] * 50))), 50)])
+    before = [row for path in root.paths("parquet") for row in pq.read_table(path).to_pylist()]
+
+    report = compacted(root)
+
+    assert report.as_json()["files_after"] == 1
+    (path,) = root.paths("parquet")
+    after = pq.read_table(path).to_pylist()
+    for row in before:
+        row.setdefault("note", None)
+        row["inner"].setdefault("b", None)
+    assert after == before, "in the order of partitions and offsets"
+
+
+def test_parquet_is_sorted_over_the_whole_directory_in_little_memory(root: TableRoot) -> None:
+    tables = [orders(0, 30_000, seed) for seed in range(6)]
+    root.load([(seed, "parquet", parquet_bytes(one, row_group_size=5_000), 30_000) for seed, one in enumerate(tables)])
+    before = rows_of(root.paths("parquet"))
+    encoding = EncodingSettings(parquet=ParquetSettings(row_group_bytes=1 << 20))
+    settings = replace(SETTINGS, sort_by="amount", target_file_size_bytes=1 << 20)
+    pool = pa.default_memory_pool()
+    held = pool.bytes_allocated()
+
+    # Far below what a job may say, so that a small directory has to spill.
+    object.__setattr__(settings, "memory_bytes", 8 << 20)
+    report = compacted(root, settings, encoding)
+
+    assert len(root.paths("parquet")) == report.as_json()["files_after"] > 1
+    assert rows_of(root.paths("parquet")) == before
+    ranges = []
+    for index in range(len(root.paths("parquet"))):
+        (path,) = [one for one in root.paths("parquet") if f"+c{index}+" in one.name]
+        metadata = pq.read_metadata(path)
+        at = metadata.schema.names.index("amount")
+        for group in range(metadata.num_row_groups):
+            statistics = metadata.row_group(group).column(at).statistics
+            ranges.append((statistics.min, statistics.max))
+    assert ranges == sorted(ranges)
+    assert all(left[1] <= right[0] for left, right in pairwise(ranges)), "row groups do not overlap"
+    assert pool.bytes_allocated() - held < 8 << 20
+
+
+def test_of_rows_with_one_key_the_latest_is_kept(root: TableRoot) -> None:
+    chosen = random.Random(9)
+    files = []
+    expected: dict[tuple[int, int | None, str], tuple[int, int]] = {}
+    for number in range(6):
+        partition = number % 2
+        keys = [chosen.choice([None, *range(40)]) for _ in range(500)]
+        kinds = [chosen.choice("ab") for _ in range(500)]
+        start = number // 2 * 500
+        table = pa.table(
+            {
+                "key": pa.array(keys, pa.int32()),
+                "kind": kinds,
+                "value": pa.array([chosen.randrange(10**9) for _ in keys]),
+                "_kafka_partition": pa.array([partition] * 500, pa.int32()),
+                "_kafka_offset": pa.array(range(start, start + 500), pa.int64()),
+            }
+        )
+        files.append((partition, "parquet", parquet_bytes(table), 500))
+        for row in table.to_pylist():
+            name = partition, row["key"], row["kind"]
+            expected[name] = max(expected.get(name, (-1, 0)), (row["_kafka_offset"], row["value"]))
+    root.load(files)
+
+    report = compacted(root, replace(SETTINGS, deduplicate_by=("key", "kind"), sort_by="value"))
+
+    (path,) = root.paths("parquet")
+    found = pq.read_table(path)
+    assert {
+        (row["_kafka_partition"], row["key"], row["kind"]): (row["_kafka_offset"], row["value"])
+        for row in found.to_pylist()
+    } == expected
+    assert report.directories[0].rows_replaced == 3_000 - len(expected)
+    assert pc.equal(found["value"], found["value"].take(pc.sort_indices(found["value"]))).to_pylist().count(False) == 0
+
+
+def test_what_cannot_be_done_is_said_and_the_rest_goes_on(root: TableRoot) -> None:
+    contents = parquet_bytes(orders(0, 10))
+    root.load([(0, "parquet", contents, 10), (0, "parquet", contents, 10)])
+    root.load([(0, "avro", avro_bytes(USER, users(0, 5)), 5), (1, "avro", avro_bytes(USER, users(0, 5)), 5)])
+
+    report = compacted(root, replace(SETTINGS, deduplicate_by=("id",)))
+
+    refused = {one.directory: one.refused for one in report.directories}
+    assert refused["orders/avro/day=1"] == ""
+    assert "put 'partition' into metadata_columns" in refused["orders/parquet/day=1"]
+    by_list = compacted(root, replace(SETTINGS, sort_by="tags"))
+    assert "has no order" in by_list.directories[0].refused
+    nowhere = compacted(root, replace(SETTINGS, sort_by="when"))
+    assert "has no column 'when'" in nowhere.directories[0].refused
+    assert len(root.paths("parquet")) == 2
+
+
+def test_open_directories_and_single_files_are_left_alone(root: TableRoot) -> None:
+    contents = parquet_bytes(orders(0, 10))
+    root.load([(0, "parquet", contents, 10), (1, "parquet", contents, 10)], closed=False)
+    root.load([(0, "parquet", contents, 10)], directory="day=2")
+
+    assert compacted(root).directories == []
+
+
+def test_a_directory_that_grew_meanwhile_is_left_for_the_next_time(root: TableRoot) -> None:
+    contents = parquet_bytes(orders(0, 10))
+    root.load([(0, "parquet", contents, 10), (1, "parquet", contents, 10)])
+    claim = root.claim(Role.COMPACT)
+    plans = plan_compaction(claim.state, SETTINGS)
+    root.load([(2, "parquet", contents, 10)])
+
+    report = compact(root.filesystem, root.log, claim, plans, SETTINGS, ENCODING, stop=threading.Event())
+    claim.release()
+
+    assert report.directories[0].refused
+    assert sum(rows_of(root.paths("parquet")).values()) == 30
+    assert compacted(root).as_json()["files_before"] == 3
+
+
+def test_a_stop_ends_it_without_a_trace(root: TableRoot) -> None:
+    contents = parquet_bytes(orders(0, 10))
+    root.load([(0, "parquet", contents, 10), (1, "parquet", contents, 10)])
+    claim = root.claim(Role.COMPACT)
+    stop = threading.Event()
+    stop.set()
+
+    report = compact(
+        root.filesystem, root.log, claim, plan_compaction(claim.state, SETTINGS), SETTINGS, ENCODING, stop=stop
+    )
+    claim.release()
+
+    assert report.is_stopped
+    assert len(root.paths("parquet")) == 2
