@@ -135,12 +135,13 @@ class CompactionSettings:
     target_file_size_bytes: int = setting("Bytes of a compacted file, about.", default=GB, at_least=MB)
     files_min: int = setting("A directory with fewer files is left alone.", default=2, at_least=1)
     sort_by: str | None = setting(
-        "Of Parquet: the column that rows are sorted by within each row group, for its statistics to be of use.",
+        "Of Parquet: the column that the rows of a directory are sorted by, over all its files, so that files and row"
+        " groups hold ranges of it that do not overlap.",
         default=None,
     )
     deduplicate_by: tuple[str, ...] = setting(
-        "Columns that identify a row; of rows alike in them the one with the latest offset is kept. Needs the columns"
-        " `partition` and `offset` in `metadata_columns`.",
+        "Of Parquet: columns that identify a row; of rows of one Kafka partition that are alike in them the one with"
+        " the latest offset is kept. Needs `partition` and `offset` in `metadata_columns`. Avro files keep every row.",
         default=(),
         example='["id"]',
     )
