@@ -1,4 +1,4 @@
-"""Fixtures every test folder shares: Apache Kafka, started once per worker, and how long the long matrices may be."""
+"""Fixtures every test folder shares: Apache Kafka and HDFS, one of each per worker, and how long matrices may be."""
 
 import os
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from millstream.testing.hdfs import HdfsUnavailableError, MiniHdfs, hadoop_jars
 from millstream.testing.kafka import ApacheKafka, KafkaUnavailableError, kafka_jars
 
 
@@ -43,3 +44,24 @@ def apache_kafka(jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder = tmp_path_factory.mktemp("apache-kafka")
     with ApacheKafka(folder, jars=jars, properties={"message.max.bytes": "2097152"}) as kafka:
         yield kafka
+
+
+@pytest.fixture(scope="session")
+def hdfs_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniHdfs]:
+    """One HDFS for the whole session of this worker; tests ask for `hdfs`, which sees that all of it runs."""
+    try:
+        hadoop = hadoop_jars()
+    except HdfsUnavailableError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+    with MiniHdfs(tmp_path_factory.mktemp("hdfs"), jars=hadoop) as hdfs:
+        yield hdfs
+
+
+@pytest.fixture
+def hdfs(hdfs_of_session: MiniHdfs) -> Iterator[MiniHdfs]:
+    """A real HDFS that others use too: work in a directory of your own, and kill and pause what you like."""
+    hdfs_of_session.restore()
+    yield hdfs_of_session
+    hdfs_of_session.restore()

@@ -30,6 +30,7 @@ import subprocess
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import IO, Final, Self
 from urllib.parse import urlsplit
@@ -231,6 +232,21 @@ class MiniHdfs:
         """End all of it; its files stay."""
         for daemon in self._daemons():
             daemon.end()
+
+    def restore(self) -> None:
+        """Bring back whatever of it was killed or paused, and wait until a file can be written again."""
+        was_down = [daemon for daemon in self._daemons() if daemon.pid is None]
+        for daemon in self._daemons():
+            if daemon.pid is None:
+                daemon.start()
+            daemon.resume()
+        if was_down and self.ha:
+            for name, daemon in self._namenodes.items():
+                if daemon in was_down:
+                    self._wait(name, "answers", partial(self._state, name))
+            self.make_active(self.active)
+        if was_down:
+            self.wait_until_writable()
 
     def kill_namenode(self, name: str | None = None) -> None:
         """SIGKILL to one NameNode, the active one unless named."""

@@ -34,7 +34,7 @@ from millstream.hadoop_loader.filesystem.errors import (
     UnknownOutcomeError,
 )
 from millstream.hadoop_loader.filesystem.hadoop_conf import namenode_ids, read_properties
-from millstream.hadoop_loader.filesystem.interface import FileStatus, checked_path, parent_of
+from millstream.hadoop_loader.filesystem.interface import FileStatus, checked_path
 from millstream.hadoop_loader.filesystem.output import ChunkedOutputFile
 from millstream.hadoop_loader.filesystem.remote import (
     KERBEROS_REMEDY,
@@ -42,6 +42,7 @@ from millstream.hadoop_loader.filesystem.remote import (
     RemoteCalls,
     UnansweredError,
     java_error,
+    missing_directories,
 )
 
 if TYPE_CHECKING:
@@ -118,13 +119,7 @@ class HdfsFileSystem:
         if settings.owner is None and settings.group is None:
             self._calls.act(path, partial(self._make_directory, self._name(path), True))
             return
-        missing = []
-        while (status := self.status(path)) is None:
-            missing.append(path)
-            path = parent_of(path)
-        if not status.is_directory:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._address(path))
-        for child in reversed(missing):
+        for child in missing_directories(self, path):
             self._calls.act(child, partial(self._make_directory, self._name(child), child == ""))
 
     def make_child(self, path: str) -> None:

@@ -9,6 +9,7 @@ Bytes of a file are never sent twice: the file is broken, and its writer starts 
 from __future__ import annotations
 
 import errno
+import os
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -22,9 +23,12 @@ from millstream.hadoop_loader.filesystem.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
+from millstream.hadoop_loader.filesystem.interface import parent_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from millstream.hadoop_loader.filesystem.interface import FileSystem
 
 T = TypeVar("T")
 
@@ -90,6 +94,19 @@ def java_error(java_class: str, message: str, *, uri: str, path: str) -> Excepti
     if name in _OF_OURS:
         return _OF_OURS[name](what, uri=uri, path=path)
     return FileSystemError(f"{name}: {what}", uri=uri, path=path)
+
+
+def missing_directories(filesystem: FileSystem, path: str) -> list[str]:
+    """`path` and those of its parents that are not there, parents first; FileExistsError if a file is in the way."""
+    missing: list[str] = []
+    while (status := filesystem.status(path)) is None:
+        missing.append(path)
+        if not path:
+            break
+        path = parent_of(path)
+    if status is not None and not status.is_directory:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), f"{filesystem.uri}/{path}")
+    return missing[::-1]
 
 
 class RemoteCalls:

@@ -15,6 +15,7 @@ What differs from RPC:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import getpass
 import http.client
@@ -45,6 +46,7 @@ from millstream.hadoop_loader.filesystem.remote import (
     RemoteCalls,
     UnansweredError,
     java_error,
+    missing_directories,
 )
 
 if TYPE_CHECKING:
@@ -117,7 +119,7 @@ class WebHdfsFileSystem:
     def _create(self, name: str, query: dict[str, str | int]) -> None:
         location = self._ask("PUT", name, "CREATE", noredirect="true", **query)["Location"]
         with closing(self._datanode(location)) as connection:
-            connection.request("PUT", _target(location), body=b"", headers=_BYTES)
+            connection.request("PUT", _target(location, name), body=b"", headers=_BYTES)
             _check(connection.getresponse(), location)
         self._adopt(name)
 
@@ -140,13 +142,7 @@ class WebHdfsFileSystem:
         if self._settings.owner is None and self._settings.group is None:
             self._calls.act(path, partial(self._make_directory, self._name(path)))
             return
-        missing = []
-        while (status := self.status(path)) is None:
-            missing.append(path)
-            path = parent_of(path)
-        if not status.is_directory:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._address(path))
-        for child in reversed(missing):
+        for child in missing_directories(self, path):
             self._calls.act(child, partial(self._make_directory, self._name(child)))
 
     def make_child(self, path: str) -> None:
@@ -311,10 +307,11 @@ class WebHdfsOutputFile(ChunkedOutputFile):
 
     def _append(self) -> http.client.HTTPConnection:
         filesystem = self._filesystem
-        answer = filesystem._ask("POST", filesystem._name(self.path), "APPEND", noredirect="true")
+        name = filesystem._name(self.path)
+        answer = filesystem._ask("POST", name, "APPEND", noredirect="true")
         self._location = answer["Location"]
         connection = filesystem._datanode(self._location)
-        connection.putrequest("POST", _target(self._location))
+        connection.putrequest("POST", _target(self._location, name))
         connection.putheader("Transfer-Encoding", "chunked")
         connection.putheader("Content-Type", _BYTES["Content-Type"])
         connection.endheaders()
@@ -326,10 +323,11 @@ class WebHdfsOutputFile(ChunkedOutputFile):
             self._call(self._end_request)
 
     def _end_request(self) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._connection
         assert connection is not None, f"{self.path} has no request under way"
+        connection.send(b"0\r\n\r\n")
         with closing(connection):
-            connection.send(b"0\r\n\r\n")
+            self._connection = None
             _check(connection.getresponse(), self._location)
 
     def _finish(self) -> None:
@@ -361,12 +359,8 @@ class WebHdfsOutputFile(ChunkedOutputFile):
             connection = self._connection
             if connection is None:
                 raise
-            try:
-                answer = connection.getresponse()
-            except (OSError, http.client.HTTPException):
-                answer = None
-            if answer is not None:
-                _check(answer, self._location)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                _check(connection.getresponse(), self._location)
             raise
 
 
@@ -394,7 +388,7 @@ class WebHdfsInputFile:
         answer = filesystem._ask("GET", name, "OPEN", offset=position, length=size, noredirect="true")
         location = answer["Location"]
         with closing(filesystem._datanode(location)) as connection:
-            connection.request("GET", _target(location))
+            connection.request("GET", _target(location, name))
             data = _check(connection.getresponse(), location)
         if len(data) != size:
             raise http.client.IncompleteRead(data, size - len(data))
@@ -443,9 +437,9 @@ def _check(answer: http.client.HTTPResponse, location: str) -> bytes:
     return answer.read()
 
 
-def _target(location: str) -> str:
-    url = urlsplit(location)
-    return f"{url.path}?{url.query}"
+def _target(location: str, name: str) -> str:
+    """What to ask the DataNode of `location` for; in the path there, names are not escaped as HTTP wants it."""
+    return f"{_PREFIX}{quote(name)}?{urlsplit(location).query}"
 
 
 def _status(path: str, found: dict[str, Any]) -> FileStatus:
