@@ -91,7 +91,7 @@ def test_a_time_lies_within_a_day(type_: str, unit: str) -> None:
     # In the reader's unit.
     reader = {"type": "long", "logicalType": "time-micros"}
     decoder = AvroDecoder(reader_schema=json.dumps(reader), writer_schema=json.dumps(schema), framing="none")
-    assert decoder.decode(datums).rows.to_pylist() == good
+    assert [error.row for error in decoder.decode(datums).errors] == [row for row in range(6) if row not in good]
 
 
 @pytest.mark.parametrize(

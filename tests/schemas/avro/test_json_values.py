@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,6 +47,35 @@ def test_each_value_is_a_row_an_error_or_null(rows: list[Any], indent: int | Non
     expected = [{"id": rows[at].get("id"), "name": rows[at].get("name"), "tags": None} for at in good]
     assert decoded.batch.to_pylist() == expected
     assert decoded.batch.schema == SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b'{"id": "x"}', "changed from number to string"),
+        (b'{"id": 1.5}', "Failed to convert JSON to int64"),
+        (b'{"id": 1}{"id": 2}', "2 JSON objects instead of one"),
+        (b'{"id": 1,}', "Missing a name for object member"),
+    ],
+)
+def test_attempts_are_few(bad: bytes, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = 0
+    read_json = pyarrow.json.read_json
+
+    def counted(*arguments: Any, **options: Any) -> pa.Table:
+        nonlocal attempts
+        attempts += 1
+        return read_json(*arguments, **options)
+
+    monkeypatch.setattr("pyarrow.json.read_json", counted)
+    for every, attempts_max in ((1, 1.1), (2, 3.1), (250, 20)):
+        attempts = 0
+        values = [bad if row % every == 0 else b'{"id": 5}' for row in range(1_000)]
+        decoded = JsonDecoder(SCHEMA).decode(pa.array(values))
+        assert [error.row for error in decoded.errors] == list(range(0, 1_000, every))
+        assert all(reason in error.reason and "in row" not in error.reason for error in decoded.errors)
+        assert decoded.batch.num_rows == 1_000 - len(decoded.errors)
+        assert attempts <= attempts_max * len(decoded.errors) + 30, (every, attempts)
 
 
 def test_reasons() -> None:
