@@ -46,6 +46,9 @@ def read_properties(settings: FileSystemSettings) -> dict[str, str]:
             if (folder / name).is_file():
                 properties |= _read_file(folder / name)
     for service in settings.nameservices:
+        # Nothing of another description stays: the ids of the two may be the same.
+        marks = [f"-address.{service.name}.{name}" for name in namenode_ids(properties, service.name)]
+        properties = {key: value for key, value in properties.items() if not key.endswith(tuple(marks))}
         properties |= _of_service(service.name, service.rpc_addresses, service.http_addresses)
     if settings.kerberos is not None:
         properties.setdefault("hadoop.security.authentication", "kerberos")
