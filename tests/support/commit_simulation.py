@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from millstream.hadoop_loader.commit import (
     Claim,
@@ -48,6 +49,11 @@ def lines_of(records: Sequence[Record]) -> bytes:
 
 def records_of(data: bytes) -> list[Record]:
     """The inverse of lines_of; ValueError for half a file."""
+    return _records_of(bytes(data))
+
+
+@lru_cache(maxsize=10_000)
+def _records_of(data: bytes) -> list[Record]:
     if data and not data.endswith(b"\n"):
         raise ValueError(f"{data!r} ends in the middle of a record")
     return [(int(line.split()[0]), int(line.split()[1])) for line in data.splitlines()]
@@ -93,11 +99,11 @@ class World:
         self._runs = 0
 
     def driver(
-        self, faults: Mapping[int, Fault] | None = None, *, before_act: Callable[[str], None] | None = None
+        self, faults: Mapping[int, Fault] | None = None, *, before_call: Callable[[str], None] | None = None
     ) -> Driver:
         """A new process, with faults at its acts."""
         self._runs += 1
-        filesystem = FaultyFileSystem(self.disk, faults, late=self.late, before_act=before_act, after_act=self.look)
+        filesystem = FaultyFileSystem(self.disk, faults, late=self.late, before_call=before_call, after_act=self.look)
         driver = Driver(self, filesystem, f"run-{self._runs}", random.Random(self.seed * 1000 + self._runs))
         self.drivers.append(driver)
         return driver
@@ -108,23 +114,19 @@ class World:
             counts = Counter(self.visible(format_))
             twice = [record for record, count in counts.items() if count > 1]
             assert not twice, f"after {act}: {twice[:3]} are seen twice in {format_}"
-        for path in self.disk.walk(names.LOG):
-            number = names.parse_number(path.rpartition("/")[2])
-            assert number is not None, f"{path} is no entry"
-            with self.disk.open(path) as file:
-                data = file.read_at(0, file.size)
-            assert self.disk.is_whole(path), f"after {act}: {path} is half an entry"
-            assert self.entries.setdefault(number, data) == data, f"after {act}: {number} has been used again"
+        for file in self.disk.files(names.LOG):
+            number = names.parse_number(file.name)
+            assert number is not None, f"{file.path} is no entry"
+            assert file.is_whole, f"after {act}: {file.path} is half an entry"
+            assert self.entries.setdefault(number, file.data) == file.data, f"after {act}: {number} was used again"
 
     def visible(self, format_: str) -> list[Record]:
         """The records in the files of one format that readers of plain directories see."""
         found: list[Record] = []
-        for path in self.disk.walk(f"{TOPIC}/{format_}"):
-            if path.rpartition("/")[2].startswith(("_", ".")):
-                continue
-            assert self.disk.is_whole(path), f"{path} is seen before it is whole"
-            with self.disk.open(path) as file:
-                found.extend(records_of(file.read_at(0, file.size)))
+        for file in self.disk.files(f"{TOPIC}/{format_}"):
+            if not file.name.startswith(("_", ".")):
+                assert file.is_whole, f"{file.path} is seen before it is whole"
+                found.extend(records_of(file.data))
         return found
 
     def finish(self) -> None:
@@ -154,9 +156,8 @@ class World:
         listed = {file.path: file for file in state.files.under()}
         for format_ in FORMATS:
             assert Counter(self.visible(format_)) == Counter(dict.fromkeys(committed, 1)), format_
-            seen = {
-                path for path in self.disk.walk(f"{TOPIC}/{format_}") if not path.rpartition("/")[2].startswith("_")
-            }
+            found = self.disk.files(f"{TOPIC}/{format_}")
+            seen = {file.path for file in found if not file.name.startswith("_")}
             assert seen == {path for path in listed if path.startswith(f"{TOPIC}/{format_}/")}
             total = state.totals[f"{TOPIC}/{format_}"]
             assert total.rows == len(committed)

@@ -97,15 +97,17 @@ class FaultyFileSystem:
         faults: Mapping[int, Fault] | None = None,
         *,
         late: LateActs | None = None,
-        before_act: Callable[[str], None] | None = None,
+        before_call: Callable[[str], None] | None = None,
         after_act: Callable[[str], None] | None = None,
     ) -> None:
-        """`before_act` and `after_act` get each act's name and path: a simulation switches drivers and looks there."""
+        """`before_call` gets the name of every act and read: a simulation switches drivers there. `after_act` gets that
+        of every act that took effect at once: a simulation looks there.
+        """
         self.uri = inner.uri
         self._inner = inner
         self._faults = dict(faults or {})
         self._late = late or LateActs(0)
-        self._before_act = before_act or _do_nothing
+        self._before_call = before_call or _do_nothing
         self._after_act = after_act or _do_nothing
         self._lock = threading.Lock()
         # Acts begun so far, and what each was: "rename a -> b".
@@ -119,7 +121,7 @@ class FaultyFileSystem:
 
     def open(self, path: str) -> InputFile:
         """A read."""
-        self._alive()
+        self._begin(f"open {path}")
         return self._inner.open(path)
 
     def rename(self, source: str, target: str) -> None:
@@ -136,12 +138,12 @@ class FaultyFileSystem:
 
     def status(self, path: str) -> FileStatus | None:
         """A read."""
-        self._alive()
+        self._begin(f"status {path}")
         return self._inner.status(path)
 
     def list(self, path: str) -> list[FileStatus]:
         """A read."""
-        self._alive()
+        self._begin(f"list {path}")
         return self._inner.list(path)
 
     def delete(self, path: str, recursive: bool = False) -> bool:
@@ -169,14 +171,14 @@ class FaultyFileSystem:
         """Close what is below."""
         self._inner.close()
 
-    def _alive(self) -> None:
+    def _begin(self, name: str) -> None:
+        if not self.is_dead:
+            self._before_call(name)
         if self.is_dead:
             raise SimulatedCrashError("the process has died")
 
     def _act(self, name: str, act: Callable[[], T]) -> T:
-        self._alive()
-        self._before_act(name)
-        self._alive()
+        self._begin(name)
         with self._lock:
             self.acts += 1
             self.journal.append(name)

@@ -7,9 +7,9 @@ written shows at once, as a prefix of the file, and the file is whole once it is
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from millstream.hadoop_loader.filesystem import DirectoryNotEmptyError, FileStatus, FileSystemError, parent_of
 from millstream.hadoop_loader.filesystem.interface import checked_path
@@ -32,6 +32,19 @@ class _Node:
     @property
     def is_directory(self) -> bool:
         return self.data is None
+
+
+class MemoryFile(NamedTuple):
+    """A file as it is at one moment; whole if it was closed."""
+
+    path: str
+    data: bytes
+    is_whole: bool
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
 
 
 class MemoryFileSystem:
@@ -150,18 +163,19 @@ class MemoryFileSystem:
     def close(self) -> None:
         """There is nothing to give up."""
 
-    def is_whole(self, path: str) -> bool:
-        """Whether the file at `path` was closed."""
+    def files(self, path: str = "") -> Iterator[MemoryFile]:
+        """All files in and below a directory, in no order; none if there is no such directory."""
         with self._lock:
-            return self._node(path).is_closed
-
-    def walk(self, path: str = "") -> Sequence[str]:
-        """The paths of all files in and below a directory, in order; none if there is no such directory."""
-        with self._lock:
-            status = self.status(path)
-            if status is None or not status.is_directory:
-                return [] if status is None else [path]
-            return [found for child in self.list(path) for found in self.walk(child.path)]
+            try:
+                nodes = [(path, self._node(path))]
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            while nodes:
+                where, node = nodes.pop()
+                if node.data is not None:
+                    yield MemoryFile(where, bytes(node.data), node.is_closed)
+                prefix = f"{where}/" if where else ""
+                nodes.extend((prefix + name, child) for name, child in node.children.items())
 
     def _node(self, path: str) -> _Node:
         node = self._root
