@@ -1,4 +1,4 @@
-"""AvroDecoder on datums whose bytes the Avro specification gives, on bad ones, and on batches of several schemas."""
+"""AvroDecoder on bad datums, on batches of several schemas, and within its bounds."""
 
 from __future__ import annotations
 
@@ -40,39 +40,6 @@ def one(schema: Any, datum: bytes, **options: Any) -> Any:
 
 def framed(schema_id: int, datum: bytes) -> bytes:
     return b"\0" + schema_id.to_bytes(4, "big") + datum
-
-
-@pytest.mark.parametrize(
-    ("schema", "datum", "value"),
-    [
-        # "Binary Encoding": the examples of the specification, and its table of zigzag numbers.
-        ("string", b"\x06foo", "foo"),
-        ("long", b"\x00", 0),
-        ("long", b"\x01", -1),
-        ("long", b"\x02", 1),
-        ("long", b"\x03", -2),
-        ("long", b"\x04", 2),
-        ("int", b"\x7f", -64),
-        ("int", b"\x80\x01", 64),
-        (record("test", ["long", "string"]), b"\x36\x06foo", {"f0": 27, "f1": "foo"}),
-        ({"type": "enum", "name": "Foo", "symbols": ["A", "B", "C", "D"]}, b"\x00", "A"),
-        ({"type": "enum", "name": "Foo", "symbols": ["A", "B", "C", "D"]}, b"\x06", "D"),
-        (LONGS, b"\x04\x06\x36\x00", [3, 27]),
-        (LONGS, b"\x03\x04\x06\x36\x00", [3, 27]),  # a block with its size
-        (LONGS, b"\x02\x06\x02\x36\x00", [3, 27]),  # two blocks
-        (["null", "string"], b"\x00", None),
-        (["null", "string"], b"\x02\x02a", "a"),
-        ("boolean", b"\x01", True),
-        ("float", b"\x00\x00\x80\x3f", 1.0),
-        ("double", b"\x00\x00\x00\x00\x00\x00\xf0\x3f", 1.0),
-        ({"type": "map", "values": "int"}, b"\x02\x02a\x02\x00", [("a", 1)]),
-        ({"type": "fixed", "name": "F", "size": 2}, b"ab", b"ab"),
-        ("long", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00", 0),  # longer than it needs to be
-    ],
-)
-def test_the_specification(schema: Any, datum: bytes, value: Any) -> None:
-    decoded = one(schema, datum)
-    assert decoded == value or decoded == {"value": value}
 
 
 @pytest.mark.parametrize(("type_", "unit"), [("int", "millis"), ("long", "micros")])
