@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -221,6 +222,20 @@ def test_every_kind_of_binary(type_: pa.DataType) -> None:
     assert decoder.decode(values.slice(4)).batch.num_rows == 0
     with pytest.raises(TypeError, match="are binary, not int32"):
         decoder.decode(pa.array([1], pa.int32()))
+
+
+@pytest.mark.slow
+def test_chunks_that_are_too_much_for_one_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 2**30
+    if os.environ.get("MILLSTREAM_SOAK") != "1":
+        size = 1_000
+        monkeypatch.setattr(decoder_module, "_JOINED_BYTES_MAX", 2 * size)
+    offsets = pa.array([0, 1, 2, size], pa.int32()).buffers()[1]
+    chunk = pa.Array.from_buffers(pa.binary(), 3, [None, offsets, pa.py_buffer(b"\2" * size)])
+    combined = pa.chunked_array([chunk] * 3)
+    decoded = AvroDecoder(reader_schema='"int"', framing="none").decode(combined)
+    assert decoded.batch.column(0).to_pylist() == [1] * 6
+    assert [error.row for error in decoded.errors] == [2, 5, 8]
 
 
 def test_bytes_alone_have_no_length_in_confluents_framing() -> None:

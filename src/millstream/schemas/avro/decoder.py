@@ -49,6 +49,7 @@ FAILED_LOOKUPS_MAX: Final = 64
 _TABLES_MAX: Final = 4_000_000  # ints, of all programs together
 _POOL_BYTES_MAX: Final = 16 << 20
 
+_JOINED_BYTES_MAX: Final = 2**31 - 1
 _BAD_ROWS: Final = 1_024
 NO_SIZES: Final = array("q")
 _NO_NUMBERS: Final = array("i")
@@ -492,6 +493,9 @@ def as_avro(schema: ParsedSchema | str) -> AvroSchema:
 def located(values: pa.Array | pa.ChunkedArray) -> tuple[memoryview, memoryview, Any]:
     """Return values as (data, positions, sizes) for the kernel; sizes only where there are nulls."""
     if isinstance(values, pa.ChunkedArray):
+        if values.nbytes > _JOINED_BYTES_MAX and not isinstance(values.type, pa.ExtensionType):
+            # Offsets of 32 bits would not do for all of it.
+            values = values.cast(pa.large_binary())
         values = values.combine_chunks()
     if isinstance(values, pa.ExtensionArray):
         values = values.storage
