@@ -140,7 +140,8 @@ class Registry:
                 raise NotLeadingError(leader)
             self._term_taken = self._term
             # Before anything else is written, so that a rejected record is the last of its key as briefly as can be.
-            await self._repair(self._term)
+            if self._holds_term:
+                await self._repair(self._term)
             yield
 
     async def leader(self) -> Identity | None:
@@ -177,8 +178,14 @@ class Registry:
         self._term = None
         _logger.info("leading no more")
 
+    @property
+    def _holds_term(self) -> bool:
+        """Whether no other term has begun in what was read: what is written in this one counts."""
+        return self._term is not None and self.state.term == self._term
+
     def _repair_soon(self) -> None:
-        if self.is_leading and (self._repairing is None or self._repairing.done()):
+        # One that has lost its term would damage the key again, and two such would go on so for ever.
+        if self.is_leading and self._holds_term and (self._repairing is None or self._repairing.done()):
             self._repairing = asyncio.create_task(self._take_to_repair(), name="repair")
 
     async def _take_to_repair(self) -> None:
