@@ -177,10 +177,10 @@ add_to(app)
 
 def job_of(path: Path) -> LoadJob | int:
     """Read a job file and look its secrets up; print what is wrong with it and return the exit code otherwise."""
-    from millstream.hadoop_loader.job import JobError, LoadJob
+    from millstream.hadoop_loader.job import JobError, read_resolved
 
     try:
-        return LoadJob.load(path).resolved(os.environ)
+        return read_resolved(path, os.environ)
     except JobError as error:
         err().print(f"millstream: {error}", markup=False, soft_wrap=True)
         return EXIT_JOB_WRONG

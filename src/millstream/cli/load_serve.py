@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXIT_JOB_WRONG: Final = 2
 
 JobFiles = Annotated[
-    list[Path], typer.Argument(metavar="JOB.toml...", help="Jobs that have a [schedule].", show_default=False)
+    list[Path], typer.Argument(metavar="JOB.toml...", help="Jobs that have a schedule.", show_default=False)
 ]
 
 
@@ -59,7 +59,7 @@ def serve(
     metrics, lock = LoadMetrics(), threading.Lock()
 
     def run(job: LoadJob, stop: threading.Event) -> LoadReport:
-        report = run_load(job.resolved(os.environ), stop=stop)
+        report = run_load(job, stop=stop)
         with lock:
             metrics.handle_report(report)
             if job.report.metrics_file is not None:
@@ -71,9 +71,7 @@ def serve(
             return metrics.text()
 
     try:
-        service = LoadService(job_files, run, parallel=parallel, tell=_tell)
-        for path in job_files:
-            _check_secrets(path)
+        service = LoadService(job_files, run, environ=os.environ, parallel=parallel, tell=_tell)
     except JobError as error:
         err().print(f"millstream: {error}", markup=False, soft_wrap=True)
         return EXIT_JOB_WRONG
@@ -89,13 +87,6 @@ def serve(
         stop = stack.enter_context(stop_on_signals())
         _tell(f"serving {len(job_files)} {'job' if len(job_files) == 1 else 'jobs'}: {', '.join(service.names)}")
         return service.serve(stop)
-
-
-def _check_secrets(path: Path) -> None:
-    """Raise JobError at the start for a secret that lacks now; one that goes away later fails its runs."""
-    from millstream.hadoop_loader.job import LoadJob
-
-    LoadJob.load(path).resolved(os.environ)
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -198,7 +198,7 @@ def test_every_problem_is_told_at_once_with_its_line_and_remedy() -> None:
     [
         ("name = flights\n", 1, 'name = "flights"'),
         ('name = "a"\n[source\ntopics = 1', 2, "it is no TOML"),
-        ('name = "a"\nname = "b"\n', 2, "it is no TOML"),
+        ('name = "a"\nname = "b"\n', 2, "given twice"),
     ],
 )
 def test_what_is_no_toml_is_told_with_its_line(text: str, line: int, words: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from millstream.hadoop_loader.job import JobError, LoadJob, Secret
+from millstream.hadoop_loader.job import JobError, LoadJob, Secret, read_resolved
 
 JOB = """
 name = "flights"
@@ -61,6 +61,14 @@ def test_all_that_lack_are_named(job: LoadJob, tmp_path: Path) -> None:
     assert [problem.key for problem in caught.value.problems] == ["source.client.sasl.password", "registry.password"]
     assert "KAFKA_PASSWORD is not set" in str(caught.value)
     assert "No such file" in str(caught.value)
+
+
+def test_one_that_lacks_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "flights.toml"
+    path.write_text(JOB)
+    with pytest.raises(JobError) as caught:
+        read_resolved(path, {"KAFKA_PASSWORD": "x"})
+    assert str(caught.value).startswith(f"{path}: 1 problem\n  line 14: registry.password")
 
 
 @pytest.mark.parametrize(("content", "words"), [(b"", "empty"), (b"\xff\xfe", "UTF-8"), (b"x" * 70_000, "longer")])

@@ -89,7 +89,7 @@ def serving(service: LoadService) -> Iterator[threading.Event]:
 
 def test_jobs_run_side_by_side(tmp_path: Path) -> None:
     runs = Runs()
-    service = LoadService([job_file(tmp_path, "one"), job_file(tmp_path, "two")], runs)
+    service = LoadService([job_file(tmp_path, "one"), job_file(tmp_path, "two")], runs, environ={})
     with serving(service):
         wait_for(lambda: runs.together == 2)
         runs.go.set()
@@ -99,7 +99,9 @@ def test_jobs_run_side_by_side(tmp_path: Path) -> None:
 
 def test_jobs_with_one_root_take_turns(tmp_path: Path) -> None:
     runs = Runs()
-    service = LoadService([job_file(tmp_path, "one", root="lake"), job_file(tmp_path, "two", root="lake")], runs)
+    service = LoadService(
+        [job_file(tmp_path, "one", root="lake"), job_file(tmp_path, "two", root="lake")], runs, environ={}
+    )
     with serving(service):
         wait_for(lambda: len(runs.started) == 1)
         runs.go.set()
@@ -110,7 +112,7 @@ def test_jobs_with_one_root_take_turns(tmp_path: Path) -> None:
 def test_runs_at_a_time_are_bounded(tmp_path: Path) -> None:
     runs = Runs()
     runs.go.set()
-    service = LoadService([job_file(tmp_path, str(number)) for number in range(4)], runs, parallel=1)
+    service = LoadService([job_file(tmp_path, str(number)) for number in range(4)], runs, environ={}, parallel=1)
     with serving(service):
         wait_for(lambda: len(runs.started) == 4)
     assert runs.together == 1
@@ -118,7 +120,7 @@ def test_runs_at_a_time_are_bounded(tmp_path: Path) -> None:
 
 def test_stopping_lets_a_run_commit(tmp_path: Path) -> None:
     runs = Runs()
-    service = LoadService([job_file(tmp_path, "one")], runs)
+    service = LoadService([job_file(tmp_path, "one")], runs, environ={})
     stop, codes = threading.Event(), list[int]()
     thread = threading.Thread(target=lambda: codes.append(service.serve(stop)))
     thread.start()
@@ -133,7 +135,7 @@ def test_stopping_lets_a_run_commit(tmp_path: Path) -> None:
 def test_a_run_past_its_grace_is_stopped(tmp_path: Path) -> None:
     runs, told = Runs(), list[str]()
     path = job_file(tmp_path, "one", schedule="every_s = 3600\n        stop_grace_s = 0")
-    service = LoadService([path], runs, tell=told.append)
+    service = LoadService([path], runs, environ={}, tell=told.append)
     stop, codes = threading.Event(), list[int]()
     thread = threading.Thread(target=lambda: codes.append(service.serve(stop)))
     thread.start()
@@ -158,7 +160,7 @@ def test_a_file_is_read_anew_for_each_run(tmp_path: Path) -> None:
             path.write_text(path.read_text().replace("raw", "rar"))
         return report(job)
 
-    service = LoadService([path], run, tell=told.append)
+    service = LoadService([path], run, environ={}, tell=told.append)
     with serving(service):
         wait_for(lambda: any(job.last is not None and job.last.outcome == "job wrong" for job in service.jobs))
     assert seen == ["file:///one", "file:///elsewhere"]
@@ -171,7 +173,7 @@ def test_an_unforeseen_error_of_one_job_leaves_the_others(tmp_path: Path, caplog
             raise RuntimeError("a bug")
         return report(job)
 
-    service = LoadService([job_file(tmp_path, "one"), job_file(tmp_path, "two")], run)
+    service = LoadService([job_file(tmp_path, "one"), job_file(tmp_path, "two")], run, environ={})
     with serving(service):
         wait_for(lambda: all(job.last is not None for job in service.jobs))
         assert service.is_alive
@@ -187,7 +189,7 @@ def test_every_wrong_file_is_told_at_once(tmp_path: Path) -> None:
     twin.write_text(job_file(tmp_path, "one").read_text())
 
     with pytest.raises(JobError) as caught:
-        LoadService([wrong, without, tmp_path / "one.toml", twin], Runs())
+        LoadService([wrong, without, tmp_path / "one.toml", twin], Runs(), environ={})
 
     text = str(caught.value)
     assert "wrong.toml: schedule.cron" in text
@@ -208,7 +210,7 @@ def test_the_page(tmp_path: Path) -> None:
     def run(job: LoadJob, stop: threading.Event) -> LoadReport:
         return report(job, Outcome.FAILED, "the registry is away; start it")
 
-    service = LoadService([job_file(tmp_path, "one")], run)
+    service = LoadService([job_file(tmp_path, "one")], run, environ={})
     with StatusPage("127.0.0.1", 0, service, lambda: "runs 1\n") as page:
         url = f"http://127.0.0.1:{page.address[1]}"
         with serving(service):

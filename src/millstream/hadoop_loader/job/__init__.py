@@ -23,6 +23,7 @@ from millstream.hadoop_loader.job.files import (
 )
 from millstream.hadoop_loader.job.load_job import LoadJob
 from millstream.hadoop_loader.job.problem import JobError, Problem
+from millstream.hadoop_loader.job.reading import read_resolved
 from millstream.hadoop_loader.job.records import METADATA_COLUMNS, BadRecords, ValueSettings
 from millstream.hadoop_loader.job.running import ReportSettings, ScheduleSettings, SparkSettings
 from millstream.hadoop_loader.job.secret import Secret
@@ -52,4 +53,5 @@ __all__ = [
     "SourceSettings",
     "SparkSettings",
     "ValueSettings",
+    "read_resolved",
 ]

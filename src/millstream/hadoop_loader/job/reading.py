@@ -37,10 +37,11 @@ def read_job_file(path: Path) -> LoadJob:
     try:
         data = path.read_bytes() if path.stat().st_size <= JOB_BYTES_MAX else None
     except OSError as error:
-        remedy = "give the path of a job file"
-        raise JobError([Problem(str(path), "", f"it cannot be read: {error.strerror}", remedy)]) from error
+        problem = Problem("the file", "", f"it cannot be read: {error.strerror}", "give the path of a job file")
+        raise JobError([problem], origin=str(path)) from error
     if data is None:
-        raise JobError([Problem(str(path), "", f"it is longer than {JOB_BYTES_MAX} bytes", "give a job file")])
+        problem = Problem("the file", "", f"it is longer than {JOB_BYTES_MAX} bytes", "give the path of a job file")
+        raise JobError([problem], origin=str(path))
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -50,6 +51,16 @@ def read_job_file(path: Path) -> LoadJob:
     job = read_job(text, origin=str(path))
     value, key = (_with_schema_path(part, path.parent) for part in (job.value, job.key))
     return job if value is job.value and key is job.key else dataclasses.replace(job, value=value, key=key)
+
+
+def read_resolved(path: Path, environ: Mapping[str, str]) -> LoadJob:
+    """Read a job file and look its secrets up, for one run. Raises JobError with every problem of it, and its line."""
+    job = read_job_file(path)
+    try:
+        return job.resolved(environ)
+    except JobError as error:
+        lines = lines_of(path.read_text(encoding="utf-8"))
+        raise JobError([_located(problem, lines) for problem in error.problems], origin=str(path)) from error
 
 
 def read_job(text: str, *, origin: str) -> LoadJob:
@@ -92,8 +103,12 @@ def _syntax_problem(error: tomllib.TOMLDecodeError, text: str) -> Problem:
     what = what[:1].lower() + what[1:]
     # A line may hold a secret that somebody wrote in the clear.
     hidden = any(word in at.lower() for word in ("password", "secret", "token", "key", "jaas"))
-    quoted = f' near "{at[:60]}"' if at and not hidden else ""
-    remedy = 'mend the line; texts stand in quotes, as in name = "flights"'
+    quoted = f", at: {at[:60]}" if at and not hidden else ""
+    remedy = "mend the line"
+    if what.startswith("invalid value"):
+        remedy = 'put texts in quotes, as in name = "flights"'
+    elif what.startswith(("cannot overwrite", "cannot declare", "cannot mutate")):
+        what, remedy = "the key or the table is given twice", "leave one of the two"
     return Problem("the file", "", f"it is no TOML: {what}{quoted}", remedy, line)
 
 

@@ -10,6 +10,7 @@ The service keeps nothing between its own starts: a run that finds nothing new i
 
 from __future__ import annotations
 
+import datetime
 import math
 import random
 from collections import deque
@@ -118,19 +119,20 @@ class ScheduledJob:
         self.state = JobState.STOPPED
 
     def as_json(self) -> dict[str, Any]:
-        """Return what a page or a program shows of the job."""
+        """Return what a page or a program shows of the job; times of day are ISO 8601, UTC."""
         return {
             "name": self.name,
             "state": self.state.value,
-            "due_s": None if math.isinf(self.due_s) or self.state is not JobState.WAITING else self.due_s,
-            "started_s": self.started_s,
+            "due": None if math.isinf(self.due_s) or self.state is not JobState.WAITING else _iso(self.due_s),
+            "started": None if self.started_s is None else _iso(self.started_s),
             "failures_in_a_row": self.failures,
             "missed": self.missed,
             "red": self.is_red,
             "runs": [
                 {
-                    "started_s": run.started_s,
-                    "ended_s": run.ended_s,
+                    "started": _iso(run.started_s),
+                    "ended": _iso(run.ended_s),
+                    "took_s": round(run.ended_s - run.started_s, 3),
                     "outcome": run.outcome,
                     "exit_code": run.exit_code,
                     "sentences": list(run.sentences),
@@ -141,3 +143,7 @@ class ScheduledJob:
 
     def _with_jitter(self, moment_s: float) -> float:
         return moment_s + self._chance.uniform(0.0, self._settings.jitter_s)
+
+
+def _iso(at_s: float) -> str:
+    return datetime.datetime.fromtimestamp(at_s, datetime.UTC).isoformat(timespec="seconds")

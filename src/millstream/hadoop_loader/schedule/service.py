@@ -15,12 +15,12 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from millstream.hadoop_loader.job import JobError, LoadJob, Problem, ScheduleSettings
-from millstream.hadoop_loader.schedule.scheduled_job import ScheduledJob
+from millstream.hadoop_loader.job import JobError, LoadJob, Problem, ScheduleSettings, read_resolved
+from millstream.hadoop_loader.schedule.scheduled_job import JobState, ScheduledJob
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.driver.report import LoadReport
@@ -38,9 +38,9 @@ Run = Callable[[LoadJob, threading.Event], "LoadReport"]
 """Runs a job until its end, or until the event is set."""
 
 
-def scheduled(path: Path) -> tuple[LoadJob, ScheduleSettings]:
-    """Read a job file that has a schedule. Raises JobError."""
-    job = LoadJob.load(path)
+def scheduled(path: Path, environ: Mapping[str, str]) -> tuple[LoadJob, ScheduleSettings]:
+    """Read a job file that has a schedule, and look its secrets up. Raises JobError."""
+    job = read_resolved(path, environ)
     if job.schedule is None:
         remedy = 'give [schedule] with cron = "*/15 * * * *" or every_s = "15 min"; `millstream load run` needs none'
         raise JobError([Problem("schedule", "", "there is none, and serve runs jobs by it", remedy)], origin=str(path))
@@ -55,14 +55,19 @@ class LoadService:
         paths: Sequence[Path],
         run: Run,
         *,
+        environ: Mapping[str, str],
         parallel: int | None = None,
         tell: Callable[[str], None] = _log.info,
         clock: Callable[[], float] = time.time,
         chance: random.Random | None = None,
     ) -> None:
-        """Read the job files; `parallel` bounds the runs at a time. Raises JobError with the problems of all files."""
+        """Read the job files; secrets are looked up in `environ`, `parallel` bounds the runs at a time.
+
+        Raises JobError with the problems of all files.
+        """
         self.lock = threading.Lock()
         self._run = run
+        self._environ = environ
         self._tell = tell
         self._clock = clock
         self._slots = threading.Semaphore(parallel if parallel is not None else max(1, len(paths)))
@@ -72,7 +77,7 @@ class LoadService:
         names: dict[str, Path] = {}
         for path in paths:
             try:
-                job, settings = scheduled(path)
+                job, settings = scheduled(path, environ)
             except JobError as error:
                 problems += [_of_file(problem, error.origin) for problem in error.problems]
                 continue
@@ -110,7 +115,9 @@ class LoadService:
         for thread in self._jobs:
             thread.start()
         stop.wait()
-        self._tell("stopping: runs commit what they have")
+        with self.lock:
+            running = [job.name for job in self.jobs if job.state is JobState.RUNNING]
+        self._tell(f"stopping; {', '.join(running)} may commit what there is" if running else "stopping")
         for thread in self._jobs:
             thread.stop.set()
         deadline = time.monotonic() + max(thread.stop_grace_s for thread in self._jobs)
@@ -138,7 +145,7 @@ class LoadService:
         """Run a job that is due, in turn with those of the same root."""
         state = thread.state
         try:
-            job, settings = scheduled(thread.path)
+            job, settings = scheduled(thread.path, self._environ)
         except JobError as error:
             with self.lock:
                 state.handle_started(self._clock())
