@@ -87,7 +87,7 @@ def test_a_table_follows_its_writers() -> None:
         ChangeKind.FIELD_ADDED,
         ChangeKind.FIELD_OPTIONAL,
     }
-    assert [change.sentence for change in steps[1].changes][-1] == "note is new, string"
+    assert [change.sentence for change in steps[1].changes][-1] == "orders: note is new, string"
     columns = last.version.arrow_schema()
     assert columns is not None
     assert columns.field("note").nullable, "files written before lack it"
@@ -188,7 +188,7 @@ def test_under_fail_nothing_changes_but_what_the_table_covers_is_taken() -> None
     first = merge(None, {1: record(("x", "long"), ("y", "int", {"default": 0}))}, "fail", topic="orders")
 
     covered = merge(first.document, {2: record(("x", "int"))}, "fail", topic="orders")
-    with pytest.raises(SchemaChangedError, match=r"schema 3.*z is new") as caught:
+    with pytest.raises(SchemaChangedError, match=r"schema 3 .* orders: z is new") as caught:
         merge(covered.document, {3: record(("x", "int"), ("z", "int"))}, "fail", topic="orders")
 
     assert covered.version.avro_schema == first.version.avro_schema

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from millstream.core._kernels.crc32c import crc32c
 from millstream.hadoop_loader.compaction.deduplication import Replaced
 from millstream.hadoop_loader.compaction.outputs import CompactionError, Outputs
 from millstream.hadoop_loader.compaction.sorting import ExternalSorter
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.filesystem import FileSystem
     from millstream.hadoop_loader.job import ParquetSettings
 
+_MAGIC: Final = b"PAR1"
+_TAIL_SIZE: Final = 8  # the length of the footer, and the magic
+_FOOTER_BYTES: Final = 64 << 10
+# Of the memory, what is read, or decoded, in one piece.
+_WHOLE_SHARE: Final = 8
 BATCH_ROWS: Final = 64 << 10
 """Rows handled at a time where a row group is too large to be read whole."""
 
@@ -35,10 +41,9 @@ def merged_schema(filesystem: FileSystem, files: Sequence[TableFile]) -> pa.Sche
 
     Raises CompactionError where two do not agree: such files are of no one table.
     """
-    schemas = []
+    schemas: list[pa.Schema] = []
     for file in files:
-        with filesystem.open(file.path) as stored:
-            schema = _plain_schema(pq.read_schema(arrow_input(stored)))
+        schema = _plain_schema(_footer(filesystem, file).schema.to_arrow_schema())
         if schema not in schemas:
             schemas.append(schema)
     schemas.sort(key=len, reverse=True)
@@ -116,23 +121,47 @@ def tables_of(
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
     with filesystem.open(file.path) as stored:
-        # Row group by row group: Arrow would read ahead all it is asked for.
-        parquet = pq.ParquetFile(arrow_input(stored), pre_buffer=True)
+        if file.length <= memory_bytes // _WHOLE_SHARE:
+            # One call of the file system instead of some for each column.
+            data = stored.read_at(0, stored.size)
+            if f"crc32c:{crc32c(data):08x}" != file.checksum:
+                raise _damaged(file, "its bytes are not those that were written")
+            parquet = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        else:
+            parquet = pq.ParquetFile(arrow_input(stored), pre_buffer=True)
         if parquet.metadata.num_rows != file.rows:
-            raise CompactionError(
-                f"{file.path} has {parquet.metadata.num_rows} rows, and the commit log says {file.rows};"
-                " `millstream load verify` tells what else is damaged"
-            )
+            raise _damaged(file, f"it has {parquet.metadata.num_rows} rows, and the commit log says {file.rows}")
         wanted = [name for name in schema.names if name in parquet.schema_arrow.names]
         for index in range(parquet.num_row_groups):
             group = parquet.metadata.row_group(index)
-            # Encoded columns may be much smaller than what they decode to; this is a guess at that.
-            if 2 * group.total_byte_size > memory_bytes // 8:
+            # Row group by row group, as Arrow reads ahead all it is asked for. Encoded columns may be much smaller than
+            # what they decode to; twice is a guess at that.
+            if 2 * group.total_byte_size > memory_bytes // _WHOLE_SHARE:
                 for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[index], columns=wanted):
                     yield conformed(pa.Table.from_batches([batch]), schema)
             else:
-                yield conformed(parquet.read_row_group(index, columns=wanted), schema)
+                yield conformed(parquet.read_row_group(index, columns=wanted, use_threads=False), schema)
             check(sum(group.column(at).total_compressed_size for at in range(group.num_columns)))
+
+
+def _footer(filesystem: FileSystem, file: TableFile) -> pq.FileMetaData:
+    """Return what a file says at its end, most often by one read."""
+    with filesystem.open(file.path) as stored:
+        size = min(_FOOTER_BYTES, stored.size)
+        tail = stored.read_at(stored.size - size, size)
+        length = int.from_bytes(tail[-_TAIL_SIZE:-4], "little") + _TAIL_SIZE
+        if tail[-4:] != _MAGIC or length > stored.size:
+            raise _damaged(file, "it does not end as a Parquet file")
+        if length > size:
+            tail = stored.read_at(stored.size - length, length)
+    try:
+        return pq.read_metadata(pa.BufferReader(_MAGIC + tail[-length:]))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _damaged(file, f"its footer cannot be read: {error}") from error
+
+
+def _damaged(file: TableFile, sentence: str) -> CompactionError:
+    return CompactionError(f"{file.path}: {sentence}; the file is damaged, `millstream load verify` tells what else is")
 
 
 def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:

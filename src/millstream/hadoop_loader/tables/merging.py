@@ -186,7 +186,12 @@ class _Merging:
 
     def _announce(self, schema_id: int, number: int, changes: list[tuple[ChangeKind, str, str]]) -> None:
         name = table_name(self._topic, number)
-        self.changes += [SchemaChange(kind, self._topic, name, schema_id, path, said) for kind, path, said in changes]
+        self.changes += [
+            SchemaChange(
+                kind, self._topic, name, schema_id, path, said if said.startswith("table ") else f"{name}: {said}"
+            )
+            for kind, path, said in changes
+        ]
 
     def document(self) -> Document:
         """Return the document as it is now."""

@@ -1,0 +1,198 @@
+"""Compaction of a closed directory: many small files to few, on this machine's disk and on a real HDFS.
+
+    python -m bench.compaction [--rows N] [--files N] [--no-hdfs] [--write-doc docs/performance.md]
+
+The records are the loader's (ten fields, about 120 bytes, zstd level 1 before and after). Rates are MB of the input
+files' bytes per second of the process's CPU time, all threads, medians of rounds. A plain copy reads the same files and
+writes them again through the same client, 4 MB at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+from bench.load import loader_topic, report
+
+from millstream.core._kernels.crc32c import crc32c
+from millstream.hadoop_loader.commit import TableFile
+from millstream.hadoop_loader.compaction import DirectoryPlan, compact_directory
+from millstream.hadoop_loader.filesystem import FileSystem, FileSystemSettings, open_filesystem
+from millstream.hadoop_loader.job import CompactionSettings, EncodingSettings
+from millstream.hadoop_loader.writing import AvroFile, Datums, ParquetFile
+from millstream.schemas.avro import AvroDecoder
+from millstream.schemas.avro.decoder import located
+
+SECTION = "compaction"
+DIRECTORY = "events/{}/day=1"
+CHUNK_BYTES = 4 << 20
+DISTINCT = 601_000
+ROUNDS = 3
+ENCODING = EncodingSettings()
+GOALS = {
+    "Parquet, unsorted": report.Target("MB/CPU-s", ">=", 35, absolute=True),
+    "Parquet, sorted": report.Target("MB/CPU-s", ">=", 20, absolute=True),
+    "Avro": report.Target("MB/CPU-s", ">=", 300, absolute=True),
+    "Avro on HDFS, of a plain copy": report.Target("rate", ">=", 0.8, absolute=True),
+}
+
+
+def staged(filesystem: FileSystem, format_: str, path: str, values: pa.Array) -> TableFile:
+    """Write a file as the loader does, and return what the commit log would say of it."""
+    name = path.rpartition("/")[2]
+    if format_ == "parquet":
+        decoder = AvroDecoder({loader_topic.SCHEMA_ID: loader_topic.TEXT})
+        batch = decoder.decode(values).batch
+        file: AvroFile | ParquetFile = ParquetFile(lambda: filesystem.create(path), batch.schema, ENCODING.parquet)
+        assert isinstance(file, ParquetFile)
+        file.append(batch)
+    else:
+        file = AvroFile(lambda: filesystem.create(path), loader_topic.TEXT, ENCODING.avro)
+        data, offsets, _ = located(values)
+        file.append(Datums(data, offsets, skip=5), 0, len(values))
+    file.finish()
+    file.output.file.close()
+    return TableFile(
+        directory=path.rpartition("/")[0],
+        name=name,
+        topic="events",
+        topic_id="ZXZlbnRzZXZlbnRzZXZlbg",
+        partition=0,
+        first_offset=0,
+        last_offset=len(values) - 1,
+        rows=len(values),
+        length=file.output.size_bytes,
+        checksum=file.output.checksum,
+        min_timestamp_ms=0,
+        max_timestamp_ms=0,
+    )
+
+
+def prepared(filesystem: FileSystem, format_: str, values: pa.Array, files: int, rows: int) -> DirectoryPlan:
+    """Fill a directory with small files."""
+    directory = DIRECTORY.format(format_)
+    filesystem.make_directory(directory)
+    each = rows // files
+    made = []
+    for number in range(files):
+        start = number * each % (len(values) - each)
+        path = f"{directory}/{number}.{format_}"
+        made.append(staged(filesystem, format_, path, values.slice(start, each)))
+    return DirectoryPlan(directory, "events", format_, "day=1", tuple(made))
+
+
+def measured(work: Callable[[], None]) -> tuple[float, float]:
+    """Return CPU and wall seconds."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    work()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def compaction_of(filesystem: FileSystem, plan: DirectoryPlan, settings: CompactionSettings, staging: str) -> None:
+    """Compact the directory to `staging`."""
+    filesystem.make_directory(staging)
+    compact_directory(filesystem, plan, staging, settings, ENCODING, stop=threading.Event())
+
+
+def plain_copy_of(filesystem: FileSystem, plan: DirectoryPlan, staging: str) -> None:
+    """Read all bytes, sum them up, and write them to one file."""
+    filesystem.make_directory(staging)
+    with filesystem.create(f"{staging}/copy") as target:
+        for file in plan.files:
+            with filesystem.open(file.path) as source:
+                for position in range(0, source.size, CHUNK_BYTES):
+                    data = source.read_at(position, CHUNK_BYTES)
+                    crc32c(data)
+                    target.write(data)
+        target.sync()
+
+
+def rounds(filesystem: FileSystem, work: Callable[[str], None]) -> tuple[float, float]:
+    """Return the medians of CPU and wall seconds; `work` is told where to stage."""
+    found = []
+    for number in range(ROUNDS):
+        staging = f"staging/{number}"
+        found.append(measured(partial(work, staging)))
+        filesystem.delete(staging, recursive=True)
+    return statistics.median(cpu for cpu, _ in found), statistics.median(wall for _, wall in found)
+
+
+def on(filesystem: FileSystem, values: pa.Array, files: int, rows: int, formats: tuple[str, ...]) -> dict[str, float]:
+    """Return figures of one file system."""
+    figures: dict[str, float] = {}
+    for format_ in formats:
+        plan = prepared(filesystem, format_, values, files, rows)
+        size = plan.size_bytes / 1e6
+        print(f"{format_}: {files} files, {size:.0f} MB, {rows:,} rows", flush=True)
+        if format_ == "avro":
+            cpu, wall = rounds(filesystem, partial(compaction_of, filesystem, plan, CompactionSettings()))
+            copy_cpu, copy_wall = rounds(filesystem, partial(plain_copy_of, filesystem, plan))
+            figures["Avro"] = size / cpu
+            figures["Avro, of a plain copy"] = copy_wall / wall
+            print(f"  copied by blocks: {size / cpu:.0f} MB/CPU-s, {size / wall:.0f} MB/s")
+            print(f"  plain copy:       {size / copy_cpu:.0f} MB/CPU-s, {size / copy_wall:.0f} MB/s", flush=True)
+            continue
+        for name, sort_by in (("Parquet, unsorted", None), ("Parquet, sorted", "user")):
+            cpu, wall = rounds(
+                filesystem, partial(compaction_of, filesystem, plan, CompactionSettings(sort_by=sort_by))
+            )
+            figures[name] = size / cpu
+            print(f"  {name}: {size / cpu:.1f} MB/CPU-s, {size / wall:.1f} MB/s, {rows / cpu / 1e6:.2f} M rows/CPU-s")
+    return figures
+
+
+def main() -> int:
+    """Run it, and return how many goals were missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rows", type=int, default=1_500_000)
+    parser.add_argument("--files", type=int, default=48)
+    parser.add_argument("--no-hdfs", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--write-doc", type=Path)
+    arguments = parser.parse_args()
+    values = loader_topic.values(DISTINCT)
+    folder = Path(tempfile.mkdtemp(prefix="millstream-bench-"))
+    try:
+        with open_filesystem(f"file://{folder}", FileSystemSettings()) as local:
+            figures = on(local, values, arguments.files, arguments.rows, ("parquet", "avro"))
+    finally:
+        shutil.rmtree(folder)
+    if not arguments.no_hdfs:
+        from millstream.testing.hdfs import MiniHdfs
+
+        with (
+            tempfile.TemporaryDirectory() as state,
+            MiniHdfs(Path(state)) as cluster,
+            open_filesystem(f"{cluster.uri}/bench", FileSystemSettings(deadline_s=60)) as remote,
+        ):
+            found = on(remote, values, arguments.files, arguments.rows, ("avro",))
+        figures["Avro on HDFS"] = found["Avro"]
+        figures["Avro on HDFS, of a plain copy"] = found["Avro, of a plain copy"]
+    lines = ["| compaction | measured | goal |", "|---|---|---|"]
+    missed = 0
+    for name, value in figures.items():
+        goal = GOALS.get(name)
+        missed += goal is not None and not goal.met(value)
+        unit = "x" if "of a plain" in name else " MB/CPU-s"
+        lines.append(report.table_row([name, f"{report.number(value)}{unit}", "" if goal is None else f"{goal}{unit}"]))
+    print("\n".join(lines))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures))
+    if arguments.write_doc:
+        report.replace_section(arguments.write_doc, SECTION, "Compaction", lines)
+    return min(missed, os.EX_USAGE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
