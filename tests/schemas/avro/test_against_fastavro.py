@@ -6,6 +6,7 @@ Where fastavro is not held to:
   wrong items can be read, and a union whose other branch is wrong.
 - It does not look at an int's range, at a boolean's byte, or at what a block says about its size.
 - It makes of a value what the writer's logical type says, also where the reader's has none.
+- Of a reader's union of string and bytes it takes the first, not the one that was written.
 - It refuses a string that is no uuid where it should be one.
 - It leaves a default of bytes the text it is in the schema, and knows no uuid on a fixed.
 """

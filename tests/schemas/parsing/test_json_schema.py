@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from millstream.schemas.compat import incompatibilities
 from millstream.schemas.parsing import InvalidSchemaError, Reference, parse
 from millstream.schemas.parsing.json_schema import Draft, parse_json_schema
 
@@ -96,6 +97,22 @@ def test_references_lead_somewhere(schema: dict[str, Any]) -> None:
 def test_refusals_say_what_and_where(schema: object, complaint: str) -> None:
     with pytest.raises(InvalidSchemaError, match=complaint):
         parse("JSON", json.dumps(schema), strict=True)
+
+
+@pytest.mark.parametrize("draft", ["draft-04", "draft-06", "draft-07"])
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_dependencies_may_be_arrays_and_schemas_in_any_order(draft: str, names: tuple[str, str]) -> None:
+    dependencies = {"a": ["b"], "b": {"required": ["c"]}}
+    schema = {
+        "$schema": f"http://json-schema.org/{draft}/schema#",
+        "definitions": {"x": {"type": "string"}},
+        "properties": {"a": {"$ref": "#/definitions/x"}},
+        "items": {"dependencies": {name: dependencies[name] for name in names}},
+    }
+    parsed = parse("JSON", json.dumps(schema), strict=True)
+    assert json.loads(parsed.text) == schema
+    assert list(json.loads(parsed.text)["items"]["dependencies"]) == list(names)
+    assert incompatibilities(parsed, parsed.normalized()) == []
 
 
 def test_what_registries_hold_may_refer_to_the_web() -> None:

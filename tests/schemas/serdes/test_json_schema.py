@@ -108,6 +108,19 @@ def test_what_is_referred_to_is_found_and_nothing_else_is_fetched(registry: Regi
         JsonSerializer(registry, schema)({"flight": {"carrier": 5}}, topic="t")
 
 
+def test_an_anchor_is_found_beside_dependencies_of_both_kinds(registry: RegistryClient) -> None:
+    document = {
+        "properties": {"a": {"$ref": "#name"}},
+        "definitions": {"x": {"$id": "#name", "type": "string"}},
+        "dependencies": {"b": {"required": ["c"]}, "a": ["b"]},
+    }
+    serialize = JsonSerializer(registry, json.dumps(document))
+    assert serialize({"a": "x", "b": 1, "c": 2}, topic="t")
+    for wrong in ({"a": 5, "b": 1, "c": 2}, {"a": "x"}, {"b": 1}):
+        with pytest.raises(SerializationError):
+            serialize(wrong, topic="t")
+
+
 async def test_the_same_awaited(fake: FakeRegistry) -> None:
     async with AsyncRegistryClient(fake.url) as registry:
         data = await AsyncJsonSerializer(registry, FLIGHT)({"carrier": "UA"}, topic="t")

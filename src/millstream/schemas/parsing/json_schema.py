@@ -94,7 +94,7 @@ class JsonSchema(ParsedSchema):
     ) -> None:
         super().__init__(compact_json(value), references, resolved)
         self.draft = Draft.of(value)
-        self.value = _with_defs(value)
+        self.value = with_arrays_first(_with_defs(value))
 
     @property
     def name(self) -> str | None:
@@ -109,7 +109,7 @@ class JsonSchema(ParsedSchema):
         base = root.id() or ""
         registry: Registry[Any] = METASCHEMAS.with_resource(base, root)
         for name, text in self.resolved.items():
-            value = _with_defs(load_json(text, exact=True))
+            value = with_arrays_first(_with_defs(load_json(text, exact=True)))
             resource: Resource[Any] = Draft.of(value).specification.create_resource(value)
             registry = registry.with_resources([(uri, resource) for uri in _uris(base, name)])
         # All anchors and ids are gathered now, not again and again by each lookup.
@@ -194,6 +194,24 @@ def _with_defs(value: Any) -> Any:
     if not isinstance(value.get("$defs", {}), dict):
         return value
     return {**value, "$defs": {**value["definitions"], **value.get("$defs", {})}}
+
+
+def with_arrays_first(value: Any) -> Any:
+    """Put the arrays of each `dependencies` before its schemas, in place; return `value`.
+
+    The library that resolves takes all of them for schemas where the first is one, and none where it is not.
+    """
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            dependencies = one.get("dependencies")
+            if isinstance(dependencies, dict):
+                one["dependencies"] = dict(sorted(dependencies.items(), key=lambda pair: not isinstance(pair[1], list)))
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    return value
 
 
 def _uris(base: str, name: str) -> set[str]:

@@ -116,11 +116,13 @@ def validator(schema: ParsedSchema) -> _Check:
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import DRAFT7
 
-    document = json.loads(schema.text)
+    from millstream.schemas.parsing.json_schema import with_arrays_first
+
+    document = with_arrays_first(json.loads(schema.text))
     base = document.get("$id", "") if isinstance(document, dict) else ""
     registry: Registry[Any] = Registry()
     for name, text in schema.resolved.items():
-        resource = Resource.from_contents(json.loads(text), default_specification=DRAFT7)
+        resource = Resource.from_contents(with_arrays_first(json.loads(text)), default_specification=DRAFT7)
         registry = registry.with_resources([(name, resource), (urljoin(base, name), resource)])
     checking = validator_for(document, default=Draft7Validator)(document, registry=registry)
 
