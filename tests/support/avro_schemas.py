@@ -63,9 +63,11 @@ def schemas(draw: st.DrawFn, depth: int = 3, names: list[int] | None = None, *, 
         return draw(st.permutations(["null", other])) if other != "null" else ["null"]
     if kind == "union":
         branches = draw(st.lists(schemas(depth - 1, names, in_union=True), min_size=1, max_size=4))
-        if any(isinstance(branch, dict) and branch.get("logicalType") == "decimal" for branch in branches):
-            # fastavro may take bytes of another branch for a decimal, of too many digits.
-            branches = [branch for branch in branches if not _is_bytes(branch)] or ["int"]
+        # fastavro takes bytes of another branch for a decimal, of too many digits, and an enum's symbol for a uuid.
+        if any(_is_logical(branch, "decimal") for branch in branches):
+            branches = [branch for branch in branches if not _is_bytes(branch)]
+        if any(_is_logical(branch, "uuid") for branch in branches):
+            branches = [branch for branch in branches if not (isinstance(branch, dict) and branch["type"] == "enum")]
         return list({_label(branch): branch for branch in branches}.values())
     names[0] += 1
     name = f"N{names[0]}"
@@ -86,8 +88,12 @@ def schemas(draw: st.DrawFn, depth: int = 3, names: list[int] | None = None, *, 
     return record(name, [draw(schemas(depth - 1, names)) for _ in range(draw(st.integers(0, 4)))])
 
 
+def _is_logical(schema: Any, name: str) -> bool:
+    return isinstance(schema, dict) and schema.get("logicalType") == name
+
+
 def _is_bytes(schema: Any) -> bool:
-    if isinstance(schema, dict) and schema.get("logicalType") == "decimal":
+    if _is_logical(schema, "decimal"):
         return False
     return schema == "bytes" or (isinstance(schema, dict) and schema["type"] == "fixed")
 
@@ -310,6 +316,8 @@ def alike(left: Any, right: Any, *, plain: bool = False) -> bool:
         return True
     if isinstance(left, float) and isinstance(right, (float, int)):
         return math.isclose(left, right, rel_tol=1e-6) or left == right
+    if plain and isinstance(left, str) and isinstance(right, bytes):
+        return left.encode() == right
     if isinstance(left, bytes) and isinstance(right, str):
         # fastavro leaves defaults of bytes as the schema's text.
         return left == right.encode("latin-1")
