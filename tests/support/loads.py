@@ -66,7 +66,8 @@ SCHEMA_2: Final = json.dumps(
 
 
 def _zstandard_block(file: Any) -> io.BytesIO:
-    return io.BytesIO(bytes(cramjam.zstd.decompress(fastavro.schemaless_reader(file, "bytes", None))))
+    data: Any = fastavro.schemaless_reader(file, "bytes", None)
+    return io.BytesIO(bytes(cramjam.zstd.decompress(data)))
 
 
 # fastavro reads such blocks with a package that is in Python's own library only from 3.14 on.

@@ -172,6 +172,38 @@ def verify(
     return verified.exit_code
 
 
+@app.command(
+    epilog=examples("millstream load compact flights.toml", "millstream load compact flights.toml --table flights")
+)
+def compact(
+    job_file: JobFile,
+    table: Annotated[
+        list[str] | None, typer.Option("--table", "-t", metavar="TABLE", help="Only this one; repeatable.")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Make few large files of the many small ones in closed directories.
+
+    The rows stay what they are, unless the job de-duplicates them. Directories
+    are replaced whole; what they held stays in the trash for readers that have
+    it open. May run beside a load.
+    """
+    job = job_of(job_file)
+    if isinstance(job, int):
+        return job
+    from millstream.cli.load_output import CompactionProgress, print_compaction
+    from millstream.hadoop_loader.driver.compacting import run_compaction
+
+    with stop_on_signals() as stop, CompactionProgress(shown=not quiet and not as_json) as progress:
+        compacted = run_compaction(job, tables=table, stop=stop, on_progress=progress.handle_read)
+    if as_json:
+        print_json(compacted.as_json())
+    else:
+        print_compaction(compacted, quiet=quiet)
+    return compacted.exit_code
+
+
 add_to(app)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
 
 from rich.markup import escape
 
-from millstream.cli.output import done, err, note, out, print_table, rate_text, size_text
+from millstream.cli.output import done, err, note, out, print_table, progress, rate_text, size_text
 from millstream.hadoop_loader.driver.report import LoadReport, Outcome, TopicReport
 
 if TYPE_CHECKING:
+    from millstream.hadoop_loader.driver.compacting import CompactionRun
     from millstream.hadoop_loader.driver.dry_run import PlannedLoad
     from millstream.hadoop_loader.driver.status import DestinationStatus
     from millstream.hadoop_loader.driver.verify import Verified
@@ -193,6 +196,47 @@ def print_status(status: DestinationStatus, *, partitions: bool = False) -> None
         print_errors([f"{finding.what}; {finding.remedy}"])
     if not status.red:
         done("nothing is red")
+
+
+class CompactionProgress:
+    """Shows how much of what is to be compacted was read."""
+
+    def __init__(self, *, shown: bool = True) -> None:
+        self._shown = shown
+        self._read = 0
+        self._stack = ExitStack()
+        self._advance: Callable[[int], None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def handle_read(self, read: int, total: int) -> None:
+        """So many bytes of all have been read."""
+        if self._advance is None:
+            self._advance = self._stack.enter_context(progress("compacting", total, unit="bytes", shown=self._shown))
+        self._advance(read - self._read)
+        self._read = read
+
+
+def print_compaction(compacted: CompactionRun, *, quiet: bool = False) -> None:
+    """Print how a compaction went."""
+    if not quiet and compacted.done:
+        replaced = f", {compacted.rows_replaced:,} rows replaced" if compacted.rows_replaced else ""
+        seconds = max(compacted.wall_s, 1e-6)
+        done(
+            f"compacted {len(compacted.done):,} directories: {compacted.files_before:,} files, "
+            f"{size_text(compacted.bytes_before)} into {compacted.files_after:,} files, "
+            f"{size_text(compacted.bytes_after)}{replaced}, in {seconds:.2f} s "
+            f"({size_text(compacted.bytes_before / seconds)}/s)"
+        )
+    elif not quiet:
+        done(f"{_SENTENCES[compacted.outcome].replace('loaded', 'compacted')}: {compacted.destination}")
+    print_errors(compacted.errors)
 
 
 def print_findings(verified: Verified) -> None:

@@ -24,6 +24,7 @@ from millstream.hadoop_loader.commit import ClaimedError, CommitError, CommitLog
 from millstream.hadoop_loader.driver.attempts import Attempts
 from millstream.hadoop_loader.driver.audit import Audit, audit_run
 from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
+from millstream.hadoop_loader.driver.compacting import run_compaction
 from millstream.hadoop_loader.driver.draft import draft_of
 from millstream.hadoop_loader.driver.loading import Loading, StoppedError
 from millstream.hadoop_loader.driver.observer import Observer, Phase
@@ -92,6 +93,8 @@ class _Run:
             # An error behind the commit leaves the run partly done, never undone.
             report.outcome = Outcome.FAILED if report.number is None else Outcome.PARTIAL
             report.errors.append(str(error) or type(error).__name__)
+        if report.number is not None and report.closed_directories and self._job.compaction.after_runs:
+            self._compact()
         report.wall_s = self._world.monotonic() - self._started
         if self._job.report.directory is not None:
             try:
@@ -243,6 +246,18 @@ class _Run:
             self._commit_to_group()
         self._after_commit(partial(keep_report, filesystem, report))
         self._after_commit(partial(log.clean, claim))
+
+    def _compact(self) -> None:
+        """Compact what this run closed, and what an earlier one left."""
+        compacted = run_compaction(self._job, stop=self._stop, surroundings=self._world)
+        self._report.phases_s["compacting"] = round(compacted.wall_s, 4)
+        if compacted.done:
+            self._note(
+                f"compacted {compacted.files_before} files of {len(compacted.done)} directories into "
+                f"{compacted.files_after}"
+            )
+        for error in compacted.errors:
+            self._note(f"compaction: {error}")
 
     def _after_commit(self, act: Callable[[], None]) -> None:
         """Do what may fail now that the commit is made, and tell of it."""

@@ -178,7 +178,9 @@ class OpenFiles:
             assert rows.datums is not None, entry.key
             entry.file.append(rows.datums, at, at + size, rows.datum_rows)
         self._held_bytes += entry.held_bytes - before
-        entry.last_offset = rows.offsets[at + size - 1].as_py()
+        # Rows come in the order of their offsets, but those of tombstones before the others of their batch.
+        entry.first_offset = min(entry.first_offset, rows.offsets[at].as_py())
+        entry.last_offset = max(entry.last_offset, rows.offsets[at + size - 1].as_py())
         ends = pc.min_max(rows.times.slice(at, size))
         least, greatest = ends["min"].as_py(), ends["max"].as_py()
         entry.min_ms = least if entry.min_ms is None else min(entry.min_ms, least)

@@ -1,0 +1,10 @@
+from millstream.hadoop_loader.commit import dataset as dataset
+from millstream.hadoop_loader.driver.compacting import CompactionRun as CompactionRun
+from millstream.hadoop_loader.driver.compacting import run_compaction as run_compaction
+from millstream.hadoop_loader.driver.dry_run import plan_load as plan_load
+from millstream.hadoop_loader.driver.load import run_load as run_load
+from millstream.hadoop_loader.driver.report import LoadReport as LoadReport
+from millstream.hadoop_loader.driver.report import Outcome as Outcome
+from millstream.hadoop_loader.driver.status import status_of as status_of
+from millstream.hadoop_loader.driver.verify import verify_destination as verify_destination
+from millstream.hadoop_loader.job import LoadJob as LoadJob

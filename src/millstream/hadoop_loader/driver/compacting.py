@@ -1,0 +1,187 @@
+"""run_compaction: one compaction of a destination, from the claim to the report; it may run beside a load.
+
+It has a claim of its own role, so two compactions never meet, and a load and a compaction only in the commit log: a
+directory that got another file meanwhile is left as it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from millstream.hadoop_loader.commit import ClaimedError, CommitError, Role
+from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
+from millstream.hadoop_loader.driver.report import Outcome
+from millstream.hadoop_loader.driver.surroundings import Surroundings
+from millstream.hadoop_loader.filesystem import FileSystemError
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.commit import Claim
+    from millstream.hadoop_loader.compaction import DirectoryPlan, DirectoryResult
+    from millstream.hadoop_loader.job import LoadJob
+
+OnProgress = Callable[[int, int], None]
+"""on_progress(bytes read so far, bytes to read)"""
+
+
+@dataclass(slots=True)
+class CompactionRun:
+    """How a compaction went. Outcome LOADED: directories were compacted; NOTHING_NEW: none was worth it."""
+
+    run_id: str
+    job: str
+    destination: str
+    outcome: Outcome = Outcome.FAILED
+    wall_s: float = 0.0
+    directories: list[DirectoryResult] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """What a command that made this run ends with."""
+        return self.outcome.exit_code
+
+    @property
+    def done(self) -> list[DirectoryResult]:
+        """The directories that were compacted."""
+        return [one for one in self.directories if not one.refused]
+
+    @property
+    def bytes_before(self) -> int:
+        """Of the files that were compacted."""
+        return sum(one.bytes_before for one in self.done)
+
+    @property
+    def bytes_after(self) -> int:
+        """Of the files they became."""
+        return sum(one.bytes_after for one in self.done)
+
+    @property
+    def files_before(self) -> int:
+        """How many they were."""
+        return sum(one.files_before for one in self.done)
+
+    @property
+    def files_after(self) -> int:
+        """How many they became."""
+        return sum(one.files_after for one in self.done)
+
+    @property
+    def rows(self) -> int:
+        """Rows in them afterwards."""
+        return sum(one.rows for one in self.done)
+
+    @property
+    def rows_replaced(self) -> int:
+        """Rows that later ones of the same key replaced."""
+        return sum(one.rows_replaced for one in self.done)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "run_id": self.run_id,
+            "job": self.job,
+            "destination": self.destination,
+            "outcome": self.outcome.value,
+            "exit_code": self.exit_code,
+            "wall_s": self.wall_s,
+            "files_before": self.files_before,
+            "files_after": self.files_after,
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "rows": self.rows,
+            "rows_replaced": self.rows_replaced,
+            "directories": [asdict(one) for one in self.directories],
+            "errors": self.errors,
+        }
+
+
+def run_compaction(
+    job: LoadJob,
+    *,
+    tables: Collection[str] | None = None,
+    stop: threading.Event | None = None,
+    on_progress: OnProgress | None = None,
+    surroundings: Surroundings | None = None,
+) -> CompactionRun:
+    """Compact the closed directories of the job's destination that are worth it, and return how it went.
+
+    Setting `stop` ends it soon; directories that were committed by then stay compacted. Never raises for what it
+    may meet, as `run_load`.
+    """
+    world, stop = surroundings or Surroundings(), stop or threading.Event()
+    began = world.monotonic()
+    run = CompactionRun(world.run_id(), job.name, job.destination.uri)
+    try:
+        with ExitStack() as stack:
+            _run(stack, job, run, world, stop, tables, on_progress or _tell_nobody)
+    except ClaimedError as error:
+        run.outcome = Outcome.CLAIMED
+        run.errors.append(str(error))
+    except _StoppedError:
+        run.outcome = Outcome.STOPPED
+    except (FileSystemError, CommitError, OSError) as error:
+        run.outcome = Outcome.PARTIAL if run.done else Outcome.FAILED
+        run.errors.append(str(error) or type(error).__name__)
+    run.wall_s = world.monotonic() - began
+    return run
+
+
+class _StoppedError(Exception):
+    """The compaction was told to stop while it waited for the claim."""
+
+
+def _run(
+    stack: ExitStack,
+    job: LoadJob,
+    run: CompactionRun,
+    world: Surroundings,
+    stop: threading.Event,
+    tables: Collection[str] | None,
+    on_progress: OnProgress,
+) -> None:
+    from millstream.hadoop_loader.compaction import compact, plan_compaction
+
+    def wait(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise _StoppedError
+
+    filesystem = stack.enter_context(world.open_filesystem(job))
+    log = world.commit_log(job, filesystem, wait=wait)
+    if not plan_compaction(log.read(), job.compaction, tables=tables):
+        run.outcome = Outcome.NOTHING_NEW
+        return
+    claim = log.claim(Role.COMPACT, owner=world.owner(), run_id=run.run_id)
+    stack.callback(_release, claim)
+    stack.enter_context(ClaimKeeper(claim, world.settings(job).renewal_interval_s))
+    log.clean(claim)
+    plans = plan_compaction(claim.state, job.compaction, tables=tables)
+    total, read = sum(plan.size_bytes for plan in plans), 0
+
+    def handle_read(_plan: DirectoryPlan, size_bytes: int) -> None:
+        nonlocal read
+        read += size_bytes
+        on_progress(read, total)
+
+    report = compact(filesystem, log, claim, plans, job.compaction, job.encoding, stop=stop, on_progress=handle_read)
+    run.directories = report.directories
+    run.errors += [f"{one.directory}: {one.refused}" for one in report.directories if one.refused]
+    if report.is_stopped:
+        run.outcome = Outcome.STOPPED
+    elif run.errors:
+        run.outcome = Outcome.PARTIAL if run.done else Outcome.FAILED
+    else:
+        run.outcome = Outcome.LOADED if run.done else Outcome.NOTHING_NEW
+    log.clean(claim)
+
+
+def _release(claim: Claim) -> None:
+    with suppress(CommitError, FileSystemError, OSError):
+        claim.release()
+
+
+def _tell_nobody(_read: int, _total: int) -> None:
+    """Progress that nobody asked for."""
