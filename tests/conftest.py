@@ -47,15 +47,20 @@ def apache_kafka(jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def hdfs_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniHdfs]:
-    """One HDFS for the whole session of this worker; tests ask for `hdfs`, which sees that all of it runs."""
+def hadoop_folder() -> Path:
+    """Apache Hadoop's jars. Missing ones skip the test on a developer's machine and fail it under CI=true."""
     try:
-        hadoop = hadoop_jars()
+        return hadoop_jars()
     except HdfsUnavailableError as error:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(error))
-    with MiniHdfs(tmp_path_factory.mktemp("hdfs"), jars=hadoop) as hdfs:
+
+
+@pytest.fixture(scope="session")
+def hdfs_of_session(hadoop_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniHdfs]:
+    """One HDFS for the whole session of this worker; tests ask for `hdfs`, which sees that all of it runs."""
+    with MiniHdfs(tmp_path_factory.mktemp("hdfs"), jars=hadoop_folder) as hdfs:
         yield hdfs
 
 

@@ -136,6 +136,7 @@ def test_bytes_are_never_sent_twice() -> None:
         ),
         ("org.apache.hadoop.hdfs.server.namenode.SafeModeException", "Name node is in safe mode.", NotBegunError),
         ("org.apache.hadoop.ipc.StandbyException", "Operation category WRITE is not supported", NotBegunError),
+        ("java.net.ConnectException", "Call From host to namenode failed", UnansweredError),
         ("java.lang.IllegalStateException", "whatever", FileSystemError),
     ],
 )

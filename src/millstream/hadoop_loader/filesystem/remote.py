@@ -37,6 +37,16 @@ _PAUSE_MAX_S: Final = 1.0
 
 # The simple names of Java's classes, by what they mean here.
 _NOT_BEGUN: Final = {"SafeModeException", "RetriableException", "StandbyException", "ObserverRetryOnActiveException"}
+# A DataNode that asked the NameNode on our behalf and was not answered says so by Java's names.
+_UNANSWERED: Final = {
+    "ConnectException",
+    "ConnectTimeoutException",
+    "SocketException",
+    "SocketTimeoutException",
+    "EOFException",
+    "ClosedChannelException",
+    "NoRouteToHostException",
+}
 _OF_PYTHON: Final[dict[str, tuple[type[OSError], int]]] = {
     "FileNotFoundException": (FileNotFoundError, errno.ENOENT),
     "PathNotFoundException": (FileNotFoundError, errno.ENOENT),
@@ -72,11 +82,13 @@ class UnansweredError(Exception):
 
 
 def java_error(java_class: str, message: str, *, uri: str, path: str) -> Exception:
-    """What one of Hadoop's exceptions means, as the interface has it; NotBegunError for those that pass."""
+    """What one of Hadoop's exceptions means, as the interface has it, or NotBegunError or UnansweredError."""
     name = java_class.rpartition(".")[2].rpartition("$")[2]
     what = message.partition("\n")[0].strip() or name
     if name in _NOT_BEGUN:
         return NotBegunError(what)
+    if name in _UNANSWERED:
+        return UnansweredError(f"{name}: {what}")
     # A path that leads through a file, and a file where a directory is meant (and the reverse), in Hadoop's words.
     if what.endswith("(is not a directory)"):
         return NotADirectoryError(errno.ENOTDIR, what, f"{uri}/{path}")
