@@ -88,7 +88,7 @@ class LoadService:
             state = ScheduledJob(job.name, settings, now_s=clock(), chance=chance or random.Random())
             self._jobs.append(_JobThread(self, path, job, state))
         if problems:
-            raise JobError(problems, origin="millstream load serve")
+            raise JobError(problems, origin="these jobs")
 
     @property
     def jobs(self) -> list[ScheduledJob]:
