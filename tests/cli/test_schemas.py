@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from tests.cli.conftest import CommandLine
-from tests.support.registry import registry
+from tests.support.registry import Asker, registry
+
+from millstream.schemas import RegistryClient
 
 _numbers = itertools.count()
 
@@ -75,6 +77,20 @@ def test_a_failed_check_names_path_rule_and_remedy(
         "there are NONE, BACKWARD"
         in millstream("schemas", "check", subject, files["flight"], "--level", "SOME", code=2).err
     )
+
+
+def test_a_check_leaves_groups_to_the_registry(millstream: CommandLine, subject: str, files: dict[str, str]) -> None:
+    """Versions of another group are not what the schema is held against."""
+    with RegistryClient(millstream.settings["MILLSTREAM_REGISTRY_URL"]) as client:
+        client.set_config(subject, compatibility_group="major")
+    asker = Asker(millstream.settings["MILLSTREAM_REGISTRY_URL"])
+    asker.register(subject, json.dumps(FLIGHT), metadata={"properties": {"major": "1"}})
+    assert "BACKWARD compatible with" in millstream("schemas", "check", subject, files["wider"]).out
+    millstream("schemas", "check", subject, files["wider"], "--level", "BACKWARD", code=1)
+    asker.register(subject, json.dumps(FLIGHT), metadata={"properties": {"other": "2"}})
+    refused = millstream("schemas", "check", subject, files["wider"], code=1)
+    assert "READER_FIELD_MISSING_DEFAULT_VALUE" in refused.out
+    assert "/fields/1" in refused.out
 
 
 def test_versions_are_compared(millstream: CommandLine, subject: str, files: dict[str, str], tmp_path: Path) -> None:

@@ -186,8 +186,9 @@ def check(
 
     with _client(registry, registry_ca, timeout) as client:
         new = _parsed(client, file, schema_type, reference)
+        config = client.config(subject, default_to_global=True)
         if level is None:
-            wanted = client.config(subject, default_to_global=True).compatibility_level or Level.BACKWARD
+            wanted = config.compatibility_level or Level.BACKWARD
         elif level.upper() in set(Level):
             wanted = Level(level.upper())
         else:
@@ -195,6 +196,9 @@ def check(
         versions = [client.version(subject, version) for version in _versions(client, subject)]
         refused = client.compatible(subject, new) if level is None else []
     index, found = check_versions(wanted, new, [one.schema for one in versions])
+    # The registry's word goes before ours: it knows which versions make a group, compared with each other alone.
+    if level is None and (not refused or config.compatibility_group):
+        found = []
     against = versions[index].version if found else None
     if as_json:
         print_json(
