@@ -177,3 +177,11 @@ def test_links_are_followed_by_reads_and_never_by_deletes(tmp_path: Path) -> Non
     assert names(lake) == ["link"]
     assert lake.delete("link", recursive=True)
     assert (outside / "kept").read_bytes() == b"kept"
+
+
+def test_where_no_directory_can_be_made_is_said_so() -> None:
+    with (
+        open_filesystem("file:///proc/lake") as lake,
+        pytest.raises(FileSystemError, match="file:///proc/lake: no directory can be made here; name a directory"),
+    ):
+        lake.make_directory("")

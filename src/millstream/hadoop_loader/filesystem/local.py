@@ -100,7 +100,12 @@ class LocalFileSystem:
 
     def make_directory(self, path: str) -> None:
         """A directory with its parents, each synced into its own parent."""
-        self._act(path, partial(self._make_directories, self._name(path)))
+        try:
+            self._act(path, partial(self._make_directories, self._name(path)))
+        except FileNotFoundError as error:
+            # Only file systems that are none, such as /proc, say so of a child of a directory that is there.
+            what, remedy = "no directory can be made here", "name a directory of a disk as the destination"
+            raise FileSystemError(what, uri=self.uri, path=path, remedy=remedy) from error
 
     def _make_directories(self, name: Path) -> None:
         missing = []

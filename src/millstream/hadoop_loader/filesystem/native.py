@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
 # How long giving up a file may take: it happens where something else has failed already.
 _ABANDON_DEADLINE_S: Final = 5.0
+# Bytes asked for at a time: twice as fast as 64 MB, by the clock and by the processor.
+_PIECE_BYTES: Final = 4 << 20
 _RPC_ERROR: Final = re.compile(r'^(?:Fatal)?RPCError\("([\w.$]+)", "(.*)"\)$', re.DOTALL)
 _KERBEROS_ERRORS: Final = ("GSSAPIError", "SASLError", "NoSASLMechanism")
 
@@ -324,7 +326,7 @@ class HdfsInputFile:
         size = max(0, min(size, self.size - position))
         if not size:
             return b""
-        return self._filesystem._calls.read(self.path, lambda: reader.read_range(position, size))
+        return self._filesystem._calls.read(self.path, partial(_read_range, reader, position, size))
 
     def close(self) -> None:
         """Give up the reader."""
@@ -374,6 +376,15 @@ class _ProcessUser:
                     del os.environ["HADOOP_USER_NAME"]
                 else:
                     os.environ["HADOOP_USER_NAME"] = kind._before
+
+
+def _read_range(reader: RawFileReader, position: int, size: int) -> bytes:
+    """A range by pieces: the client grows and copies one buffer for all of a range, slower the larger it is."""
+    if size <= _PIECE_BYTES:
+        return reader.read_range(position, size)
+    end = position + size
+    starts = range(position, end, _PIECE_BYTES)
+    return b"".join([reader.read_range(start, min(_PIECE_BYTES, end - start)) for start in starts])
 
 
 def _status(path: str, found: NativeStatus) -> FileStatus:
