@@ -58,6 +58,8 @@ class LateActs:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
         self._waiting: list[tuple[int, Callable[[], object]]] = []
+        # While set, nothing arrives but by `flush`.
+        self.is_held = False
 
     def add(self, act: Callable[[], object]) -> None:
         """Have `act` take effect a few acts later, or many."""
@@ -66,6 +68,8 @@ class LateActs:
 
     def step(self) -> None:
         """One act is about to happen: whatever is due happens before it."""
+        if self.is_held:
+            return
         due = [act for left, act in self._waiting if left <= 0]
         self._waiting = [(left - 1, act) for left, act in self._waiting if left > 0]
         for act in due:
@@ -80,7 +84,7 @@ class LateActs:
     @staticmethod
     def _run(act: Callable[[], object]) -> None:
         # Its sender has long given up: whatever the answer is, nobody hears it.
-        with suppress(FileSystemError, OSError):
+        with suppress(FileSystemError, OSError, ValueError):
             act()
 
 

@@ -29,6 +29,7 @@ from millstream.hadoop_loader.commit.errors import (
 )
 from millstream.hadoop_loader.commit.log import CommitLog, CommitSettings
 from millstream.hadoop_loader.commit.names import final_directory, table_directory
+from millstream.hadoop_loader.commit.snapshot import Snapshot, dataset
 from millstream.hadoop_loader.commit.state import ClaimRecord, TableState
 
 __all__ = [
@@ -51,11 +52,13 @@ __all__ = [
     "LostFileError",
     "Position",
     "Role",
+    "Snapshot",
     "TableFile",
     "TableState",
     "Totals",
     "UnappliedError",
     "UnsettledError",
+    "dataset",
     "final_directory",
     "table_directory",
 ]

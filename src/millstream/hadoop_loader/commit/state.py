@@ -28,7 +28,7 @@ class ClaimRecord(NamedTuple):
 class TableState:
     """The state of a table root at `number`; owned by whoever read it, and moved on by `fold` alone.
 
-    Invariant: positions never move back, but for a partition whose topic id is new.
+    Positions move back only where a topic was truncated and the job says to go on there.
     """
 
     # The last entry folded in; 0 for a root nobody has claimed yet.

@@ -1,0 +1,142 @@
+"""dataset(): one number of the log, whatever is compacted, cleaned or being applied."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.support.commit_simulation import Clock
+
+from millstream.hadoop_loader.commit import (
+    CommitLog,
+    CommitSettings,
+    CompactDraft,
+    CompactedDirectory,
+    LoadDraft,
+    Position,
+    Role,
+    Snapshot,
+    dataset,
+    names,
+)
+from millstream.hadoop_loader.filesystem import FileSystem, FileSystemSettings, open_filesystem
+from millstream.hadoop_loader.filesystem.arrow import arrow_output
+from millstream.hadoop_loader.splits import StagedFile
+from millstream.testing.faulty_disk import SimulatedCrashError
+from millstream.testing.faulty_filesystem import Fault, FaultyFileSystem
+
+DIRECTORY = "orders/parquet/day=1"
+
+
+class Loads:
+    """A table root on the local disk, with one driver after the other."""
+
+    def __init__(self, root: Path) -> None:
+        self.uri = root.as_uri()
+        self.clock = Clock()
+        self.filesystem = open_filesystem(self.uri, FileSystemSettings())
+        self._runs = 0
+
+    def log(self, filesystem: FileSystem | None = None) -> CommitLog:
+        return CommitLog(
+            filesystem or self.filesystem,
+            CommitSettings(snapshot_retention_s=3_600),
+            monotonic=self.clock.monotonic,
+            wait=self.clock.wait,
+            now_ms=self.clock.now_ms,
+            random=random.Random(self._runs),
+        )
+
+    def run(self, table: pa.Table, first: int, *, role: Role = Role.LOAD, filesystem: FileSystem | None = None) -> int:
+        self._runs += 1
+        log = self.log(filesystem)
+        claim = log.claim(role, owner="test", run_id=f"run-{self._runs}")
+        staging = claim.staging(0, 0)
+        path = f"{staging}/part-0"
+        with self.filesystem.create(path) as file:
+            pq.write_table(table, arrow_output(file))
+        with self.filesystem.open(path) as written:
+            length = written.size
+        staged = StagedFile(
+            path=path,
+            table="orders",
+            directory="day=1",
+            format="parquet",
+            topic="orders",
+            topic_id="b3JkZXJz",
+            partition=0 if role is Role.LOAD else -1,
+            first_offset=first,
+            last_offset=first + len(table) - 1,
+            rows=len(table),
+            length=length,
+            checksum="crc32c:00000000",
+            min_timestamp_ms=-1,
+            max_timestamp_ms=-1,
+        )
+        if role is Role.LOAD:
+            draft = LoadDraft(
+                files=(staged,),
+                positions={"b3JkZXJz": {0: Position(first + len(table))}},
+                closed=(DIRECTORY,),
+            )
+            number = log.commit(claim, draft).number
+        else:
+            replaced = tuple(file.name for file in claim.state.files.in_directory(DIRECTORY))
+            whole = CompactedDirectory(directory=DIRECTORY, staged=staging, files=(staged,), replaced=replaced)
+            number = log.commit(claim, CompactDraft(directories=(whole,))).number
+        claim.release()
+        return number
+
+
+@pytest.fixture
+def loads(tmp_path: Path) -> Loads:
+    return Loads(tmp_path / "lake")
+
+
+def test_a_dataset_stays_at_its_number_through_loads_and_a_compaction(loads: Loads) -> None:
+    loads.run(pa.table({"id": [0, 1]}), 0)
+    second = loads.run(pa.table({"id": [2, 3], "name": ["c", "d"]}), 2)
+    pinned = dataset(loads.uri, "orders")
+    assert pinned.schema.names == ["id", "name"]
+
+    compacted = loads.run(pa.table({"id": [0, 1, 2, 3], "name": [None, None, "c", "d"]}), 0, role=Role.COMPACT)
+    loads.run(pa.table({"id": [4], "name": ["e"]}), 4)
+
+    assert pinned.to_table().sort_by("id").to_pydict() == {"id": [0, 1, 2, 3], "name": [None, None, "c", "d"]}
+    assert dataset(loads.uri, "orders", number=second).to_table() == pinned.to_table()
+    after = dataset(loads.uri, "orders", number=compacted)
+    assert len(after.files) == 1
+    assert after.to_table().num_rows == 4
+    assert dataset(loads.uri, "orders").count_rows() == 5
+
+
+def test_a_half_applied_compaction_is_not_seen_yet(loads: Loads) -> None:
+    loads.run(pa.table({"id": [0]}), 0)
+    before = loads.run(pa.table({"id": [1]}), 1)
+    for act in range(1, 60):
+        faulty = FaultyFileSystem(loads.filesystem, {act: Fault.CRASH_AFTER})
+        with pytest.raises(SimulatedCrashError):
+            loads.run(pa.table({"id": [0, 1]}), 0, role=Role.COMPACT, filesystem=faulty)
+        if faulty.journal[-1].startswith(f"rename {DIRECTORY} -> {names.TRASH}"):
+            break
+        loads.clock.wait(100)
+
+    assert not (Path(loads.filesystem.root) / DIRECTORY).exists()  # type: ignore[attr-defined]
+    with Snapshot(loads.filesystem) as snapshot:
+        assert snapshot.number >= before
+        assert snapshot.dataset("orders").to_table().sort_by("id")["id"].to_pylist() == [0, 1]
+        with pytest.raises(FileNotFoundError, match="neither in its place nor in trash"):
+            snapshot.open(f"{DIRECTORY}/never-there.parquet")
+
+
+def test_what_there_is_not(loads: Loads) -> None:
+    with pytest.raises(LookupError, match="no Parquet files at number 0"):
+        dataset(loads.uri, "orders")
+    loads.run(pa.table({"id": [0]}), 0)
+    with pytest.raises(LookupError, match="the log ends at 2, before 9"):
+        dataset(loads.uri, "orders", number=9)
+    with pytest.raises(ValueError, match="pyarrow makes datasets of Parquet"):
+        dataset(loads.uri, "orders", "avro")
