@@ -9,15 +9,13 @@ hands out nothing: that one offset was a marker, and that several were aborted r
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from millstream.core.records import HEADER_SIZE, read_header
 from millstream.hadoop_loader.splits import Gap, GapReason, OffsetRange
-from millstream.hadoop_loader.values.located import ints
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from millstream.core.client.consumer import FetchedRecords
 
 
@@ -42,12 +40,11 @@ class Gaps:
         """Note offsets that the client passed over by itself."""
         self.add(GapReason.CONTROL if first == last else GapReason.ABORTED, first, last)
 
-    def add_missing(self, piece: FetchedRecords, first: int, end: int, offsets: pa.Int64Array) -> None:
+    def add_missing(self, piece: FetchedRecords, first: int, end: int, offsets: Sequence[int]) -> None:
         """Note those of [first, end) that are not among `offsets`, by the batches of a piece."""
         missing = end - first - len(offsets)
         if not missing:
             return
-        seen = ints(offsets)
         for base, last, is_control, is_transactional in _batches(piece):
             low, high = max(base, first), min(last, end - 1)
             if low > high:
@@ -55,7 +52,7 @@ class Gaps:
             if is_control:
                 self.add(GapReason.CONTROL, low, high)
                 missing -= high - low + 1
-            elif is_transactional and not _any_within(seen, base, last):
+            elif is_transactional and not _any_within(offsets, base, last):
                 self.add(GapReason.ABORTED, low, high)
                 missing -= high - low + 1
         if missing > 0:
@@ -84,6 +81,6 @@ def _batches(piece: FetchedRecords) -> list[tuple[int, int, bool, bool]]:
     return found
 
 
-def _any_within(offsets: Any, first: int, last: int) -> bool:
+def _any_within(offsets: Sequence[int], first: int, last: int) -> bool:
     at = bisect_left(offsets, first)
     return at < len(offsets) and offsets[at] <= last

@@ -14,18 +14,14 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from millstream.core.client.cluster import TopicPartition
 from millstream.core.client.consumer import FetchedRecords, OffsetOutOfRangeError
 from millstream.core.client.group_offsets import CommittedOffset
 from millstream.core.columns.blocking_consumer import Consumer
-from millstream.core.columns.gathering import LOCATED_ROWS, gather
-from millstream.core.net import BufferPool
 from millstream.core.records import RecordColumns
 from millstream.hadoop_loader.running.errors import RangeGoneError, StalledError, TopicRecreatedError
 from millstream.hadoop_loader.running.range_state import RangeState
+from millstream.hadoop_loader.values.fetched import LOCATED_ROWS, Fetched, fetched_rows
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import SourceSettings
@@ -34,7 +30,6 @@ POLL_S: Final = 0.2
 """How long one poll waits: a stop is noticed as soon."""
 FETCH_SHARE: Final = 4  # of a worker's memory, fetched bytes may take one part in so many
 FETCH_BYTES_MAX: Final = 64 * 1024 * 1024
-_POOLED_BYTES_MAX: Final = 16 * 1024 * 1024
 
 
 class SplitReader:
@@ -48,7 +43,6 @@ class SplitReader:
         fetched = min(FETCH_BYTES_MAX, memory_bytes // FETCH_SHARE)
         configs = {"buffer.memory": fetched, **source.consumer_configs()}
         self._consumer = Consumer(configs)
-        self._pool = BufferPool(min(_POOLED_BYTES_MAX, fetched // 2))
         self._columns = RecordColumns(LOCATED_ROWS)
         self._stalled_at = time.monotonic()
 
@@ -65,7 +59,6 @@ class SplitReader:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._consumer.close(timeout_s=5.0)
-        self._pool.clear()
 
     @property
     def is_done(self) -> bool:
@@ -77,8 +70,8 @@ class SplitReader:
         self._waiting = {tp: states for tp, states in self._waiting.items() if tp.topic != topic}
         self._consumer.assign(self._waiting)
 
-    def poll(self) -> Iterator[tuple[RangeState, pa.RecordBatch]]:
-        """Yield what came, each a batch of one range's records in order; they are not counted yet.
+    def poll(self) -> Iterator[tuple[RangeState, Fetched]]:
+        """Yield what came, each some rows of one range in order; they are not counted yet.
 
         Offsets that brought nothing are. Raises RangeGoneError, StalledError, KafkaError.
         """
@@ -91,14 +84,11 @@ class SplitReader:
             self._stalled_at = time.monotonic()
         for piece in pieces:
             states = self._waiting.get(piece.topic_partition)
-            if states is None:
-                piece.release()
-                continue
-            state = states[0]
-            batch = self._records(state, piece)
-            if batch is not None and batch.num_rows:
-                yield state, batch
-            self._maybe_end(state)
+            if states is not None:
+                state = states[0]
+                yield from ((state, rows) for rows in self._rows(state, piece))
+                self._maybe_end(state)
+            piece.release()
         if not pieces:
             self._look_at_positions()
 
@@ -107,7 +97,7 @@ class SplitReader:
         infos = self._consumer.topics()
         for state in states:
             info = infos.get(state.wanted.topic)
-            found = "" if info is None else _id_text(info.topic_id)
+            found = "" if info is None else topic_id_text(info.topic_id)
             if found != state.wanted.topic_id:
                 raise TopicRecreatedError(state.wanted.topic)
 
@@ -116,25 +106,21 @@ class SplitReader:
         # The leader epoch has the log checked: a log that was cut below the position is noticed (KIP-320).
         self._consumer.seek(state.topic_partition, CommittedOffset(wanted.start_offset, wanted.leader_epoch))
 
-    def _records(self, state: RangeState, piece: FetchedRecords) -> pa.RecordBatch | None:
-        """Return a piece's records that lie in the range, having counted the offsets that brought none."""
+    def _rows(self, state: RangeState, piece: FetchedRecords) -> Iterator[Fetched]:
+        """Yield a piece's records that lie in the range; counts the offsets that brought none."""
         end = min(piece.next_offset, state.wanted.end_offset)
         state.pass_unseen(piece.offset)
-        if end <= state.next_offset:
-            piece.release()
-            return None
-        gathered = gather([piece], columns=self._columns, pool=self._pool)
-        if gathered.error is not None:
-            raise gathered.error
-        assert not gathered.left, gathered.left
-        batch = gathered.batch
-        offsets = batch.column("offset")
-        if len(offsets) and offsets[-1].as_py() >= end:
-            batch = batch.slice(0, pc.index(pc.greater_equal(offsets, end), True).as_py())
-            offsets = batch.column("offset")
-        state.gaps.add_missing(piece, state.next_offset, end, offsets)
+        start = state.next_offset
+        if end <= start:
+            return
+        found = 0
+        for rows in fetched_rows(piece, end, self._columns):
+            found += rows.length
+            yield rows
+        if found < end - start:
+            offsets = [rows.offsets.to_pylist() for rows in fetched_rows(piece, end, self._columns)]
+            state.gaps.add_missing(piece, start, end, [offset for some in offsets for offset in some])
         state.next_offset = end
-        return batch
 
     def _maybe_end(self, state: RangeState) -> None:
         if not state.is_done:
@@ -199,5 +185,5 @@ class SplitReader:
             self._consumer.seek(tp, begin)
 
 
-def _id_text(topic_id: bytes) -> str:
+def topic_id_text(topic_id: bytes) -> str:
     return base64.urlsafe_b64encode(topic_id).rstrip(b"=").decode()

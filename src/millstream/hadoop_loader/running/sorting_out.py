@@ -17,6 +17,7 @@ from millstream.hadoop_loader.partitioning.partitioner import Batch, Unplaced
 from millstream.hadoop_loader.running.dead_letters import SCHEMA, DeadLetters
 from millstream.hadoop_loader.splits import FileKind
 from millstream.hadoop_loader.values import BadRow, TableRows, ValueReader, value_reader
+from millstream.hadoop_loader.values.fetched import Fetched
 from millstream.hadoop_loader.values.located import ints
 from millstream.hadoop_loader.values.tombstones import Tombstones
 from millstream.hadoop_loader.writing import FileKey, OpenFiles, Rows
@@ -50,21 +51,18 @@ class Sorter:
         self._tombstones: dict[str, Tombstones] = {}
         self._dead_letters = DeadLetters()
 
-    def sort(self, state: RangeState, records: pa.RecordBatch) -> None:
+    def sort(self, state: RangeState, fetched: Fetched) -> None:
         """Put records into files, and count them. Raises UnknownSchemaError, FileSystemError, RegistryError."""
         bad: list[BadRow] = []
-        values = records.column("value")
-        times = records.column("timestamp").cast(pa.int64())
-        if values.null_count:
-            self._sort_tombstones(state, records, times, bad)
-        if values.null_count < len(values):
-            for rows in self._reader(state.wanted.topic).read(records, bad):
-                self._place(state, records, times, rows, bad)
+        if fetched.has_nulls:
+            self._sort_tombstones(state, fetched, bad)
+        for rows in self._reader(state.wanted.topic).read(fetched, bad):
+            self._place(state, fetched, rows, bad)
         if bad:
-            self._bury(state, records, bad)
-        state.bytes += values.nbytes + records.column("key").nbytes
-        state.max_timestamp_ms = max(state.max_timestamp_ms, pc.max(times).as_py())
-        state.leader_epoch = records.column("leader_epoch")[-1].as_py()
+            self._bury(state, fetched.records, bad)
+        state.bytes += fetched.size_bytes
+        state.max_timestamp_ms = max(state.max_timestamp_ms, pc.max(fetched.times).as_py())
+        state.leader_epoch = fetched.leader_epoch
 
     def _reader(self, topic: str) -> ValueReader:
         reader = self._readers.get(topic)
@@ -74,10 +72,8 @@ class Sorter:
             )
         return reader
 
-    def _sort_tombstones(
-        self, state: RangeState, records: pa.RecordBatch, times: pa.Int64Array, bad: list[BadRow]
-    ) -> None:
-        rows = pc.indices_nonzero(pc.is_null(records.column("value"))).cast(pa.int64())
+    def _sort_tombstones(self, state: RangeState, fetched: Fetched, bad: list[BadRow]) -> None:
+        rows = fetched.null_rows()
         state.tombstones += len(rows)
         if self._job.tombstones == "skip":
             state.tombstones_left_out += len(rows)
@@ -88,18 +84,11 @@ class Sorter:
             reader = self._tombstones.get(topic)
             if reader is None:
                 reader = self._tombstones[topic] = Tombstones(self._job, self._tables[topic])
-            self._place(state, records, times, reader.read(records, rows), bad)
+            self._place(state, fetched, reader.read(fetched, rows), bad)
 
-    def _place(
-        self,
-        state: RangeState,
-        records: pa.RecordBatch,
-        times: pa.Int64Array,
-        rows: TableRows,
-        bad: list[BadRow],
-    ) -> None:
+    def _place(self, state: RangeState, fetched: Fetched, rows: TableRows, bad: list[BadRow]) -> None:
         """Put rows of one table into the files of their directories."""
-        offsets = records.column("offset")
+        offsets, times = fetched.offsets, fetched.times
         if rows.rows is not None:
             offsets, times = offsets.take(rows.rows), times.take(rows.rows)
         unplaced: list[Unplaced] = []
@@ -121,7 +110,7 @@ class Sorter:
                     state.wanted.partition,
                     directory,
                     format_,
-                    rows.are_tombstones and format_ == "avro",
+                    rows.are_tombstones,
                 )
                 self._write(key, rows, group, offsets, times)
             state.rows += rows.count if group is None else len(group)
@@ -138,7 +127,7 @@ class Sorter:
             assert columns is not None, key
             if group is not None:
                 columns = columns.take(group)
-            self._files.append(key, rows.schema.parquet, Rows(offsets, times, columns))
+            self._files.append(key, columns.schema, Rows(offsets, times, columns))
             return
         chosen = group
         if rows.rows is not None and not rows.own_datums:

@@ -24,9 +24,8 @@ from millstream.hadoop_loader.values import UnknownSchemaError
 from millstream.hadoop_loader.writing import OpenFiles
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from millstream.hadoop_loader.filesystem import FileSystem
+    from millstream.hadoop_loader.values.fetched import Fetched
     from millstream.schemas.client import RegistryClient
 
 WRITTEN_SHARE: Final = 2  # of a worker's memory, open files may take one part in so many
@@ -103,17 +102,17 @@ class _Run:
         with SplitReader(self._job.source, self._states, memory_bytes=self._job.worker_memory_bytes) as reader:
             while not reader.is_done:
                 self._check_stop()
-                for state, batch in reader.poll():
-                    self._sort(reader, state, batch)
+                for state, fetched in reader.poll():
+                    self._sort(reader, state, fetched)
             reader.check_topics(self.counted())
 
-    def _sort(self, reader: SplitReader, state: RangeState, batch: pa.RecordBatch) -> None:
+    def _sort(self, reader: SplitReader, state: RangeState, fetched: Fetched) -> None:
         rows, size = state.rows, state.bytes
-        self._sorter.sort(state, batch)
+        self._sorter.sort(state, fetched)
         wanted = state.wanted
         self._refuse_if_bad(reader, wanted.topic)
         rows, size = state.rows - rows, state.bytes - size
-        self._on_progress(Progress(wanted.topic, wanted.partition, state.next_offset, rows, size))
+        self._on_progress(Progress(wanted.topic, wanted.partition, fetched.offsets[-1].as_py() + 1, rows, size))
         if self._stop.wait(self._rate.delay_s(rows, size, time.monotonic())):
             self._check_stop()
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millstream.hadoop_loader.values.fetched import Fetched
 from millstream.hadoop_loader.values.file_schema import FileSchema, file_schema, tail_batch, tail_encoder
 from millstream.hadoop_loader.values.located import FRAMED_SIZE, Located, chosen, locate, schema_ids
 from millstream.hadoop_loader.values.metadata import extra_arrays
@@ -48,19 +49,18 @@ class AvroValues:
             if one.avro_schema is not None
         ]
 
-    def read(self, records: pa.RecordBatch, bad: list[BadRow]) -> Iterator[TableRows]:
+    def read(self, fetched: Fetched, bad: list[BadRow]) -> Iterator[TableRows]:
         """Yield the rows of records that have a value. Raises UnknownSchemaError, RegistryError."""
-        values = locate(records.column("value"))
         if not self._tables:
             # Nothing is known yet: the first value says what the table is to begin with.
-            self._find_first(values)
-            bad += [BadRow(row, "the value names no schema") for row in _valid(records)]
+            self._find_first(fetched.values)
+            bad += [BadRow(row, "the value names no schema") for row in fetched.value_rows().to_pylist()]
             return
         if len(self._tables) == 1:
-            yield from self._tables[0].read(records, values, None, bad)
+            yield from self._tables[0].read(fetched, None, bad)
             return
-        for reader, rows in self._split(records, values):
-            yield from reader.read(records, values, rows, bad)
+        for reader, rows in self._split(fetched):
+            yield from reader.read(fetched, rows, bad)
 
     def _find(self, schema_id: int) -> str:
         """Return a writer's schema that the table was merged with."""
@@ -84,9 +84,9 @@ class AvroValues:
                 if not isinstance(error, LookupError) and getattr(error, "is_outage", True):
                     raise
 
-    def _split(self, records: pa.RecordBatch, values: Located) -> Iterator[tuple[_TableReader, pa.Int64Array | None]]:
+    def _split(self, fetched: Fetched) -> Iterator[tuple[_TableReader, pa.Int64Array | None]]:
         """Yield each table's reader with its rows; those of an id that none has go to the first, which says why not."""
-        ids = schema_ids(values)
+        ids = schema_ids(fetched.values)
         named = ids.drop_null().unique().to_pylist()
         homes: dict[str, list[int]] = {}
         for schema_id in named:
@@ -99,7 +99,7 @@ class AvroValues:
         for index, reader in enumerate(self._tables):
             wanted = pc.is_in(ids, pa.array(homes.get(reader.table.name, []), pa.int32()))
             if index == 0:
-                wanted = pc.and_(pc.or_(wanted, pc.is_null(ids)), pc.is_valid(records.column("value")))
+                wanted = pc.or_(wanted, pc.is_null(ids))
             rows = pc.indices_nonzero(wanted).cast(pa.int64())
             if len(rows):
                 yield reader, rows
@@ -151,19 +151,18 @@ class _TableReader:
             self._others.add(schema_id)
         return text
 
-    def read(
-        self, records: pa.RecordBatch, values: Located, only: pa.Int64Array | None, bad: list[BadRow]
-    ) -> Iterator[TableRows]:
+    def read(self, fetched: Fetched, only: pa.Int64Array | None, bad: list[BadRow]) -> Iterator[TableRows]:
         """Yield the rows of `only` these records."""
+        values = fetched.values
         rows, columns = self._looked_at(values, only, bad)
         datums, own = None, False
         if self._to_avro and self._others and self._has_others(values, rows):
             rows, columns, datums = self._recoded(values, rows, columns, bad)
             own = True
-        count = records.num_rows if rows is None else len(rows)
+        count = fetched.length if rows is None else len(rows)
         if not count:
             return
-        extras = extra_arrays(self._schema.extras, records, lambda: schema_ids(values)) if self._schema.extras else []
+        extras = extra_arrays(self._schema.extras, fetched)
         picked = extras if rows is None else [extra.take(rows) for extra in extras]
         if datums is not None:
             datums = self._with_tails(datums, picked)
@@ -232,8 +231,3 @@ class _TableReader:
             self._tail_encoder = tail_encoder(self._schema)
         tails = locate(self._tail_encoder.encode(tail_batch(self._schema, extras)))
         return datums._replace(tails=tails.data, tail_ends=tails.positions)
-
-
-def _valid(records: pa.RecordBatch) -> list[int]:
-    rows: list[int] = pc.indices_nonzero(pc.is_valid(records.column("value"))).to_pylist()
-    return rows

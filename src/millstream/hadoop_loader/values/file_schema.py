@@ -4,11 +4,11 @@
     values             the fields of the table's schema            its columns, `TableVersion.arrow_schema`
     no schema          one field of bytes or text                  one column of it
     no record          as it is; with columns behind it a record   one column, `value`
-    tombstones         files of their own, where every field of    rows of nulls: every column may be null
-                       the value may be null
+    tombstones         files of their own, where every field of    files of their own, where every column of the value
+                       the value may be null                       may be null
 
-So a value's datum stays what it is, whatever stands behind it; and a reader that is given a table's schema with fields
-that may be null reads all its Avro files.
+So a value's datum stays what it is, whatever stands behind it; columns that are never null cost nothing for it; and a
+reader that is given a table's schema with fields that may be null reads all its files.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ _BYTES: Final = pa.schema([pa.field(VALUE_COLUMN, pa.binary())])
 class FileSchema:
     """The schemas of one table's files.
 
-    `avro` and `parquet` are those of rows, `avro_tombstones` that of rows without a value. `value_columns` are those of
+    `avro` and `parquet` are those of rows, the others those of rows without a value. `value_columns` are those of
     `parquet` that come from the value.
     """
 
     avro: str
     avro_tombstones: str
     parquet: pa.Schema
+    parquet_tombstones: pa.Schema
     value_columns: pa.Schema
     extras: tuple[ExtraColumn, ...]
     # The datum of a value that is not there, under `avro_tombstones`.
@@ -59,13 +60,13 @@ def file_schema(job: LoadJob, table: TableVersion) -> FileSchema:
         text, arrow = json.loads(table.avro_schema), table.arrow_schema()
         assert arrow is not None, table.name
         columns = arrow
-    if job.tombstones == "row":
-        columns = pa.schema([field.with_nullable(True) for field in columns])
     tombstones, null_datum = _nullable(text, table.topic)
+    added = [extra.field for extra in extras]
     return FileSchema(
         avro=json.dumps(_with_extras(text, extras, table.topic)),
         avro_tombstones=json.dumps(_with_extras(tombstones, extras, table.topic)),
-        parquet=pa.schema([*columns, *(extra.field for extra in extras)]),
+        parquet=pa.schema([*columns, *added]),
+        parquet_tombstones=pa.schema([*(field.with_nullable(True) for field in columns), *added]),
         value_columns=columns,
         extras=extras,
         null_datum=null_datum,

@@ -11,14 +11,17 @@ The key, where the job wants it read, is one column more, before these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
+from millstream.hadoop_loader.values.located import schema_ids
+
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.values.fetched import Fetched
 
 PREFIX: Final = "_kafka_"
 KEY_COLUMN: Final = "key"
@@ -86,17 +89,15 @@ def extra_columns(job: LoadJob) -> tuple[ExtraColumn, ...]:
     return tuple(columns)
 
 
-def extra_arrays(
-    extras: tuple[ExtraColumn, ...], records: pa.RecordBatch, schema_ids: Callable[[], pa.Array]
-) -> list[pa.Array]:
-    """Return the extra columns of fetched records, a row for each; `schema_ids` is asked where one wants it."""
-    return [_array(extra, records, schema_ids) for extra in extras]
+def extra_arrays(extras: tuple[ExtraColumn, ...], fetched: Fetched) -> list[pa.Array]:
+    """Return the extra columns of fetched records, a row for each."""
+    return [_array(extra, fetched) for extra in extras]
 
 
-def _array(extra: ExtraColumn, records: pa.RecordBatch, schema_ids: Callable[[], pa.Array]) -> pa.Array:
+def _array(extra: ExtraColumn, fetched: Fetched) -> pa.Array:
     if extra.source == "schema_id":
-        return schema_ids()
-    column = records.column("key" if extra.source == "read_key" else extra.source)
+        return schema_ids(fetched.values)
+    column = fetched.records.column("key" if extra.source == "read_key" else extra.source)
     if extra.source == "topic":
         return column.dictionary_decode()
     # A key that is no text is kept as far as it is one: rows are not bad for their keys.

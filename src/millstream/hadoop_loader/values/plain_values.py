@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.hadoop_loader.values.file_schema import file_schema, tail_batch, tail_encoder
-from millstream.hadoop_loader.values.located import locate, schema_ids
+from millstream.hadoop_loader.values.located import locate
 from millstream.hadoop_loader.values.metadata import extra_arrays
 from millstream.hadoop_loader.values.rows import BadRow, TableRows
 from millstream.hadoop_loader.writing.avro_file import Datums
@@ -26,6 +26,7 @@ from millstream.schemas.avro import AvroEncoder
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
     from millstream.hadoop_loader.tables import TableVersion
+    from millstream.hadoop_loader.values.fetched import Fetched
 
 
 class Parse(Protocol):
@@ -47,14 +48,13 @@ class PlainValues:
         self._tail_encoder = tail_encoder(self._schema) if self._schema.extras else None
         self._encoder = AvroEncoder(table.avro_schema or self._schema.avro)
 
-    def read(self, records: pa.RecordBatch, bad: list[BadRow]) -> Iterator[TableRows]:
+    def read(self, fetched: Fetched, bad: list[BadRow]) -> Iterator[TableRows]:
         """Yield the rows of records that have a value. Raises UnknownSchemaError, RegistryError."""
-        columns, rows = self._parse(records, bad)
+        columns, rows = self._parse(fetched.records, bad)
         if not columns.num_rows:
             return
         schema = self._schema
-        values = records.column("value")
-        extras = extra_arrays(schema.extras, records, lambda: schema_ids(locate(values))) if schema.extras else []
+        extras = extra_arrays(schema.extras, fetched)
         if rows is not None:
             extras = [extra.take(rows) for extra in extras]
         datums = None

@@ -10,17 +10,16 @@ from millstream.hadoop_loader.values.plain_values import PlainValues, RawParse
 from millstream.hadoop_loader.values.rows import BadRow, TableRows
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from millstream.hadoop_loader.job import LoadJob
     from millstream.hadoop_loader.tables import TableVersion
+    from millstream.hadoop_loader.values.fetched import Fetched
     from millstream.schemas.client import RegistryClient
 
 
 class ValueReader(Protocol):
     """Reads the values of one topic."""
 
-    def read(self, records: pa.RecordBatch, bad: list[BadRow], /) -> Iterator[TableRows]:
+    def read(self, fetched: Fetched, bad: list[BadRow], /) -> Iterator[TableRows]:
         """Yield rows of the records that have a value; note those that cannot be read. Raises UnknownSchemaError."""
         ...
 

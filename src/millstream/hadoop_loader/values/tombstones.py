@@ -15,6 +15,7 @@ from millstream.hadoop_loader.writing.avro_file import Datums
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
     from millstream.hadoop_loader.tables import TableVersion
+    from millstream.hadoop_loader.values.fetched import Fetched
 
 
 class Tombstones:
@@ -26,15 +27,12 @@ class Tombstones:
         self._to_avro = "avro" in job.destination.formats
         self._tail_encoder = tail_encoder(self._schema) if self._schema.extras else None
 
-    def read(self, records: pa.RecordBatch, rows: pa.Int64Array) -> TableRows:
+    def read(self, fetched: Fetched, rows: pa.Int64Array) -> TableRows:
         """Return the rows of these records, whose values are null."""
         count, schema = len(rows), self._schema
-        extras = [
-            extra.take(rows)
-            for extra in extra_arrays(schema.extras, records, lambda: pa.nulls(records.num_rows, pa.int32()))
-        ]
+        extras = [extra.take(rows) for extra in extra_arrays(schema.extras, fetched)]
         nothing = [pa.nulls(count, field.type) for field in schema.value_columns]
-        columns = pa.RecordBatch.from_arrays([*nothing, *extras], schema=schema.parquet)
+        columns = pa.RecordBatch.from_arrays([*nothing, *extras], schema=schema.parquet_tombstones)
         datums = None
         if self._to_avro:
             datum = schema.null_datum

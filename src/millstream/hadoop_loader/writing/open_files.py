@@ -47,7 +47,7 @@ class FileKey(NamedTuple):
     partition: int
     directory: str
     format: str
-    # Files of rows without a value have another Avro schema.
+    # Files of rows without a value have another schema.
     are_tombstones: bool = False
 
 

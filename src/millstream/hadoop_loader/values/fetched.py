@@ -1,0 +1,105 @@
+"""Fetched records of one partition as readers of values take them: positions into the fetched bytes.
+
+What every row needs (offset, time, where the value lies) is there at once, without a copy: most values go straight from
+the fetched bytes into columns or blocks. Keys, headers and whatever else of a record is wanted come from `records`, the
+Arrow batch of the same rows, which is made when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millstream.core.columns.gathering import gather
+from millstream.core.records import RecordColumns, read_header
+from millstream.hadoop_loader.values.located import Located
+
+if TYPE_CHECKING:
+    from millstream.core.client.consumer import FetchedRecords, LocatedRecords
+
+LOCATED_ROWS = 32_768
+"""Rows at a time: fewer cost more calls, more would leave the processor's cache."""
+
+
+class Fetched:
+    """Rows of one partition, one after the other in their log; valid until the next ones are asked for."""
+
+    def __init__(self, piece: _Piece, located: LocatedRecords, start: int, end: int, first_row: int) -> None:
+        columns = located.columns
+        self.length = end - start
+        self._piece = piece
+        self._first_row = first_row
+        self._header = located.buffer, columns.batch_positions[end - 1]
+        self.offsets = _int64s(columns.offsets, start, end)
+        # ms since 1970, -1 where a producer sent none.
+        self.times = _int64s(columns.timestamps, start, end)
+        self._sizes = _int64s(columns.value_sizes, start, end)
+        self._key_sizes = _int64s(columns.key_sizes, start, end)
+        self.values = Located(
+            located.buffer,
+            memoryview(columns.value_positions)[start:end],
+            memoryview(columns.value_sizes)[start:end],
+            end - start,
+        )
+        self.has_nulls: bool = pc.min(self._sizes).as_py() < 0
+
+    @property
+    def leader_epoch(self) -> int:
+        """Of the leader that appended the last of them."""
+        buffer, position = self._header
+        return read_header(buffer, position).partition_leader_epoch
+
+    @property
+    def size_bytes(self) -> int:
+        """Of keys and values."""
+        return sum(pc.sum(pc.max_element_wise(sizes, 0)).as_py() for sizes in (self._sizes, self._key_sizes))
+
+    def null_rows(self) -> pa.Int64Array:
+        """Return the rows without a value."""
+        return pc.indices_nonzero(pc.less(self._sizes, 0)).cast(pa.int64())
+
+    def value_rows(self) -> pa.Int64Array:
+        """Return the rows with a value."""
+        return pc.indices_nonzero(pc.greater_equal(self._sizes, 0)).cast(pa.int64())
+
+    @property
+    def records(self) -> pa.RecordBatch:
+        """The same rows with all that a record has, as `core.columns.schema` describes it."""
+        return self._piece.records().slice(self._first_row, self.length)
+
+
+class _Piece:
+    """What the client handed over, and its records once they were asked for."""
+
+    def __init__(self, piece: FetchedRecords) -> None:
+        self._piece = piece
+        self._records: pa.RecordBatch | None = None
+
+    def records(self) -> pa.RecordBatch:
+        if self._records is None:
+            gathered = gather([self._piece])
+            assert not gathered.left, gathered.left
+            self._records = gathered.batch
+        return self._records
+
+
+def fetched_rows(piece: FetchedRecords, end_offset: int, columns: RecordColumns) -> Iterator[Fetched]:
+    """Yield the rows of a piece below an offset; `columns` is scratch room. Raises CorruptBatchError."""
+    whole, first_row = _Piece(piece), 0
+    for located in piece.locate(columns):
+        start, end = located.start, located.end
+        offsets = located.columns.offsets
+        if offsets[end - 1] >= end_offset:
+            end = bisect_left(offsets, end_offset, start, end)
+        if start < end:
+            yield Fetched(whole, located, start, end, first_row)
+        first_row += end - start
+
+
+def _int64s(column: object, start: int, end: int) -> pa.Int64Array:
+    buffer = pa.py_buffer(column)
+    return pa.Array.from_buffers(pa.int64(), end - start, [None, buffer], 0, start)
