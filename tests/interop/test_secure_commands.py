@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,13 @@ import pytest
 from tests.cli.conftest import CommandLine
 from tests.support.secured_kafka import PASSWORD, SECURITY, USER, Secured
 
+from millstream.hadoop_loader.driver import run_load
+from millstream.hadoop_loader.driver.report import Outcome
+from millstream.hadoop_loader.job import LoadJob
+
 pytestmark = pytest.mark.java
+
+SECRETS = {"sasl.password", "sasl.jaas.config"}
 
 Ways = dict[str, Callable[[Secured], tuple[int, dict[str, str]]]]
 
@@ -95,3 +102,36 @@ def test_what_keeps_it_out_is_one_sentence(
         refused = millstream(*command, *given, stdin="x\n", code=1)
         assert sentence in refused.err
         assert "wr0ng" not in refused.err
+
+
+@pytest.mark.parametrize("way", ["mutual tls", "plain", "scram over tls"])
+def test_a_load_comes_in_with_its_workers(secured: Secured, tmp_path: Path, way: str) -> None:
+    port, settings = WAYS[way](secured)
+    topic = f"load-{way.replace(' ', '-')}"
+    given = ("--command-config", write(tmp_path / "client.properties", settings))
+    millstream = CommandLine(f"127.0.0.1:{port}")
+    millstream("topics", "create", topic, "-p", "2", *given)
+    millstream("produce", topic, *given, stdin="one\ntwo\n")
+    secrets = {name.upper().replace(".", "_"): settings[name] for name in SECRETS & settings.keys()}
+    shown = {name: json.dumps(value) for name, value in settings.items()}
+    shown |= {name: f'{{ env = "{name.upper().replace(".", "_")}" }}' for name in SECRETS & settings.keys()}
+    job = LoadJob.loads(
+        f"""
+        name = "{topic}"
+        workers = 1
+        [source]
+        bootstrap_servers = "127.0.0.1:{port}"
+        topics = "{topic}"
+        [value]
+        format = "raw"
+        [destination]
+        uri = "{(tmp_path / "lake").as_uri()}"
+        [source.client]
+        """
+        + "".join(f"{name} = {value}\n" for name, value in shown.items())
+    )
+
+    report = run_load(job.resolved(secrets))
+
+    assert (report.outcome, report.rows, report.errors) == (Outcome.LOADED, 2, [])
+    assert PASSWORD not in json.dumps(report.as_json()) + repr(job.resolved(secrets))

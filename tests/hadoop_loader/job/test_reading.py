@@ -167,7 +167,7 @@ def test_every_problem_is_told_at_once_with_its_line_and_remedy() -> None:
         ("name", 1): "letters, digits",
         ("worker_memory_bytes", 2): '"256 MB"',
         ("engin", 3): "did you mean engine?",
-        ("source.bootstrap_servers", 6): "text in quotes",
+        ("source.bootstrap_servers", 6): "in quotes",
         ("source.topics_pattern", 8): "RE2",
         ("source.start", 9): "earliest",
         ("source.zone", 10): "did you mean partitioning.zone?",

@@ -89,6 +89,6 @@ def test_wrong_jobs_are_told_before_anything_runs(tmp_path: Path) -> None:
     with serving(str(path), str(tmp_path / "none.toml")) as process:
         output, _ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 2
-    assert "job.toml: schedule.cron" in output
+    assert "job.toml: line 3: schedule.cron" in output
     assert "none.toml: the file: it cannot be read" in output
     assert "Traceback" not in output

@@ -192,7 +192,7 @@ def test_every_wrong_file_is_told_at_once(tmp_path: Path) -> None:
         LoadService([wrong, without, tmp_path / "one.toml", twin], Runs(), environ={})
 
     text = str(caught.value)
-    assert "wrong.toml: schedule.cron" in text
+    assert "wrong.toml: line 11: schedule.cron" in text
     assert "without.toml: schedule: there is none" in text
     assert "one.toml has the same name" in text
 

@@ -15,9 +15,12 @@ class Problem:
     what: str
     remedy: str
     line: int | None = None
+    # The file, where problems of several are told together.
+    origin: str = ""
 
     def __str__(self) -> str:
-        where = f"line {self.line}: " if self.line is not None else ""
+        where = f"{self.origin}: " if self.origin else ""
+        where += f"line {self.line}: " if self.line is not None else ""
         shown = f"{self.key} = {self.value}" if self.value else self.key
         return f"{where}{shown}: {self.what}; {self.remedy}"
 

@@ -193,9 +193,9 @@ class _Reader:
         if origin is not None and issubclass(origin, Mapping):
             return self._names(entry, raw)
         if kind is bool:
-            return self._checked(entry, raw, isinstance(raw, bool), "true or false")
+            return self._checked(entry, raw, isinstance(raw, bool), "it is neither true nor false", "write one of them")
         if kind is str:
-            return self._checked(entry, raw, isinstance(raw, str), "a text in quotes")
+            return self._checked(entry, raw, isinstance(raw, str), "it is no text", "write it in quotes")
         assert kind in (int, float), f"{entry.key}: a job file has no {kind}"
         return self._number(entry, raw)
 
@@ -210,11 +210,12 @@ class _Reader:
                 raw = unit[0](raw)
             except ValueError as error:
                 self._refuse(entry, raw, "it is no amount", str(error))
-        wanted = unit[1] if unit else "a whole number" if entry.type is int else "a number"
+        plain = "a whole number" if entry.type is int else "a number"
+        what, remedy = ("it is no amount", f"give {unit[1]}") if unit else (f"it is not {plain}", f"give {plain}")
         fine = isinstance(raw, int | float) and not isinstance(raw, bool) and raw == raw and abs(raw) < 2**63
         if entry.type is int:
             fine = fine and raw == int(raw)
-        self._checked(entry, raw, fine, wanted)
+        self._checked(entry, raw, fine, what, remedy)
         return int(raw) if entry.type is int else float(raw)
 
     def _names(self, entry: Entry, raw: Any) -> dict[str, str | Secret]:
@@ -257,9 +258,9 @@ class _Reader:
         self.problems.append(Problem(key, "[hidden]", what, _REFERENCE))
         raise _Refused
 
-    def _checked(self, entry: Entry, raw: Any, fine: bool, wanted: str) -> Any:
+    def _checked(self, entry: Entry, raw: Any, fine: bool, what: str, remedy: str) -> Any:
         if not fine:
-            self._refuse(entry, raw, "it is something else", f"give {wanted}")
+            self._refuse(entry, raw, what, remedy)
         return raw
 
     def _refuse(self, entry: Entry, raw: Any, what: str, remedy: str) -> typing.NoReturn:

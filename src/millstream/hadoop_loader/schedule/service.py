@@ -16,6 +16,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -79,11 +80,11 @@ class LoadService:
             try:
                 job, settings = scheduled(path, environ)
             except JobError as error:
-                problems += [_of_file(problem, error.origin) for problem in error.problems]
+                problems += [replace(problem, origin=error.origin) for problem in error.problems]
                 continue
             if job.name in names:
                 what, remedy = f"{names[job.name]} has the same name", "give each job a name of its own"
-                problems.append(Problem(f"{path}: name", f'"{job.name}"', what, remedy))
+                problems.append(Problem("name", f'"{job.name}"', what, remedy, origin=str(path)))
             names[job.name] = path
             state = ScheduledJob(job.name, settings, now_s=clock(), chance=chance or random.Random())
             self._jobs.append(_JobThread(self, path, job, state))
@@ -215,10 +216,6 @@ class _JobThread(threading.Thread):
             self._service.run_once(self)
         with self._service.lock:
             self.state.handle_stopped()
-
-
-def _of_file(problem: Problem, origin: str) -> Problem:
-    return Problem(f"{origin}: {problem.key}", problem.value, problem.what, problem.remedy, problem.line)
 
 
 def _moment(at_s: float) -> str:
