@@ -83,7 +83,7 @@ class LateActs:
 
     @staticmethod
     def _run(act: Callable[[], object]) -> None:
-        # Its sender has long given up: whatever the answer is, nobody hears it.
+        # Its sender has long given up, and may have abandoned the file: whatever the answer is, nobody hears it.
         with suppress(FileSystemError, OSError, ValueError):
             act()
 
