@@ -1,8 +1,8 @@
 """JSON values to Arrow, with the same result as Avro's: pyarrow's reader, made to answer for each row.
 
-Of what was measured (100,000 values of 8 fields, one core) pyarrow.json reads 0.95 M a second, polars 0.6 M, json with
-`from_pylist` 0.08 M; only DuckDB is quicker (1.8 M), and a database engine to carry about. So pyarrow, which is here
-anyway. It reads lines and stops at the first mistake, whose row it mostly tells: values are joined by newlines, those
+Of what was measured (values of 8 fields, a second of CPU; `bench/avro.py`) pyarrow.json reads 0.9 M, json with
+`from_pylist` 0.2 M; polars (1.7 M) and DuckDB (1.8 M) are twice as quick and whole engines to carry about, and neither
+tells which row was to blame. So pyarrow, which is here anyway. It reads lines and stops at the first mistake, whose row it mostly tells: values are joined by newlines, those
 before the mistake are read without the others, and where no row was told the values are halved. How many are tried
 together follows from how many were good together, so that a batch of nothing but mistakes costs one attempt for each.
 
