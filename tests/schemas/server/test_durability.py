@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -191,6 +193,31 @@ def test_followers_forward_and_another_leads_when_the_leader_dies(millstream_bro
         assert leader_of(left) != first
         for asker in left:
             writers.check(asker)
+
+
+def test_a_leader_that_was_asleep_changes_nothing(millstream_broker_session: TestBroker) -> None:
+    """SIGSTOP for longer than the session: it wakes as a leader, with requests that waited, and another one leads."""
+    with group(millstream_broker_session.bootstrap_servers, own_settings(), 3) as instances:
+        askers = [Asker(one.url) for one in instances]
+        with Writers([one.url for one in askers]) as writers:
+            writers.wait_for_more(10)
+            first = leader_of(askers)
+            asleep = next(one for one in instances if one.url == first)
+            os.kill(asleep.pid, signal.SIGSTOP)
+            try:
+                awake = [one for one in askers if one.url != first]
+                wait_until(lambda: leader_of(awake) != first, DEADLINE_S, "another to lead")
+                with Writers([one.url for one in awake]) as others:
+                    others.wait_for_more(10)
+            finally:
+                os.kill(asleep.pid, signal.SIGCONT)
+            writers.wait_for_more(30)
+        leader_of(askers)
+        # All of them hold the same, and what each acknowledged.
+        wait_until(lambda: len({json.dumps(everything(one)) for one in askers}) == 1, DEADLINE_S, "all to be one")
+        for asker in askers:
+            writers.check(asker)
+            others.check(asker)
 
 
 def test_a_leader_that_leaves_in_order_is_followed_at_once(millstream_broker_session: TestBroker) -> None:
