@@ -130,6 +130,7 @@ async def test_topics_by_pattern(client: Client, source: SourceSettings, topic: 
 
 
 def held(snapshot: SourceSnapshot, source: SourceSettings, topic_id: str, *positions: Position) -> Reconciled:
+    """Reconcile with what is said to be committed."""
     return reconcile(
         snapshot,
         source,

@@ -51,7 +51,7 @@ def held(
     source = SourceSettings(**{"bootstrap_servers": "127.0.0.1:9092", "topics": ("flights",)} | settings)
     topics = {} if missing else {"flights": TopicNow("flights", topic_id, partitions)}
     return reconcile(
-        SourceSnapshot("cluster-1", topics, missing or {}),
+        SourceSnapshot("cluster-1", topics, missing or {}, {of_id: positions} if positions else {}),
         source,
         cluster_id=cluster_id,
         topics={of_id: "flights"} if positions else {},
@@ -213,6 +213,16 @@ def test_bytes_are_estimated_by_the_log_or_by_earlier_runs() -> None:
     snapshot = SourceSnapshot("c", {"flights": TopicNow("flights", ID, (now(),))})
     by_runs = reconcile(snapshot, source, cluster_id="", topics={}, positions={}, record_bytes={ID: 12.5})
     assert by_runs.ranges[0].estimated_bytes == 1250
+
+
+def test_positions_that_moved_on_need_a_new_snapshot() -> None:
+    source = SourceSettings(bootstrap_servers="127.0.0.1:9092", topics=("flights",))
+    snapshot = SourceSnapshot(
+        "c", {"flights": TopicNow("flights", ID, (now(epoch_end=EpochEnd(5, 100)),))}, {}, {ID: {0: Position(90, 5)}}
+    )
+    with pytest.raises(AssertionError, match="the snapshot was read for"):
+        # Another driver loaded up to 120 meanwhile: that is no truncated log.
+        reconcile(snapshot, source, cluster_id="c", topics={ID: "flights"}, positions={ID: {0: Position(120, 5)}})
 
 
 @given(

@@ -122,7 +122,10 @@ class _Run:
             stack.callback(self._release, claim)
             stack.enter_context(keeper)
             log.clean(claim)
-        # Another driver may have moved on between the look at the log and the claim.
+        if claim.state.positions != state.positions:
+            # Another driver has moved on between the look at the log and the claim: its positions may lie behind the
+            # ends that were seen, and would look as if the logs had been cut.
+            snapshot = read_source(self._job.source, claim.state.positions)
         found = self._reconciled(snapshot, claim.state)
         self._load(stack, filesystem, log, claim, keeper, snapshot, found)
 

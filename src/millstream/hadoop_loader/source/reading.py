@@ -108,6 +108,7 @@ async def read_snapshot(client: Client, source: SourceSettings, positions: Posit
             for name, info in topics.items()
         },
         missing=missing,
+        positions={topic_id: dict(held) for topic_id, held in positions.items()},
     )
 
 

@@ -69,8 +69,12 @@ def reconcile(
     """Hold what was committed (`cluster_id`, names of `topics` by id, `positions`) against `snapshot`.
 
     `record_bytes` is the average size of a topic's records in the log, by topic id, as earlier runs saw it: it stands
-    in where the brokers do not tell sizes.
+    in where the brokers do not tell sizes. The snapshot must be one that was read for these positions: held against an
+    older one, a position that has moved on since would look as if its log had been cut.
     """
+    for topic in snapshot.topics.values():
+        asked, given = (held.get(topic.topic_id, {}) for held in (snapshot.positions, positions))
+        assert dict(asked) == dict(given), f"{topic.name}: the snapshot was read for {asked}, and not for {given}"
     result = Reconciled()
     if cluster_id and snapshot.cluster_id and cluster_id != snapshot.cluster_id:
         sentence = (

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from millstream.hadoop_loader.commit.entries import Positions
+
 # Kafka's text for the id of a topic that has none: brokers before 2.8 give none.
 NO_TOPIC_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"
 
@@ -58,6 +60,8 @@ class SourceSnapshot:
     topics: Mapping[str, TopicNow] = field(default_factory=dict)
     # Topics named by the job that cannot be read, and why: not there, or not for this principal.
     missing: Mapping[str, str] = field(default_factory=dict)
+    # The positions it was read for, by topic id: later ones may lie behind the ends that it has.
+    positions: Positions = field(default_factory=dict)
 
     @property
     def partition_count(self) -> int:
