@@ -156,14 +156,19 @@ class MiniHdfs:
         jvm_options: Sequence[str] = TEST_JVM_OPTIONS,
         environment: Mapping[str, str] | None = None,
         jars: Path | None = None,
+        probe: Callable[[], object] | None = None,
     ) -> None:
-        """`properties` are Hadoop settings over ours, `environment` is added to that of the processes."""
+        """`properties` are Hadoop settings over ours, `environment` is added to that of the processes.
+
+        `probe` writes a file, or raises OSError while it cannot: for an HDFS that asks who one is.
+        """
         self.folder = folder
         self.ha = ha
         self.jars = hadoop_jars() if jars is None else jars
         # A folder that HADOOP_CONF_DIR may name: core-site.xml and hdfs-site.xml for clients.
         self.conf_directory = folder / "conf"
         self._environment = dict(environment or {})
+        self._probe = probe or self._write_probe
         self._jvm_options = tuple(jvm_options)
         names = ("nn1", "nn2") if ha else ("nn1",)
         ports = iter(free_ports(2 * len(names) + 5))
@@ -374,18 +379,21 @@ class MiniHdfs:
 
     def _writable(self) -> bool:
         self._check()
-        # The DataNode's own word first: a file may be taken on the registration of a process that was killed.
-        url = f"http://{HOST}:{self._datanode_http_port}/jmx?qry=Hadoop:service=DataNode,name=DataNodeInfo"
-        path = f"/.probe-{os.getpid()}"
         try:
-            with urllib.request.urlopen(url, timeout=5.0) as answer:
-                if b"RUNNING" not in answer.read():
-                    return False
-            self._put(path, b"x")
-            self.request("DELETE", path, "op=DELETE", timeout_s=10.0)
+            self._probe()
         except (OSError, ValueError):
             return False
         return True
+
+    def _write_probe(self) -> None:
+        # The DataNode's own word first: a file may be taken on the registration of a process that was killed.
+        url = f"http://{HOST}:{self._datanode_http_port}/jmx?qry=Hadoop:service=DataNode,name=DataNodeInfo"
+        with urllib.request.urlopen(url, timeout=5.0) as answer:
+            if b"RUNNING" not in answer.read():
+                raise OSError("the DataNode has not registered yet")
+        path = f"/.probe-{os.getpid()}"
+        self._put(path, b"x")
+        self.request("DELETE", path, "op=DELETE", timeout_s=10.0)
 
     def _put(self, path: str, data: bytes) -> None:
         answer = json.loads(self.request("PUT", path, "op=CREATE&overwrite=true&noredirect=true", timeout_s=10.0))

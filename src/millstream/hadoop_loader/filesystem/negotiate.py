@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
+from millstream.hadoop_loader.filesystem.remote import NotAuthenticatedError
+
 if TYPE_CHECKING:
     from millstream.hadoop_loader.filesystem.settings import KerberosSettings
 
@@ -61,9 +63,12 @@ class NegotiateAuth(requests.auth.AuthBase):
     def _token(self, host: str) -> bytes:
         gssapi = self._gssapi
         name = gssapi.Name(f"HTTP@{host}", gssapi.NameType.hostbased_service)
-        with self._lock:
-            context = gssapi.SecurityContext(name=name, creds=self._fresh_credentials(), usage="initiate")
-            return bytes(context.step())
+        try:
+            with self._lock:
+                context = gssapi.SecurityContext(name=name, creds=self._fresh_credentials(), usage="initiate")
+                return bytes(context.step())
+        except gssapi.exceptions.GSSError as error:
+            raise NotAuthenticatedError(f"{self._settings.principal}: {error}") from error
 
     def _fresh_credentials(self) -> Any:
         gssapi, settings = self._gssapi, self._settings

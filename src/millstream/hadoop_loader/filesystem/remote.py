@@ -70,11 +70,15 @@ _OF_OURS: Final[dict[str, type[FileSystemError]]] = {
     "DiskOutOfSpaceException": StorageFullError,
     "NoEnoughReplicaException": StorageFullError,
 }
-KERBEROS_REMEDY: Final = "look at the principal with its keytab or ticket cache, and at this machine's clock"
+KERBEROS_REMEDY: Final = "look at the principal with its keytab or ticket cache, the key server and the clock"
 
 
 class NotBegunError(Exception):
     """The server refused for now, or was not reached at all: nothing has happened."""
+
+
+class NotAuthenticatedError(Exception):
+    """There is no ticket to show, or the server wants none of it."""
 
 
 class UnansweredError(Exception):

@@ -42,6 +42,7 @@ from millstream.hadoop_loader.filesystem.interface import FileStatus, checked_pa
 from millstream.hadoop_loader.filesystem.output import ChunkedOutputFile
 from millstream.hadoop_loader.filesystem.remote import (
     KERBEROS_REMEDY,
+    NotAuthenticatedError,
     NotBegunError,
     RemoteCalls,
     UnansweredError,
@@ -262,6 +263,8 @@ class WebHdfsFileSystem:
                 if isinstance(problem, NotBegunError):
                     self._next_address()
                 return problem
+            case NotAuthenticatedError():
+                return AccessDeniedError(str(error), uri=self.uri, path=path, remedy=KERBEROS_REMEDY)
             case requests.exceptions.SSLError() | ssl.SSLError():
                 remedy = "check ca_file and the certificate of the server"
                 return UnavailableError(str(error), uri=self.uri, path=path, remedy=remedy)
