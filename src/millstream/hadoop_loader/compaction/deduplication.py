@@ -80,9 +80,14 @@ def find_replaced(
     check: Callable[[int], None],
 ) -> Replaced:
     """Return which rows of a Parquet directory others replaced. Raises CompactionError where a column is missing."""
-    from millstream.hadoop_loader.compaction.parquet_rows import check_sortable, merged_schema, tables_of
+    from millstream.hadoop_loader.compaction.parquet_rows import (
+        check_sortable,
+        merged_schema,
+        plain_schema,
+        tables_of,
+    )
 
-    schema = merged_schema(filesystem, plan.files)
+    schema = plain_schema(merged_schema(filesystem, plan.files))
     for name in (PARTITION_COLUMN, OFFSET_COLUMN):
         if name not in schema.names:
             raise CompactionError(

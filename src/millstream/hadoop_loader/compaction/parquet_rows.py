@@ -1,7 +1,7 @@
 """Parquet files encoded anew into larger ones: as they come, or sorted; rows that were replaced left out on wish.
 
 The schema of the result is what all inputs have, with every column that any of them has; where one lacks a column, its
-rows have nulls. Columns that Arrow reads as dictionaries become plain: in a Parquet file they are the same.
+rows have nulls. What Arrow reads as a dictionary from some files only becomes plain: for others it is the same.
 """
 
 from __future__ import annotations
@@ -43,13 +43,18 @@ def merged_schema(filesystem: FileSystem, files: Sequence[TableFile]) -> pa.Sche
     """
     schemas: list[pa.Schema] = []
     for file in files:
-        schema = _plain_schema(_footer(filesystem, file).schema.to_arrow_schema())
+        schema = _bare(_footer(filesystem, file).schema.to_arrow_schema())
         if schema not in schemas:
             schemas.append(schema)
     schemas.sort(key=len, reverse=True)
     try:
         return pa.unify_schemas(schemas, promote_options="permissive")
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        # Some of dictionaries and some without, perhaps.
+        schemas = [plain_schema(schema) for schema in schemas]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise CompactionError(
             f"{files[0].directory}: its files have columns that do not go together: {error}; leave it as it is"
         ) from error
@@ -179,12 +184,21 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _plain_schema(schema: pa.Schema) -> pa.Schema:
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the columns without dictionaries, at any depth."""
     return pa.schema([_plain(field) for field in schema])
 
 
+def _bare(schema: pa.Schema) -> pa.Schema:
+    """Return the columns without what only describes the file they were read from."""
+    fields = []
+    for field in schema:
+        kept = {key: value for key, value in (field.metadata or {}).items() if key != b"PARQUET:field_id"}
+        fields.append(field.with_metadata(kept or None))
+    return pa.schema(fields)
+
+
 def _plain(field: pa.Field) -> pa.Field:
-    """Return a field without dictionaries, and without what only describes the file it was read from."""
     type_ = field.type
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
@@ -194,5 +208,4 @@ def _plain(field: pa.Field) -> pa.Field:
         type_ = pa.map_(_plain(type_.key_field), _plain(type_.item_field))
     elif pa.types.is_list(type_):
         type_ = pa.list_(_plain(type_.value_field))
-    metadata = {key: value for key, value in (field.metadata or {}).items() if key != b"PARQUET:field_id"}
-    return pa.field(field.name, type_, field.nullable, metadata or None)
+    return field.with_type(type_)

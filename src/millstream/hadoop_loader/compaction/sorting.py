@@ -93,7 +93,14 @@ class ExternalSorter:
     def _in_order(self) -> pa.Table:
         table = pa.concat_tables(self._tables).combine_chunks()
         self._tables, self._bytes = [], 0
-        return table.take(pc.sort_indices(table, sort_keys=self._keys))
+        return table.take(self._sorted_rows(table))
+
+    def _sorted_rows(self, table: pa.Table) -> pa.Array:
+        """Return the numbers of a table's rows in order; equal ones keep theirs."""
+        columns = [table.column(name) for name, _ in self._keys]
+        # Arrow sorts by no dictionaries.
+        plain = [one.cast(one.type.value_type) if pa.types.is_dictionary(one.type) else one for one in columns]
+        return pc.sort_indices(pa.table(plain, names=[name for name, _ in self._keys]), sort_keys=self._keys)
 
     def _spill(self) -> None:
         table = self._in_order()
@@ -138,14 +145,14 @@ class ExternalSorter:
         ).combine_chunks()
         # With equal keys the first row of a block comes before the last of another: stable, and firsts stand first.
         ends = ends.take(pa.array([*range(0, 2 * len(runs), 2), *range(1, 2 * len(runs), 2)], pa.int64()))
-        order = pc.sort_indices(ends, sort_keys=self._keys).to_pylist()
+        order = self._sorted_rows(ends).to_pylist()
         count = len(runs)
         bound = next(at for at, number in enumerate(order) if number >= count)
         return [runs[number] for number in order[:bound]]
 
     def _order(self, pieces: pa.Table, lengths: list[int]) -> tuple[pa.Array, list[int]]:
         """Return which rows go on, in order, and how many those are of each block."""
-        order = pc.sort_indices(pieces, sort_keys=self._keys)
+        order = self._sorted_rows(pieces)
         last_rows, total = [], 0
         for length in lengths:
             total += length

@@ -7,7 +7,7 @@ version.py   TableVersion, what a worker gets               changes.py   what is
 """
 
 from millstream.hadoop_loader.tables.changes import ChangeKind, SchemaChange, SchemaChangedError
-from millstream.hadoop_loader.tables.merging import Document, Merged, merge, table_version
+from millstream.hadoop_loader.tables.merging import Document, Merged, all_tables, merge, table_version
 from millstream.hadoop_loader.tables.version import SourceSchema, TableVersion
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "SchemaChangedError",
     "SourceSchema",
     "TableVersion",
+    "all_tables",
     "merge",
     "table_version",
 ]

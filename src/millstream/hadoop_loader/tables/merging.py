@@ -87,6 +87,12 @@ def table_version(document: Document | None, topic: str) -> TableVersion:
     return merge(document, {}, topic=topic).version
 
 
+def all_tables(document: Document | None, topic: str) -> list[TableVersion]:
+    """Return every generation's table, oldest first, those among them that take no values any more."""
+    tables = _Merging(document, topic, parquet=True).tables()
+    return tables or [TableVersion(topic, topic)]
+
+
 def table_name(topic: str, generation: int) -> str:
     """Return the name of a generation's table, which is its directory."""
     return topic if generation == 1 else f"{topic}.v{generation}"
@@ -211,7 +217,7 @@ class _Merging:
         """Return the newest table, with the others that take values too."""
         if not self._generations:
             return TableVersion(self._topic, self._topic)
-        versions = [self._version(generation) for generation in reversed(self._generations)]
+        versions = self.tables()[::-1]
         newest = versions[0]
         others = tuple(one for one in versions[1:] if one.writers)
         return TableVersion(
@@ -224,6 +230,10 @@ class _Merging:
             newest.sources,
             others,
         )
+
+    def tables(self) -> list[TableVersion]:
+        """Return all tables, oldest first."""
+        return [self._version(generation) for generation in self._generations]
 
     def _version(self, generation: _Generation) -> TableVersion:
         mine = {schema_id: source for schema_id, (at, source) in self._writers.items() if at == generation.number}

@@ -1,0 +1,198 @@
+"""Tables of Iceberg over the Parquet files of the commit log, through pyiceberg.
+
+The log decides what is in a table; Iceberg is told. Each call is a reconciliation with one number of the log: the
+table's schema is brought to the log's, files that the log has and the table lacks are added, files that a compaction
+replaced are deleted, all in one transaction whose snapshot carries the number. A number that is there already, or an
+earlier one, changes nothing: so a repeated call does no harm, and a call that was missed is made up for by the next.
+
+Files have no field ids, so the table has a name mapping; it is not partitioned, its files carry the statistics that
+readers skip by. Footers are read through the loader's file system: pyiceberg need not reach the data, only the catalog
+and the place for its own metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from millstream.hadoop_loader.filesystem.arrow import arrow_input
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.catalogs.known_tables import KnownTable
+    from millstream.hadoop_loader.commit import TableFile
+    from millstream.hadoop_loader.filesystem import FileSystem
+    from millstream.hadoop_loader.job import IcebergSettings
+    from millstream.hadoop_loader.job.secret import Secret
+
+NUMBER_PROPERTY: Final = "millstream.commit"
+"""Of a snapshot: the number of the commit log that it shows."""
+ROOT_PROPERTY: Final = "millstream.root"
+"""Of a snapshot: the table root that the number is of."""
+NAME_MAPPING_PROPERTY: Final = "schema.name-mapping.default"
+COMMIT_ATTEMPTS: Final = 5
+
+
+class IcebergError(Exception):
+    """The catalog could not be reached, or refused; the message says what it was asked."""
+
+
+class IcebergTables:
+    """The tables of one job in one catalog; one thread at a time."""
+
+    def __init__(self, settings: IcebergSettings, filesystem: FileSystem) -> None:
+        """Open the catalog. Raises IcebergError."""
+        try:
+            from pyiceberg.catalog import load_catalog
+        except ImportError as error:
+            raise IcebergError("Iceberg needs the extra `iceberg`: pip install 'millstream[iceberg]'") from error
+        self._settings = settings
+        self._filesystem = filesystem
+        properties = {key: _text(value) for key, value in settings.properties.items()}
+        try:
+            self._catalog = load_catalog(settings.catalog, **properties)
+        except Exception as error:
+            raise IcebergError(f"catalog {settings.catalog!r}: {error}") from error
+
+    def close(self) -> None:
+        """Give up connections."""
+        close = getattr(self._catalog, "close", None)
+        if close is not None:
+            close()
+
+    def identifier(self, table: KnownTable) -> str:
+        """Return a table's name in the catalog."""
+        name = f"{self._settings.table_prefix}{table.name}".replace(".", "_")
+        return f"{self._settings.namespace}.{name}"
+
+    def commit(self, table: KnownTable, files: Iterable[TableFile], number: int) -> bool:
+        """Show `files`, all there are at `number`; return False where the table did so before. Raises IcebergError."""
+        from pyiceberg.exceptions import CommitFailedException
+
+        wanted = {f"{self._filesystem.uri}/{file.path}": file for file in files}
+        identifier = self.identifier(table)
+        try:
+            for _ in range(COMMIT_ATTEMPTS):
+                held = self._table(identifier, _optional(table.columns))
+                if self._number_of(held) >= number:
+                    return False
+                try:
+                    self._commit(held, table, wanted, number)
+                except CommitFailedException:
+                    # Another has committed to the table: what is to be done is looked at anew.
+                    continue
+                return True
+        except IcebergError:
+            raise
+        except Exception as error:
+            raise IcebergError(f"table {identifier} of catalog {self._settings.catalog!r}: {error}") from error
+        raise IcebergError(f"table {identifier}: others committed {COMMIT_ATTEMPTS} times in a row; the next run tries")
+
+    def _table(self, identifier: str, schema: pa.Schema) -> Any:
+        from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
+
+        with suppress(NoSuchTableError):
+            return self._catalog.load_table(identifier)
+        self._catalog.create_namespace_if_not_exists(self._settings.namespace)
+        try:
+            table = self._catalog.create_table(identifier, schema)
+        except TableAlreadyExistsError:
+            return self._catalog.load_table(identifier)
+        return table
+
+    def _number_of(self, held: Any) -> int:
+        """Return the latest number of this root that a snapshot shows, -1 for none."""
+        for snapshot in reversed(held.metadata.snapshots):
+            summary = {} if snapshot.summary is None else snapshot.summary.additional_properties
+            if summary.get(ROOT_PROPERTY) == self._filesystem.uri:
+                return int(summary[NUMBER_PROPERTY])
+        return -1
+
+    def _commit(self, held: Any, table: KnownTable, wanted: dict[str, TableFile], number: int) -> None:
+        shown = {task.file.file_path: task.file for task in held.scan().plan_files()}
+        removed = [file for path, file in shown.items() if path not in wanted]
+        added = [(path, file) for path, file in wanted.items() if path not in shown]
+        with held.transaction() as transaction:
+            with transaction.update_schema() as update:
+                update.union_by_name(_optional(table.columns))
+            if NAME_MAPPING_PROPERTY not in transaction.table_metadata.properties:
+                mapping = transaction.table_metadata.schema().name_mapping.model_dump_json()
+                transaction.set_properties({NAME_MAPPING_PROPERTY: mapping})
+            said = {NUMBER_PROPERTY: str(number), ROOT_PROPERTY: self._filesystem.uri}
+            updating = transaction.update_snapshot(snapshot_properties=said)
+            metadata = transaction.table_metadata
+            if removed:
+                with updating.overwrite() as overwrite:
+                    for file in removed:
+                        overwrite.delete_data_file(file)
+                    for data_file in self._data_files(metadata, added):
+                        overwrite.append_data_file(data_file)
+            else:
+                with updating.fast_append() as append:
+                    for data_file in self._data_files(metadata, added):
+                        append.append_data_file(data_file)
+
+    def _data_files(self, metadata: Any, files: list[tuple[str, TableFile]]) -> Iterator[Any]:
+        """Yield what Iceberg wants to know of files, from their footers."""
+        from pyiceberg.io.pyarrow import (
+            compute_statistics_plan,
+            data_file_statistics_from_parquet_metadata,
+            parquet_path_to_id_mapping,
+        )
+        from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+
+        schema = metadata.schema()
+        plan = compute_statistics_plan(schema, metadata.properties)
+        mapping = parquet_path_to_id_mapping(schema)
+        for path, file in files:
+            with self._filesystem.open(file.path) as stored:
+                footer = pq.read_metadata(arrow_input(stored))
+            statistics = data_file_statistics_from_parquet_metadata(
+                parquet_metadata=footer, stats_columns=plan, parquet_column_mapping=mapping
+            )
+            yield DataFile.from_args(
+                content=DataFileContent.DATA,
+                file_path=path,
+                file_format=FileFormat.PARQUET,
+                partition=statistics.partition(metadata.spec(), schema),
+                file_size_in_bytes=file.length,
+                sort_order_id=None,
+                spec_id=metadata.default_spec_id,
+                equality_ids=None,
+                key_metadata=None,
+                **statistics.to_serialized_dict(),
+            )
+
+
+def _optional(schema: pa.Schema) -> pa.Schema:
+    """Return columns that may all be missing, down to the innermost: earlier files lack what came later."""
+    return pa.schema([_optional_field(field) for field in schema])
+
+
+def _optional_field(field: pa.Field) -> pa.Field:
+    type_ = field.type
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    if pa.types.is_uint32(type_):
+        type_ = pa.int64()
+    elif pa.types.is_struct(type_):
+        type_ = pa.struct([_optional_field(child) for child in type_])
+    elif pa.types.is_map(type_):
+        type_ = pa.map_(
+            pa.field("key", _optional_field(type_.key_field).type, nullable=False), _optional_field(type_.item_field)
+        )
+    elif pa.types.is_list(type_):
+        type_ = pa.list_(_optional_field(type_.value_field))
+    elif pa.types.is_timestamp(type_):
+        # Iceberg's own is in microseconds, and reads those in milliseconds.
+        type_ = pa.timestamp("us", type_.tz)
+    return pa.field(field.name, type_, nullable=True)
+
+
+def _text(value: str | Secret) -> str:
+    text = value if isinstance(value, str) else value.text
+    assert text is not None, "the job was not resolved"
+    return text

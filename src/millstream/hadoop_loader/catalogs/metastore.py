@@ -1,0 +1,195 @@
+"""Tables and partitions in a Hive metastore, over Thrift.
+
+Each call is a reconciliation: the table is made or brought to its schema, and partitions that lack are added. So a run
+that could not reach the metastore is made up for by the next one, and two at once do no harm.
+
+The Thrift client is the one that pyiceberg brings (extra `iceberg`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
+
+from millstream.hadoop_loader.catalogs import hive
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.catalogs.known_tables import KnownTable
+    from millstream.hadoop_loader.job import HiveSettings
+
+DEADLINE_S: Final = 60.0
+PARTITIONS_PER_CALL: Final = 500
+
+_FORMATS: Final = {
+    "parquet": (
+        "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+        "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+        "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
+    ),
+    "avro": (
+        "org.apache.hadoop.hive.ql.io.avro.AvroContainerInputFormat",
+        "org.apache.hadoop.hive.ql.io.avro.AvroContainerOutputFormat",
+        "org.apache.hadoop.hive.serde2.avro.AvroSerDe",
+    ),
+}
+
+
+class MetastoreError(Exception):
+    """The metastore could not be reached, or refused; the message says what it was asked."""
+
+
+class Metastore:
+    """A connection to one metastore; one thread at a time."""
+
+    def __init__(self, client: Any, settings: HiveSettings, root_uri: str) -> None:
+        """Use `connected` to have one."""
+        self._client = client
+        self._settings = settings
+        self._root_uri = root_uri
+
+    def bring_up_to_date(self, table: KnownTable, directories: Collection[str]) -> int:
+        """Have a table and the partitions of `directories` (below it); return how many partitions were added."""
+        from hive_metastore.ttypes import AlreadyExistsException, NoSuchObjectException
+
+        database, name = hive.full_name(table, self._settings)
+        self._have_database(database)
+        try:
+            held = self._client.get_table(database, name)
+        except NoSuchObjectException:
+            try:
+                self._client.create_table(self._table(table))
+            except AlreadyExistsException:
+                held = self._client.get_table(database, name)
+            else:
+                held = None
+        if held is not None:
+            self._evolve(table, held)
+        if not table.partition_keys:
+            return 0
+        return self._add_partitions(table, directories)
+
+    def _have_database(self, database: str) -> None:
+        from hive_metastore.ttypes import AlreadyExistsException, Database, NoSuchObjectException
+
+        try:
+            self._client.get_database(database)
+        except NoSuchObjectException:
+            try:
+                self._client.create_database(Database(name=database, description="", parameters={}))
+            except AlreadyExistsException:
+                return
+
+    def _table(self, table: KnownTable) -> Any:
+        from hive_metastore.ttypes import FieldSchema, Table
+
+        database, name = hive.full_name(table, self._settings)
+        return Table(
+            dbName=database,
+            tableName=name,
+            owner="millstream",
+            tableType="EXTERNAL_TABLE",
+            sd=self._storage(table, table.path),
+            partitionKeys=[FieldSchema(key.name, key.type, "") for key in hive.partition_columns(table)],
+            parameters=hive.properties(table),
+        )
+
+    def _storage(self, table: KnownTable, path: str) -> Any:
+        from hive_metastore.ttypes import FieldSchema, SerDeInfo, StorageDescriptor
+
+        input_format, output_format, serde = _FORMATS[table.format]
+        return StorageDescriptor(
+            cols=[FieldSchema(column.name, column.type, "") for column in hive.data_columns(table)],
+            location=hive.location_of(self._root_uri, self._settings, path),
+            inputFormat=input_format,
+            outputFormat=output_format,
+            compressed=False,
+            numBuckets=-1,
+            serdeInfo=SerDeInfo(name="", serializationLib=serde, parameters={"serialization.format": "1"}),
+            bucketCols=[],
+            sortCols=[],
+            parameters={},
+        )
+
+    def _evolve(self, table: KnownTable, held: Any) -> None:
+        """Give a table that is there its columns and properties, and its partitions the columns."""
+        from hive_metastore.ttypes import EnvironmentContext, FieldSchema
+
+        wanted = hive.properties(table)
+        columns = [FieldSchema(column.name, column.type, "") for column in hive.data_columns(table)]
+        is_alike = [(one.name, one.type) for one in held.sd.cols] == [(one.name, one.type) for one in columns]
+        if is_alike and all(held.parameters.get(key) == value for key, value in wanted.items()):
+            return
+        held.sd.cols = columns
+        held.parameters = {**held.parameters, **wanted}
+        cascade = EnvironmentContext(properties={"CASCADE": "true"})
+        self._client.alter_table_with_environment_context(held.dbName, held.tableName, held, cascade)
+
+    def _add_partitions(self, table: KnownTable, directories: Collection[str]) -> int:
+        from hive_metastore.ttypes import Partition
+
+        database, name = hive.full_name(table, self._settings)
+        assert table.partition_keys is not None, table.name
+        held = set(self._client.get_partition_names(database, name, -1))
+        added = []
+        for directory in sorted(directories):
+            values = [unquote(part.partition("=")[2]) for part in directory.split("/")]
+            if len(values) != len(table.partition_keys) or _lowered(directory) in held:
+                continue
+            storage = self._storage(table, f"{table.path}/{directory}")
+            added.append(Partition(values=values, dbName=database, tableName=name, sd=storage, parameters={}))
+        for start in range(0, len(added), PARTITIONS_PER_CALL):
+            # Those that another has added meanwhile are no mistake.
+            self._add(added[start : start + PARTITIONS_PER_CALL])
+        return len(added)
+
+    def _add(self, partitions: list[Any]) -> None:
+        from hive_metastore.ttypes import AlreadyExistsException
+
+        try:
+            self._client.add_partitions(partitions)
+        except AlreadyExistsException:
+            for partition in partitions:
+                try:
+                    self._client.add_partition(partition)
+                except AlreadyExistsException:
+                    continue
+
+
+def _lowered(directory: str) -> str:
+    """Return a directory as the metastore names its partition: keys in lower case."""
+    pairs = (part.partition("=") for part in directory.split("/"))
+    return "/".join(f"{name.lower()}={value}" for name, _, value in pairs)
+
+
+@contextmanager
+def connected(settings: HiveSettings, root_uri: str, *, deadline_s: float = DEADLINE_S) -> Iterator[Metastore]:
+    """Connect to the metastore of a job. Raises MetastoreError, also for what is done with it."""
+    try:
+        from hive_metastore.ThriftHiveMetastore import Client
+        from thrift.protocol import TBinaryProtocol
+        from thrift.Thrift import TException
+        from thrift.transport import TSocket, TTransport
+    except ImportError as error:
+        raise MetastoreError("a metastore needs the extra `iceberg`: pip install 'millstream[iceberg]'") from error
+    assert settings.metastore_uri is not None, settings
+    address = urlsplit(settings.metastore_uri)
+    if address.scheme != "thrift" or not address.hostname:
+        raise MetastoreError(f"{settings.metastore_uri!r} is no address of a metastore: thrift://HOST:PORT is")
+    socket = TSocket.TSocket(address.hostname, address.port or 9083)
+    socket.setTimeout(deadline_s * 1000)
+    if settings.kerberos_service is None:
+        transport = TTransport.TBufferedTransport(socket)
+    else:
+        transport = TTransport.TSaslClientTransport(
+            socket, host=address.hostname, service=settings.kerberos_service, mechanism="GSSAPI"
+        )
+    try:
+        transport.open()
+        yield Metastore(Client(TBinaryProtocol.TBinaryProtocol(transport)), settings, root_uri)
+    except (TException, OSError, EOFError) as error:
+        said = getattr(error, "message", None) or str(error)
+        raise MetastoreError(f"{settings.metastore_uri}: {said}") from error
+    finally:
+        transport.close()

@@ -1,0 +1,111 @@
+"""Iceberg tables over a root's Parquet files: added, replaced by compaction, evolved; a repeated call does nothing."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from tests.support.table_roots import TableRoot, parquet_bytes
+
+from millstream.hadoop_loader.catalogs import KnownTable
+from millstream.hadoop_loader.catalogs.iceberg import IcebergError, IcebergTables
+from millstream.hadoop_loader.commit import Role
+from millstream.hadoop_loader.compaction import compact, plan_compaction
+from millstream.hadoop_loader.job import CompactionSettings, EncodingSettings, IcebergSettings
+
+ROWS = pa.table(
+    {
+        "id": pa.array(range(5), pa.int64()),
+        "kind": pa.array(list("aabbc")).dictionary_encode(),
+        "at": pa.array(range(5), pa.timestamp("ms", "UTC")),
+        "part": pa.array([{"x": 1}] * 5, pa.struct([pa.field("x", pa.int32(), nullable=False)])),
+    }
+)
+LATER = ROWS.append_column("note", pa.array(["n"] * 5)).set_column(
+    3, "part", pa.array([{"x": 1, "y": "z"}] * 5, pa.struct([("x", pa.int32()), ("y", pa.string())]))
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> TableRoot:
+    return TableRoot(tmp_path / "root")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> IcebergSettings:
+    warehouse = tmp_path / "warehouse"
+    warehouse.mkdir()
+    return IcebergSettings(
+        namespace="lake",
+        properties={"type": "sql", "uri": f"sqlite:///{tmp_path}/catalog.db", "warehouse": f"file://{warehouse}"},
+    )
+
+
+def known(columns: pa.Schema) -> KnownTable:
+    return KnownTable("orders", "orders", "parquet", 1, columns, "{}", ("day",))
+
+
+def commit(root: TableRoot, settings: IcebergSettings, columns: pa.Schema) -> bool:
+    state = root.log.read()
+    tables = IcebergTables(settings, root.filesystem)
+    try:
+        return tables.commit(known(columns), state.files.under("orders/parquet"), state.number)
+    finally:
+        tables.close()
+
+
+def scanned(root: TableRoot, settings: IcebergSettings) -> tuple[Any, pa.Table]:
+    tables = IcebergTables(settings, root.filesystem)
+    try:
+        table = tables._catalog.load_table("lake.orders")
+        return table, table.scan().to_arrow()
+    finally:
+        tables.close()
+
+
+def test_files_are_added_replaced_and_evolve(root: TableRoot, settings: IcebergSettings) -> None:
+    root.load([(0, "parquet", parquet_bytes(ROWS), 5), (1, "parquet", parquet_bytes(ROWS), 5)])
+    assert commit(root, settings, ROWS.schema)
+    assert not commit(root, settings, ROWS.schema), "what was committed is not committed again"
+    _, first = scanned(root, settings)
+    assert sorted(first["id"].to_pylist()) == sorted([*range(5), *range(5)])
+
+    # Two loads, of which Iceberg only hears together.
+    root.load([(0, "parquet", parquet_bytes(LATER), 5)])
+    root.load([(1, "parquet", parquet_bytes(LATER), 5)], directory="day=2")
+    assert commit(root, settings, LATER.schema)
+
+    table, second = scanned(root, settings)
+    assert second["note"].to_pylist().count(None) == 10
+    assert {str(row) for row in second["part"].to_pylist()} == {"{'x': 1, 'y': None}", "{'x': 1, 'y': 'z'}"}
+    connection = table.scan().to_duckdb("orders", connection=duckdb.connect())
+    found = connection.execute("SELECT count(*), count(note), sum(part.x) FROM orders").fetchall()
+    assert found == [(20, 10, 20)]
+
+    claim = root.claim(Role.COMPACT)
+    plans = plan_compaction(claim.state, CompactionSettings())
+    compact(root.filesystem, root.log, claim, plans, CompactionSettings(), EncodingSettings(), stop=threading.Event())
+    claim.release()
+    assert commit(root, settings, LATER.schema)
+
+    table, third = scanned(root, settings)
+    order = [("note", "ascending"), ("id", "ascending")]
+    assert third.sort_by(order).to_pylist() == second.sort_by(order).to_pylist()
+    assert len(list(table.scan().plan_files())) == 2
+    numbers = [one.summary.additional_properties["millstream.commit"] for one in table.metadata.snapshots]
+    assert numbers == sorted(numbers, key=int)
+    least = table.scan(row_filter="id >= 4").to_arrow()
+    assert least.num_rows == 4
+
+
+def test_a_catalog_that_is_not_there_is_told_of(root: TableRoot, settings: IcebergSettings, tmp_path: Path) -> None:
+    root.load([(0, "parquet", parquet_bytes(ROWS), 5)])
+    elsewhere = replace(settings, properties={**settings.properties, "uri": f"sqlite:///{tmp_path}/no/such/catalog.db"})
+
+    with pytest.raises(IcebergError, match="catalog"):
+        commit(root, elsewhere, ROWS.schema)
