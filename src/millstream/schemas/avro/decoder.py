@@ -152,7 +152,7 @@ class AvroDecoder:
         # Held for a whole call: the kernel reads programs that the next schema met makes longer.
         self._lock = threading.RLock()
         self._framed = framing == "confluent"
-        self._find = _finder(schemas)
+        self._find = lookup_of(schemas)
         # Looking up costs nothing there, and who fills it may do so at any time.
         self._is_mapping = schemas is None or isinstance(schemas, Mapping)
         self._dense_unions = on_union == "dense_union"
@@ -521,7 +521,8 @@ def located(values: pa.Array | pa.ChunkedArray) -> tuple[memoryview, memoryview,
     return data, positions, memoryview(sizes.buffers()[1]).cast("B").cast("q")[sizes.offset :]
 
 
-def _finder(schemas: Schemas | None) -> Callable[[Any], ParsedSchema | str]:
+def lookup_of(schemas: Schemas | None) -> Callable[[Any], ParsedSchema | str]:
+    """Return what finds schemas by id or GUID; raises LookupError, or the error of a registry, where there is none."""
     if schemas is None:
         schemas = {}
     if isinstance(schemas, Mapping):
