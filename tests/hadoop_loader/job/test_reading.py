@@ -240,7 +240,7 @@ def test_a_line_that_may_hold_a_secret_is_not_quoted() -> None:
         ("schedule = { }", "schedule.cron", "one of the two"),
         ('compaction.deduplicate_by = ["id"]', "compaction.deduplicate_by", "metadata_columns"),
         ('encoding.parquet = { codec = "gzip", level = 12 }', "encoding.parquet.level", "give 1 to 9"),
-        ('encoding.parquet.row_group_bytes = "1 GB"', "encoding.parquet.row_group_bytes", "more memory"),
+        ('encoding.parquet.row_group_bytes = "1 GB"', "encoding.parquet.row_group_bytes", "worker_memory_bytes larger"),
         ('destination.kerberos.principal = "a@B"', "destination.kerberos.keytab", "prove"),
         ('destination.permission = "rw"', "destination.permission", "octal"),
         ("workers = true", "workers", "whole number"),

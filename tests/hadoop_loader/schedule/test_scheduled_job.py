@@ -84,6 +84,21 @@ def test_a_changed_schedule_counts_from_the_next_run_on() -> None:
     assert run(one, 1000, 1001) == 1030
 
 
+def test_an_interval_goes_on_when_the_clock_is_set_back() -> None:
+    one = job()
+    run(one, 1000, 1030)
+    one.handle_clock_set_back(550, -500.0)
+    assert one.due_s == 600
+    assert run(one, 600, 601) == 700
+
+
+def test_a_clock_that_is_set_back_leaves_no_cron_job_waiting_for_days() -> None:
+    one = ScheduledJob("flights", ScheduleSettings(cron="0 * * * *"), now_s=864_000, chance=random.Random(1))
+    assert run(one, 864_000, 864_001) == 867_600
+    one.handle_clock_set_back(864_002 - 86_400, -86_400.0)
+    assert one.due_s == 867_600 - 86_400
+
+
 @given(
     steps=st.lists(st.tuples(st.floats(0, 50), st.floats(0, 500), st.sampled_from([0, 1, 2, 3, 4])), max_size=30),
     catch_up=st.sampled_from(["once", "skip"]),

@@ -167,6 +167,39 @@ def test_a_file_is_read_anew_for_each_run(tmp_path: Path) -> None:
     assert any("did you mean raw?" in sentence for sentence in told)
 
 
+def test_a_clock_that_is_set_back_stops_no_interval(tmp_path: Path) -> None:
+    """In virtual time: the wall clock is set back by a day while the job waits, which runs hourly all the same."""
+    passed_s, set_by_s, told, started = 0.0, 0.0, list[str](), list[float]()
+    finished = threading.Event()
+
+    def wait(stop: threading.Event, wait_s: float) -> None:
+        nonlocal passed_s, set_by_s
+        passed_s += wait_s
+        if passed_s > 1800:
+            set_by_s = -86_400.0
+
+    def run(job: LoadJob, stop: threading.Event) -> LoadReport:
+        started.append(passed_s)
+        if len(started) == 3:
+            finished.set()
+            stop.wait(DEADLINE_S)
+        return report(job)
+
+    service = LoadService(
+        [job_file(tmp_path, "one", schedule='every_s = "1 h"\n        stop_grace_s = 0')],
+        run,
+        environ={},
+        tell=told.append,
+        clock=lambda: 1_790_000_000 + passed_s + set_by_s,
+        monotonic=lambda: passed_s,
+        wait=wait,
+    )
+    with serving(service):
+        assert finished.wait(DEADLINE_S)
+    assert [round(each) for each in started] == [0, 3600, 7200]
+    assert any("the clock was set back by 86400 s" in sentence for sentence in told)
+
+
 def test_an_unforeseen_error_of_one_job_leaves_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def run(job: LoadJob, stop: threading.Event) -> LoadReport:
         if job.name == "one":

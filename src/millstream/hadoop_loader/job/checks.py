@@ -379,10 +379,10 @@ def _check_encoding(job: LoadJob) -> Iterator[Problem]:
         low, high = _LEVELS[codec]
         if not low <= level <= high:
             yield Problem(key, str(level), f"{codec} has no such level", f"give {low} to {high}")
-    if job.limits.bytes > 0 and job.encoding.parquet.row_group_bytes > job.worker_memory_bytes // 2:
-        what = "a row group would take more than half of worker_memory_bytes"
-        remedy = "make it smaller, or give workers more memory"
-        yield Problem("encoding.parquet.row_group_bytes", str(job.encoding.parquet.row_group_bytes), what, remedy)
+    rows, memory = job.encoding.parquet.row_group_bytes, job.worker_memory_bytes
+    if rows > memory:
+        what, remedy = f"a worker's memory is {memory} bytes", "make it smaller, or worker_memory_bytes larger"
+        yield Problem("encoding.parquet.row_group_bytes", str(rows), what, remedy)
 
 
 _CHECKS: Final[tuple[Callable[[LoadJob], Iterable[Problem]], ...]] = (

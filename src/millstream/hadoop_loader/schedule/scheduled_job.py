@@ -114,6 +114,17 @@ class ScheduledJob:
             # A run that is due at once and failed waits all the same: it would only fail faster.
             self.due_s = now_s + pause_s if self.due_s <= now_s else min(self.due_s, now_s + pause_s)
 
+    def handle_clock_set_back(self, now_s: float, by_s: float) -> None:
+        """The clock was set by `by_s` seconds, which is negative, to `now_s`: nothing is to wait for that time again."""
+        if self._settings.every_s is not None:
+            self._began_s += by_s
+            self._timetable = Timetable(self._settings, began_s=self._began_s)
+            self._regular_s += by_s
+            self.due_s += by_s
+        else:
+            self._regular_s = min(self._regular_s, self._timetable.following(now_s))
+            self.due_s = min(self.due_s, self._with_jitter(self._regular_s))
+
     def handle_stopped(self) -> None:
         """The service ends."""
         self.state = JobState.STOPPED

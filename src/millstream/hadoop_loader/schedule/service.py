@@ -30,6 +30,9 @@ _log: Final = logging.getLogger(__name__)
 
 # A wait looks at the clock so often: it may be set, and a suspended machine wakes up late.
 LOOK_S: Final = 10.0
+# A clock that loses more than this was set back; less is how clocks are kept right. One that gains was set forward, or
+# the machine slept: then what is due runs sooner, which does no harm.
+CLOCK_SET_S: Final = 5.0
 # After its stop was set a run has so long to end.
 END_S: Final = 60.0
 EXIT_JOB_WRONG: Final = 2
@@ -60,6 +63,8 @@ class LoadService:
         parallel: int | None = None,
         tell: Callable[[str], None] = _log.info,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
         chance: random.Random | None = None,
     ) -> None:
         """Read the job files; secrets are looked up in `environ`, `parallel` bounds the runs at a time.
@@ -71,6 +76,8 @@ class LoadService:
         self._environ = environ
         self._tell = tell
         self._clock = clock
+        self._monotonic = monotonic
+        self._wait = wait
         self._slots = threading.Semaphore(parallel if parallel is not None else max(1, len(paths)))
         self._roots: dict[str, threading.Lock] = {}
         self._jobs: list[_JobThread] = []
@@ -133,13 +140,23 @@ class LoadService:
             thread.join(max(0.0, deadline - time.monotonic()))
         return EXIT_STOPPED if left else 0
 
-    def wait_until(self, due_s: float, stop: threading.Event) -> bool:
-        """Wait until the clock shows `due_s`; return False when it is to stop instead."""
+    def wait_until_due(self, state: ScheduledJob, stop: threading.Event) -> bool:
+        """Wait until a job is due; return False when it is to stop instead."""
+        now_s, passed_s = self._clock(), self._monotonic()
         while not stop.is_set():
-            left_s = due_s - self._clock()
+            left_s = state.due_s - now_s
             if left_s <= 0:
                 return True
-            stop.wait(min(left_s, LOOK_S))
+            self._wait(stop, min(left_s, LOOK_S))
+            before_s, passed_before_s = now_s, passed_s
+            now_s, passed_s = self._clock(), self._monotonic()
+            set_by_s = (now_s - before_s) - (passed_s - passed_before_s)
+            if set_by_s < -CLOCK_SET_S:
+                with self.lock:
+                    state.handle_clock_set_back(now_s, set_by_s)
+                self._tell(
+                    f"{state.name}: the clock was set back by {-set_by_s:.0f} s; next run {_moment(state.due_s)}"
+                )
         return False
 
     def run_once(self, thread: _JobThread) -> None:
@@ -212,7 +229,7 @@ class _JobThread(threading.Thread):
         self._service = service
 
     def run(self) -> None:
-        while self._service.wait_until(self.state.due_s, self.stop):
+        while self._service.wait_until_due(self.state, self.stop):
             self._service.run_once(self)
         with self._service.lock:
             self.state.handle_stopped()
