@@ -115,7 +115,7 @@ class ScheduledJob:
             self.due_s = now_s + pause_s if self.due_s <= now_s else min(self.due_s, now_s + pause_s)
 
     def handle_clock_set_back(self, now_s: float, by_s: float) -> None:
-        """The clock was set by `by_s` seconds, which is negative, to `now_s`: nothing is to wait for that time again."""
+        """The clock was set by `by_s` seconds, which is negative, to `now_s`: nothing waits for that time again."""
         if self._settings.every_s is not None:
             self._began_s += by_s
             self._timetable = Timetable(self._settings, began_s=self._began_s)
