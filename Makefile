@@ -16,7 +16,7 @@ export MILLSTREAM_HADOOP_JARS := $(HADOOP_JARS)
 export MILLSTREAM_NODE_MODULES := $(NODE_FOLDER)/node_modules
 export MILLSTREAM_REQUIRE_KERNELS ?= 1
 
-.PHONY: setup lint test test-newer test-kerberos unit bench soak demo docs clean jars npm lock
+.PHONY: setup lint test test-newer test-kerberos unit bench soak demo demo-hdfs docs clean jars npm lock
 
 setup: $(VENV)/.installed  ## create the environment with every extra but kerberos, and compile the kernels
 
@@ -71,8 +71,8 @@ $(CACHE)/kerberos/.complete: $(VENV)/.locked
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(@D) gssapi
 	touch $@
 
-test-kerberos: setup jars $(CACHE)/kerberos/.complete  ## GSSAPI against Apache Kafka, in a Kerberos realm of its own
-	PYTHONPATH=$(CACHE)/kerberos $(BIN)/pytest -m kerberos tests/interop
+test-kerberos: setup jars $(CACHE)/kerberos/.complete  ## Apache Kafka and a secured HDFS, in Kerberos realms of their own
+	PYTHONPATH=$(CACHE)/kerberos $(BIN)/pytest -m kerberos tests/interop tests/hadoop_loader/filesystem
 
 unit: setup
 	$(BIN)/pytest -n 2 --dist loadfile tests -m "not java and not hdfs and not node and not slow"
@@ -97,8 +97,11 @@ bench: setup jars
 	$(BIN)/python -m bench.client --write-doc docs/performance.md
 	$(BIN)/python -m bench.registry --write-doc docs/performance.md
 
-demo: setup
+demo: setup  ## the main job on real data, into local files
 	$(BIN)/millstream demo
+
+demo-hdfs: setup jars  ## the same into a real HDFS
+	$(BIN)/python tools/demo_hdfs.py
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

