@@ -104,8 +104,15 @@ def avro_literal(table: KnownTable) -> str:
     schema: Any = json.loads(table.avro_schema)
     keys = {key.lower() for key in table.partition_keys or ()}
     if isinstance(schema, dict) and schema.get("type") == "record":
-        schema["fields"] = [field for field in schema["fields"] if field["name"].lower() not in keys]
+        schema["fields"] = [_readable(field) for field in schema["fields"] if field["name"].lower() not in keys]
     return json.dumps(schema, separators=(",", ":"))
+
+
+def _readable(field: dict[str, Any]) -> dict[str, Any]:
+    """Let a field that may be null be missing from files as well."""
+    type_ = field["type"]
+    can_be_missing = isinstance(type_, list) and type_[:1] == ["null"] and "default" not in field
+    return {**field, "default": None} if can_be_missing else field
 
 
 def location_of(root_uri: str, settings: HiveSettings, path: str) -> str:
