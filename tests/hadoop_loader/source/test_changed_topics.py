@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,15 @@ def test_a_driver_that_was_faster_is_no_cut_log(topic: Topic) -> None:
     assert [other.rows for other in others] == [12]
     assert (slower.outcome, slower.errors) == (Outcome.NOTHING_NEW, [])
     assert topic.rows() == list(range(12))
+
+
+def test_a_stopped_topic_beside_others_is_partly_done_whether_or_not_those_had_more(topic: Topic) -> None:
+    topic.send(3)
+    job = topic.job()
+    job = replace(job, source=replace(job.source, topics=(topic.name, "nowhere")))
+
+    runs = [run_load(job) for _ in range(2)]
+
+    assert [(each.outcome, each.rows) for each in runs] == [(Outcome.PARTIAL, 3), (Outcome.PARTIAL, 0)]
+    assert all("there is no topic 'nowhere'" in each.errors[0] for each in runs)
+    assert run_load(replace(job, source=replace(job.source, topics=("nowhere",)))).outcome is Outcome.FAILED

@@ -114,7 +114,9 @@ class _Run:
             found = self._reconciled(snapshot, state)
         if found.is_stopped or (not found.ranges and not found.moved and log.unapplied() is None):
             self._describe(found, state)
-            self._report.outcome = Outcome.FAILED if self._report.errors else Outcome.NOTHING_NEW
+            # A topic that is stopped beside others that are as far as they can be: the same as where those had more.
+            stopped = Outcome.PARTIAL if found.topics else Outcome.FAILED
+            self._report.outcome = stopped if self._report.errors else Outcome.NOTHING_NEW
             return
         with self._phase(Phase.CLAIMING):
             claim = log.claim(Role.LOAD, owner=self._world.owner(), run_id=self._report.run_id)

@@ -17,7 +17,7 @@ class Outcome(StrEnum):
 
     LOADED = "loaded"
     NOTHING_NEW = "nothing new"
-    PARTIAL = "partial"  # committed, but for the topics that were given up, or with something else that is red
+    PARTIAL = "partial"  # as far as can be, but for topics that were given up, or with something else that is red
     FAILED = "failed"  # nothing was committed
     CLAIMED = "claimed"  # another driver works on the destination
     STOPPED = "stopped"  # it was told to stop; nothing was committed
