@@ -33,7 +33,10 @@ SCHEMA: dict[str, Any] = {
         {"name": "url", "type": "string"},
         {"name": "amount", "type": "double"},
         {"name": "referrer", "type": ["null", "string"], "default": None},
-        {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["VIEW", "CLICK", "CART", "BUY", "RETURN"]}},
+        {
+            "name": "kind",
+            "type": {"type": "enum", "name": "Kind", "symbols": ["VIEW", "CLICK", "CART", "BUY", "RETURN"]},
+        },
         {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
         {"name": "quantity", "type": "int"},
         {"name": "is_new", "type": "boolean"},

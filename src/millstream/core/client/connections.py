@@ -96,7 +96,8 @@ class Connections:
         self._backoff = Backoff(config.seconds("reconnect.backoff.ms"), config.seconds("reconnect.backoff.max.ms"))
         self._idle_s = config.seconds("connections.max.idle.ms")
         bound = config.integer("buffer.memory") if "buffer.memory" in config else POOLED_BYTES_MAX
-        self.pool = BufferPool(min(bound, POOLED_BYTES_MAX))
+        # Twice the bound: what is in use may take all of it, and the next buffers would be made and thrown away.
+        self.pool = BufferPool(min(2 * bound, POOLED_BYTES_MAX))
         # Invariant: at most two lanes of BROKERS_MAX addresses.
         self._open: dict[tuple[Address, str], BrokerConnection] = {}
         self._opening: dict[tuple[Address, str], asyncio.Task[BrokerConnection]] = {}

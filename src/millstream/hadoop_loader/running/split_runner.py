@@ -3,8 +3,8 @@
     SplitReader   fetches, several partitions at a time     Sorter      rows of tables, directories, late, bad
     OpenFiles     files within their limits and memory      RangeState  what the audit will add up
 
-A quarter of a worker's memory is for what was fetched, half for open files; the rest is what one batch takes on its
-way. Of a split that fails nothing counts; what it has staged is left for the driver, which clears its staging folders.
+An eighth of a worker's memory is for what was fetched, half for open files; the rest is what one batch takes on its
+way, and the interpreter. Of a split that fails nothing counts; what it has staged is left for the driver, which clears its staging folders.
 """
 
 from __future__ import annotations

@@ -62,6 +62,8 @@ class AvroFile:
         self._block = bytearray(min(settings.block_bytes, _BLOCK_BYTES_FIRST))
         self._used = 0
         self._count = 0
+        # The end of the last block, which is written with the beginning of the next one.
+        self._pending_sync = b""
         # How much smaller blocks have become, lately.
         self._ratio = 0.5
 
@@ -106,6 +108,7 @@ class AvroFile:
         """Write the last block."""
         self._end_block()
         self._begin()
+        self.output.write(self._pending_sync)
         self._block = bytearray()
 
     def _begin(self) -> None:
@@ -126,9 +129,9 @@ class AvroFile:
         with memoryview(self._block)[: self._used] as block:
             compressed = self._compress(block)
             size = compressed.size if isinstance(compressed, pa.Buffer) else len(compressed)
-            self.output.write(varint(self._count) + varint(size))
+            self.output.write(self._pending_sync + varint(self._count) + varint(size))
             self.output.write(compressed)
-        self.output.write(self.sync)
+        self._pending_sync = self.sync
         self._ratio = size / self._used if self._used else self._ratio
         self._used = self._count = 0
 
