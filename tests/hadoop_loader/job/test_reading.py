@@ -262,6 +262,8 @@ def test_what_does_not_go_together(setting: str, key: str, words: str) -> None:
     ("uri", "words"),
     [
         ("s3://bucket/x", "no address of a table root"),
+        ("lake", "no address of a table root"),
+        ("/", "whole file system"),
         ("file://data/lake", "three slashes"),
         ("hdfs:///lake", "no NameNode"),
         ("hdfs://nn:8020", "whole file system"),
@@ -272,6 +274,10 @@ def test_addresses_of_no_table_root(uri: str, words: str) -> None:
     with pytest.raises(JobError, match=r"destination\.uri") as caught:
         LoadJob.loads(MINIMAL.replace("file:///data/lake", uri))
     assert words in str(caught.value)
+
+
+def test_a_path_alone_is_a_local_root() -> None:
+    assert LoadJob.loads(MINIMAL.replace("file:///data/lake", "/data/lake")).destination.uri == "/data/lake"
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:

@@ -254,6 +254,8 @@ def _check_destination(job: LoadJob) -> Iterator[Problem]:
     uri = destination.uri
     parts = urlsplit(uri)
     remedy = "write file:///DIR, hdfs://NAMENODE:8020/DIR or webhdfs://NAMENODE:9870/DIR"
+    if not parts.scheme and uri.startswith("/"):
+        parts = parts._replace(scheme="file")
     if parts.scheme not in SCHEMES:
         yield Problem("destination.uri", shown(uri), "it is no address of a table root", remedy)
     elif parts.scheme == "file" and (parts.netloc not in ("", "localhost") or not parts.path.startswith("/")):

@@ -46,7 +46,7 @@ class DestinationSettings:
     """The table root, and the file system it is on."""
 
     uri: str = setting(
-        "The table root: `file:///DIR`, `hdfs://NAMENODE:8020/DIR`, `hdfs://NAMESERVICE/DIR` or"
+        "The table root: `file:///DIR` (or `/DIR`), `hdfs://NAMENODE:8020/DIR`, `hdfs://NAMESERVICE/DIR` or"
         " `webhdfs://NAMENODE:9870/DIR` (`swebhdfs` with TLS). One commit log there serves all topics of the job.",
         example='"hdfs://cluster1/warehouse/raw"',
     )
