@@ -86,7 +86,7 @@ def run(job_file: JobFile, quiet: Quiet = False, metrics_file: MetricsFile = Non
     if as_json:
         print_json(report.as_json())
     else:
-        print_report(report, quiet=quiet)
+        print_report(report, quiet=quiet, told=progress.told)
     return report.exit_code
 
 

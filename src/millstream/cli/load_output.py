@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -30,11 +30,15 @@ _TOPICS_SHOWN: Final = 40
 _PARTITIONS_SHOWN: Final = 200
 
 
-def print_report(report: LoadReport, *, quiet: bool = False) -> None:
-    """Print how a run went: results to standard output, what is wrong to standard error."""
+def print_report(report: LoadReport, *, quiet: bool = False, told: Collection[str] = ()) -> None:
+    """Print how a run went: results to standard output, what is wrong to standard error.
+
+    `told` are notes that were printed while it ran.
+    """
     if not quiet:
         for sentence in report.announcements:
-            note(sentence)
+            if sentence not in told:
+                note(sentence)
         _print_result(report)
     print_errors(report.errors)
 

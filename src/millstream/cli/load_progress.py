@@ -42,6 +42,8 @@ class LoadProgress(Observer):
             Live(console=console, transient=True, auto_refresh=False) if shown and console.is_terminal else None
         )
         self._refresh_at = 0.0
+        # Notes that were printed while the run went on.
+        self.told: set[str] = set()
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -75,6 +77,7 @@ class LoadProgress(Observer):
         self.handle_note(f"split {event.split}, attempt {event.attempt + 1}: {event.error}")
 
     def handle_note(self, sentence: str) -> None:
+        self.told.add(sentence)
         if self._live is None:
             note(sentence)
         else:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from millstream.hadoop_loader.catalogs import CatalogError, tell_catalogs
 from millstream.hadoop_loader.commit import ClaimedError, CommitError, Role
 from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
 from millstream.hadoop_loader.driver.report import Outcome
@@ -123,7 +124,7 @@ def run_compaction(
         run.errors.append(str(error))
     except _StoppedError:
         run.outcome = Outcome.STOPPED
-    except (FileSystemError, CommitError, OSError) as error:
+    except (FileSystemError, CommitError, CatalogError, OSError) as error:
         run.outcome = Outcome.PARTIAL if run.done else Outcome.FAILED
         run.errors.append(str(error) or type(error).__name__)
     run.wall_s = world.monotonic() - began
@@ -176,6 +177,8 @@ def _run(
     else:
         run.outcome = Outcome.LOADED if run.done else Outcome.NOTHING_NEW
     log.clean(claim)
+    if run.done:
+        run.errors += tell_catalogs(job, filesystem, claim.state)
 
 
 def _release(claim: Claim) -> None:

@@ -17,9 +17,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from millstream.core.wire import KafkaError
+from millstream.hadoop_loader.catalogs import CatalogError, tell_catalogs
 from millstream.hadoop_loader.commit import ClaimedError, CommitError, CommitLog, Role
 from millstream.hadoop_loader.driver.attempts import Attempts
 from millstream.hadoop_loader.driver.audit import Audit, audit_run
@@ -29,7 +30,7 @@ from millstream.hadoop_loader.driver.draft import draft_of
 from millstream.hadoop_loader.driver.loading import Loading, StoppedError
 from millstream.hadoop_loader.driver.observer import Observer, Phase
 from millstream.hadoop_loader.driver.report import LoadReport, Outcome, TopicReport
-from millstream.hadoop_loader.driver.reporting import describe, keep_report, write_local
+from millstream.hadoop_loader.driver.reporting import describe, keep_report, kept_problems, write_local
 from millstream.hadoop_loader.driver.schemas import RunSchemas
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.engines import EngineError
@@ -42,6 +43,8 @@ from millstream.hadoop_loader.splits import TopicPartitionId
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import Claim, TableState
     from millstream.hadoop_loader.job import LoadJob
+
+_PROBE: Final = "_probe"
 
 
 def run_load(
@@ -89,10 +92,10 @@ class _Run:
         except ClaimedError as error:
             report.outcome = Outcome.CLAIMED
             report.errors.append(str(error))
-        except (KafkaError, FileSystemError, CommitError, EngineError, JobError, OSError) as error:
+        except (KafkaError, FileSystemError, CommitError, EngineError, CatalogError, JobError, OSError) as error:
             # An error behind the commit leaves the run partly done, never undone.
             report.outcome = Outcome.FAILED if report.number is None else Outcome.PARTIAL
-            report.errors.append(str(error) or type(error).__name__)
+            report.errors.append(self._sentence(error))
         if report.number is not None and report.closed_directories and self._job.compaction.after_runs:
             self._compact()
         report.wall_s = self._world.monotonic() - self._started
@@ -114,9 +117,9 @@ class _Run:
             found = self._reconciled(snapshot, state)
         if found.is_stopped or (not found.ranges and not found.moved and log.unapplied() is None):
             self._describe(found, state)
-            # A topic that is stopped beside others that are as far as they can be: the same as where those had more.
-            stopped = Outcome.PARTIAL if found.topics else Outcome.FAILED
-            self._report.outcome = stopped if self._report.errors else Outcome.NOTHING_NEW
+            self._report.outcome = self._nothing_loaded(found)
+            if not found.is_stopped and self._catalogs_lack(filesystem, state):
+                self._tell_catalogs(filesystem, state)
             return
         with self._phase(Phase.CLAIMING):
             claim = log.claim(Role.LOAD, owner=self._world.owner(), run_id=self._report.run_id)
@@ -124,11 +127,18 @@ class _Run:
             stack.callback(self._release, claim)
             stack.enter_context(keeper)
             log.clean(claim)
+            if not claim.state.positions:
+                # Nothing was loaded here before: see that files can be moved out of staging before any is written.
+                claim.probe([_PROBE])
+                filesystem.delete(_PROBE)
         if claim.state.positions != state.positions:
             # Another driver has moved on between the look at the log and the claim: its positions may lie behind the
             # ends that were seen, and would look as if the logs had been cut.
             snapshot = read_source(self._job.source, claim.state.positions)
         found = self._reconciled(snapshot, claim.state)
+        if found.is_stopped:
+            self._describe(found, claim.state)
+            return
         self._load(stack, filesystem, log, claim, keeper, snapshot, found)
 
     def _load(
@@ -220,7 +230,7 @@ class _Run:
             for partition, at in positions.items()
         }
         if not reads and not moved:
-            report.outcome = Outcome.FAILED if report.errors else Outcome.NOTHING_NEW
+            report.outcome = self._nothing_loaded(found, attempts)
             return
         report.outcome = Outcome.PARTIAL if report.errors else Outcome.LOADED if reads else Outcome.NOTHING_NEW
         kept = {read.topic for read in reads} | {found.topics[key.topic_id] for key in moved}
@@ -249,8 +259,47 @@ class _Run:
             return
         if job.source.group is not None:
             self._commit_to_group()
-        self._after_commit(partial(keep_report, filesystem, report))
+        try:
+            self._tell_catalogs(filesystem, claim.state)
+        finally:
+            self._after_commit(partial(keep_report, filesystem, report))
         self._after_commit(partial(log.clean, claim))
+
+    def _nothing_loaded(self, found: Reconciled, attempts: Attempts | None = None) -> Outcome:
+        """How a run ends that commits nothing: well, or with what is wrong with some of its topics, or with all.
+
+        A topic that is stopped beside others that are as far as they can be is the same as where those had more.
+        """
+        if not self._report.errors:
+            return Outcome.NOTHING_NEW
+        given_up = set() if attempts is None else set(attempts.given_up)
+        return Outcome.PARTIAL if set(found.topics.values()) - given_up else Outcome.FAILED
+
+    def _tell_catalogs(self, filesystem: FileSystem, state: TableState) -> None:
+        """Tell Hive and Iceberg. Raises CatalogError where the job wants its run to fail then."""
+        report = self._report
+        # Until they were told without a word, the next run tells them again.
+        report.catalog_problems = ["not told yet"]
+        try:
+            report.catalog_problems = tell_catalogs(self._job, filesystem, state)
+        except (FileSystemError, OSError) as error:
+            report.catalog_problems = [self._sentence(error)]
+        for problem in report.catalog_problems:
+            self._note(problem)
+
+    def _catalogs_lack(self, filesystem: FileSystem, state: TableState) -> bool:
+        """Whether the last run could not tell them of all."""
+        if self._job.hive is None and self._job.iceberg is None:
+            return False
+        last = next((one["number"] for one in reversed(state.reports) if one["kind"] == "load"), None)
+        return last is not None and kept_problems(filesystem, last) != []
+
+    def _sentence(self, error: Exception) -> str:
+        if isinstance(error, OSError):
+            reason = (error.strerror or str(error)).lower()
+            where = f"{error.filename}: " if error.filename is not None else ""
+            return f"{self._job.destination.uri}: {where}{reason}; see that the path can be made and written to"
+        return str(error) or type(error).__name__
 
     def _compact(self) -> None:
         """Compact what this run closed, and what an earlier one left."""

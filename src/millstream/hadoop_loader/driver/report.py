@@ -99,6 +99,8 @@ class LoadReport:
     closed_directories: list[str] = field(default_factory=list)
     announcements: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    # What Hive or Iceberg could not be told; the next run tells them.
+    catalog_problems: list[str] = field(default_factory=list)
     audit: dict[str, Any] = field(default_factory=dict)
 
     @property

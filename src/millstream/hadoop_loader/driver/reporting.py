@@ -8,6 +8,7 @@ anything, so it is written after the commit, and a run whose report could not be
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -94,6 +95,16 @@ def keep_report(filesystem: FileSystem, report: LoadReport) -> None:
     for one in kept[: max(0, len(kept) - REPORTS_KEPT)]:
         with suppress(FileSystemError):
             filesystem.delete(one.path)
+
+
+def kept_problems(filesystem: FileSystem, number: int) -> list[str] | None:
+    """What the run that made entry `number` could not tell Hive or Iceberg; None where its report is not there."""
+    try:
+        with filesystem.open(f"{REPORTS}/{number_name(number)}.json") as file:
+            problems: list[str] = json.loads(file.read_at(0, file.size)).get("catalog_problems", [])
+    except (FileNotFoundError, FileSystemError, ValueError):
+        return None
+    return problems
 
 
 def write_local(directory: Path, report: LoadReport) -> Path:

@@ -163,7 +163,9 @@ def _strays(filesystem: FileSystem, seen: set[str]) -> Iterator[str]:
         directory = pending.pop()
         for one in filesystem.list(directory.path):
             if one.is_directory:
-                pending.append(one)
+                # What begins so is no part of a table for any reader: scripts for Hive, say.
+                if not one.name.startswith(("_", ".")):
+                    pending.append(one)
             elif directory.path not in seen and _is_data(one):
                 yield one.path
 

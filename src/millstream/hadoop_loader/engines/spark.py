@@ -9,7 +9,8 @@ staging folder of its own, and one of them is counted.
 What has to be on the executors:
 
     this package, kernels included     sent along as an archive, unless the session sets spark.millstream.ship=false
-    its dependencies                   in the executors' Python: installed, or packed with it (spark.archives)
+    its dependencies                   in the executors' Python (spark.pyspark.python): installed, or packed with it
+                                       and sent along (spark.archives)
     the job with its secrets           within the tasks, as text: turn on spark.network.crypto.enabled or spark.ssl
     who they are to HDFS               a keytab they can read, or the delegation token Spark has for them on YARN
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import tempfile
 import threading
 import zipfile
@@ -48,6 +50,11 @@ SHIP: Final = "spark.millstream.ship"
 _ARCHIVE: Final = "millstream_package"
 _SHIPPED_SUFFIXES: Final = (".py", ".so", ".pyd")
 _JOIN_S: Final = 30.0
+_PYTHON_UNSET: Final = "python3"  # what PySpark takes where nobody said which
+
+
+# The folders of archives that were sent, by the application they were sent to: it takes one, once.
+_sent: dict[str, tempfile.TemporaryDirectory[str]] = {}
 
 
 class SparkEngine:
@@ -58,6 +65,7 @@ class SparkEngine:
         self._session = session
         self._stops_session = stops_session
         self._context = _context_of(session)
+        _choose_python(self._context)
         self._workers = workers or max(1, self._context.defaultParallelism)
         self._group = f"millstream-{os.urandom(8).hex()}"
         self._wakes = threading.Condition()
@@ -69,7 +77,6 @@ class SparkEngine:
         self._running: set[tuple[int, int]] = set()
         self._results: Any = None
         self._results_seen = 0
-        self._archive: tempfile.TemporaryDirectory[str] | None = None
         self._is_stopped = False
 
     @classmethod
@@ -145,10 +152,11 @@ class SparkEngine:
         for thread in self._threads:
             thread.join(_JOIN_S)
         if self._stops_session:
+            sent = _sent.pop(self._context.applicationId, None)
             with suppress(Exception):
                 self._session.stop()
-        if self._archive is not None:
-            self._archive.cleanup()
+            if sent is not None:
+                sent.cleanup()
 
     def _has_news(self) -> bool:
         return bool(self._failed) or self._broken is not None or len(self._results.value) > self._results_seen
@@ -189,13 +197,14 @@ class SparkEngine:
         """Send this package to executors on other machines, or in processes of their own."""
         master = self._context.master or ""
         wanted = self._context.getConf().get(SHIP, "true")
-        if wanted == "false" or master == "local" or master.startswith("local["):
+        is_local = master == "local" or master.startswith("local[")
+        if wanted == "false" or is_local or self._context.applicationId in _sent:
             return
         import millstream
 
         package = Path(next(iter(millstream.__path__)))
-        self._archive = tempfile.TemporaryDirectory(prefix="millstream-spark-")
-        path = Path(self._archive.name) / f"{_ARCHIVE}.zip"
+        folder = _sent[self._context.applicationId] = tempfile.TemporaryDirectory(prefix="millstream-spark-")
+        path = Path(folder.name) / f"{_ARCHIVE}.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for file in sorted(package.rglob("*")):
                 if file.suffix in _SHIPPED_SUFFIXES or file.name == "py.typed":
@@ -259,6 +268,20 @@ def _context_of(session: SparkSession) -> SparkContext:
             "this Spark session has no context of its own (Spark Connect): start the job with spark-submit, or set "
             "spark.master"
         ) from error
+
+
+def _choose_python(context: SparkContext) -> None:
+    """Have tasks run by the Python that the session names; on this machine by this one.
+
+    `spark-submit` knows `spark.pyspark.python`, a session made within a process only PYSPARK_PYTHON.
+    """
+    if context.pythonExec != _PYTHON_UNSET:
+        return
+    named = context.getConf().get("spark.pyspark.python", None)
+    if named is not None:
+        context.pythonExec = named
+    elif (context.master or "").startswith("local"):
+        context.pythonExec = sys.executable
 
 
 def _is_gone(context: SparkContext) -> bool:
