@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -477,6 +479,32 @@ def test_what_was_large_once_costs_nothing_later() -> None:
     large = written(json.loads(text), [True] * 100_000)
     assert decoder.decode(pa.array([large] * 100)).errors == []
     assert decoder.decode(pa.array([b"\0"] * 100_000)).batch.num_rows == 100_000
+
+
+def steps_of(function: Callable[[], Any]) -> int:
+    """Return how many functions were entered: of time that does not depend on the machine."""
+    count = 0
+
+    def entered(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    sys.setprofile(entered)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_many_columns_take_as_much_longer_as_there_are_more() -> None:
+    steps = []
+    for columns in (100, 1_000):
+        text = json.dumps(record("R", [["null", "long"]] * columns))
+        decoder = AvroDecoder(reader_schema=text, framing="none")
+        values = pa.array([b"\2\2" * columns] * 10)
+        steps.append(steps_of(lambda decoder=decoder, values=values: decoder.decode(values)))  # type: ignore[misc]
+    assert steps[1] < 20 * steps[0], steps
 
 
 def test_unions_as_dense_ones() -> None:

@@ -58,6 +58,8 @@ class ColumnBuffers:
         self._data: list[pa.Buffer | None] = [None] * len(layout.slots)
         self._validity: list[pa.Buffer | None] = [None] * len(layout.slots)
         self._offsets: list[pa.Buffer | None] = [None] * len(layout.slots)
+        # Bytes of all these buffers.
+        self._held = 0
         for slot in layout.slots:
             at = slot.index * op.COLUMN_FIELDS
             self.table[at + op.FIELD_KIND] = slot.kind
@@ -83,6 +85,7 @@ class ColumnBuffers:
         layout = self._layout
         for buffers in (self._data, self._validity, self._offsets):
             buffers[:] = [None] * len(layout.slots)
+        self._held = 0
         per_row = _per_row(layout)
         for slot in layout.slots:
             count = rows
@@ -100,18 +103,22 @@ class ColumnBuffers:
 
     def grow(self) -> None:
         """Make the room that the kernel asked for. Raises DecodedTooLargeError."""
-        table = self.table
-        wanted = table[op.FIELD_WANTED :: op.COLUMN_FIELDS]
-        rooms = table[op.FIELD_WANTED_ROOM :: op.COLUMN_FIELDS]
+        table, slots = self.table, self._layout.slots
+        wanted = _asked(table[op.FIELD_WANTED :: op.COLUMN_FIELDS])
+        rooms = _asked(table[op.FIELD_WANTED_ROOM :: op.COLUMN_FIELDS])
         # Forgotten even where it cannot be had: the row is given up then.
-        for at in range(0, len(table), op.COLUMN_FIELDS):
-            table[at + op.FIELD_WANTED] = table[at + op.FIELD_WANTED_ROOM] = 0
-        for slot in self._layout.slots:
-            at = slot.index * op.COLUMN_FIELDS
-            if wanted[slot.index] > table[at + op.FIELD_CAPACITY]:
-                self._enlarge(self._make_room, slot, wanted[slot.index], 2 * table[at + op.FIELD_CAPACITY])
-            if rooms[slot.index] > table[at + op.FIELD_ROOM]:
-                self._enlarge(self._make_byte_room, slot, rooms[slot.index], 2 * table[at + op.FIELD_ROOM])
+        for index, _ in wanted:
+            table[index * op.COLUMN_FIELDS + op.FIELD_WANTED] = 0
+        for index, _ in rooms:
+            table[index * op.COLUMN_FIELDS + op.FIELD_WANTED_ROOM] = 0
+        for index, count in wanted:
+            capacity = table[index * op.COLUMN_FIELDS + op.FIELD_CAPACITY]
+            if count > capacity:
+                self._enlarge(self._make_room, slots[index], count, 2 * capacity)
+        for index, size in rooms:
+            room = table[index * op.COLUMN_FIELDS + op.FIELD_ROOM]
+            if size > room:
+                self._enlarge(self._make_byte_room, slots[index], size, 2 * room)
 
     def arrays(self, rows: int) -> list[pa.Array]:
         """Return the columns as arrays of so many rows; nothing is filled behind this."""
@@ -159,11 +166,12 @@ class ColumnBuffers:
         self.table[at + op.FIELD_ROOM] = size
 
     def _resized(self, buffer: pa.Buffer | None, size: int) -> pa.Buffer:
-        held = sum(one.size for one in (*self._data, *self._validity, *self._offsets) if one is not None)
-        if held - (0 if buffer is None else buffer.size) + size > self._size_bytes_max:
+        more = size - (0 if buffer is None else buffer.size)
+        if self._held + more > self._size_bytes_max:
             raise DecodedTooLargeError(
                 f"the columns take more than {self._size_bytes_max} bytes; decode fewer values at once"
             )
+        self._held += more
         if buffer is None:
             return pa.allocate_buffer(size, resizable=True)
         buffer.resize(size)
@@ -207,6 +215,11 @@ class ColumnBuffers:
                 slot.type, pa.Array.from_buffers(slot.type.storage_type, length, buffers, nulls)
             )
         return pa.Array.from_buffers(slot.type, length, buffers, nulls)
+
+
+def _asked(column: array[int]) -> list[tuple[int, int]]:
+    """Return which columns ask for something, and for how much: mostly one of all of them."""
+    return [(index, number) for index, number in enumerate(column) if number]
 
 
 def _per_row(layout: Layout) -> list[bool]:

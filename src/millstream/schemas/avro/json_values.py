@@ -2,9 +2,10 @@
 
 Of what was measured (values of 8 fields, a second of CPU; `bench/avro.py`) pyarrow.json reads 0.9 M, json with
 `from_pylist` 0.2 M; polars (1.7 M) and DuckDB (1.8 M) are twice as quick and whole engines to carry about, and neither
-tells which row was to blame. So pyarrow, which is here anyway. It reads lines and stops at the first mistake, whose row it mostly tells: values are joined by newlines, those
-before the mistake are read without the others, and where no row was told the values are halved. How many are tried
-together follows from how many were good together, so that a batch of nothing but mistakes costs one attempt for each.
+tells which row was to blame. So pyarrow, which is here anyway. It reads lines and stops at the first mistake, whose row
+it mostly tells: values are joined by newlines, those before the mistake are read without the others, and where no row
+was told the values are halved. How many are tried together follows from how many were good together, so that a batch of
+nothing but mistakes costs one attempt for each.
 
 Rows cannot slip against values: each value must begin and end as an object. Two cannot run together, as behind a `}`
 and a newline no `{` may follow within an object or array, and a newline may not stand in a string. So each value gives
