@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -26,9 +26,10 @@ from millstream.hadoop_loader.commit import (
     TableState,
     names,
 )
+from millstream.hadoop_loader.filesystem import FileSystem
 from millstream.hadoop_loader.splits import StagedFile
 from millstream.testing.faulty_filesystem import Fault, FaultyFileSystem, LateActs
-from millstream.testing.memory_filesystem import MemoryFileSystem
+from millstream.testing.memory_filesystem import MemoryFile, MemoryFileSystem
 
 TOPIC = "orders"
 TOPIC_ID = "b3JkZXJz"
@@ -56,10 +57,21 @@ def _records_of(data: bytes) -> list[Record]:
     return [(int(line.split()[0]), int(line.split()[1])) for line in data.splitlines()]
 
 
-def directory_of(offset: int) -> int:
-    """A record's directory: by its offset, but some come late, when the directory they belong to has been closed."""
-    directory = offset // RECORDS_PER_DIRECTORY
-    return max(directory - 1, 0) if offset % 5 == 4 else directory
+def files_below(filesystem: FileSystem, path: str) -> Iterator[MemoryFile]:
+    """All files in and below a directory; those of a disk or of HDFS pass as whole, which their bytes must bear out."""
+    if isinstance(filesystem, MemoryFileSystem):
+        yield from filesystem.files(path)
+        return
+    try:
+        statuses = filesystem.list(path)
+    except FileNotFoundError:
+        return
+    for status in statuses:
+        if status.is_directory:
+            yield from files_below(filesystem, status.path)
+        else:
+            with filesystem.open(status.path) as file:
+                yield MemoryFile(status.path, file.read_at(0, file.size), True)
 
 
 class Clock:
@@ -87,17 +99,22 @@ class World:
 
     seed: int = 0
     partitions: int = 2
+    formats: Sequence[str] = FORMATS
+    # Whether some records come when the directory they belong to has been closed.
+    late_records: bool = True
     # How many records each partition has by now.
     produced: int = 0
     settings: CommitSettings = SETTINGS
     clock: Clock = field(default_factory=Clock)
+    # Where it all lies; memory if nothing is given.
+    destination: FileSystem | None = None
     # Every driver that ever ran.
     drivers: list[Driver] = field(default_factory=list)
     # Every entry that was ever seen at a number.
     entries: dict[int, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.disk = MemoryFileSystem(now_ms=self.clock.now_ms)
+        self.disk = self.destination or MemoryFileSystem(now_ms=self.clock.now_ms)
         self.late = LateActs(self.seed)
         self._runs = 0
 
@@ -111,13 +128,18 @@ class World:
         self.drivers.append(driver)
         return driver
 
+    def directory_of(self, offset: int) -> int:
+        """A record's directory: by its offset."""
+        directory = offset // RECORDS_PER_DIRECTORY
+        return max(directory - 1, 0) if offset % 5 == 4 and self.late_records else directory
+
     def look(self, act: str = "") -> None:
         """What a direct reader sees now is whole and nothing twice; no number has another entry than it once had."""
-        for format_ in FORMATS:
+        for format_ in self.formats:
             counts = Counter(self.visible(format_))
             twice = [record for record, count in counts.items() if count > 1]
             assert not twice, f"after {act}: {twice[:3]} are seen twice in {format_}"
-        for file in self.disk.files(names.LOG):
+        for file in files_below(self.disk, names.LOG):
             number = names.parse_number(file.name)
             assert number is not None, f"{file.path} is no entry"
             assert file.is_whole, f"after {act}: {file.path} is half an entry"
@@ -126,7 +148,7 @@ class World:
     def visible(self, format_: str) -> list[Record]:
         """The records in the files of one format that readers of plain directories see."""
         found: list[Record] = []
-        for file in self.disk.files(f"{TOPIC}/{format_}"):
+        for file in files_below(self.disk, f"{TOPIC}/{format_}"):
             if not file.name.startswith(("_", ".")):
                 assert file.is_whole, f"{file.path} is seen before it is whole"
                 found.extend(records_of(file.data))
@@ -159,16 +181,16 @@ class World:
         }
         assert len(committed) == self.partitions * self.produced, state.positions
         listed = {file.path: file for file in state.files.under()}
-        for format_ in FORMATS:
+        for format_ in self.formats:
             assert Counter(self.visible(format_)) == Counter(dict.fromkeys(committed, 1)), format_
-            found = self.disk.files(f"{TOPIC}/{format_}")
+            found = files_below(self.disk, f"{TOPIC}/{format_}")
             seen = {file.path for file in found if not file.name.startswith("_")}
             assert seen == {path for path in listed if path.startswith(f"{TOPIC}/{format_}/")}
             total = state.totals[f"{TOPIC}/{format_}"]
             assert total.rows == len(committed)
             assert total.files == len(seen)
             assert total.bytes == sum(listed[path].length for path in seen)
-        for format_ in FORMATS:
+        for format_ in self.formats:
             for below in state.closed.get(f"{TOPIC}/{format_}", ()):
                 assert self.disk.status(f"{TOPIC}/{format_}/{below}/{names.SUCCESS}") is not None, below
 
@@ -230,7 +252,7 @@ class Driver:
         last_open = max(produced - 1, 0) // RECORDS_PER_DIRECTORY
         closed = [
             names.table_directory(TOPIC, format_, f"part={below}")
-            for format_ in FORMATS
+            for format_ in self.world.formats
             for below in range(last_open)
             if not claim.state.is_closed(names.table_directory(TOPIC, format_, f"part={below}"))
         ]
@@ -249,7 +271,7 @@ class Driver:
     def compact(self, claim: Claim) -> Entry | None:
         """Replace every closed directory of several files by one file."""
         directories: list[CompactedDirectory] = []
-        for format_ in FORMATS:
+        for format_ in self.world.formats:
             for below in sorted(claim.state.closed.get(f"{TOPIC}/{format_}", ())):
                 directory = names.table_directory(TOPIC, format_, below)
                 files = claim.state.files.in_directory(directory)
@@ -276,10 +298,10 @@ class Driver:
     def _stage(self, staging: str, partition: int, offsets: range) -> list[StagedFile]:
         by_directory: dict[int, list[Record]] = {}
         for offset in offsets:
-            by_directory.setdefault(directory_of(offset), []).append((partition, offset))
+            by_directory.setdefault(self.world.directory_of(offset), []).append((partition, offset))
         return [
             self._write(staging, format_, f"part={below}", records, partition)
-            for format_ in FORMATS
+            for format_ in self.world.formats
             for below, records in by_directory.items()
         ]
 

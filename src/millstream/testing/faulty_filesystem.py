@@ -111,7 +111,7 @@ class FaultyFileSystem:
         self._inner = inner
         self._faults = dict(faults or {})
         self._late = late or LateActs(0)
-        self._before_call = before_call or _do_nothing
+        self.before_call = before_call or _do_nothing
         self._after_act = after_act or _do_nothing
         self._lock = threading.Lock()
         # Acts begun so far, and what each was: "rename a -> b".
@@ -177,7 +177,7 @@ class FaultyFileSystem:
 
     def _begin(self, name: str) -> None:
         if not self.is_dead:
-            self._before_call(name)
+            self.before_call(name)
         if self.is_dead:
             raise SimulatedCrashError("the process has died")
 

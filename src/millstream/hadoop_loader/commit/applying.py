@@ -87,8 +87,10 @@ class Applier:
         trash = names.trash_path(entry.number, swap.directory)
 
         def judge_old() -> Moved:
-            # The compacted directory was looked at first: while it is still staged, what lies at its place is the old
-            # one or nothing. A rename of the old one in vain is harmless, since trash already has its name.
+            # Once the compacted directory has left staging, others have made both renames, perhaps days ago, and what
+            # lies at its place is the new one. As long as trash has the old one, or no room any more, a rename fails.
+            if self._filesystem.status(swap.staged) is None:
+                return Moved.DONE
             old_is_there = self._filesystem.status(swap.directory) is not None
             if self._filesystem.status(trash) is not None:
                 return Moved.DONE
