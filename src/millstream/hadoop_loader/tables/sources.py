@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING, cast
 
 from millstream.hadoop_loader.tables.version import SourceSchema
-from millstream.schemas.parsing import ParsedSchema, SchemaType
+from millstream.schemas.parsing import ParsedSchema, SchemaType, parse
 from millstream.schemas.parsing.avro import AvroSchema, parse_avro
+
+if TYPE_CHECKING:
+    from millstream.schemas.parsing.json_schema import JsonSchema
 
 
 def source_of(schema: ParsedSchema | str) -> SourceSchema:
@@ -24,11 +28,23 @@ def avro_of(source: SourceSchema) -> str:
 
 
 @lru_cache(maxsize=512)
-def _avro_of(type_: str, text: str, references: tuple[tuple[str, str], ...]) -> str:  # noqa: ARG001
+def _avro_of(type_: str, text: str, references: tuple[tuple[str, str], ...]) -> str:
     from millstream.hadoop_loader.tables.parquet import arrow_schema
-    from millstream.schemas.avro import UnsupportedSchemaError
 
-    if type_ != SchemaType.AVRO:
-        raise UnsupportedSchemaError(f"no table is made of a schema of type {type_} yet")
+    if type_ == SchemaType.JSON:
+        from millstream.hadoop_loader.tables.from_json_schema import avro_of_json_schema
+
+        text = avro_of_json_schema(cast("JsonSchema", parse(type_, text, resolved=dict(references))))
+    elif type_ == SchemaType.PROTOBUF:
+        text = _avro_of_protobuf(parse(type_, text, resolved=dict(references)))
     arrow_schema(text)
     return text
+
+
+def _avro_of_protobuf(schema: ParsedSchema) -> str:
+    """Return the Avro schema of a file's first message."""
+    from millstream.schemas.avro import arrow_to_avro_schema
+    from millstream.schemas.protobuf import protobuf_to_arrow_schema
+
+    name = (schema.name or "Value").rpartition(".")[2]
+    return arrow_to_avro_schema(protobuf_to_arrow_schema(schema, on_recursion="binary"), name)

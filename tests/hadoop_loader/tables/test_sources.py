@@ -1,0 +1,89 @@
+"""Tables of topics whose schemas are JSON Schemas or Protobuf."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from millstream.hadoop_loader.tables import merge
+from millstream.schemas.avro import JsonDecoder, UnsupportedSchemaError
+from millstream.schemas.parsing import ParsedSchema, Reference, SchemaType, parse
+from millstream.schemas.protobuf import ProtobufDecoder
+
+ADDRESS = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+
+def json_schema(**properties: Any) -> ParsedSchema:
+    text = json.dumps({"type": "object", "properties": properties, "$defs": {"Address": ADDRESS}})
+    return parse(SchemaType.JSON, text)
+
+
+def test_json_values_are_read_by_the_table_of_their_schemas() -> None:
+    first = json_schema(
+        id={"type": "integer"},
+        name={"type": ["null", "string"]},
+        kind={"enum": ["a", "b"]},
+        home={"$ref": "#/$defs/Address"},
+        sizes={"type": "array", "items": {"type": "number"}},
+        spare={"oneOf": [{"type": "null"}, {"type": "boolean"}]},
+    )
+    second = json_schema(id={"type": "integer"}, note={"type": "string"})
+
+    merged = merge(merge(None, {1: first}, topic="people").document, {2: second}, topic="people")
+
+    assert merged.version.name == "people"
+    assert [source.type for source in merged.version.sources.values()] == ["JSON", "JSON"]
+    columns = merged.version.arrow_schema()
+    assert columns is not None
+    value = {"id": 1, "name": None, "kind": "b", "home": {"city": "X"}, "sizes": [1.5], "spare": True, "note": "n"}
+    decoded = JsonDecoder(columns).decode(pa.array([json.dumps(value), '{"id": 2}']))
+    assert not decoded.errors
+    assert decoded.batch.to_pylist() == [value, dict.fromkeys(value) | {"id": 2}]
+
+
+@pytest.mark.parametrize(
+    ("properties", "complaint"),
+    [
+        ({"x": {"type": ["integer", "string"]}}, "Value_x is one of integer, string"),
+        ({"x": {}}, "Value_x may be anything"),
+        ({"x": {"type": "object"}}, "an object without properties"),
+        ({"x": {"type": "array"}}, "an array of anything"),
+        ({"a-b": {"type": "string"}}, "'a-b' of Value is no name"),
+        ({"x": {"$ref": "#"}}, "holds itself"),
+        ({"x": {"anyOf": [{"type": "string"}, ADDRESS]}}, "one of 2 schemas"),
+    ],
+)
+def test_json_that_has_no_columns_is_refused_with_its_path(properties: Any, complaint: str) -> None:
+    with pytest.raises(UnsupportedSchemaError, match=complaint):
+        merge(None, {1: json_schema(**properties)}, topic="people")
+
+
+def test_protobuf_values_are_read_by_the_table_of_their_schemas() -> None:
+    common = 'syntax = "proto3"; package p; message Point { double x = 1; }'
+    first = parse(
+        SchemaType.PROTOBUF,
+        'syntax = "proto3"; import "point.proto"; enum Kind { A = 0; B = 1; }'
+        " message Shape { int32 id = 1; p.Point at = 2; repeated string tags = 3; Kind kind = 4; }",
+        [Reference("point.proto", "point", 1)],
+        {"point.proto": common},
+    )
+    second = parse(SchemaType.PROTOBUF, 'syntax = "proto3"; message Shape { int32 id = 1; optional string note = 5; }')
+
+    merged = merge(merge(None, {1: first}, topic="shapes").document, {2: second}, topic="shapes")
+
+    assert merged.version.name == "shapes"
+    assert merged.version.sources[1].references == {"point.proto": common}
+    columns = merged.version.arrow_schema()
+    assert columns is not None
+    decoder = ProtobufDecoder({1: first, 2: second}, columns=columns)
+    values = [b"\0\0\0\0\1\0\x08\7\x12\0\x20\1", b"\0\0\0\0\2\0\x08\x09\x2a\1n"]
+    decoded = decoder.decode(pa.array(values, pa.binary()))
+    assert not decoded.errors
+    found = [(row["id"], row["kind"], row["note"]) for row in decoded.batch.to_pylist()]
+    assert found == [
+        (7, "B", None),
+        (9, None, "n"),
+    ]
