@@ -215,7 +215,7 @@ class MiniHdfs:
         return self
 
     def _start(self) -> None:
-        new = not self.conf_directory.exists()
+        new = not any(self.folder.glob("name*"))
         self._write_configuration()
         if self._journalnode is not None:
             self._journalnode.start()

@@ -5,11 +5,13 @@ is left to it, and what it returns in the end is given to `discard`, so that not
 in progress, left ones included, is bounded: when all are taken, a call waits for one to end, within its deadline, and
 if none does it is known never to have begun.
 
-Threads are daemons, made when needed and kept for the next call: a call costs two switches of threads, some 20 us.
+Threads are daemons, made when needed and kept for the next call: a call costs two switches of threads, some 30 us. They
+do not live on in a forked process, which opens the file system again by its address and settings.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from queue import SimpleQueue
@@ -51,6 +53,7 @@ class Deadlines:
         # Inboxes of the threads that wait for a call; the one that waited least is taken first.
         self._idle: list[SimpleQueue[_Call[object] | None]] = []
         self._closed = False
+        self._process = os.getpid()
 
     def read(
         self,
@@ -80,6 +83,10 @@ class Deadlines:
         missed: type[FileSystemError],
         deadline_s: float | None,
     ) -> T:
+        process = os.getpid()
+        assert process == self._process, (
+            f"{self._uri} was opened by process {self._process}: {process} has no such threads"
+        )
         ends = time.monotonic() + (self.deadline_s if deadline_s is None else deadline_s)
         if not self._room.acquire(timeout=max(0.0, ends - time.monotonic())):
             raise UnavailableError(

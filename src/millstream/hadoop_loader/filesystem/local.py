@@ -240,8 +240,9 @@ class LocalOutputFile(ChunkedOutputFile):
         descriptor = self._descriptor
         try:
             self._filesystem._act(self.path, function, lambda _: os.close(descriptor))
-        except UnknownOutcomeError:
-            self._descriptor = -1
+        except UnknownOutcomeError as error:
+            if error.__cause__ is None:  # at its deadline, not by an answer of the operating system
+                self._descriptor = -1
             raise
 
     def __del__(self) -> None:
