@@ -227,6 +227,7 @@ def test_a_line_that_may_hold_a_secret_is_not_quoted() -> None:
         ('source.client.sasl.username = "u"', "source.client.sasl.username", "it would not be used"),
         ('source.client.fetch.max.bytes = "many"', "source.client.fetch.max.bytes", "fetch.max.bytes"),
         ('value.format = "none"', "value.format", "raw"),
+        ('key.format = "avro"', "key.format", '"raw" for its bytes'),
         ('value.framing = "none"', "value.schema_file", "name a .avsc"),
         ('value.schema_file = "x.avsc"', "value.schema_file", "framing"),
         ('value = { format = "protobuf", framing = "none", schema_file = "x.proto" }', "value.message", "name"),

@@ -15,6 +15,7 @@ from millstream.core.config.definition import ConfigError
 from millstream.hadoop_loader.filesystem.addresses import SCHEMES
 from millstream.hadoop_loader.job.files import TIME_DIRECTIVES, TIME_PATTERNS
 from millstream.hadoop_loader.job.problem import Problem
+from millstream.hadoop_loader.job.records import KEY_FORMATS
 from millstream.hadoop_loader.job.secret import Secret
 from millstream.hadoop_loader.job.setting import Setting
 from millstream.hadoop_loader.job.source import OWN_CONFIGS
@@ -226,6 +227,11 @@ def _check_format(key: str, part: ValueSettings, *, has_registry: bool) -> Itera
     if part.format == "none":
         if key == "value":
             yield Problem("value.format", shown(part.format), "a table needs values", "use raw for bytes as they are")
+        return
+    if key == "key":
+        if part.format not in KEY_FORMATS:
+            remedy = 'use "raw" for its bytes, "json" for its text, or leave keys out'
+            yield Problem("key.format", shown(part.format), "a key is one column, of bytes or of text", remedy)
         return
     if part.format == "raw":
         return

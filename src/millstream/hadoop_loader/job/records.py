@@ -8,6 +8,8 @@ from typing import Final
 from millstream.hadoop_loader.job.setting import setting
 
 FORMATS: Final = ("avro", "json", "protobuf", "raw")
+# What keys are read as: one column, of bytes or of text.
+KEY_FORMATS: Final = ("raw", "json")
 SCHEMA_BYTES_MAX: Final = 4 * 1024 * 1024
 METADATA_COLUMNS: Final = (
     "topic",
@@ -27,7 +29,8 @@ class ValueSettings:
     """How the bytes of values (or keys) are read."""
 
     format: str = setting(
-        "`avro`, `json` and `protobuf` become columns, `raw` one column of bytes; a key may also be `none`: left out.",
+        "`avro`, `json` and `protobuf` become columns, `raw` one column of bytes. A key is one column: `raw` its bytes,"
+        " `json` its text, `none`: left out.",
         default="avro",
         choices=(*FORMATS, "none"),
     )
