@@ -23,6 +23,7 @@ SCHEMA_ID = 7
 FIRST_MS = 1_790_000_000_000
 _SENT_ROWS = 20_000
 
+KINDS = ["VIEW", "CLICK", "CART", "BUY", "RETURN"]
 SCHEMA: dict[str, Any] = {
     "type": "record",
     "name": "Event",
@@ -35,7 +36,7 @@ SCHEMA: dict[str, Any] = {
         {"name": "referrer", "type": ["null", "string"], "default": None},
         {
             "name": "kind",
-            "type": {"type": "enum", "name": "Kind", "symbols": ["VIEW", "CLICK", "CART", "BUY", "RETURN"]},
+            "type": {"type": "enum", "name": "Kind", "symbols": KINDS},
         },
         {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
         {"name": "quantity", "type": "int"},
@@ -56,7 +57,7 @@ def record(number: int, draw: random.Random) -> dict[str, Any]:
         "url": f"https://www.shop.example.org/en/{section}/{draw.randrange(10**6)}?campaign={draw.randrange(1000)}",
         "amount": round(draw.random() * 500, 2),
         "referrer": None if draw.random() < 0.5 else f"https://www.example.com/{draw.randrange(5000)}",
-        "kind": SCHEMA["fields"][5]["type"]["symbols"][draw.randrange(5)],
+        "kind": KINDS[draw.randrange(5)],
         "at": FIRST_MS + number * 7,
         "quantity": draw.randrange(1, 100),
         "is_new": draw.random() < 0.1,

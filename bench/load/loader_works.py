@@ -19,7 +19,6 @@ import io
 import json
 import os
 import resource
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -109,7 +108,7 @@ def confluent_values(options: argparse.Namespace) -> Iterator[list[bytes]]:
         messages = consumer.consume(min(_BATCH, left), 1.0)
         if messages:
             left -= len(messages)
-            yield [message.value() for message in messages]
+            yield [message.value() or b"" for message in messages]
     consumer.close()
 
 
@@ -180,7 +179,7 @@ def fastavro(options: argparse.Namespace) -> dict[str, float]:
     parsed = fa.parse_schema(json.loads(TEXT))
     records = 0
 
-    def decoded() -> Iterator[dict[str, Any]]:
+    def decoded() -> Iterator[Any]:
         nonlocal records
         for some in confluent_values(options):
             records += len(some)

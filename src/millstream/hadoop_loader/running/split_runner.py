@@ -4,7 +4,8 @@
     OpenFiles     files within their limits and memory      RangeState  what the audit will add up
 
 An eighth of a worker's memory is for what was fetched, half for open files; the rest is what one batch takes on its
-way, and the interpreter. Of a split that fails nothing counts; what it has staged is left for the driver, which clears its staging folders.
+way, and the interpreter. Of a split that fails nothing counts; what it has staged is left for the driver, which clears
+its staging folders.
 """
 
 from __future__ import annotations

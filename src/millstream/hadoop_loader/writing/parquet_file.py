@@ -166,4 +166,4 @@ def lies_close(values: pa.Array) -> bool:
         return False
     ends = pc.min_max(pc.subtract(numbers[1:], numbers[:-1]))
     span: int = ends["max"].as_py() - ends["min"].as_py()
-    return span.bit_length() <= width // 2
+    return bool(span.bit_length() <= width // 2)
