@@ -23,8 +23,8 @@ if not cython.compiled:
         source_symbol,
         write_bytes,
         write_decimal,
+        write_number,
         write_source_bytes,
-        write_varint,
         write_word,
     )
     from millstream.schemas._kernels.opcodes import (
@@ -131,12 +131,12 @@ def encode_datums(
                     if size > room - position - _VARINT_ROOM:
                         ended = 1
                         break
-                    position = write_varint(target, position, size)
+                    position = write_number(target, position, size)
                     position = write_source_bytes(target, position, table, column, start, size)
                 elif op == WRITE_LONG:
-                    position = write_varint(target, position, source_int64(table, column, index))
+                    position = write_number(target, position, source_int64(table, column, index))
                 elif op == WRITE_INT:
-                    position = write_varint(target, position, source_int32(table, column, index))
+                    position = write_number(target, position, source_int32(table, column, index))
                 elif op == WRITE_NULLABLE:
                     if not source_is_valid(table, column, index):
                         target[position] = 2 * program[pc + 2]
@@ -161,7 +161,7 @@ def encode_datums(
                     if size < 0:
                         ended = 3
                         break
-                    position = write_varint(target, position, size)
+                    position = write_number(target, position, size)
                 elif op == WRITE_DECIMAL:
                     if program[pc + 2] + program[pc + 3] > room - position - _VARINT_ROOM:
                         ended = 1
@@ -193,7 +193,7 @@ def encode_datums(
                     pc = start
                     continue
                 elif op == WRITE_BRANCH:
-                    position = write_varint(target, position, program[pc + 2])
+                    position = write_number(target, position, program[pc + 2])
                 elif op == WRITE_JUMP:
                     pc = program[pc + 2]
                     continue
@@ -201,13 +201,13 @@ def encode_datums(
                     start = source_offset(table, column, index)
                     size = source_offset(table, column, index + 1)
                     if start >= size:
-                        position = write_varint(target, position, 0)
+                        position = write_number(target, position, 0)
                         pc = program[pc + 2]
                         continue
                     if depth >= _DEPTH_MAX:
                         ended = 5
                         break
-                    position = write_varint(target, position, size - start)
+                    position = write_number(target, position, size - start)
                     indexes[depth] = index
                     ends[depth] = size
                     depth += 1
@@ -219,7 +219,7 @@ def encode_datums(
                         continue
                     depth -= 1
                     index = indexes[depth]
-                    position = write_varint(target, position, 0)
+                    position = write_number(target, position, 0)
                 else:
                     # WRITE_CONSTANT
                     size = program[pc + 3]

@@ -455,7 +455,7 @@ def source_symbol(sources: Any, at: int, index: int) -> int:
     return _load_int32(_source(sources, at, SOURCE_SYMBOLS) + 4 * number)
 
 
-def write_varint(out: Any, position: int, number: int) -> int:
+def write_number(out: Any, position: int, number: int) -> int:
     """Write a zigzag varint; return where it ends."""
     raw = (number << 1 ^ number >> 63) & 0xFFFFFFFFFFFFFFFF
     while raw > 0x7F:
@@ -491,7 +491,7 @@ def write_decimal(out: Any, position: int, sources: Any, at: int, index: int, wi
     least = (number if number >= 0 else ~number).bit_length() // 8 + 1
     if size == 0:
         size = least
-        position = write_varint(out, position, size)
+        position = write_number(out, position, size)
     elif least > size:
         return -1
     return write_bytes(out, position, number.to_bytes(size, "big", signed=True), 0, size)

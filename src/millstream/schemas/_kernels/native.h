@@ -686,7 +686,8 @@ static inline int64_t source_symbol(const Source *sources, ptrdiff_t at, int64_t
 /* Bytes that a varint may be written over: ten, and what eight stored at once reach beyond. */
 #define VARINT_ROOM 16
 
-static inline int64_t write_varint(uint8_t *out, int64_t position, int64_t number) {
+/* A zigzag varint. CPython 3.13 has a write_varint in its headers. */
+static inline int64_t write_number(uint8_t *out, int64_t position, int64_t number) {
     uint64_t raw = ((uint64_t)number << 1) ^ (uint64_t)(number >> 63);
     if (raw < 0x80) {
         out[position] = (uint8_t)raw;

@@ -144,7 +144,7 @@ cdef extern from "native.h" nogil:
     long long source_int64(const Source *sources, Py_ssize_t at, long long index)
     long long source_offset(const Source *sources, Py_ssize_t at, long long index)
     long long source_symbol(const Source *sources, Py_ssize_t at, long long index)
-    long long write_varint(unsigned char *out, long long position, long long number)
+    long long write_number(unsigned char *out, long long position, long long number)
     long long write_bytes(
         unsigned char *out, long long position, const unsigned char *data, long long start, long long size
     )
