@@ -204,6 +204,45 @@ def compact(
     return compacted.exit_code
 
 
+@app.command(
+    name="replay-dead-letters",
+    epilog=examples(
+        "millstream load replay-dead-letters flights.toml --dry-run",
+        "millstream load replay-dead-letters flights.toml --topic flights",
+        "millstream load replay-dead-letters flights.toml --to-topic flights-retry",
+    ),
+)
+def replay(
+    job_file: JobFile,
+    topic: Annotated[
+        list[str] | None, typer.Option("--topic", "-t", metavar="TOPIC", help="Only this one's; repeatable.")
+    ] = None,
+    to_topic: Annotated[
+        str | None, typer.Option("--to-topic", metavar="TOPIC", help="Send them there, not into their tables.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Read dead letters once more, with the schemas of today, into their tables.
+
+    What still cannot be read stays a dead letter. A letter is replayed once,
+    whatever happens meanwhile; with --to-topic it may be sent twice then, and has
+    the header millstream.replayed.from to know it by.
+    """
+    job = job_of(job_file)
+    if isinstance(job, int):
+        return job
+    from millstream.cli.load_output import print_replay
+    from millstream.hadoop_loader.driver.replay import replay_dead_letters
+
+    replayed = replay_dead_letters(job, topics=topic, to_topic=to_topic, dry_run=dry_run)
+    if as_json:
+        print_json(replayed.as_json())
+    else:
+        print_replay(replayed, dry_run=dry_run)
+    return replayed.exit_code
+
+
 add_to(app)
 
 

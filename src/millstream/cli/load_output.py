@@ -15,6 +15,7 @@ from millstream.hadoop_loader.driver.report import LoadReport, Outcome, TopicRep
 if TYPE_CHECKING:
     from millstream.hadoop_loader.driver.compacting import CompactionRun
     from millstream.hadoop_loader.driver.dry_run import PlannedLoad
+    from millstream.hadoop_loader.driver.replay import Replay
     from millstream.hadoop_loader.driver.status import DestinationStatus
     from millstream.hadoop_loader.driver.verify import Verified
 
@@ -28,6 +29,7 @@ _SENTENCES: Final = {
 }
 _TOPICS_SHOWN: Final = 40
 _PARTITIONS_SHOWN: Final = 200
+_REASONS_SHOWN: Final = 10
 
 
 def print_report(report: LoadReport, *, quiet: bool = False, told: Collection[str] = ()) -> None:
@@ -241,6 +243,21 @@ def print_compaction(compacted: CompactionRun, *, quiet: bool = False) -> None:
     elif not quiet:
         done(f"{_SENTENCES[compacted.outcome].replace('loaded', 'compacted')}: {compacted.destination}")
     print_errors(compacted.errors)
+
+
+def print_replay(replay: Replay, *, dry_run: bool) -> None:
+    """Print how a replay of dead letters went."""
+    if not replay.topics and not replay.errors:
+        done("there are no dead letters to replay")
+    for topic in replay.topics:
+        if dry_run:
+            done(f"{topic.topic}: {topic.letters:,} dead letters")
+            continue
+        where = f"its table, entry {replay.number}" if replay.target == "table" else f"topic {replay.target}"
+        done(f"{topic.topic}: {topic.replayed:,} of {topic.letters:,} dead letters went to {where}")
+        for error, count in sorted(topic.errors.items(), key=lambda one: -one[1])[:_REASONS_SHOWN]:
+            note(f"{topic.topic}: {count:,} still cannot be read: {error}")
+    print_errors(replay.errors)
 
 
 def print_findings(verified: Verified) -> None:

@@ -20,6 +20,7 @@ _HOMES: Final = {
     "Outcome": "millstream.hadoop_loader.driver.report",
     "dataset": "millstream.hadoop_loader.commit",
     "plan_load": "millstream.hadoop_loader.driver.dry_run",
+    "replay_dead_letters": "millstream.hadoop_loader.driver.replay",
     "run_compaction": "millstream.hadoop_loader.driver.compacting",
     "run_load": "millstream.hadoop_loader.driver.load",
     "status_of": "millstream.hadoop_loader.driver.status",

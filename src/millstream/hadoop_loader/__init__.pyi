@@ -3,6 +3,7 @@ from millstream.hadoop_loader.driver.compacting import CompactionRun as Compacti
 from millstream.hadoop_loader.driver.compacting import run_compaction as run_compaction
 from millstream.hadoop_loader.driver.dry_run import plan_load as plan_load
 from millstream.hadoop_loader.driver.load import run_load as run_load
+from millstream.hadoop_loader.driver.replay import replay_dead_letters as replay_dead_letters
 from millstream.hadoop_loader.driver.report import LoadReport as LoadReport
 from millstream.hadoop_loader.driver.report import Outcome as Outcome
 from millstream.hadoop_loader.driver.status import status_of as status_of
