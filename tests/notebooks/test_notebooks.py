@@ -10,6 +10,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from tests.support.registry import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 # nbformat says that it is typed; this function of it is not.
@@ -28,12 +29,13 @@ nbformat.write(notebook, sys.argv[2])
 """
 
 
-def executed(path: Path, bootstrap: str, folder: Path) -> Any:
+def executed(path: Path, bootstrap: str, folder: Path, registry_url: str = "") -> Any:
     """Run a notebook, and return it with its outputs."""
     result = folder / path.name
     environment = {
         **os.environ,
         "MILLSTREAM_BOOTSTRAP_SERVER": bootstrap,
+        "MILLSTREAM_REGISTRY": registry_url,
         "IPYTHONDIR": str(folder / "ipython"),
         "MPLCONFIGDIR": str(folder / "matplotlib"),
         "JUPYTER_PLATFORM_DIRS": "1",
@@ -56,7 +58,7 @@ def outputs(notebook: Any) -> list[Any]:
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["01-explore-a-topic.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == ["01-explore-a-topic.ipynb", "02-load-to-hadoop.ipynb"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -77,3 +79,21 @@ def test_a_topic_is_explored(millstream_broker: Any, tmp_path: Path) -> None:
     assert "dep_delay" in table
     again = executed(NOTEBOOKS[0], millstream_broker.bootstrap_servers, tmp_path)
     assert "already exists" in "".join(output.text for output in outputs(again) if output.output_type == "stream")
+
+
+def test_topics_are_loaded_into_hadoop(millstream_broker: Any, tmp_path: Path) -> None:
+    with registry(millstream_broker.bootstrap_servers) as schemas:
+        notebook = executed(NOTEBOOKS[1], millstream_broker.bootstrap_servers, tmp_path, schemas.url)
+    printed = "".join(output.text for output in outputs(notebook) if output.output_type == "stream")
+    for line in (
+        "there is no such zone; did you mean America/New_York?",
+        "loaded: 166,158 rows",
+        "loaded: 170,618 rows",
+        "new-york-flights: cancelled is new",
+        "336,776 flights",
+        "673,552 rows verified, 0 findings",
+    ):
+        assert line in printed, printed
+    shown = [kind for output in outputs(notebook) for kind in output.get("data", {})]
+    assert shown.count("image/png") == 3
+    assert (tmp_path / "lake" / "new-york-flights" / "parquet" / "year=2013" / "month=11" / "_SUCCESS").is_file()

@@ -46,6 +46,7 @@ formats = ["avro", "parquet"]
 [partitioning]                    # a directory for each month of record time
 kind = "time"
 pattern = "monthly"
+zone = "America/New_York"
 """
 
 
