@@ -113,6 +113,28 @@ def test_a_dataset_stays_at_its_number_through_loads_and_a_compaction(loads: Loa
     assert dataset(loads.uri, "orders").count_rows() == 5
 
 
+def test_columns_that_are_dictionaries_in_some_files_are_read_as_values(loads: Loads) -> None:
+    def table(letters: list[str], *, is_dictionary: bool) -> pa.Table:
+        plain = pa.array(letters)
+        values = plain.dictionary_encode() if is_dictionary else plain
+        offsets = pa.array(range(len(letters) + 1), pa.int32())
+        lists = pa.ListArray.from_arrays(offsets, values)
+        keys = pa.array(["k"] * len(letters))
+        return pa.table(
+            {
+                "kind": values,
+                "kinds": lists,
+                "of": pa.StructArray.from_arrays([values], ["kind"]),
+                "map": pa.MapArray.from_arrays(offsets, keys, values),
+            }
+        )
+
+    loads.run(table(["a", "b"], is_dictionary=True), 0)
+    loads.run(table(["c"], is_dictionary=False), 2)
+    rows = dataset(loads.uri, "orders").to_table().sort_by("kind").to_pylist()
+    assert rows == [{"kind": one, "kinds": [one], "of": {"kind": one}, "map": [("k", one)]} for one in "abc"]
+
+
 def test_a_half_applied_compaction_is_not_seen_yet(loads: Loads) -> None:
     loads.run(pa.table({"id": [0]}), 0)
     before = loads.run(pa.table({"id": [1]}), 1)

@@ -111,15 +111,15 @@ class Snapshot:
         one_of_each = {
             file.path if file.partition < 0 else file.name.rpartition(names.SEPARATOR)[2]: file for file in files
         }
-        import pyarrow as pa
         import pyarrow.parquet as pq
+
+        from millstream.hadoop_loader.commit.arrow_snapshot import unified
 
         def read(file: TableFile) -> pa.Schema:
             with self.open(file.path) as opened:
                 return pq.read_schema(arrow_input(opened)).remove_metadata()
 
-        schemas = dict.fromkeys(self._reader.in_parallel(read, one_of_each.values()))
-        return pa.unify_schemas(list(schemas), promote_options="permissive")
+        return unified(list(dict.fromkeys(self._reader.in_parallel(read, one_of_each.values()))))
 
     def __enter__(self) -> Self:
         return self
