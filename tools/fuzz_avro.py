@@ -142,7 +142,7 @@ def fuzz(seed: int, seconds: float) -> int:
         AvroDecoder({7: writer}, reader),
     ]
     validator = AvroValidator(writer_schema=writer, framing="none")
-    encoder = AvroEncoder(reader)
+    encoder, whole = AvroEncoder(reader), AvroEncoder(writer, on_recursion="binary")
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
     libc.malloc.argtypes = [ctypes.c_size_t]
@@ -165,6 +165,9 @@ def fuzz(seed: int, seconds: float) -> int:
             assert decoded.batch.num_rows + len(decoded.errors) == len(datums), (seed, seen)
             assert bool(decoded.errors) == (decoded.rows is not None), (seed, seen)
             if decoder is decoders[0]:
+                encoded = whole.encode(decoded.batch)
+                assert whole.encode(decoder.decode(encoded).batch).equals(encoded), (seed, seen)
+                assert len(encoded) == decoded.batch.num_rows, (seed, seen)
                 valid = validator.validate_located(data, positions)
                 assert {one.row for one in valid.errors} <= {one.row for one in decoded.errors}, (seed, seen)
             if decoder is decoders[2]:

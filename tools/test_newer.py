@@ -35,7 +35,7 @@ PACKAGES = (
     "setuptools",
 )
 # Everything that neither needs a JDK nor takes long; and what tells within seconds that a new Python broke something.
-WHOLE = ("tests/core", "tests/cli", "tests/testing")
+WHOLE = ("tests/core", "tests/cli", "tests/testing", "tests/schemas/avro", "tests/schemas/protobuf")
 SHORT = ("tests/core/_kernels/test_crc32c.py", "tests/core/records", "tests/cli/test_server.py")
 KERNELS = "**/_kernels/*.p*"
 
@@ -64,7 +64,17 @@ def prepare(python: str, environment: Path) -> None:
     uv, target = Path(sys.executable).parent / "uv", environment / "bin" / "python"
     install = [str(uv), "pip", "install", "--quiet", "--python", str(target)]
     subprocess.run(
-        [*install, "--constraint", str(LOCK), "--requirement", str(ROOT / "pyproject.toml"), *PACKAGES], check=True
+        [
+            *install,
+            "--constraint",
+            str(LOCK),
+            "--requirement",
+            str(ROOT / "pyproject.toml"),
+            "--extra",
+            "registry",
+            *PACKAGES,
+        ],
+        check=True,
     )
     subprocess.run(
         [*install, "--no-build-isolation", "--no-deps", "--editable", str(ROOT)],

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from millstream.schemas.avro import AvroDecoder, AvroEncoder, EncodeError
+from millstream.schemas.avro import AvroDecoder, AvroEncoder, EncodeError, UnsupportedSchemaError
 
 DURATION = {"type": "fixed", "name": "D", "size": 12, "logicalType": "duration"}
 ENUM = {"type": "enum", "name": "E", "symbols": ["A", "B"]}
@@ -188,3 +188,36 @@ def test_columns_that_the_schema_lacks_are_not_looked_at() -> None:
     assert AvroEncoder(text).encode(pa.table({"other": large})).to_pylist() == [b"\2d"] * 3
     with pytest.raises(EncodeError, match="too much for one array, encode fewer at once"):
         AvroEncoder(text).encode(pa.table({"f": large}))
+
+
+TREE = {
+    "type": "record",
+    "name": "Tree",
+    "fields": [
+        {"name": "n", "type": "int"},
+        {"name": "kids", "type": {"type": "array", "items": "Tree"}},
+        {"name": "other", "type": ["null", "Tree"]},
+    ],
+}
+
+
+def test_a_schema_that_holds_itself() -> None:
+    text = json.dumps(TREE)
+    leaf = b"\2\0\0"
+    datums = pa.array([b"\4\4" + leaf + b"\6\0\2" + leaf + b"\0\0", leaf, b"\4\0\2" + leaf])
+    decoded = AvroDecoder(reader_schema=text, framing="none", on_recursion="binary").decode(datums)
+    assert decoded.errors == []
+    encoder = AvroEncoder(text, on_recursion="binary")
+    assert encoder.encode(decoded.batch).equals(datums)
+    assert encoder.encode(decoded.batch.slice(1)).equals(datums.slice(1))
+    with pytest.raises(UnsupportedSchemaError, match="a Tree within a Tree"):
+        AvroEncoder(text)
+    # Whatever the column says, a datum is written.
+    table = pa.table({"n": pa.array([1], pa.int32()), "kids": [[leaf, leaf + b"\0"]]})
+    with pytest.raises(EncodeError, match=r"kids\[\] holds no datum of Tree: bytes are left behind the datum"):
+        encoder.encode(table)
+    # What no row has is not looked at.
+    hidden = pa.table({"n": pa.array([1, 2], pa.int32()), "kids": [[b"?"], [leaf]], "other": [None, leaf]}).slice(1)
+    assert encoder.encode(hidden).to_pylist() == [b"\4\2" + leaf + b"\0\2" + leaf]
+    with pytest.raises(EncodeError, match=r"kids\[\] of row 0 is null"):
+        encoder.encode(pa.table({"n": pa.array([1], pa.int32()), "kids": pa.array([[None]], pa.list_(pa.binary()))}))

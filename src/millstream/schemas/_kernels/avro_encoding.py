@@ -42,6 +42,7 @@ if not cython.compiled:
         WRITE_LONG,
         WRITE_NEXT,
         WRITE_NULLABLE,
+        WRITE_RAW,
         WRITE_REQUIRED,
         WRITE_WORD,
     )
@@ -145,6 +146,13 @@ def encode_datums(
                         continue
                     target[position] = 2 - 2 * program[pc + 2]
                     position += 1
+                elif op == WRITE_RAW:
+                    start = source_offset(table, column, index)
+                    size = source_offset(table, column, index + 1) - start
+                    if size > room - position:
+                        ended = 1
+                        break
+                    position = write_source_bytes(target, position, table, column, start, size)
                 elif op == WRITE_WORD:
                     position = write_word(target, position, table, column, index, program[pc + 2])
                 elif op == WRITE_BOOLEAN:

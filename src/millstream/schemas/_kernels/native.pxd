@@ -84,6 +84,7 @@ cdef extern from "native.h" nogil:
         WRITE_BLOCKS
         WRITE_NEXT
         WRITE_CONSTANT
+        WRITE_RAW
     ctypedef struct Column:
         long long kind
     ctypedef struct Varint:

@@ -33,6 +33,7 @@ Those that write have the same shape; `column` is where a value comes from.
     WRITE_END                    the datum is whole
     WRITE_BOOLEAN .. BYTES       as Avro's; WRITE_WORD: a float or double of a bytes
     WRITE_FIXED                  a bytes as they are
+    WRITE_RAW                    bytes without their size: a datum as it is
     WRITE_DECIMAL                of a bytes, as fixed of b bytes, or as bytes where b = 0
     WRITE_ENUM                   a symbol
     WRITE_NULLABLE               the branch, a where the value is null, which goes on at b; else 1 - a
@@ -139,7 +140,8 @@ from __future__ import annotations
     WRITE_BLOCKS,
     WRITE_NEXT,
     WRITE_CONSTANT,
-) = range(17)
+    WRITE_RAW,
+) = range(18)
 
 # How a column is laid out.
 (

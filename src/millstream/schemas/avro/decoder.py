@@ -33,6 +33,7 @@ from millstream.schemas.parsing import InvalidSchemaError, ParsedSchema, SchemaT
 from millstream.schemas.parsing.avro import AvroSchema, parse_avro
 
 Framing = Literal["confluent", "none"]
+OnRecursion = Literal["refuse", "binary"]
 
 SIZE_BYTES_MAX: Final = 1 << 32
 EMPTY_ITEMS_MAX: Final = 4_096
@@ -131,7 +132,7 @@ class AvroDecoder:
         writer_schema: ParsedSchema | str | None = None,
         framing: Framing = "confluent",
         on_union: Literal["struct", "dense_union"] = "struct",
-        on_recursion: Literal["refuse", "binary"] = "refuse",
+        on_recursion: OnRecursion = "refuse",
         size_bytes_max: int = SIZE_BYTES_MAX,
         empty_items_max: int = EMPTY_ITEMS_MAX,
         columns: bool = True,

@@ -19,11 +19,13 @@ import pyarrow.compute as pc
 
 from millstream.schemas._kernels import opcodes as op
 from millstream.schemas._kernels.avro_encoding import encode_datums
-from millstream.schemas.avro.decoder import Framing, as_avro
+from millstream.schemas.avro.decoder import Framing, OnRecursion, as_avro
 from millstream.schemas.avro.layout import Layout, Slot
 from millstream.schemas.avro.unwrapping import unwrapped
+from millstream.schemas.avro.validating import AvroValidator
 from millstream.schemas.avro.writing import WriteProgram
 from millstream.schemas.parsing import ParsedSchema
+from millstream.schemas.parsing.avro import AvroSchema
 from millstream.schemas.parsing.avro_types import EnumType, FixedType, RecordType, UnionType
 
 _INT32_MAX: Final = 2**31 - 1
@@ -46,10 +48,16 @@ class AvroEncoder:
     """Encodes tables as values of one schema."""
 
     def __init__(
-        self, schema: ParsedSchema | str, schema_id: int | None = None, *, framing: Framing | None = None
+        self,
+        schema: ParsedSchema | str,
+        schema_id: int | None = None,
+        *,
+        framing: Framing | None = None,
+        on_recursion: OnRecursion = "refuse",
     ) -> None:
         """Write datums of `schema`, behind Confluent's prefix with `schema_id`, or bare ones where that is None.
 
+        What holds itself is refused, or with "binary" written from the columns of datums that decoding makes of it.
         Raises UnsupportedSchemaError where Arrow has no type for the schema, InvalidSchemaError.
         """
         if framing is None:
@@ -57,7 +65,11 @@ class AvroEncoder:
         if (framing == "confluent") != (schema_id is not None):
             raise ValueError("Confluent's framing needs a schema id, and bare datums have none")
         self._root = as_avro(schema).root
-        self._layout = Layout(self._root)
+        if on_recursion not in {"refuse", "binary"}:
+            raise ValueError(f"on_recursion is 'refuse' or 'binary', not {on_recursion!r}")
+        self._layout = Layout(self._root, raw_recursion=on_recursion == "binary")
+        # What looks at datums before they are written, by the column's number.
+        self._validators = {slot.index: _validator(slot) for slot in self._layout.slots if slot.is_raw}
         self._prefix = b"" if schema_id is None else b"\0" + schema_id.to_bytes(4, "big")
         self._programs: dict[tuple[pa.DataType, bool], WriteProgram] = {}
         self._bytes_per_row = 64.0
@@ -74,7 +86,7 @@ class AvroEncoder:
         """
         rows = len(data) if isinstance(data, (pa.Array, pa.ChunkedArray)) else data.num_rows
         column = self._as_array(data)
-        sources = _Sources(len(self._layout.slots))
+        sources = _Sources(len(self._layout.slots), self._validators)
         if isinstance(self._root, RecordType):
             for field, slot in zip(self._root.fields, self._layout.fields, strict=True):
                 index = _index(column.type, field.name, slot.path)
@@ -166,7 +178,8 @@ class AvroEncoder:
 class _Sources:
     """The columns of one call, as the kernel has them, and what keeps their memory."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, validators: dict[int, AvroValidator]) -> None:
+        self._validators = validators
         self.table = array("q", bytes(8 * op.SOURCE_FIELDS * count))
         # Whether a column that the schema has no null for holds some; they may lie where a parent is null, and be none.
         self.has_unexpected_null = False
@@ -193,6 +206,9 @@ class _Sources:
         if isinstance(target, pa.UuidType):
             target = target.storage_type
         column = _cast(column, target, slot)
+        if slot.is_raw:
+            for bad in self._validators[slot.index].validate(column).errors[:1]:
+                raise EncodeError(f"{slot.path} holds no datum of {slot.node.label}: {bad.reason}")
         buffers = column.buffers()
         at = self._validity(slot, column, buffers[0])
         if slot.kind == op.KIND_BITS:
@@ -225,7 +241,7 @@ class _Sources:
             column = _cast(column, pa.list_(item), slot)
         if pa.types.is_map(slot.type) != pa.types.is_map(column.type):
             raise EncodeError(f"{slot.path} is {column.type}, and the schema has {slot.type} there")
-        if column.values.type != child.type:
+        if column.values.type != child.type or child.holds_raw:
             # Items that no row has, beyond a slice or behind a null, must not fail their cast.
             column = _compacted(column)
         buffers = column.buffers()
@@ -255,7 +271,7 @@ class _Sources:
             index = _index(column.type, name, child.path)
             if index >= 0:
                 part = column.field(index)
-                if column.null_count and (is_union or part.type != child.type):
+                if column.null_count and (is_union or part.type != child.type or child.holds_raw):
                     parts = column.flatten() if parts is None else parts
                     part = parts[index]
                 self.add(child, part)
@@ -280,6 +296,10 @@ class _Sources:
             skipped = 0
         self._kept.append(buffer)
         self.table[at] = buffer.address + skipped
+
+
+def _validator(slot: Slot) -> AvroValidator:
+    return AvroValidator(writer_schema=AvroSchema(slot.node, frozenset(), (), None), framing="none")
 
 
 def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:

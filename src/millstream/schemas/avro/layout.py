@@ -126,6 +126,11 @@ class Slot:
         """Whether it has a bitmap of validity: Arrow's nulls and unions have none."""
         return self.nullable and self.kind not in {KIND_NULL, KIND_UNION}
 
+    @property
+    def holds_raw(self) -> bool:
+        """Whether it, or a column in it, holds Avro-encoded values."""
+        return self.is_raw or any(child.holds_raw for child in self.children)
+
     def __repr__(self) -> str:
         return f"<column {self.index} {self.path}: {self.type}>"
 

@@ -124,7 +124,9 @@ class WriteProgram:
     def _present(self, node: AvroType, slot: Slot, type_: pa.DataType) -> None:
         """Write a value that is not null."""
         type_ = unwrapped_type(type_, slot.type)
-        if isinstance(node, RecordType):
+        if slot.is_raw:
+            self._emit(slot.path, op.WRITE_RAW, slot.index)
+        elif isinstance(node, RecordType):
             if not pa.types.is_struct(type_):
                 raise ValueError(f"{slot.path} is {type_}, and the schema has {slot.type} there")
             self._fields(node, slot.children, type_)
@@ -175,6 +177,7 @@ _READS = {
     op.WRITE_ENUM: op.SOURCE_DATA,
     op.WRITE_DECIMAL: op.SOURCE_DATA,
     op.WRITE_BYTES: op.SOURCE_OFFSETS,
+    op.WRITE_RAW: op.SOURCE_OFFSETS,
     op.WRITE_BLOCKS: op.SOURCE_OFFSETS,
 }
 _WRITES = {

@@ -18,10 +18,10 @@ import pyarrow as pa
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from millstream.schemas.avro.decoder import BadDatum, Decoded, Framing, Schemas, lookup_of
+from millstream.schemas.avro.decoder import BadDatum, Decoded, Framing, OnRecursion, Schemas, lookup_of
 from millstream.schemas.avro.layout import UnsupportedSchemaError
 from millstream.schemas.parsing import InvalidSchemaError, ParsedSchema, SchemaType, parse
-from millstream.schemas.protobuf.layout import Layout, OnRecursion, descriptor_at, descriptor_of
+from millstream.schemas.protobuf.layout import Layout, descriptor_at, descriptor_of
 from millstream.schemas.serdes.framing import FramingError, MessagePath, read_indexes, read_prefix
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import accumulate, chain
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,6 +34,7 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.json_format import SerializeToJsonError as UnprintableError
 from google.protobuf.message_factory import GetMessageClass
 
+from millstream.schemas.avro.decoder import OnRecursion
 from millstream.schemas.avro.layout import COLUMNS_MAX, NESTING_MAX, UnsupportedSchemaError
 from millstream.schemas.parsing import ParsedSchema
 from millstream.schemas.serdes.framing import MessagePath
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, EnumDescriptor
     from google.protobuf.message import Message
 
-OnRecursion = Literal["refuse", "binary"]
 Read: TypeAlias = Callable[[Sequence[Any]], pa.Array]
 """Makes a column of messages, or of values that lie in them."""
 
