@@ -8,7 +8,7 @@ is tried then, only to spare each of its splits a first attempt that would come 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from millstream.hadoop_loader.splits import UnknownSchema
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.tables import Merged, TableVersion
     from millstream.schemas.client import RegistryClient
     from millstream.schemas.parsing import ParsedSchema
+
+UNFRAMED_ID: Final = 0  # of the one writer's schema where values name none
 
 
 class RunSchemas:
@@ -35,7 +37,16 @@ class RunSchemas:
         self.announcements: list[str] = []
 
     def prepare(self, topic: str) -> None:
-        """Have the topic's table; where there is none yet its latest schema makes it. Raises ValueError."""
+        """Have the topic's table; where there is none yet its latest schema makes it. Raises ValueError.
+
+        Values that name no schema are all of the job's own, which may be another one than in the last run.
+        """
+        value = self._job.value
+        if value.framing == "none" and value.schema is not None:
+            from millstream.hadoop_loader.tables import avro_of_text
+
+            self._merge(topic, {UNFRAMED_ID: avro_of_text(value.format, value.schema, value.message)})
+            return
         self._merge(topic, {} if topic in self._documents else self._first(topic))
 
     def learn(self, found: Iterable[UnknownSchema]) -> dict[str, str]:
@@ -43,14 +54,22 @@ class RunSchemas:
         by_topic: dict[str, dict[int, str | ParsedSchema]] = {}
         for one in found:
             by_topic.setdefault(one.topic, {})[one.schema_id] = one.schema
+        from millstream.schemas.client import RegistryError
+
         refused: dict[str, str] = {}
         for topic, writers in by_topic.items():
-            new = {one: schema for one, schema in writers.items() if self.tables[topic].table_of(one) is None}
+            new = [one for one in writers if self.tables[topic].table_of(one) is None]
             try:
-                self._merge(topic, new)
-            except ValueError as error:
+                self._merge(topic, {one: self._whole(one, writers[one]) for one in new})
+            except (ValueError, RegistryError) as error:
                 refused[topic] = str(error)
         return refused
+
+    def _whole(self, schema_id: int, schema: str | ParsedSchema) -> str | ParsedSchema:
+        """Return a schema with what it refers to: Avro's says all itself. Raises RegistryError."""
+        if self._registry is None or self._job.value.format == "avro":
+            return schema
+        return self._registry.schema(schema_id)
 
     def _merge(self, topic: str, writers: Mapping[int, str | ParsedSchema]) -> None:
         from millstream.hadoop_loader.tables import merge

@@ -8,6 +8,7 @@ version.py   TableVersion, what a worker gets               changes.py   what is
 
 from millstream.hadoop_loader.tables.changes import ChangeKind, SchemaChange, SchemaChangedError
 from millstream.hadoop_loader.tables.merging import Document, Merged, all_tables, merge, table_version
+from millstream.hadoop_loader.tables.sources import avro_of_text
 from millstream.hadoop_loader.tables.version import SourceSchema, TableVersion
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "SourceSchema",
     "TableVersion",
     "all_tables",
+    "avro_of_text",
     "merge",
     "table_version",
 ]

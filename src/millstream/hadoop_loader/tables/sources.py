@@ -41,10 +41,20 @@ def _avro_of(type_: str, text: str, references: tuple[tuple[str, str], ...]) -> 
     return text
 
 
-def _avro_of_protobuf(schema: ParsedSchema) -> str:
-    """Return the Avro schema of a file's first message."""
+def avro_of_text(format_: str, text: str, message: str | None = None) -> str:
+    """Return the Avro schema of the schema a job gives: Avro for values of Avro and JSON, Protobuf with its message.
+
+    Raises InvalidSchemaError, UnsupportedSchemaError.
+    """
+    if format_ == "protobuf":
+        return _avro_of_protobuf(parse(SchemaType.PROTOBUF, text), message)
+    return parse_avro(text).text
+
+
+def _avro_of_protobuf(schema: ParsedSchema, message: str | None = None) -> str:
+    """Return the Avro schema of a message, a file's first one unless named."""
     from millstream.schemas.avro import arrow_to_avro_schema
     from millstream.schemas.protobuf import protobuf_to_arrow_schema
 
-    name = (schema.name or "Value").rpartition(".")[2]
-    return arrow_to_avro_schema(protobuf_to_arrow_schema(schema, on_recursion="binary"), name)
+    name = (message or schema.name or "Value").rpartition(".")[2]
+    return arrow_to_avro_schema(protobuf_to_arrow_schema(schema, message, on_recursion="binary"), name)
