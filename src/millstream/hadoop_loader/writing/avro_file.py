@@ -28,6 +28,7 @@ MAGIC: Final = b"Obj\x01"
 SYNC_SIZE: Final = 16
 NOTHING: Final = array("q")
 _BLOCK_BYTES_FIRST: Final = 16 * 1024
+_RATIO_FIRST: Final = 0.5
 
 
 class Datums(NamedTuple):
@@ -65,7 +66,7 @@ class AvroFile:
         # The end of the last block, which is written with the beginning of the next one.
         self._pending_sync = b""
         # How much smaller blocks have become, lately.
-        self._ratio = 0.5
+        self._ratio = 1.0 if settings.codec == "null" else _RATIO_FIRST
 
     @property
     def buffered_bytes(self) -> int:

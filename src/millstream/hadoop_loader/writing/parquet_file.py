@@ -44,7 +44,7 @@ class ParquetFile:
         self._buffered_rows = 0
         self._buffered_bytes = 0
         # Bytes of the file for each byte buffered, of the row groups so far.
-        self._ratio = _RATIO_FIRST
+        self._ratio = 1.0 if settings.codec == "none" else _RATIO_FIRST
 
     @property
     def buffered_bytes(self) -> int:
