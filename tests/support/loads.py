@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from millstream import Admin, Consumer, Producer, TopicPartition
+from millstream.hadoop_loader.commit import Snapshot
+from millstream.hadoop_loader.filesystem import open_filesystem
 from millstream.hadoop_loader.job import (
     DestinationSettings,
     LoadJob,
@@ -97,14 +99,7 @@ class Events:
         self.next_id += count
         with RegistryClient(self.registry_url) as registry:
             schema_id = registry.register(f"{self.topic}-value", schema)
-        columns: dict[str, Any] = {
-            "id": pa.array(ids, pa.int64()),
-            "user": pa.array([f"user-{one % 7}" for one in ids]),
-            "amount": pa.array([None if one % 5 == 0 else one / 4 for one in ids], pa.float64()),
-        }
-        if schema == SCHEMA_2:
-            columns["country"] = pa.array([f"c{one % 3}" for one in ids])
-        values = AvroEncoder(schema, schema_id).encode(pa.table(columns))
+        values = AvroEncoder(schema, schema_id).encode(_table(ids, schema))
         with Producer(self.bootstrap, **configs) as producer:
             sent = producer.send_batch(
                 self.topic,
@@ -120,6 +115,13 @@ class Events:
                 timestamp="timestamp",
             )
             sent.result(60)
+
+    def framed(self, ids: Sequence[int], schema: str = SCHEMA_1) -> list[bytes]:
+        """The values of records, for whoever sends them otherwise."""
+        with RegistryClient(self.registry_url) as registry:
+            schema_id = registry.register(f"{self.topic}-value", schema)
+        values: list[bytes] = AvroEncoder(schema, schema_id).encode(_table(ids, schema)).to_pylist()
+        return values
 
     def send_raw(self, *values: bytes | None, partition: int = 0) -> None:
         """Send records as they are given."""
@@ -149,6 +151,17 @@ class Events:
                     datum: Any = fastavro.schemaless_reader(io.BytesIO(value[5:]), schemas[schema_id], None)
                     found[record.partition, record.offset, datum["id"], datum["user"]] += 1
         return found
+
+
+def _table(ids: Sequence[int], schema: str) -> pa.Table:
+    columns: dict[str, Any] = {
+        "id": pa.array(ids, pa.int64()),
+        "user": pa.array([f"user-{one % 7}" for one in ids]),
+        "amount": pa.array([None if one % 5 == 0 else one / 4 for one in ids], pa.float64()),
+    }
+    if schema == SCHEMA_2:
+        columns["country"] = pa.array([f"c{one % 3}" for one in ids])
+    return pa.table(columns)
 
 
 def job_for(events: Events | Iterable[Events], root: Path | str, **changes: Any) -> LoadJob:
@@ -182,6 +195,17 @@ def job_for(events: Events | Iterable[Events], root: Path | str, **changes: Any)
 def local_rows(root: Path, table: str, *formats: str) -> dict[str, Counter[Row]]:
     """What the files of a table hold, its late ones included, by format, as readers of plain directories see them."""
     return {name: Counter(_rows(_files(root, table, name), name)) for name in formats}
+
+
+def stored_rows(job: LoadJob, table: str, name: str) -> Counter[Row]:
+    """What the files of a table hold that the log names, wherever they are."""
+    with open_filesystem(job.destination.uri, job.destination.filesystem) as filesystem:
+        snapshot = Snapshot(filesystem)
+        files = []
+        for file in snapshot.files(table, name, with_late=True):
+            with filesystem.open(file.path) as stored:
+                files.append(stored.read_at(0, stored.size))
+    return Counter(_rows(files, name))
 
 
 def assert_same(events: Events, root: Path, *formats: str, tables: Iterable[str] = ()) -> None:

@@ -59,3 +59,12 @@ def test_a_directory_closes_once_time_is_past_its_end_by_so_much() -> None:
     assert closed(2 * HOUR_MS - 1) == []
     assert closed(2 * HOUR_MS) == [("t", "h=0")]
     assert closed(3 * HOUR_MS) == [("t", "h=0"), ("t", "h=1")]
+
+
+def test_a_partition_with_a_lag_of_which_nothing_was_loaded_holds_its_topic_back() -> None:
+    lagging = {TopicPartitionId("id", 0), TopicPartitionId("other", 5)}
+
+    closing = watermarks_after({"id": {2: 100}}, [read(1, 800)], lagging, LateSettings())
+
+    assert closing.watermarks == {"id": {1: 800}}
+    assert closing.topics == {}

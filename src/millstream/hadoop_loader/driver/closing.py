@@ -29,7 +29,8 @@ class Closing:
 
     # Only those that moved.
     watermarks: dict[str, dict[int, int]] = field(default_factory=dict)
-    # Topic id -> what its time has come to; absent where no record had a time, or every partition was idle.
+    # Topic id -> what its time has come to; absent where no record had a time, every partition was idle, or nobody
+    # knows the time of one that is not.
     topics: dict[str, int] = field(default_factory=dict)
 
 
@@ -39,7 +40,11 @@ def watermarks_after(
     lagging: Collection[TopicPartitionId],
     settings: LateSettings,
 ) -> Closing:
-    """Return how far record time has come with these reads; `lagging` partitions hold back in any case."""
+    """Return how far record time has come with these reads.
+
+    `lagging` partitions have records that are not loaded yet, or may have: they hold back in any case, and all of their
+    topic where none of theirs ever was.
+    """
     closing = Closing()
     active: dict[str, set[int]] = defaultdict(set)
     for read in reads:
@@ -49,9 +54,15 @@ def watermarks_after(
         moved = closing.watermarks.setdefault(read.topic_id, {})
         known = moved.get(read.partition, before.get(read.topic_id, {}).get(read.partition, NO_TIME))
         moved[read.partition] = max(known, read.max_timestamp_ms)
+    unknown: set[str] = set()
     for key in lagging:
         active[key.topic_id].add(key.partition)
+        if not any(key.partition in held.get(key.topic_id, {}) for held in (before, closing.watermarks)):
+            # Of what time its records are is not known: they may be of any.
+            unknown.add(key.topic_id)
     for topic_id, partitions in active.items():
+        if topic_id in unknown:
+            continue
         now = {**before.get(topic_id, {}), **closing.watermarks.get(topic_id, {})}
         counted = now.keys() if settings.idle_partitions == "wait" else now.keys() & partitions
         if counted:

@@ -12,7 +12,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from millstream.hadoop_loader.catalogs import CatalogError, tell_catalogs
 from millstream.hadoop_loader.commit import ClaimedError, CommitError, Role
 from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
 from millstream.hadoop_loader.driver.report import Outcome
@@ -22,6 +21,7 @@ from millstream.hadoop_loader.filesystem import FileSystemError
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import Claim
     from millstream.hadoop_loader.compaction import DirectoryPlan, DirectoryResult
+    from millstream.hadoop_loader.filesystem import FileSystem
     from millstream.hadoop_loader.job import LoadJob
 
 OnProgress = Callable[[int, int], None]
@@ -124,7 +124,7 @@ def run_compaction(
         run.errors.append(str(error))
     except _StoppedError:
         run.outcome = Outcome.STOPPED
-    except (FileSystemError, CommitError, CatalogError, OSError) as error:
+    except (FileSystemError, CommitError, OSError) as error:
         run.outcome = Outcome.PARTIAL if run.done else Outcome.FAILED
         run.errors.append(str(error) or type(error).__name__)
     run.wall_s = world.monotonic() - began
@@ -177,8 +177,18 @@ def _run(
     else:
         run.outcome = Outcome.LOADED if run.done else Outcome.NOTHING_NEW
     log.clean(claim)
-    if run.done:
+    if run.done and (job.hive is not None or job.iceberg is not None):
+        _tell_catalogs(job, filesystem, claim, run)
+
+
+def _tell_catalogs(job: LoadJob, filesystem: FileSystem, claim: Claim, run: CompactionRun) -> None:
+    from millstream.hadoop_loader.catalogs import CatalogError, tell_catalogs
+
+    try:
         run.errors += tell_catalogs(job, filesystem, claim.state)
+    except CatalogError as error:
+        run.errors.append(str(error))
+        run.outcome = Outcome.PARTIAL
 
 
 def _release(claim: Claim) -> None:

@@ -48,9 +48,8 @@ def draft_of(
     for key, position in moved.items():
         positions[key.topic_id][key.partition] = position
     for read in sorted(all_reads, key=lambda one: one.start_offset):
-        before = positions[read.topic_id].get(read.partition) or state.position(read.topic_id, read.partition)
-        epoch = read.leader_epoch if read.leader_epoch >= 0 or before is None else before.leader_epoch
-        positions[read.topic_id][read.partition] = Position(read.next_offset, epoch)
+        # An epoch that is not known stays so: the last one known may have ended before the position.
+        positions[read.topic_id][read.partition] = Position(read.next_offset, read.leader_epoch)
     closing = watermarks_after(state.watermarks, all_reads, lagging, job.late)
     closed = _closed(job, state, all_files, tables, topics, closing)
     draft = LoadDraft(

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from millstream.core.wire import KafkaError
-from millstream.hadoop_loader.catalogs import CatalogError, tell_catalogs
 from millstream.hadoop_loader.commit import ClaimedError, CommitError, CommitLog, Role
 from millstream.hadoop_loader.driver.attempts import Attempts
 from millstream.hadoop_loader.driver.audit import Audit, audit_run
@@ -92,7 +91,7 @@ class _Run:
         except ClaimedError as error:
             report.outcome = Outcome.CLAIMED
             report.errors.append(str(error))
-        except (KafkaError, FileSystemError, CommitError, EngineError, CatalogError, JobError, OSError) as error:
+        except (KafkaError, FileSystemError, CommitError, EngineError, JobError, OSError) as error:
             # An error behind the commit leaves the run partly done, never undone.
             report.outcome = Outcome.FAILED if report.number is None else Outcome.PARTIAL
             report.errors.append(self._sentence(error))
@@ -244,7 +243,7 @@ class _Run:
             schemas={topic: document for topic, document in schemas.changed.items() if topic in kept},
             moved=moved,
             topics=found.topics,
-            lagging=_lagging(end_offsets(found), audit, state),
+            lagging=_lagging(end_offsets(found), audit, state) | _withheld(found),
             report=self._summary(audit),
         )
         report.closed_directories = list(closed)
@@ -259,10 +258,8 @@ class _Run:
             return
         if job.source.group is not None:
             self._commit_to_group()
-        try:
-            self._tell_catalogs(filesystem, claim.state)
-        finally:
-            self._after_commit(partial(keep_report, filesystem, report))
+        self._tell_catalogs(filesystem, claim.state)
+        self._after_commit(partial(keep_report, filesystem, report))
         self._after_commit(partial(log.clean, claim))
 
     def _nothing_loaded(self, found: Reconciled, attempts: Attempts | None = None) -> Outcome:
@@ -276,12 +273,20 @@ class _Run:
         return Outcome.PARTIAL if set(found.topics.values()) - given_up else Outcome.FAILED
 
     def _tell_catalogs(self, filesystem: FileSystem, state: TableState) -> None:
-        """Tell Hive and Iceberg. Raises CatalogError where the job wants its run to fail then."""
+        """Tell Hive and Iceberg; what they could not be told the next run tells them."""
+        if self._job.hive is None and self._job.iceberg is None:
+            return
+        # Loads Arrow, which a run with nothing new does without.
+        from millstream.hadoop_loader.catalogs import CatalogError, tell_catalogs
+
         report = self._report
-        # Until they were told without a word, the next run tells them again.
-        report.catalog_problems = ["not told yet"]
         try:
             report.catalog_problems = tell_catalogs(self._job, filesystem, state)
+        except CatalogError as error:
+            # As the job wants it: `hive.fail`.
+            report.catalog_problems = [str(error)]
+            report.errors.append(str(error))
+            report.outcome = Outcome.PARTIAL
         except (FileSystemError, OSError) as error:
             report.catalog_problems = [self._sentence(error)]
         for problem in report.catalog_problems:
@@ -430,6 +435,10 @@ def end_offsets(found: Reconciled) -> dict[TopicPartitionId, int]:
         for topic_id, ends in found.ends.items()
         for partition, end in ends.items()
     }
+
+
+def _withheld(found: Reconciled) -> frozenset[TopicPartitionId]:
+    return frozenset(TopicPartitionId(topic_id, each) for topic_id, those in found.withheld.items() for each in those)
 
 
 def _lagging(

@@ -18,7 +18,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from millstream.core.wire import KafkaError
-from millstream.hadoop_loader.catalogs import CatalogError
 from millstream.hadoop_loader.commit import ClaimedError, CommitError, LoadDraft, Role
 from millstream.hadoop_loader.commit.names import DEAD_LETTERS
 from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
@@ -100,7 +99,7 @@ def replay_dead_letters(
     except ClaimedError as error:
         replay.outcome = Outcome.CLAIMED
         replay.errors.append(str(error))
-    except (KafkaError, FileSystemError, CommitError, CatalogError, ValueError, OSError) as error:
+    except (KafkaError, FileSystemError, CommitError, ValueError, OSError) as error:
         replay.outcome = Outcome.FAILED if replay.number is None else Outcome.PARTIAL
         replay.errors.append(str(error) or type(error).__name__)
     return replay
