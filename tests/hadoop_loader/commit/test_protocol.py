@@ -218,6 +218,34 @@ def test_two_drivers_that_apply_the_same_entry_agree(world: World, call: str) ->
     world.finish()
 
 
+@pytest.mark.parametrize("call", [r"status orders/\S+\+\d+\.\w+$", r"status _millstream/staging/\S+$"])
+def test_a_file_that_moves_while_it_is_looked_for_is_not_lost(world: World, call: str) -> None:
+    def another_applies() -> None:
+        # It dies before it publishes anything: no later entry tells that this one was applied.
+        dying = world.driver()
+        dying.filesystem.before_call = at(PUBLISH_CLAIM, lambda: setattr(dying.filesystem, "is_dead", True))
+        with pytest.raises(SimulatedCrashError):
+            dying.run(Role.COMPACT)
+
+    driver = world.driver({act_number(world, Role.LOAD, MOVE): Fault.LOST}, before_call=at(call, another_applies))
+    assert driver.run(Role.LOAD) is not None
+    world.finish()
+
+
+def test_what_a_compaction_replaced_stays_for_snapshot_retention(world: World) -> None:
+    entry = world.driver().run(Role.COMPACT)
+    assert entry is not None
+    world.clock.wait(SETTINGS.snapshot_retention_s - 10)
+    world.driver().run(Role.COMPACT)
+    swap = next(iter(entry.swaps))
+    trash = names.trash_path(entry.number, swap.directory)
+    assert {status.name for status in world.disk.list(trash)} == {*swap.removed, names.SUCCESS}
+    assert swap.removed
+    world.clock.wait(20)
+    world.driver().run(Role.COMPACT)
+    assert world.disk.status(trash) is None
+
+
 def test_a_file_that_is_in_neither_place_stops_everybody(world: World) -> None:
     dying = world.driver({act_number(world, Role.LOAD, MOVE): Fault.CRASH_BEFORE})
     with pytest.raises(SimulatedCrashError):
@@ -306,7 +334,7 @@ def test_a_reader_who_sleeps_while_segments_go_reads_the_log_anew(monkeypatch: p
 
 def test_the_last_segment_is_never_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "ENTRIES_PER_SEGMENT", 4)
-    world = World(settings=replace(SETTINGS, entries_per_checkpoint=1))
+    world = World(settings=replace(SETTINGS, entries_per_checkpoint=1, snapshot_retention_s=0))
     for _ in range(12):
         world.days_pass(1)
         segments = [status.name for status in world.disk.list(names.LOG)]
