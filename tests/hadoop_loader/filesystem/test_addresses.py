@@ -12,9 +12,11 @@ from millstream.hadoop_loader.filesystem import (
     FileSystemSettings,
     KerberosSettings,
     NameService,
+    UnavailableError,
     open_filesystem,
 )
 from millstream.hadoop_loader.filesystem.hadoop_conf import namenodes, read_properties
+from millstream.testing.kafka import free_ports
 
 SITE = """<?xml version="1.0"?>
 <configuration>
@@ -127,3 +129,13 @@ def test_settings_travel_to_workers() -> None:
     )
     assert pickle.loads(pickle.dumps(settings)) == settings
     assert hash(settings) == hash(pickle.loads(pickle.dumps(settings)))
+
+
+def test_where_nobody_listens_the_message_says_so() -> None:
+    (port,) = free_ports(1)
+    service = NameService(name="lake", rpc_addresses=(f"127.0.0.1:{port}",))
+    settings = FileSystemSettings(deadline_s=0.5, nameservices=(service,))
+    for uri in (f"hdfs://127.0.0.1:{port}/x", "hdfs://lake/x"):
+        with open_filesystem(uri, settings) as lake, pytest.raises(UnavailableError) as raised:
+            lake.status("file")
+        assert f"no answer within 0.5 s (127.0.0.1:{port}: Connection refused); see that" in str(raised.value)

@@ -83,7 +83,7 @@ def test_a_namenode_that_is_gone_is_waited_for_until_the_deadline(
     writing.write(b"x" * (2 << 20))
     hdfs.kill_namenode()
     started = time.monotonic()
-    with pytest.raises((UnknownOutcomeError, UnavailableError)):
+    with pytest.raises((UnknownOutcomeError, UnavailableError), match="refused"):
         hasty.rename("staged", "lost")
     with pytest.raises(UnavailableError, match="run again"):
         hasty.list("")

@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 import threading
 import time
 from functools import partial
@@ -33,7 +34,7 @@ from millstream.hadoop_loader.filesystem.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from millstream.hadoop_loader.filesystem.hadoop_conf import namenode_ids, read_properties
+from millstream.hadoop_loader.filesystem.hadoop_conf import namenode_ids, namenodes, read_properties
 from millstream.hadoop_loader.filesystem.interface import FileStatus, checked_path
 from millstream.hadoop_loader.filesystem.output import ChunkedOutputFile
 from millstream.hadoop_loader.filesystem.remote import (
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 _ABANDON_DEADLINE_S: Final = 5.0
 # Bytes asked for at a time: twice as fast as 64 MB, by the clock and by the processor.
 _PIECE_BYTES: Final = 4 << 20
+_LOOK_TIMEOUT_S: Final = 0.5
 _RPC_ERROR: Final = re.compile(r'^(?:Fatal)?RPCError\("([\w.$]+)", "(.*)"\)$', re.DOTALL)
 _KERBEROS_ERRORS: Final = ("GSSAPIError", "SASLError", "NoSASLMechanism")
 
@@ -83,7 +85,9 @@ class HdfsFileSystem:
         self._client: hdfs_native.Client | None = None
         self._client_made = 0.0
         self._user = _ProcessUser.take(settings.user) if settings.kerberos is None else None
-        self._calls = RemoteCalls(self.uri, settings.deadline_s, settings.calls_max, self._translate, self._drop)
+        self._calls = RemoteCalls(
+            self.uri, settings.deadline_s, settings.calls_max, self._translate, self._drop, self._reachable
+        )
 
     def create(self, path: str) -> HdfsOutputFile:
         """A new file, with the attributes of the settings."""
@@ -222,6 +226,20 @@ class HdfsFileSystem:
         with self._lock:
             self._client = None
             self._namenode_ids = self._namenode_ids[1:] + self._namenode_ids[:1]
+
+    def _reachable(self) -> str:
+        """Whether NameNodes take connections: the client tries for minutes and says nothing meanwhile."""
+        addresses = namenodes(self._properties, self._authority, "rpc") if self._namenode_ids else [self._authority]
+        seen = []
+        for address in addresses:
+            host, _, port = address.rpartition(":")
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_TIMEOUT_S).close()
+            except (OSError, ValueError) as error:
+                seen.append(f"{address}: {getattr(error, 'strerror', None) or error}")
+            else:
+                seen.append(f"{address} takes connections")
+        return ", ".join(seen)
 
     def _name(self, path: str) -> str:
         return f"{self._root}/{checked_path(path)}" if path else self._root or "/"

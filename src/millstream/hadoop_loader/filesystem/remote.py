@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from millstream.hadoop_loader.filesystem.deadlines import Deadlines
 from millstream.hadoop_loader.filesystem.errors import (
@@ -129,7 +129,8 @@ class RemoteCalls:
     """Makes the calls of one remote file system, each within the deadline. Safe for any number of threads.
 
     `translate` makes of a client's exception what it means: an error of the interface, NotBegunError, UnansweredError.
-    `drop` is called when a call was not answered: whatever connection it went over is not to be used again.
+    `drop` is called when a call was not answered: whatever connection it went over is not to be used again. `look` says
+    in some words why there may have been no answer; it is called at a missed deadline, and has to be quick.
     """
 
     def __init__(
@@ -139,11 +140,13 @@ class RemoteCalls:
         calls_max: int,
         translate: Callable[[BaseException, str], BaseException],
         drop: Callable[[], None],
+        look: Callable[[], str] = str,
     ) -> None:
         self._uri = uri
         self._deadlines = Deadlines(uri, deadline_s, calls_max)
         self._translate = translate
         self._drop = drop
+        self._look = look
 
     def read(self, path: str, function: Callable[[], T]) -> T:
         """Call until there is an answer; UnavailableError at the deadline."""
@@ -157,9 +160,9 @@ class RemoteCalls:
         """An act that must not be sent twice."""
         try:
             return self._deadlines.act(path, function, deadline_s=deadline_s)
-        except (UnavailableError, UnknownOutcomeError):
+        except (UnavailableError, UnknownOutcomeError) as error:
             self._drop()
-            raise
+            self._raise_looked_into(error)
         except BaseException as error:
             problem = self._translate(error, path)
             if isinstance(problem, NotBegunError):
@@ -185,14 +188,11 @@ class RemoteCalls:
         while True:
             try:
                 return run(path, function, discard, max(0.0, ends - time.monotonic()))
-            except UnknownOutcomeError:
+            except (UnavailableError, UnknownOutcomeError) as error:
                 self._drop()
-                raise
-            except UnavailableError as error:
-                self._drop()
-                if unanswered is not None:
+                if unanswered is not None and isinstance(error, UnavailableError):
                     raise missed(str(unanswered), uri=self._uri, path=path) from error
-                raise
+                self._raise_looked_into(error)
             except BaseException as error:
                 problem = self._translate(error, path)
                 if isinstance(problem, UnansweredError):
@@ -211,6 +211,12 @@ class RemoteCalls:
                     raise kind(what, uri=self._uri, path=path) from error
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+
+    def _raise_looked_into(self, error: FileSystemError) -> NoReturn:
+        """Raise the same error, with what can be seen from here."""
+        if not (seen := self._look()):
+            raise error
+        raise type(error)(f"{error.what} ({seen})", uri=error.uri, path=error.path) from error
 
     def close(self) -> None:
         """End the threads that wait."""
