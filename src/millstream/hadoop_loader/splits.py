@@ -54,7 +54,7 @@ class OffsetRange:
     topic: str
     topic_id: str
     partition: int
-    leader_epoch: int  # of the record before start_offset, -1 if not known: a truncated log is noticed by it
+    leader_epoch: int  # of the batch before start_offset, -1 if not known: a truncated log is noticed by it
     start_offset: int
     end_offset: int
     estimated_bytes: int = 0
@@ -145,7 +145,7 @@ class RangeRead:
     partition: int
     start_offset: int
     next_offset: int  # == end_offset of the range when all went well: it moves also over what only was a gap
-    leader_epoch: int  # of the last record read, -1 if none was
+    leader_epoch: int  # of the batch before next_offset, be it a marker of a transaction; -1 where it was not seen
     rows: int  # in data and late files, each counted once however many formats hold it
     bad: int  # in dead letters
     tombstones: int  # records with a null value, also those written as rows

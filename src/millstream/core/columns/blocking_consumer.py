@@ -178,6 +178,10 @@ class Consumer(BlockingClient):
         """The offset of the next record to be handed over; None while that is being found out."""
         return self._call(lambda: self._consumer.position(partition))
 
+    def reached(self, partition: TopicPartition) -> CommittedOffset | None:
+        """As `position`, with the leader epoch of the batch before it (-1: not known): what a commit would say."""
+        return self._call(lambda: self._consumer.reached(partition))
+
     def current_lag(self, partition: TopicPartition) -> int | None:
         """Records between the position and the end, as of the last answer; None before one came."""
         return self._call(lambda: self._consumer.current_lag(partition))

@@ -72,6 +72,17 @@ class Gaps:
         return sum(count for _, _, count in self._found.values())
 
 
+def epoch_before(piece: FetchedRecords, end: int) -> int:
+    """Return the leader epoch of the batch of a piece that offset end - 1 lies in; -1 where that was cleaned away."""
+    position, data = 0, piece.data
+    while position + HEADER_SIZE <= len(data):
+        header = read_header(data, position)
+        if header.last_offset >= end - 1:
+            return header.partition_leader_epoch if header.base_offset < end else -1
+        position += header.size_bytes
+    return -1
+
+
 def _batches(piece: FetchedRecords) -> list[tuple[int, int, bool, bool]]:
     found, position, data = [], 0, piece.data
     while position + HEADER_SIZE <= len(data):

@@ -18,6 +18,8 @@ class RangeState:
         self.gaps = Gaps(wanted)
         # The offset behind the last one that is accounted for. Invariant: start_offset <= next_offset <= end_offset.
         self.next_offset = wanted.start_offset
+        # Of the batch that next_offset - 1 lies in, be it a marker; -1 where that batch was not seen. The epoch of an
+        # earlier record would not do: a later leader may have begun between the two, and the log would look as if cut.
         self.leader_epoch = -1
         self.rows = 0
         self.bad = 0
@@ -36,12 +38,13 @@ class RangeState:
         """Whether every offset is accounted for."""
         return self.next_offset >= self.wanted.end_offset
 
-    def pass_unseen(self, position: int) -> None:
-        """The client is at `position`, and has shown nothing of what lies before it."""
+    def pass_unseen(self, position: int, leader_epoch: int = -1) -> None:
+        """The client is at `position`, behind a batch of `leader_epoch`, and has shown nothing of what lies before."""
         end = min(position, self.wanted.end_offset)
         if end > self.next_offset:
             self.gaps.add_unseen(self.next_offset, end - 1)
             self.next_offset = end
+            self.leader_epoch = leader_epoch if end == position else -1
 
     def pass_deleted(self, log_start_offset: int) -> None:
         """The log begins at `log_start_offset` now."""
@@ -49,6 +52,7 @@ class RangeState:
         if end > self.next_offset:
             self.gaps.add(GapReason.RETENTION, self.next_offset, end - 1)
             self.next_offset = end
+            self.leader_epoch = -1
 
     def check(self) -> None:
         """Assert the invariant."""

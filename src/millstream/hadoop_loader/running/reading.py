@@ -20,6 +20,7 @@ from millstream.core.client.group_offsets import CommittedOffset
 from millstream.core.columns.blocking_consumer import Consumer
 from millstream.core.records import RecordColumns
 from millstream.hadoop_loader.running.errors import RangeGoneError, StalledError, TopicRecreatedError
+from millstream.hadoop_loader.running.gaps import epoch_before
 from millstream.hadoop_loader.running.range_state import RangeState
 from millstream.hadoop_loader.values.fetched import LOCATED_ROWS, Fetched, fetched_rows
 
@@ -88,10 +89,12 @@ class SplitReader:
             return
         if pieces:
             self._stalled_at = time.monotonic()
+        # Of one partition there may be several: what follows the end of a range is no part of the next one, which is
+        # read from its own start.
+        states_now = {tp: states[0] for tp, states in self._waiting.items()}
         for piece in pieces:
-            states = self._waiting.get(piece.topic_partition)
-            if states is not None:
-                state = states[0]
+            state = states_now.get(piece.topic_partition)
+            if state is not None and self._is_read(state):
                 yield from ((state, rows) for rows in self._rows(state, piece))
                 self._maybe_end(state)
             piece.release()
@@ -127,13 +130,17 @@ class SplitReader:
             offsets = [rows.offsets.to_pylist() for rows in fetched_rows(piece, end, self._columns)]
             state.gaps.add_missing(piece, start, end, [offset for some in offsets for offset in some])
         state.next_offset = end
+        state.leader_epoch = piece.leader_epoch if end == piece.next_offset else epoch_before(piece, end)
+
+    def _is_read(self, state: RangeState) -> bool:
+        """Whether it is the range that its partition is read for now."""
+        states = self._waiting.get(state.topic_partition)
+        return states is not None and states[0] is state
 
     def _maybe_end(self, state: RangeState) -> None:
-        if not state.is_done:
+        if not state.is_done or not self._is_read(state):
             return
-        states = self._waiting.get(state.topic_partition)
-        if states is None or not states or states[0] is not state:
-            return
+        states = self._waiting[state.topic_partition]
         if self._drop_done(states):
             self._begin(states[0])
         else:
@@ -150,10 +157,10 @@ class SplitReader:
         """Nothing came: perhaps the client has passed over what there was, perhaps nothing is to come."""
         for states in list(self._waiting.values()):
             state = states[0]
-            position = self._consumer.position(state.topic_partition)
-            if position is not None and position > state.next_offset:
+            reached = self._consumer.reached(state.topic_partition)
+            if reached is not None and reached.offset > state.next_offset:
                 self._stalled_at = time.monotonic()
-                state.pass_unseen(position)
+                state.pass_unseen(reached.offset, reached.leader_epoch)
                 self._maybe_end(state)
         waited_s = time.monotonic() - self._stalled_at
         if waited_s < self._source.timeout_s or not self._waiting:

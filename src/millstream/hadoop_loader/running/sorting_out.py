@@ -18,6 +18,7 @@ from millstream.hadoop_loader.running.dead_letters import SCHEMA, DeadLetters
 from millstream.hadoop_loader.splits import FileKind
 from millstream.hadoop_loader.values import BadRow, TableRows, ValueReader, value_reader
 from millstream.hadoop_loader.values.fetched import Fetched
+from millstream.hadoop_loader.values.keys import DECODED_FORMATS, KeyReader
 from millstream.hadoop_loader.values.located import ints
 from millstream.hadoop_loader.values.tombstones import Tombstones
 from millstream.hadoop_loader.writing import FileKey, OpenFiles, Rows
@@ -50,10 +51,15 @@ class Sorter:
         self._readers: dict[str, ValueReader] = {}
         self._tombstones: dict[str, Tombstones] = {}
         self._dead_letters = DeadLetters()
+        self._keys = KeyReader(job, registry) if job.key.format in DECODED_FORMATS else None
+        # Why the keys of some of the fetched records cannot be read, by row.
+        self._bad_keys: dict[int, str] = {}
 
     def sort(self, state: RangeState, fetched: Fetched) -> None:
         """Put records into files, and count them. Raises UnknownSchemaError, FileSystemError, RegistryError."""
         bad: list[BadRow] = []
+        if self._keys is not None:
+            fetched.read_keys, self._bad_keys = self._keys.read(fetched.records.column("key"))
         if fetched.has_nulls:
             self._sort_tombstones(state, fetched, bad)
         for rows in self._reader(state.wanted.topic).read(fetched, bad):
@@ -62,7 +68,6 @@ class Sorter:
             self._bury(state, fetched.records, bad)
         state.bytes += fetched.size_bytes
         state.max_timestamp_ms = max(state.max_timestamp_ms, pc.max(fetched.times).as_py())
-        state.leader_epoch = fetched.leader_epoch
 
     def _reader(self, topic: str) -> ValueReader:
         reader = self._readers.get(topic)
@@ -94,7 +99,13 @@ class Sorter:
         unplaced: list[Unplaced] = []
         batch = Batch(rows.count, times, state.wanted.partition, rows.columns)
         closed = self._closed.get(rows.table.name, frozenset())
+        refused = self._with_bad_keys(rows)
         for directory, group in self._partitioner.groups(batch, unplaced):
+            if refused:
+                placed = pa.array(range(rows.count), pa.int64()) if group is None else group
+                group = placed.filter(pc.invert(pc.is_in(placed, value_set=pa.array(refused, pa.int64()))))
+                if not len(group):
+                    continue
             is_late = directory in closed and self._job.late.policy != "append"
             if is_late and self._job.late.policy == "dead_letters":
                 late = range(rows.count) if group is None else group.to_pylist()
@@ -114,8 +125,19 @@ class Sorter:
                 )
                 self._write(key, rows, group, offsets, times)
             state.rows += rows.count if group is None else len(group)
-        for row, reason in unplaced:
+        for row, reason in ({row: reason for row, reason in unplaced} | refused).items():
             bad.append(BadRow(row if rows.rows is None else rows.rows[row].as_py(), reason))
+
+    def _with_bad_keys(self, rows: TableRows) -> dict[int, str]:
+        """Return which of these rows, by their numbers among them, have a key that cannot be read, and why."""
+        if not self._bad_keys:
+            return {}
+        if rows.rows is None:
+            return {row: reason for row, reason in self._bad_keys.items() if row < rows.count}
+        places = pc.index_in(pa.array(self._bad_keys, pa.int64()), value_set=rows.rows).to_pylist()
+        return {
+            place: reason for place, reason in zip(places, self._bad_keys.values(), strict=True) if place is not None
+        }
 
     def _write(
         self, key: FileKey, rows: TableRows, group: pa.Int64Array | None, offsets: pa.Int64Array, times: pa.Int64Array

@@ -50,6 +50,9 @@ class Reconciled:
     ends: dict[str, dict[int, int]] = field(default_factory=dict)
     # Partitions that did not answer, by topic id.
     unavailable: dict[str, set[int]] = field(default_factory=dict)
+    # Partitions that may hold records which are not to be read yet, by topic id: unavailable ones, and those with a
+    # transaction that is open. They are not idle, although nothing comes of them.
+    withheld: dict[str, set[int]] = field(default_factory=dict)
 
     @property
     def is_stopped(self) -> bool:
@@ -223,6 +226,9 @@ class _TopicReconciler:
         lacking = {each.partition for each in topic.partitions if each.error}
         if lacking:
             result.unavailable[topic.topic_id] = lacking
+        withheld = lacking | {each.partition for each in topic.partitions if each.end_offset < each.high_watermark}
+        if withheld:
+            result.withheld[topic.topic_id] = withheld
 
     def _lost(self, lost: Sequence[tuple[PartitionNow, Position]]) -> None:
         if not lost:

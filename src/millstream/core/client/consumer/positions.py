@@ -92,6 +92,12 @@ class Positions(ClusterQueries):
         self._settle()
         return state.position.offset if state.position is not None else None
 
+    def reached(self, partition: TopicPartition) -> CommittedOffset | None:
+        """As `position`, with the leader epoch of the batch before it (-1: not known): what a commit would say."""
+        state = self._subscription.get(TopicPartition.of(partition))
+        self._settle()
+        return CommittedOffset(*state.position) if state.position is not None else None
+
     def current_lag(self, partition: TopicPartition) -> int | None:
         """Records between the position and the end, as of the last answer; None before one came."""
         state = self._subscription.get(TopicPartition.of(partition))

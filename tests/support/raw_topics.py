@@ -1,0 +1,131 @@
+"""A topic of plain values, sent in transactions or not, and the loads of it: files hold what its readers are shown.
+
+Values are running numbers. What is expected comes from another client, so that a record which ours passes over shows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import confluent_kafka
+import pyarrow.parquet as pq
+
+from millstream import Admin
+from millstream.hadoop_loader.job import DestinationSettings, LoadJob, Partitioning, SourceSettings, ValueSettings
+
+FIRST_MS: Final = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+TIMEOUT_S: Final = 60.0
+
+Row = tuple[int, int, bytes]  # partition, offset, value
+
+_numbers = count(1)
+
+
+class RawTopic:
+    """A topic, and jobs that load it to `root` as Parquet."""
+
+    def __init__(self, bootstrap: str, root: Path, *, partitions: int = 1, **configs: str) -> None:
+        self.bootstrap = bootstrap
+        self.root = root
+        self.partitions = partitions
+        self.name = f"raw-{next(_numbers)}-{root.parent.name}"
+        self._sent = 0
+        with Admin(bootstrap) as admin:
+            admin.create_topic(self.name, partitions=partitions, configs=configs)
+
+    def producer(self, transactional_id: str | None = None, *, batch_messages: int = 10_000) -> confluent_kafka.Producer:
+        """Another project's producer; with an id its transactions are initialized, which fences earlier ones."""
+        configs: dict[str, Any] = {"bootstrap.servers": self.bootstrap, "batch.num.messages": batch_messages}
+        if transactional_id is None:
+            return confluent_kafka.Producer(configs)
+        producer = confluent_kafka.Producer({**configs, "transactional.id": transactional_id})
+        producer.init_transactions(TIMEOUT_S)
+        return producer
+
+    def send(
+        self, count: int, producer: confluent_kafka.Producer | None = None, *, partition: int = 0, size: int = 0
+    ) -> None:
+        """Send so many values to a partition, one minute of record time apart, each of `size` bytes at least."""
+        producer = producer or self.producer()
+        for number in range(self._sent, self._sent + count):
+            value = b"%d" % number
+            while True:
+                try:
+                    producer.produce(
+                        self.name, value.ljust(size), partition=partition, timestamp=FIRST_MS + number * 60_000
+                    )
+                    break
+                except BufferError:
+                    producer.poll(1.0)
+        self._sent += count
+        assert not producer.flush(TIMEOUT_S)
+
+    def job(self, *, changes: dict[str, Any] | None = None, **source: Any) -> LoadJob:
+        """A job for the topic; `source` are settings of it, `changes` of the job."""
+        settings: dict[str, Any] = {
+            "name": "raw",
+            "workers": 1,
+            "source": SourceSettings(bootstrap_servers=self.bootstrap, topics=(self.name,), **source),
+            "value": ValueSettings(format="raw"),
+            "metadata_columns": ("partition", "offset"),
+            "partitioning": Partitioning(kind="none"),
+            "destination": DestinationSettings(uri=self.root.as_uri()),
+            **(changes or {}),
+        }
+        return LoadJob(**settings)
+
+    def rows(self) -> Counter[Row]:
+        """What the files hold, late records among it."""
+        held: Counter[Row] = Counter()
+        for folder in (self.root / self.name, self.root / f"{self.name}.late"):
+            for path in folder.rglob("*.parquet"):
+                columns = pq.ParquetFile(path).read().to_pydict()
+                held.update(zip(columns["_kafka_partition"], columns["_kafka_offset"], columns["value"], strict=True))
+        return held
+
+    def shown(self, isolation_level: str = "read_committed") -> Counter[Row]:
+        """What another client's consumer is shown, from the first offset to the end."""
+        seen: Counter[Row] = Counter()
+        consumer = confluent_kafka.Consumer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": "what is shown",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "isolation.level": isolation_level,
+            }
+        )
+        try:
+            consumer.assign(
+                [
+                    confluent_kafka.TopicPartition(self.name, partition, confluent_kafka.OFFSET_BEGINNING)
+                    for partition in range(self.partitions)
+                ]
+            )
+            at_end: set[int] = set()
+            while len(at_end) < self.partitions:
+                message = consumer.poll(TIMEOUT_S)
+                assert message is not None, f"{self.name} was not read to its end"
+                error, at, offset = message.error(), message.partition(), message.offset()
+                assert at is not None
+                if error is None:
+                    assert offset is not None
+                    seen[at, offset, message.value() or b""] += 1
+                else:
+                    assert error.code() == confluent_kafka.KafkaError._PARTITION_EOF, error
+                    at_end.add(at)
+        finally:
+            consumer.close()
+        return seen
+
+
+def assert_held(topic: RawTopic, *, but: Iterable[Row] = ()) -> None:
+    """Assert that the files hold each record that readers are shown once, and `but` those of before."""
+    expected, held = topic.shown() + Counter(but), topic.rows()
+    assert not expected - held, f"{sum((expected - held).values())} are missing, such as {list(expected - held)[:3]}"
+    assert not held - expected, f"{sum((held - expected).values())} are too many, such as {list(held - expected)[:3]}"
