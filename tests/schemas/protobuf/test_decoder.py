@@ -13,10 +13,18 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millstream.schemas.avro import AvroEncoder, Decoded, UnsupportedSchemaError, arrow_to_avro_schema
+from millstream.schemas.avro import (
+    AvroEncoder,
+    Decoded,
+    TooManyUnknownIdsError,
+    UnsupportedSchemaError,
+    arrow_to_avro_schema,
+)
+from millstream.schemas.avro.decoder import FAILED_LOOKUPS_MAX, UNKNOWN_KEPT_S
 from millstream.schemas.client import RegistryError
 from millstream.schemas.parsing import ParsedSchema, parse
 from millstream.schemas.protobuf import ProtobufDecoder, protobuf_to_arrow_schema
+from millstream.schemas.protobuf import decoder as decoder_module
 from millstream.schemas.protobuf.layout import descriptor_of
 from millstream.schemas.serdes.framing import prefix
 
@@ -395,3 +403,54 @@ def test_more_rows_than_are_read_at_once() -> None:
     assert decoded.batch.column("id").to_pylist() == rows_of(decoded)
     assert set(decoded.batch.column("status").to_pylist()) == {"UNKNOWN", "PAID", "SENT", "3"}
     assert MessageToDict(order.FromString(values[5])) == {"id": "5", "status": "PAID"}
+
+
+def test_what_a_registry_does_not_know_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("millstream.schemas.protobuf.decoder.time.monotonic", lambda: now)
+    known: dict[int, str] = {}
+    asked: list[int] = []
+
+    def find(schema_id: int) -> str:
+        asked.append(schema_id)
+        return known[schema_id]
+
+    decoder = ProtobufDecoder(find)
+    values = pa.array([prefix(1, [0]), prefix(1, [0])])
+    for _ in range(3):
+        assert [error.reason for error in decoder.decode(values).errors] == ["schema 1 is not known"] * 2
+    assert asked == [1]
+    known[1] = NESTED
+    now += UNKNOWN_KEPT_S
+    assert decoder.decode(values).batch.num_rows == 2
+    assert asked == [1, 1]
+    # A mapping is looked into each time.
+    schemas: dict[int, str] = {}
+    decoder = ProtobufDecoder(schemas)
+    assert len(decoder.decode(values).errors) == 2
+    schemas[1] = NESTED
+    assert decoder.decode(values).batch.num_rows == 2
+
+
+def test_a_call_looks_up_few_ids_without_a_schema() -> None:
+    asked = []
+
+    def find(schema_id: int) -> str:
+        asked.append(schema_id)
+        raise KeyError(schema_id)
+
+    values = pa.array([prefix(number, [0]) for number in range(FAILED_LOOKUPS_MAX + 1)])
+    with pytest.raises(TooManyUnknownIdsError, match="decode fewer values at once"):
+        ProtobufDecoder(find).decode(values)
+    assert len(asked) == FAILED_LOOKUPS_MAX
+
+
+def test_large_values_are_messages_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = message_class(NESTED, "shop.Other")
+    values = pa.array([other(name="x" * 1_000).SerializeToString()] * 50 + [b"\xff"])
+    monkeypatch.setattr(decoder_module, "_SLICE_BYTES", 3_500)
+    decoded = ProtobufDecoder(reader_schema=NESTED, message="shop.Other", framing="none").decode(values)
+    assert decoded.batch.column(0).to_pylist() == ["x" * 1_000] * 50
+    assert [error.row for error in decoded.errors] == [50]
+    monkeypatch.setattr(decoder_module, "_SLICE_BYTES", 10)
+    assert ProtobufDecoder(reader_schema=NESTED, message="Other", framing="none").decode(values).batch.num_rows == 50

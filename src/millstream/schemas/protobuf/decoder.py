@@ -11,14 +11,26 @@ protobuf's runtime (upb, in C) parses each value; what it made of a slice of the
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pyarrow as pa
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from millstream.schemas.avro.decoder import BadDatum, Decoded, Framing, OnRecursion, Schemas, lookup_of
+from millstream.schemas.avro.columns import DecodedTooLargeError
+from millstream.schemas.avro.decoder import (
+    FAILED_LOOKUPS_MAX,
+    UNKNOWN_KEPT_S,
+    BadDatum,
+    Decoded,
+    Framing,
+    OnRecursion,
+    Schemas,
+    TooManyUnknownIdsError,
+    lookup_of,
+)
 from millstream.schemas.avro.layout import UnsupportedSchemaError
 from millstream.schemas.parsing import InvalidSchemaError, ParsedSchema, SchemaType, parse
 from millstream.schemas.protobuf.layout import Layout, descriptor_at, descriptor_of
@@ -31,7 +43,9 @@ if TYPE_CHECKING:
 TYPES_MAX: Final = 256
 """Message types of writers known at a time; over it all are forgotten."""
 
-_SLICE_ROWS: Final = 10_000  # messages that are there at once: each is an object
+# What is there at once as messages, each an object.
+_SLICE_ROWS: Final = 10_000
+_SLICE_BYTES: Final = 16 << 20
 _ID_SIZE: Final = 5
 _FIRST_MESSAGE: Final = b"\0"
 
@@ -43,6 +57,13 @@ class _Kind(NamedTuple):
     message: str
     parse: Callable[[bytes], Message]
     layout: Layout
+
+
+class _Unknown(NamedTuple):
+    """Why values cannot be read, and until when that is believed."""
+
+    reason: str
+    until: float
 
 
 class ProtobufDecoder:
@@ -76,7 +97,10 @@ class ProtobufDecoder:
         self._columns = columns
         self._on_recursion: OnRecursion = on_recursion
         # How values that begin so are read, or why they cannot be.
-        self._kinds: dict[bytes, _Kind | str] = {}
+        self._kinds: dict[bytes, _Kind | _Unknown] = {}
+        # Looking up costs nothing there, and who fills it may do so at any time.
+        self._is_mapping = isinstance(schemas, Mapping)
+        self._failed_lookups = 0  # of the call under way
         self._reader: Descriptor | None = None
         self._reader_kind: _Kind | None = None
         if reader_schema is not None:
@@ -97,15 +121,18 @@ class ProtobufDecoder:
         """Decode `binary` values, of any width or as views.
 
         One that cannot be decoded is reported with its row. Nulls are in neither the batch nor the errors. Raises what
-        looking a schema up raises when nobody could answer.
+        looking a schema up raises when nobody could answer, TooManyUnknownIdsError where over FAILED_LOOKUPS_MAX ids
+        had no schema, DecodedTooLargeError where a column takes more than Arrow's 32-bit offsets can say.
         """
         with self._lock:
             run = _Run(len(values))
+            self._failed_lookups = 0
             chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
             row = 0
             for chunk in chunks:
-                for start in range(0, len(chunk), _SLICE_ROWS):
-                    part = chunk.slice(start, _SLICE_ROWS)
+                rows = min(_SLICE_ROWS, max(1, len(chunk) * _SLICE_BYTES // max(1, chunk.nbytes)))
+                for start in range(0, len(chunk), rows):
+                    part = chunk.slice(start, rows)
                     self._decode_slice(part, row, run)
                     row += len(part)
             return run.finish(self.schema)
@@ -156,7 +183,8 @@ class ProtobufDecoder:
                     run.reject(first_row + row, f"required fields are not set: {lacking}", self._id_of(contents[row]))
             rows = [row for row, message in zip(rows, messages, strict=True) if message.IsInitialized()]
             messages = [message for message in messages if message.IsInitialized()]
-        run.add(kind.layout, messages, [first_row + row for row in rows])
+        if messages:
+            run.add(kind.layout, messages, [first_row + row for row in rows], self._id_of(contents[rows[0]]))
 
     def _id_of(self, value: bytes) -> int | None:
         named = self._framed and len(value) >= _ID_SIZE and value[0] == 0
@@ -173,18 +201,33 @@ class ProtobufDecoder:
             return str(error)
         head = value[:start]
         found = self._kinds.get(head)
-        if found is None:
+        if found is None or (isinstance(found, _Unknown) and found.until <= time.monotonic()):
             if len(self._kinds) >= TYPES_MAX:
                 self._kinds.clear()
             found = self._kinds[head] = self._learn(framed.schema_id, path, start)
-        return found
+        return found.reason if isinstance(found, _Unknown) else found
 
-    def _learn(self, schema_id: int, path: MessagePath, start: int) -> _Kind | str:
+    def _learn(self, schema_id: int, path: MessagePath, start: int) -> _Kind | _Unknown:
+        """Return how values of a schema's message are read; what cannot be is believed for a while."""
         if self._find is None:
             assert self._reader_kind is not None
             return self._reader_kind._replace(start=start)
+        if self._failed_lookups >= FAILED_LOOKUPS_MAX and not self._is_mapping:
+            raise TooManyUnknownIdsError(
+                f"the values have more than {FAILED_LOOKUPS_MAX} schema ids without a schema, {schema_id} may be"
+                " another; decode fewer values at once"
+            )
+        found = self._look_up(self._find, schema_id, path, start)
+        if isinstance(found, str):
+            self._failed_lookups += 1
+            return _Unknown(found, time.monotonic() + (0.0 if self._is_mapping else UNKNOWN_KEPT_S))
+        return found
+
+    def _look_up(
+        self, find: Callable[[int], ParsedSchema | str], schema_id: int, path: MessagePath, start: int
+    ) -> _Kind | str:
         try:
-            schema = as_protobuf(self._find(schema_id))
+            schema = as_protobuf(find(schema_id))
         except LookupError:
             return f"schema {schema_id} is not known"
         except Exception as error:
@@ -223,7 +266,7 @@ class _Run:
     def reject(self, row: int, reason: str, schema_id: int | None) -> None:
         self._errors.append(BadDatum(row, reason, schema_id))
 
-    def add(self, layout: Layout, messages: Sequence[Message], rows: Sequence[int]) -> None:
+    def add(self, layout: Layout, messages: Sequence[Message], rows: Sequence[int], schema_id: int | None) -> None:
         """Make columns of messages; halve them where that cannot be."""
         waiting = [(0, len(messages))]
         while waiting:
@@ -232,7 +275,7 @@ class _Run:
                 batch = layout.batch(messages[start:stop])
             except (ValueError, OverflowError, pa.ArrowException) as error:
                 if stop - start == 1:
-                    self.reject(rows[start], str(error), None)
+                    self.reject(rows[start], str(error), schema_id)
                 else:
                     middle = (start + stop) // 2
                     waiting += [(middle, stop), (start, middle)]
@@ -246,7 +289,7 @@ class _Run:
             empty = pa.schema([]) if schema is None else schema
             batch = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in empty], schema=empty)
         else:
-            batch = self._batches[0] if len(self._batches) == 1 else pa.concat_batches(self._batches)
+            batch = self._batches[0] if len(self._batches) == 1 else _joined(self._batches)
         rows = pa.array(self._rows, pa.int64())
         in_order = all(before < row for before, row in zip(self._rows, self._rows[1:], strict=False))
         if not in_order:
@@ -262,6 +305,13 @@ def as_protobuf(schema: ParsedSchema | str) -> ParsedSchema:
     if schema.type != SchemaType.PROTOBUF:
         raise InvalidSchemaError(f"a Protobuf schema is needed, and this is one of {SchemaType(schema.type).value}")
     return schema
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    try:
+        return pa.concat_batches(batches)
+    except pa.ArrowInvalid as error:
+        raise DecodedTooLargeError(f"the columns are too large, decode fewer values at once: {error}") from error
 
 
 def _kind(message: Descriptor, start: int, layout: Layout) -> _Kind:
