@@ -206,11 +206,13 @@ class _TableReader:
         """Return datums of the table's schema, made anew, with the rows and columns that they are of."""
         if self._encoder is None:
             assert self.table.avro_schema is not None
-            self._encoder = AvroEncoder(self.table.avro_schema)
+            self._encoder = AvroEncoder(self.table.avro_schema, on_recursion="binary")
         plain = columns
         if columns is None or self.table.parquet_avro_schema != self.table.avro_schema:
             if self._recoder is None:
-                self._recoder = AvroDecoder(self._schemas, self.table.avro_schema, **self._framing)
+                self._recoder = AvroDecoder(
+                    self._schemas, self.table.avro_schema, on_recursion="binary", **self._framing
+                )
             where = values if rows is None else chosen(values, rows)
             decoded = self._recoder.decode_located(where.data, where.positions, where.sizes)
             plain = decoded.batch
