@@ -377,3 +377,27 @@ def test_a_torn_entry_is_never_published(world: World, monkeypatch: pytest.Monke
 def test_run_ids_go_into_names() -> None:
     with pytest.raises(ValueError, match="use at most 64 letters"):
         World().driver().log.claim(Role.LOAD, owner="a", run_id="a/b")
+
+
+def test_checkpoints_segments_and_inventory_stay_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "ENTRIES_PER_SEGMENT", 4)
+    world = World(settings=replace(SETTINGS, entries_per_checkpoint=3))
+    most: dict[str, int] = {}
+    for _ in range(40):
+        world.days_pass(1)
+        for directory in (names.CHECKPOINTS, names.LOG, names.INVENTORY, names.TRASH, names.APPLIED, names.STAGING):
+            most[directory] = max(most.get(directory, 0), len(world.disk.list(directory)))
+    assert most[names.CHECKPOINTS] <= 3
+    assert most[names.LOG] <= 4
+    assert most[names.INVENTORY] <= 12
+    assert most[names.TRASH] <= 2
+    assert most[names.APPLIED] <= 2
+    assert most[names.STAGING] <= 2
+    # The newest checkpoint may be lost: the one before it and the log still have everything.
+    state = world.driver().log.read()
+    newest = world.disk.list(names.CHECKPOINTS)[-1]
+    world.disk.delete(newest.path)
+    again = world.driver().log.read()
+    assert (again.number, again.positions, again.totals) == (state.number, state.positions, state.totals)
+    assert list(again.files.under()) == list(state.files.under())
+    world.finish()

@@ -6,8 +6,9 @@
     renewals     counters of numbers before the claim that belong to no role's last claim
     applied      marks of entries that are not the last
     trash        of entries that others follow, untouched for snapshot_retention by the file system's own clock
-    checkpoints  all but the newest, and segments that the newest covers, but never the last one; both once they are
-                 older than snapshot_retention, so that readers can pin a number for so long
+    checkpoints  all but the newest two, and segments that all kept ones cover, but never the last one; both once they
+                 are older than snapshot_retention, so that readers can pin a number for so long, and the log can be
+                 read without its newest checkpoint should that be damaged
     inventory    runs that no kept checkpoint names, as old
 
 Directories are first renamed to `discarded`, so that they go at once: who still works in one finds its parent missing.
@@ -73,11 +74,12 @@ class Cleaner:
                 self._filesystem.delete(status.path)
 
     def _clean_trash(self, claim: Claim) -> None:
-        now_ms = self._server_time_ms(claim)
+        before_ms = self._server_time_ms(claim) - self._retention_ms
         for status in self._reader.list(names.TRASH):
             number = names.parse_number(status.name)
             is_dead = number is not None and number <= claim.state.number
-            if is_dead and now_ms - self._newest_change_ms(status) >= self._retention_ms:
+            # What was made lately needs no look into it, as deep as it may be.
+            if is_dead and status.modified_ms <= before_ms and self._newest_change_ms(status) <= before_ms:
                 self._discard(status)
 
     def _clean_log(self, claim: Claim) -> None:
@@ -87,13 +89,14 @@ class Cleaner:
             return now_ms - status.modified_ms >= self._retention_ms
 
         listed = self._numbered(names.CHECKPOINTS)
-        kept = [status for status in listed[:-CHECKPOINTS_KEPT] if not is_old(status)] + listed[-CHECKPOINTS_KEPT:]
-        for status in listed:
-            if status not in kept:
-                self._filesystem.delete(status.path)
-        if not kept:
+        old = 0
+        while old < len(listed) - CHECKPOINTS_KEPT and is_old(listed[old]):
+            self._filesystem.delete(listed[old].path)
+            old += 1
+        kept = listed[old:]
+        if len(kept) < CHECKPOINTS_KEPT:
             return
-        covered = names.parse_number(kept[-1].name) or 0
+        covered = names.parse_number(kept[0].name) or 0
         segments = self._numbered(names.LOG)
         last_segment = names.segment_of(claim.state.number)
         for status in segments:
@@ -103,10 +106,12 @@ class Cleaner:
             if not (segment < last_segment and is_covered and is_old(status)):
                 break
             self._discard(status)
-        runs = self._numbered(names.INVENTORY)
-        self._clean_inventory(
-            kept, [status for status in runs if is_old(status) and (names.parse_number(status.name) or 0) < covered]
-        )
+        if old:
+            # Only then can a run have lost the last checkpoint that names it.
+            runs = self._numbered(names.INVENTORY)
+            self._clean_inventory(
+                kept, [status for status in runs if is_old(status) and (names.parse_number(status.name) or 0) < covered]
+            )
 
     def _clean_inventory(self, kept: Iterable[FileStatus], old: Iterable[FileStatus]) -> None:
         named: set[str] = set()
