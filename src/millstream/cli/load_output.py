@@ -45,6 +45,10 @@ def print_report(report: LoadReport, *, quiet: bool = False, told: Collection[st
     print_errors(report.errors)
 
 
+def _count(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def print_errors(errors: Iterable[str]) -> None:
     """Print what has to be looked at, a line each."""
     console = err()
@@ -65,10 +69,10 @@ def _print_result(report: LoadReport) -> None:
         seconds = report.phases_s.get("loading", report.wall_s)
         done(
             f"{_SENTENCES[report.outcome]}: {rate_text(report.rows, report.size_bytes, seconds)} into "
-            f"{report.file_count:,} files, {size_text(report.file_bytes)}, at {report.destination}{where}"
+            f"{_count(report.file_count, 'file')}, {size_text(report.file_bytes)}, at {report.destination}{where}"
         )
     else:
-        done(f"{_SENTENCES[report.outcome]}: {len(report.topics):,} topics, {report.destination}{where}")
+        done(f"{_SENTENCES[report.outcome]}: {_count(len(report.topics), 'topic')}, {report.destination}{where}")
     if told:
         _print_topics(told)
     audit = report.audit
@@ -80,11 +84,11 @@ def _print_result(report: LoadReport) -> None:
             f"{audit['lag']:,} left for the next run"
         )
     if report.closed_directories:
-        done(f"closed {len(report.closed_directories):,} directories")
+        done(f"closed {_count(len(report.closed_directories), 'directory', 'directories')}")
     if report.splits:
         retried = f", {report.failed_attempts} of {report.attempts} attempts failed" if report.failed_attempts else ""
         note(
-            f"{report.splits} splits on {report.workers} workers, {report.cpu_s:.2f} s of CPU, "
+            f"{_count(report.splits, 'split')} on {_count(report.workers, 'worker')}, {report.cpu_s:.2f} s of CPU, "
             f"{report.wall_s:.2f} s in all{retried}; a worker held up to {size_text(report.peak_memory_bytes)}"
         )
 
@@ -157,7 +161,7 @@ def print_status(status: DestinationStatus, *, partitions: bool = False) -> None
             (
                 (
                     run.kind,
-                    run.number,
+                    run.number if run.entries == 1 else f"{run.number - run.entries + 1} to {run.number}",
                     run.at,
                     run.outcome,
                     f"{run.rows:,}",
@@ -198,6 +202,8 @@ def print_status(status: DestinationStatus, *, partitions: bool = False) -> None
             ((one.topic, one.partitions, one.lag, one.lag_max, one.watermark) for one in status.topics),
             numbers=("PARTITIONS", "LEFT", "MOST IN ONE"),
         )
+    for sentence in status.notes:
+        note(sentence)
     for finding in status.red:
         print_errors([f"{finding.what}; {finding.remedy}"])
     if not status.red:
@@ -235,7 +241,7 @@ def print_compaction(compacted: CompactionRun, *, quiet: bool = False) -> None:
         replaced = f", {compacted.rows_replaced:,} rows replaced" if compacted.rows_replaced else ""
         seconds = max(compacted.wall_s, 1e-6)
         done(
-            f"compacted {len(compacted.done):,} directories: {compacted.files_before:,} files, "
+            f"compacted {_count(len(compacted.done), 'directory', 'directories')}: {compacted.files_before:,} files, "
             f"{size_text(compacted.bytes_before)} into {compacted.files_after:,} files, "
             f"{size_text(compacted.bytes_after)}{replaced}, in {seconds:.2f} s "
             f"({size_text(compacted.bytes_before / seconds)}/s)"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from millstream.hadoop_loader.commit.names import dead_letters_directory
+from millstream.hadoop_loader.commit.names import DEAD_LETTERS, dead_letters_directory
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import TableFile, TableState
@@ -38,6 +38,11 @@ class DeadLetter:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
     error: str
+
+
+def letter_topics(state: TableState) -> list[str]:
+    """The topics that ever had dead letters, by name."""
+    return sorted(key.removeprefix(f"{DEAD_LETTERS}/") for key in state.totals if key.startswith(f"{DEAD_LETTERS}/"))
 
 
 def letter_files(state: TableState, topic: str) -> list[TableFile]:

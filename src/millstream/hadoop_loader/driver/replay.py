@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from millstream.core.wire import KafkaError
 from millstream.hadoop_loader.commit import ClaimedError, CommitError, LoadDraft, Role
-from millstream.hadoop_loader.commit.names import DEAD_LETTERS
 from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
 from millstream.hadoop_loader.driver.letters import (
     REPLAYED,
     DeadLetter,
     letter_files,
+    letter_topics,
     read_letters,
     replayed_document,
 )
@@ -35,7 +35,7 @@ from millstream.hadoop_loader.filesystem import FileSystemError
 from millstream.hadoop_loader.splits import FileKind, OffsetRange, StagedFile, UnknownSchema
 
 if TYPE_CHECKING:
-    from millstream.hadoop_loader.commit import Claim, TableState
+    from millstream.hadoop_loader.commit import Claim
     from millstream.hadoop_loader.filesystem import FileSystem
     from millstream.hadoop_loader.job import LoadJob
     from millstream.schemas.client import RegistryClient
@@ -118,7 +118,7 @@ def _run(
     filesystem = stack.enter_context(world.open_filesystem(job))
     log = world.commit_log(job, filesystem)
     state = log.read()
-    names = sorted(topic for topic in _topics(state) if wanted is None or topic in wanted)
+    names = [topic for topic in letter_topics(state) if wanted is None or topic in wanted]
     if dry_run:
         replay.topics = [
             ReplayedTopic(name, letters=sum(file.rows for file in letter_files(state, name))) for name in names
@@ -140,6 +140,7 @@ def _run(
             sources = [file for file in letter_files(claim.state, name) if file.topic_id == topic_id]
             letters = [letter for file in sources for letter in read_letters(filesystem, file.path)]
             told.letters += len(letters)
+            still_bad = told.still_bad
             schemas = RunSchemas(job, claim.state.schemas, registry)
             staged: tuple[StagedFile, ...] = ()
             if to_topic is not None:
@@ -148,6 +149,9 @@ def _run(
             else:
                 staged = _decoded(job, filesystem, claim, number, letters, topic_id, schemas, registry, told)
             number += 1
+            if to_topic is None and told.still_bad - still_bad == len(letters):
+                # Nothing came of them: they stay the letters that they are.
+                continue
             document = replayed_document(claim.state, name, sources)
             draft = LoadDraft(
                 files=staged,
@@ -159,10 +163,6 @@ def _run(
             replay.topics.append(told)
     replay.outcome = Outcome.PARTIAL if any(one.still_bad for one in replay.topics) else Outcome.LOADED
     log.clean(claim)
-
-
-def _topics(state: TableState) -> list[str]:
-    return [key.removeprefix(f"{DEAD_LETTERS}/") for key in state.totals if key.startswith(f"{DEAD_LETTERS}/")]
 
 
 def _decoded(

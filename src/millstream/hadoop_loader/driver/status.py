@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from millstream.core.wire import KafkaError
 from millstream.hadoop_loader.commit import Role
+from millstream.hadoop_loader.commit.names import DEAD_LETTERS
+from millstream.hadoop_loader.driver.letters import letter_files, letter_topics
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.source import Severity, read_source, reconcile
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import TableState
     from millstream.hadoop_loader.job import LoadJob
     from millstream.hadoop_loader.source import SourceSnapshot
-
-DEAD_LETTERS = "_dead_letters"
 
 
 class Red(NamedTuple):
@@ -41,6 +41,7 @@ class RunLine(NamedTuple):
     rows: int
     bad: int
     wall_s: float | None
+    entries: int = 1  # compactions commit each directory by itself: so many entries up to `number`, of one run
 
 
 class TableLine(NamedTuple):
@@ -90,6 +91,8 @@ class DestinationStatus:
     partitions: list[PartitionLine] = field(default_factory=list)
     claims: dict[str, str] = field(default_factory=dict)
     red: list[Red] = field(default_factory=list)
+    # Nothing to be done at once.
+    notes: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -110,10 +113,16 @@ def status_of(job: LoadJob, *, offline: bool = False, surroundings: Surroundings
     with world.open_filesystem(job) as filesystem:
         log = world.commit_log(job, filesystem)
         state, unapplied = log.read(), log.unapplied()
+        letters = {topic: sum(file.rows for file in letter_files(state, topic)) for topic in letter_topics(state)}
     status = DestinationStatus(job.destination.uri, job.name, state.number, _headline(job, state))
     status.claims = {role.value: f"{claim.owner} (entry {claim.number})" for role, claim in state.claims.items()}
-    status.tables = _tables(state)
-    status.runs = [_run(report) for report in state.reports]
+    status.tables = _tables(state, letters)
+    status.notes = [
+        f"{count:,} dead letters of {topic} wait: look at their errors, then `millstream load replay-dead-letters`"
+        for topic, count in letters.items()
+        if count
+    ]
+    status.runs = _runs(state)
     if unapplied is not None:
         status.red.append(
             Red(
@@ -123,7 +132,7 @@ def status_of(job: LoadJob, *, offline: bool = False, surroundings: Surroundings
                 "job again, which finishes it first",
             )
         )
-    _look_at_last_load(job, state, status)
+    _look_at_last_load(state, status)
     ends: dict[str, dict[int, int]] = {}
     if not offline:
         try:
@@ -144,13 +153,27 @@ def _headline(job: LoadJob, state: TableState) -> str:
     return f"{job.destination.uri}: entry {state.number}{by}"
 
 
-def _tables(state: TableState) -> list[TableLine]:
+def _tables(state: TableState, letters: Mapping[str, int]) -> list[TableLine]:
     lines = []
     for key, totals in sorted(state.totals.items()):
         table, _, name = key.rpartition("/")
         if table == DEAD_LETTERS:
-            table, name = key, "avro"
+            # Those that were replayed are history.
+            lines.append(TableLine(key, "avro", totals.files, letters.get(name, 0), totals.bytes, 0))
+            continue
         lines.append(TableLine(table, name, totals.files, totals.rows, totals.bytes, len(state.closed.get(key, ()))))
+    return lines
+
+
+def _runs(state: TableState) -> list[RunLine]:
+    lines: list[RunLine] = []
+    last = ""
+    for report in state.reports:
+        line = _run(report)
+        if line.kind == "compact" and report["run_id"] == last:
+            line = line._replace(entries=lines.pop().entries + 1)
+        lines.append(line)
+        last = report["run_id"]
     return lines
 
 
@@ -168,7 +191,7 @@ def _run(report: Mapping[str, Any]) -> RunLine:
     )
 
 
-def _look_at_last_load(job: LoadJob, state: TableState, status: DestinationStatus) -> None:
+def _look_at_last_load(state: TableState, status: DestinationStatus) -> None:
     """Say what the last load that committed something had to leave out."""
     last = next((one for one in reversed(state.reports) if one["kind"] == "load"), None)
     if last is None:
@@ -179,13 +202,6 @@ def _look_at_last_load(job: LoadJob, state: TableState, status: DestinationStatu
                 Red(
                     f"entry {last['number']} left topic {topic} out: {said['reason']}",
                     "mend that and run the job again; nothing of the topic was lost or loaded",
-                )
-            )
-    for key, totals in sorted(state.totals.items()):
-        if key.startswith(f"{DEAD_LETTERS}/") and totals.rows and job.bad_records.max_bad_records == 0:
-            status.red.append(
-                Red(
-                    f"{key} holds {totals.rows:,} dead letters", "look at their errors, then `load replay-dead-letters`"
                 )
             )
 
