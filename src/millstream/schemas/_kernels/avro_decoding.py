@@ -121,6 +121,7 @@ if not cython.compiled:
         OP_SKIP_FIXED,
         OP_SKIP_INT,
         OP_SKIP_LONG,
+        OP_SKIP_NULLABLE,
         OP_SKIP_RAW,
         OP_SKIP_STRING,
         OP_STRING,
@@ -488,6 +489,19 @@ def decode_datums(
                     position = resume_position
                     end = resume_end
                     wide = resume_wide
+                elif op == OP_SKIP_NULLABLE:
+                    number = read_small_varint(base, position, end, wide)
+                    if number.position < 0:
+                        status = cython.cast(cython.int, -number.position)
+                        break
+                    if number.value == program[pc + 2]:
+                        position = number.position
+                        pc = program[pc + 3]
+                        continue
+                    if number.value != 1 - program[pc + 2]:
+                        status = BAD_BRANCH
+                        break
+                    position = number.position
                 elif op == OP_SKIP_LONG:
                     after = skip_long(base, position, end, wide)
                     if after < 0:

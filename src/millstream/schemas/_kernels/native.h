@@ -58,7 +58,8 @@ enum {
     OP_RETURN,
     OP_CAPTURE,
     OP_CAPTURED,
-    OP_CHECK_TIME
+    OP_CHECK_TIME,
+    OP_SKIP_NULLABLE
 };
 
 /* Why a datum is bad. */

@@ -47,6 +47,7 @@ cdef extern from "native.h" nogil:
         OP_CAPTURE
         OP_CAPTURED
         OP_CHECK_TIME
+        OP_SKIP_NULLABLE
         GOOD
         BAD_TRUNCATED
         BAD_VARINT

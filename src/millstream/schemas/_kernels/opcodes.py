@@ -25,6 +25,7 @@ An instruction is four ints: code, column, a, b. `column` is where a value goes;
     DEFAULT, RESUME              read from b bytes at a of the pool; go on with the datum
     FAIL                         the writer's cannot be read as the reader's: reason a
     SKIP_INT SKIP_LONG SKIP_BYTES SKIP_STRING SKIP_BOOLEAN SKIP_RAW, SKIP_FIXED (a bytes), SKIP_ENUM (a symbols)
+    SKIP_NULLABLE                as NULLABLE, without a column
     CALL, RETURN                 the instructions at a, and back: how recursive schemas are skipped
     CAPTURE, CAPTURED            what is skipped between them goes into the column as it is
 
@@ -95,7 +96,8 @@ from __future__ import annotations
     OP_CAPTURE,
     OP_CAPTURED,
     OP_CHECK_TIME,
-) = range(47)
+    OP_SKIP_NULLABLE,
+) = range(48)
 
 # Why a datum is bad; NO_ROOM is no fault of its own.
 (

@@ -435,7 +435,7 @@ class Program:
             else:
                 self._skip_fields(writer, path)
         elif isinstance(writer, UnionType):
-            self._branches(writer, path, lambda branch: self._skip(branch, path))
+            self._skip_union(writer, path)
         elif isinstance(writer, (ArrayType, MapType)):
             self._skip_blocks(writer, path)
         elif isinstance(writer, EnumType):
@@ -449,6 +449,16 @@ class Program:
                 self._emit(path, op.OP_SKIP_FIXED, -1, size)
         elif kind != "null":
             self._emit(path, (_SKIPS_STRICT if self._strict else _SKIPS)[kind])
+
+    def _skip_union(self, writer: UnionType, path: str) -> None:
+        kinds = [branch.kind for branch in writer.branches]
+        if len(kinds) != 2 or kinds.count("null") != 1:
+            self._branches(writer, path, lambda branch: self._skip(branch, path))
+            return
+        null = kinds.index("null")
+        at = self._emit(path, op.OP_SKIP_NULLABLE, -1, null)
+        self._skip(writer.branches[1 - null], path)
+        self.code[at + 3] = self._label()
 
     def _skip_fields(self, writer: RecordType, path: str) -> None:
         for field in writer.fields:
