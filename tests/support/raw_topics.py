@@ -37,7 +37,9 @@ class RawTopic:
         with Admin(bootstrap) as admin:
             admin.create_topic(self.name, partitions=partitions, configs=configs)
 
-    def producer(self, transactional_id: str | None = None, *, batch_messages: int = 10_000) -> confluent_kafka.Producer:
+    def producer(
+        self, transactional_id: str | None = None, *, batch_messages: int = 10_000
+    ) -> confluent_kafka.Producer:
         """Another project's producer; with an id its transactions are initialized, which fences earlier ones."""
         configs: dict[str, Any] = {"bootstrap.servers": self.bootstrap, "batch.num.messages": batch_messages}
         if transactional_id is None:
