@@ -45,12 +45,18 @@ def test_all_rows_come_out_in_order(
 def test_many_runs_are_merged_in_steps_and_nothing_is_left_behind(tmp_path: Path) -> None:
     chosen = random.Random(3)
     rows = [(chosen.randrange(10**6), f"text {number}") for number in range(40_000)]
-    with ExternalSorter([("key", "ascending")], memory_bytes=200_000, directory=tmp_path) as sorter:
+    with ExternalSorter([("key", "ascending")], memory_bytes=120_000, directory=tmp_path) as sorter:
         for start in range(0, len(rows), 1_000):
-            sorter.add(table(rows[start : start + 1_000]))
+            part = rows[start : start + 1_000]
+            # Each part has a dictionary of its own.
+            kinds = pa.array([f"kind {key % (start + 2)}" for key, _ in part]).dictionary_encode()
+            sorter.add(table(part).append_column("kind", kinds))
         pieces = list(sorter.sorted())
         runs = sorter.runs
 
     assert runs > 20
-    assert [row for piece in pieces for row in piece.column("key").to_pylist()] == sorted(key for key, _ in rows)
+    found = [row for piece in pieces for row in zip(*piece.to_pydict().values(), strict=True)]
+    expected = [(key, text, f"kind {key % (at // 1_000 * 1_000 + 2)}") for at, (key, text) in enumerate(rows)]
+    assert sorted(found) == sorted(expected)
+    assert [key for key, _, _ in found] == sorted(key for key, _ in rows)
     assert list(tmp_path.iterdir()) == []

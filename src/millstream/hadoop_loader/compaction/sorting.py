@@ -4,8 +4,8 @@ A merge works on blocks of columns, not on rows. Each run has a block of some ro
 least is the bound: no row that is not at hand yet can come before it. So all rows at hand up to the bound are sorted
 together and handed on, which uses up one block at least. Blocks that begin behind the bound are not looked at.
 
-Spilled runs are Arrow IPC files, LZ4, in a temporary directory of this machine, gone when the sorter is closed. Nulls
-come last.
+Spilled runs are Arrow IPC streams, in which dictionaries may change, compressed by LZ4, in a temporary directory of this
+machine that is gone when the sorter is closed. Nulls come last.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ import pyarrow.compute as pc
 
 Key = tuple[str, Literal["ascending", "descending"]]
 
-BLOCK_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 4 << 20
 """About how much of each run is at hand in a merge."""
 
-# Of the memory, what a run may be: as it comes, in one piece, and sorted it is there three times.
-_RUN_SHARE: Final = 4
+PIECE_BYTES: Final = 8 << 20
+"""About how much is given back at a time where nothing was spilled."""
+
+# Of the memory, what a run may be: it is there twice, as it comes and in one piece, or in one piece and sorted.
+_RUN_SHARE: Final = 3
 # Copies of a block that a merge holds at most: read, put together with others, sorted.
 _BLOCK_COPIES: Final = 4
 _BLOCK_ROWS_MIN: Final = 256
@@ -79,7 +82,7 @@ class ExternalSorter:
         """Yield all rows in order, in tables of any length; once."""
         if not self._runs:
             if self._tables:
-                yield self._in_order()
+                yield from self._in_order(PIECE_BYTES)
             return
         if self._tables:
             self._spill()
@@ -90,10 +93,15 @@ class ExternalSorter:
                 path.unlink()
         yield from self._merge(self._runs)
 
-    def _in_order(self) -> pa.Table:
+    def _in_order(self, piece_bytes: int) -> Iterator[pa.Table]:
+        """Yield the rows at hand in order, in pieces of about so many bytes; they are at hand no more."""
         table = pa.concat_tables(self._tables).combine_chunks()
         self._tables, self._bytes = [], 0
-        return table.take(self._sorted_rows(table))
+        order = self._sorted_rows(table)
+        # Piece by piece: memory that was just given back is in the caches, and no second copy of all is made.
+        rows = max(_BLOCK_ROWS_MIN, table.num_rows * piece_bytes // max(1, table.nbytes))
+        for start in range(0, table.num_rows, rows):
+            yield table.take(order.slice(start, rows))
 
     def _sorted_rows(self, table: pa.Table) -> pa.Array:
         """Return the numbers of a table's rows in order; equal ones keep theirs."""
@@ -103,19 +111,18 @@ class ExternalSorter:
         return pc.sort_indices(pa.table(plain, names=[name for name, _ in self._keys]), sort_keys=self._keys)
 
     def _spill(self) -> None:
-        table = self._in_order()
-        self._runs.append(self._write(iter((table,))))
+        self._runs.append(self._write(self._in_order(BLOCK_BYTES)))
 
     def _write(self, tables: Iterator[pa.Table]) -> Path:
         if self._spilled is None:
             self._spilled = tempfile.TemporaryDirectory(prefix="millstream-sort-", dir=self._parent)
         path = Path(self._spilled.name) / f"{self._runs_made}.arrow"
         self._runs_made += 1
-        writer: pa.ipc.RecordBatchFileWriter | None = None
+        writer: pa.ipc.RecordBatchStreamWriter | None = None
         for table in tables:
             if writer is None:
                 options = pa.ipc.IpcWriteOptions(compression="lz4")
-                writer = pa.ipc.new_file(path, table.schema, options=options)
+                writer = pa.ipc.new_stream(path, table.schema, options=options)
             rows = max(_BLOCK_ROWS_MIN, table.num_rows * BLOCK_BYTES // max(1, table.nbytes))
             writer.write_table(table, max_chunksize=rows)
         assert writer is not None, path
@@ -171,8 +178,7 @@ class _Run:
     """A spilled run at some block; rows before it were handed on."""
 
     def __init__(self, path: Path) -> None:
-        self._file = pa.ipc.open_file(pa.OSFile(str(path)))
-        self._next = 0
+        self._batches = pa.ipc.open_stream(pa.OSFile(str(path)))
         self.block: pa.Table = self._read()
 
     @property
@@ -187,7 +193,7 @@ class _Run:
             self.block = self._read()
 
     def _read(self) -> pa.Table:
-        if self._next == self._file.num_record_batches:
-            return self._file.schema.empty_table()
-        self._next += 1
-        return pa.Table.from_batches([self._file.get_batch(self._next - 1)])
+        try:
+            return pa.Table.from_batches([self._batches.read_next_batch()])
+        except StopIteration:
+            return self._batches.schema.empty_table()
