@@ -96,6 +96,7 @@ bench: setup jars
 	$(BIN)/python -m bench.cleaner --write-doc docs/performance.md
 	$(BIN)/python -m bench.client --write-doc docs/performance.md
 	$(BIN)/python -m bench.registry --write-doc docs/performance.md
+	$(BIN)/python -m bench.filesystem --write-doc docs/performance.md
 
 demo: setup  ## the main job on real data, into local files
 	$(BIN)/millstream demo

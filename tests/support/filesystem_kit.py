@@ -306,6 +306,19 @@ class FileSystemConformance:
             for (position, size), part in zip(ranges, pool.map(lambda r: file.read_at(*r), ranges), strict=True):
                 assert part == data[position : position + size]
 
+    def test_a_file_is_read_in_a_row_and_out_of_it(self, lake: FileSystem) -> None:
+        data = random.Random(5).randbytes(700_000)
+        put(lake, "file", data)
+        with lake.open("file") as file:
+            for start in (0, 400_000):
+                parts = [file.read_at(position, 50_000) for position in range(start, start + 300_000, 50_000)]
+                assert b"".join(parts) == data[start : start + 300_000]
+            assert file.read_at(699_990, 50) == data[-10:]
+            assert file.read_at(10, 20) == data[10:30]
+            assert file.read_at(30, 699_000) == data[30:699_030]
+        with pytest.raises(ValueError, match="closed"):
+            file.read_at(0, 1)
+
     def test_parquet_goes_through_arrow(self, lake: FileSystem) -> None:
         table = pa.table({"id": range(200_000), "name": [f"name {number}" for number in range(200_000)]})
         with lake.create("file.parquet") as file:

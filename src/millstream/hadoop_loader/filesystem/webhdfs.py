@@ -25,7 +25,7 @@ import ssl
 import threading
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import quote, urlsplit
 
 import hdfs  # type: ignore[import-untyped]
@@ -367,14 +367,27 @@ class WebHdfsOutputFile(ChunkedOutputFile):
             raise
 
 
+class _Stream(NamedTuple):
+    """An answer that brings a file from `position` on, and has been read up to there."""
+
+    position: int
+    answer: http.client.HTTPResponse
+    connection: http.client.HTTPConnection
+
+
 class WebHdfsInputFile:
-    """A file of HDFS being read over HTTP, one request a range."""
+    """A file of HDFS being read over HTTP: one request a range, and one for all that is read from there on in a row."""
 
     def __init__(self, filesystem: WebHdfsFileSystem, path: str, size: int) -> None:
         self.path = path
         self.size = size
         self._filesystem = filesystem
+        self._lock = threading.Lock()
         self._closed = False
+        # Where the range that was read last ended: what begins there is read in a row.
+        self._read_until = -1
+        # An answer that brings more than was asked for so far; taken out by whoever reads from it.
+        self._stream: _Stream | None = None
 
     def read_at(self, position: int, size: int) -> bytes:
         """`size` bytes from `position`, fewer at the end."""
@@ -386,20 +399,55 @@ class WebHdfsInputFile:
         return self._filesystem._calls.read(self.path, partial(self._read, position, size))
 
     def _read(self, position: int, size: int) -> bytes:
-        filesystem = self._filesystem
-        name = filesystem._name(self.path)
-        answer = filesystem._ask("GET", name, "OPEN", offset=position, length=size, noredirect="true")
-        location = answer["Location"]
-        with closing(filesystem._datanode(location)) as connection:
-            connection.request("GET", _target(location, name))
-            data = _check(connection.getresponse(), location)
-        if len(data) != size:
-            raise http.client.IncompleteRead(data, size - len(data))
+        with self._lock:
+            stream, self._stream = self._stream, None
+            in_a_row = position == self._read_until
+            self._read_until = position + size
+        if stream is not None and stream.position != position:
+            stream.connection.close()
+            stream = None
+        if stream is None:
+            stream = self._ask(position, None if in_a_row else size)
+        try:
+            data = _exactly(stream.answer, size)
+        except BaseException:
+            stream.connection.close()
+            raise
+        self._keep(stream._replace(position=position + size))
         return data
 
+    def _ask(self, position: int, size: int | None) -> _Stream:
+        filesystem = self._filesystem
+        name = filesystem._name(self.path)
+        found = filesystem._ask("GET", name, "OPEN", offset=position, length=size, noredirect="true")
+        location = found["Location"]
+        connection = filesystem._datanode(location)
+        try:
+            connection.request("GET", _target(location, name))
+            answer = connection.getresponse()
+            if answer.status >= http.client.BAD_REQUEST:
+                _check(answer, location)
+        except BaseException:
+            connection.close()
+            raise
+        return _Stream(position, answer, connection)
+
+    def _keep(self, stream: _Stream) -> None:
+        """Keep an answer that brings more, unless another thread has left one or the file is closed."""
+        if not stream.answer.isclosed() and stream.position < self.size:
+            with self._lock:
+                if self._stream is None and not self._closed:
+                    self._stream = stream
+                    return
+        stream.connection.close()
+
     def close(self) -> None:
-        """Nothing is held; further reads are refused."""
-        self._closed = True
+        """Give up an answer that would bring more; further reads are refused."""
+        with self._lock:
+            self._closed = True
+            stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -438,6 +486,14 @@ def _check(answer: http.client.HTTPResponse, location: str) -> bytes:
     if answer.status >= http.client.BAD_REQUEST:
         raise _RefusedError(answer.status, answer.read(_TEXT_BYTES_MAX), urlsplit(location).netloc)
     return answer.read()
+
+
+def _exactly(answer: http.client.HTTPResponse, size: int) -> bytes:
+    """The next `size` bytes of an answer; IncompleteRead if it ends before."""
+    data = answer.read(size)
+    if len(data) != size:
+        raise http.client.IncompleteRead(data, size - len(data))
+    return data
 
 
 def _target(location: str, name: str) -> str:
