@@ -15,7 +15,6 @@ from millstream.core.config.definition import ConfigError
 from millstream.hadoop_loader.filesystem.addresses import SCHEMES
 from millstream.hadoop_loader.job.files import TIME_DIRECTIVES, TIME_PATTERNS
 from millstream.hadoop_loader.job.problem import Problem
-from millstream.hadoop_loader.job.records import KEY_FORMATS
 from millstream.hadoop_loader.job.secret import Secret
 from millstream.hadoop_loader.job.setting import Setting
 from millstream.hadoop_loader.job.source import OWN_CONFIGS
@@ -228,17 +227,12 @@ def _check_format(key: str, part: ValueSettings, *, has_registry: bool) -> Itera
         if key == "value":
             yield Problem("value.format", shown(part.format), "a table needs values", "use raw for bytes as they are")
         return
-    if key == "key":
-        if part.format not in KEY_FORMATS:
-            remedy = 'use "raw" for its bytes, "json" for its text, or leave keys out'
-            yield Problem("key.format", shown(part.format), "a key is one column, of bytes or of text", remedy)
+    if part.format == "raw" or (key == "key" and part.format == "json"):
         return
-    if part.format == "raw":
-        return
-    if part.framing == "registry":
-        if not has_registry:
-            remedy = f'give [registry] urls, or {key}.framing = "none" with {key}.schema_file'
-            yield Problem("registry.urls", "", f"{key}.framing is registry, and there is no registry", remedy)
+    if part.framing == "registry" and not has_registry:
+        remedy = f'give [registry] urls, or {key}.framing = "none" with {key}.schema_file'
+        yield Problem("registry.urls", "", f"{key}.framing is registry, and there is no registry", remedy)
+    if part.framing == "registry" and key == "value":
         for name in ("schema_file", "schema"):
             if (given := getattr(part, name)) is not None:
                 remedy = f'leave it out, or set {key}.framing = "none"'
@@ -248,7 +242,8 @@ def _check_format(key: str, part: ValueSettings, *, has_registry: bool) -> Itera
     wanted = ".proto" if part.format == "protobuf" else ".avsc"
     if part.schema_file is None:
         if part.format != "json" and part.schema is None:
-            yield Problem(f"{key}.schema_file", "", f"{part.format} without framing needs it", f"name a {wanted} file")
+            why = "keys are read by one schema" if key == "key" else f"{part.format} without framing needs it"
+            yield Problem(f"{key}.schema_file", "", why, f"name a {wanted} file")
     elif not part.schema_file.endswith(wanted):
         yield Problem(f"{key}.schema_file", shown(part.schema_file), f"{part.format} is read by a {wanted}", "name one")
     if part.format == "protobuf" and part.message is None:
@@ -326,6 +321,8 @@ def _check_pattern(pattern: str) -> Iterator[Problem]:
     if any(not segment or segment.startswith((".", "_")) for segment in segments):
         what = "a directory of it is empty, or hidden from readers by its first character"
         yield Problem(key, shown(pattern), what, "start each directory with a letter, as in dt=%Y-%m-%d")
+    if ":" in pattern:
+        yield Problem(key, shown(pattern), "HDFS takes no colon in names", "write hours and minutes as in hour=%H%M")
 
 
 def _check_zone(key: str, zone: str) -> Iterator[Problem]:

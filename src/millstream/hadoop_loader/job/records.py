@@ -8,8 +8,6 @@ from typing import Final
 from millstream.hadoop_loader.job.setting import setting
 
 FORMATS: Final = ("avro", "json", "protobuf", "raw")
-# What keys are read as: one column, of bytes or of text.
-KEY_FORMATS: Final = ("raw", "json")
 SCHEMA_BYTES_MAX: Final = 4 * 1024 * 1024
 METADATA_COLUMNS: Final = (
     "topic",
@@ -29,8 +27,8 @@ class ValueSettings:
     """How the bytes of values (or keys) are read."""
 
     format: str = setting(
-        "`avro`, `json` and `protobuf` become columns, `raw` one column of bytes. A key is one column: `raw` its bytes,"
-        " `json` its text, `none`: left out.",
+        "`avro`, `json` and `protobuf` become columns, `raw` one column of bytes. A key is one column: `avro` and"
+        " `protobuf` what its schema says, a struct for a record; `json` its text, `raw` its bytes; `none`: left out.",
         default="avro",
         choices=(*FORMATS, "none"),
     )
@@ -41,8 +39,8 @@ class ValueSettings:
         choices=("registry", "none"),
     )
     schema_file: str | None = setting(
-        "Where framing is `none`: the file with the schema, an `.avsc` for Avro and JSON, a `.proto` for Protobuf. A"
-        " relative path starts at the job file.",
+        "Where framing is `none`, and for keys of Avro and Protobuf always: the file with the schema, an `.avsc` for"
+        " Avro and JSON, a `.proto` for Protobuf. A relative path starts at the job file.",
         default=None,
     )
     schema: str | None = setting(

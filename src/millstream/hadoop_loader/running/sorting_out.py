@@ -103,7 +103,7 @@ class Sorter:
         for directory, group in self._partitioner.groups(batch, unplaced):
             if refused:
                 placed = pa.array(range(rows.count), pa.int64()) if group is None else group
-                group = placed.filter(pc.invert(pc.is_in(placed, value_set=pa.array(refused, pa.int64()))))
+                group = placed.filter(pc.invert(pc.is_in(placed, value_set=pa.array(list(refused), pa.int64()))))
                 if not len(group):
                     continue
             is_late = directory in closed and self._job.late.policy != "append"
@@ -125,7 +125,7 @@ class Sorter:
                 )
                 self._write(key, rows, group, offsets, times)
             state.rows += rows.count if group is None else len(group)
-        for row, reason in ({row: reason for row, reason in unplaced} | refused).items():
+        for row, reason in (dict(unplaced) | refused).items():
             bad.append(BadRow(row if rows.rows is None else rows.rows[row].as_py(), reason))
 
     def _with_bad_keys(self, rows: TableRows) -> dict[int, str]:
@@ -134,7 +134,7 @@ class Sorter:
             return {}
         if rows.rows is None:
             return {row: reason for row, reason in self._bad_keys.items() if row < rows.count}
-        places = pc.index_in(pa.array(self._bad_keys, pa.int64()), value_set=rows.rows).to_pylist()
+        places = pc.index_in(pa.array(list(self._bad_keys), pa.int64()), value_set=rows.rows).to_pylist()
         return {
             place: reason for place, reason in zip(places, self._bad_keys.values(), strict=True) if place is not None
         }

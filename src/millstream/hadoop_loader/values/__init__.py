@@ -1,7 +1,7 @@
 """Values and keys to rows: columns for Parquet, datums for Avro, and what could not be read.
 
 file_schema.py  what a file's rows consist of: the value's fields, behind them key and metadata columns
-metadata.py     those columns                    rows.py   what readers make of records
+metadata.py     those columns, keys.py           rows.py   what readers make of records
 reading.py      a topic's reader                 avro_values.py, json_values.py, protobuf_values.py, raw_values.py
 """
 

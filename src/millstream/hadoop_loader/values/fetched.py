@@ -46,6 +46,8 @@ class Fetched:
             end - start,
         )
         self.has_nulls: bool = pc.min(self._sizes).as_py() < 0
+        # The keys as the job reads them, where they have a schema.
+        self.read_keys: pa.Array | None = None
 
     @property
     def leader_epoch(self) -> int:

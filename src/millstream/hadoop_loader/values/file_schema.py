@@ -38,7 +38,7 @@ class FileSchema:
     """The schemas of one table's files.
 
     `avro` and `parquet` are those of rows, the others those of rows without a value. `value_columns` are those of
-    `parquet` that come from the value.
+    `parquet` that come from the value, `value_avro` what of `avro` does.
     """
 
     avro: str
@@ -46,6 +46,7 @@ class FileSchema:
     parquet: pa.Schema
     parquet_tombstones: pa.Schema
     value_columns: pa.Schema
+    value_avro: str
     extras: tuple[ExtraColumn, ...]
     # The datum of a value that is not there, under `avro_tombstones`.
     null_datum: bytes
@@ -68,6 +69,7 @@ def file_schema(job: LoadJob, table: TableVersion) -> FileSchema:
         parquet=pa.schema([*columns, *added]),
         parquet_tombstones=pa.schema([*(field.with_nullable(True) for field in columns), *added]),
         value_columns=columns,
+        value_avro=json.dumps(text),
         extras=extras,
         null_datum=null_datum,
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
+from millstream.hadoop_loader.values.keys import DECODED_FORMATS, avro_type_of, key_type
 from millstream.hadoop_loader.values.located import schema_ids
 
 if TYPE_CHECKING:
@@ -81,11 +82,15 @@ _KEYS: Final[Mapping[str, tuple[pa.DataType, Any]]] = {
 def extra_columns(job: LoadJob) -> tuple[ExtraColumn, ...]:
     """Return the columns that a job wants behind those of values."""
     columns = [METADATA[name] for name in job.metadata_columns]
-    key = _KEYS.get(job.key.format)
-    if key is not None:
-        type_, avro = key
-        field = pa.field(job.key.column or KEY_COLUMN, type_)
-        columns.insert(0, ExtraColumn("read_key", field, ["null", avro]))
+    if job.key.format in DECODED_FORMATS:
+        type_ = key_type(job)
+        avro = avro_type_of(type_)
+    elif job.key.format in _KEYS:
+        type_, avro = _KEYS[job.key.format]
+        avro = ["null", avro]
+    else:
+        return tuple(columns)
+    columns.insert(0, ExtraColumn("read_key", pa.field(job.key.column or KEY_COLUMN, type_), avro))
     return tuple(columns)
 
 
@@ -97,6 +102,8 @@ def extra_arrays(extras: tuple[ExtraColumn, ...], fetched: Fetched) -> list[pa.A
 def _array(extra: ExtraColumn, fetched: Fetched) -> pa.Array:
     if extra.source == "schema_id":
         return schema_ids(fetched.values)
+    if extra.source == "read_key" and fetched.read_keys is not None:
+        return fetched.read_keys
     column = fetched.records.column("key" if extra.source == "read_key" else extra.source)
     if extra.source == "topic":
         return column.dictionary_decode()

@@ -46,7 +46,7 @@ class PlainValues:
         self._to_avro = "avro" in job.destination.formats
         self._parse = parse(self._schema.value_columns)
         self._tail_encoder = tail_encoder(self._schema) if self._schema.extras else None
-        self._encoder = AvroEncoder(table.avro_schema or self._schema.avro, on_recursion="binary")
+        self._encoder = AvroEncoder(self._schema.value_avro, on_recursion="binary")
 
     def read(self, fetched: Fetched, bad: list[BadRow]) -> Iterator[TableRows]:
         """Yield the rows of records that have a value. Raises UnknownSchemaError, RegistryError."""

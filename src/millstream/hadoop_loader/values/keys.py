@@ -1,0 +1,116 @@
+"""Keys of Avro and Protobuf to one column: a struct of a record's fields, or what a schema without fields says.
+
+The schema that keys are read by is the job's (`key.schema_file`, `key.schema`), so the column has one type in all files
+whatever keys come; where framing is `registry` each key names its writer's schema, and is resolved to it. A key that
+cannot be read makes its record a bad one: its bytes are kept whole.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millstream.hadoop_loader.tables.parquet import parquet_avro_schema
+from millstream.schemas.avro import AvroDecoder, arrow_to_avro_schema
+from millstream.schemas.parsing import SchemaType, parse
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.job import LoadJob
+    from millstream.schemas.client import RegistryClient
+
+DECODED_FORMATS: Final = frozenset({"avro", "protobuf"})
+# Nested records of the Avro column are named by it, so that they meet no name of the values'.
+_NAME: Final = "KafkaKey"
+
+
+def key_type(job: LoadJob) -> pa.DataType:
+    """Return the type of the column of a job's keys. Raises UnsupportedSchemaError, InvalidSchemaError."""
+    columns, is_record = _columns_of(job)
+    fields = [_plain_field(field) for field in columns]
+    return pa.struct(fields) if is_record else fields[0].type
+
+
+def avro_type_of(type_: pa.DataType) -> Any:
+    """Return the Avro type of a column that may be null."""
+    document = json.loads(arrow_to_avro_schema(pa.schema([pa.field("key", type_)]), _NAME))
+    return document["fields"][0]["type"]
+
+
+class KeyReader:
+    """Reads keys of one job; one thread at a time."""
+
+    def __init__(self, job: LoadJob, registry: RegistryClient | None) -> None:
+        key = job.key
+        self._type = key_type(job)
+        _, self._is_record = _columns_of(job)
+        assert key.schema is not None, key
+        framed = key.framing == "registry"
+        schemas = registry if framed else None
+        framing: Any = "confluent" if framed else "none"
+        self._decoder: Any
+        if key.format == "avro":
+            reader, writer = parquet_avro_schema(key.schema), None if framed else key.schema
+            self._decoder = AvroDecoder(schemas, reader, writer_schema=writer, framing=framing, on_recursion="binary")
+        else:
+            from millstream.schemas.protobuf import ProtobufDecoder
+
+            self._decoder = ProtobufDecoder(schemas, key.schema, message=key.message, framing=framing)
+
+    def read(self, keys: pa.Array) -> tuple[pa.Array, dict[int, str]]:
+        """Return the column, null where a record has no key, and why rows have a key that cannot be read.
+
+        Raises RegistryError where the registry is away.
+        """
+        decoded = self._decoder.decode(keys)
+        columns = [_plain(each) for each in decoded.batch.columns]
+        column = pa.StructArray.from_arrays(columns, fields=list(self._type)) if self._is_record else columns[0]
+        if decoded.rows is not None:
+            rows = pa.array(range(len(keys)), pa.int64())
+            column = column.take(pc.index_in(rows, value_set=decoded.rows))
+        return column, {error.row: f"its key: {error.reason}" for error in decoded.errors}
+
+
+def _columns_of(job: LoadJob) -> tuple[pa.Schema, bool]:
+    """Return the columns that keys are decoded to, and whether they are the fields of a record."""
+    key = job.key
+    assert key.schema is not None, "a job whose keys have a schema has its text, once it is resolved"
+    return _decoded_columns(key.format, key.schema, key.message)
+
+
+@lru_cache(maxsize=64)
+def _decoded_columns(format_: str, schema: str, message: str | None) -> tuple[pa.Schema, bool]:
+    if format_ == "avro":
+        reader = parquet_avro_schema(schema)
+        columns = AvroDecoder({}, reader, on_recursion="binary").schema
+        assert columns is not None, schema
+        document = json.loads(reader)
+        return columns, isinstance(document, dict) and document.get("type") == "record"
+    from millstream.schemas.protobuf import protobuf_to_arrow_schema
+
+    return protobuf_to_arrow_schema(parse(SchemaType.PROTOBUF, schema), message), True
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    type_ = _plain_type(column.type)
+    return column if column.type == type_ else column.cast(type_)
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_plain_type(field.type)).with_nullable(True)
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
+    """A type without dictionaries, at any depth: what enums become is text. A key that is not there has no fields."""
+    if pa.types.is_dictionary(type_):
+        return type_.value_type
+    if pa.types.is_struct(type_):
+        return pa.struct([_plain_field(field) for field in type_])
+    if pa.types.is_list(type_):
+        return pa.list_(type_.value_field.with_type(_plain_type(type_.value_type)))
+    if pa.types.is_map(type_):
+        return pa.map_(type_.key_type, type_.item_field.with_type(_plain_type(type_.item_type)))
+    return type_
