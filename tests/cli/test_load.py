@@ -1,0 +1,171 @@
+"""`millstream load ...` as an operator runs it: results, sentences, JSON, exit codes, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.support.loads import SCHEMA_2, Events
+from tests.support.registry import registry
+
+from millstream.cli.app import run
+from millstream.testing import broker
+
+DEADLINE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def events() -> Iterator[Events]:
+    with broker() as kafka, registry(kafka.bootstrap_servers) as schemas:
+        made = Events(kafka.bootstrap_servers, schemas.url, "clicks")
+        made.send(600)
+        yield made
+
+
+class Job:
+    """A job file for the topic, and commands on it."""
+
+    def __init__(self, events: Events, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.path = folder / "clicks.toml"
+        self._capsys = capsys
+        self.lake = folder / "lake"
+        self.write(events)
+
+    def write(self, events: Events, more: str = "") -> None:
+        self.path.write_text(
+            f"""
+            name = "clicks"
+            source.bootstrap_servers = "{events.bootstrap}"
+            source.topics = ["{events.topic}"]
+            registry.urls = "{events.registry_url}"
+            destination.uri = "{self.lake.as_uri()}"
+            destination.formats = ["avro", "parquet"]
+            partitioning.pattern = "daily"
+            report.metrics_file = "{self.path.parent / "clicks.prom"}"
+            {more}
+            """
+        )
+
+    def __call__(self, command: str, *options: str, code: int = 0) -> tuple[str, str]:
+        """Run a command, check its exit code, and return both of its streams."""
+        self._capsys.readouterr()
+        found = run(["load", command, str(self.path), *options])
+        out, err = self._capsys.readouterr()
+        assert found == code, (out, err)
+        assert "Traceback" not in err
+        return out, err
+
+    def json(self, command: str, *options: str, code: int = 0) -> Any:
+        return json.loads(self(command, *options, "--json", code=code)[0])
+
+
+@pytest.fixture
+def job(events: Events, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Job:
+    return Job(events, tmp_path, capsys)
+
+
+def test_a_load_from_plan_to_compaction(job: Job, events: Events) -> None:
+    count = events.next_id
+    assert job.json("plan")["offsets"] == count
+    assert f"{count:,} offsets" in job("plan", "--partitions")[0]
+
+    out, _ = job("run")
+    assert f"loaded: {count:,} records" in out
+    assert f"audit: {count:,} offsets = {count:,} rows + 0 bad" in out
+    assert (
+        f'millstream_loader_rows_total{{job="clicks",topic="clicks"}} {count}'
+        in (job.path.parent / "clicks.prom").read_text()
+    )
+
+    report = job.json("run")
+    assert (report["outcome"], report["exit_code"], report["rows"]) == ("nothing new", 0, 0)
+    events.send(20, SCHEMA_2)
+    assert job.json("run")["rows"] == 20
+
+    status = job.json("status")
+    assert [table["rows"] for table in status["tables"]] == [count + 20, count + 20]
+    assert status["red"] == []
+    assert "nothing is red" in job("status", "--partitions")[0]
+    assert job.json("compact")["exit_code"] == 0
+    assert job.json("verify", "--deep")["findings"] == []
+    assert "no dead letters" in job("replay-dead-letters")[0]
+
+
+def test_what_is_wrong_with_a_job_is_listed(job: Job, events: Events) -> None:
+    job.write(events, 'engin = "spark"\n            workers = 0')
+
+    _, err = job("run", code=2)
+
+    assert "2 problems" in err
+    assert "did you mean engine?" in err
+    assert "workers = 0" in err
+    assert job("status", code=2)[1] == err
+
+
+def test_a_failure_is_a_sentence(job: Job, events: Events) -> None:
+    job.lake.write_text("a file, where the destination should be")
+
+    _, err = job("run", code=1)
+
+    assert err.splitlines()[-1].startswith("millstream: ")
+    assert str(job.lake) in err
+
+
+def test_something_red_ends_with_3(job: Job, events: Events) -> None:
+    job("run")
+    next(job.lake.rglob("*.parquet")).unlink()
+
+    out, err = job("verify", code=3)
+
+    assert "1 findings" in out
+    assert "is not there" in err
+
+
+def test_a_signal_stops_a_run_and_its_workers(job: Job, events: Events) -> None:
+    job.write(events, "source.rate_limit_records_per_s = 20")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "millstream", "load", "run", str(job.path)], stderr=subprocess.PIPE, text=True
+    )
+    workers: list[psutil.Process] = []
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        while not workers or not list((job.lake / "_millstream/staging").glob("*/*")):
+            assert time.monotonic() < deadline, "no split was given to a worker"
+            assert process.poll() is None, process.communicate()
+            workers = psutil.Process(process.pid).children()
+
+        os.kill(process.pid, signal.SIGTERM)
+
+        assert process.wait(DEADLINE_S) == 130
+    finally:
+        process.kill()
+        process.communicate()
+    psutil.wait_procs(workers, DEADLINE_S)
+    assert not any(worker.is_running() for worker in workers)
+    assert not (job.lake / events.topic).exists()
+    job.write(events)
+    assert job.json("run")["rows"] == events.next_id
+
+
+def test_two_runs_at_a_time(job: Job, events: Events) -> None:
+    job.write(events, "source.rate_limit_records_per_s = 400")
+    process = subprocess.Popen([sys.executable, "-m", "millstream", "load", "run", "--quiet", str(job.path)])
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        while not list((job.lake / "_millstream/staging").glob("*/*")):
+            assert time.monotonic() < deadline, "the first run has not begun"
+            assert process.poll() is None
+        _, err = job("run", code=4)
+    finally:
+        assert process.wait(DEADLINE_S) == 0
+
+    assert "is at work as load" in err
