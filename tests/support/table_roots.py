@@ -35,10 +35,11 @@ def commit_log(filesystem: FileSystem) -> CommitLog:
 class TableRoot:
     """A root with one table; each `load` commits files to one of its directories."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, filesystem: FileSystem | None = None) -> None:
+        """Have it in `folder`; with a file system there, and nothing in the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.filesystem = LocalFileSystem(str(folder))
+        self.filesystem: FileSystem = LocalFileSystem(str(folder)) if filesystem is None else filesystem
         self.log = commit_log(self.filesystem)
         self._runs = 0
         self._offsets: dict[int, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,20 @@ import pyarrow as pa
 import pytest
 from tests.support.table_roots import TableRoot, parquet_bytes
 
-from millstream.hadoop_loader.catalogs import KnownTable
+from millstream.hadoop_loader.catalogs import KnownTable, tell_catalogs
 from millstream.hadoop_loader.catalogs.iceberg import IcebergError, IcebergTables
-from millstream.hadoop_loader.commit import Role
+from millstream.hadoop_loader.commit import LoadDraft, Role
 from millstream.hadoop_loader.compaction import compact, plan_compaction
-from millstream.hadoop_loader.job import CompactionSettings, EncodingSettings, IcebergSettings
+from millstream.hadoop_loader.job import (
+    CompactionSettings,
+    DestinationSettings,
+    EncodingSettings,
+    IcebergSettings,
+    LoadJob,
+    SourceSettings,
+    ValueSettings,
+)
+from millstream.hadoop_loader.tables import merge
 
 ROWS = pa.table(
     {
@@ -109,3 +119,32 @@ def test_a_catalog_that_is_not_there_is_told_of(root: TableRoot, settings: Icebe
 
     with pytest.raises(IcebergError, match="catalog"):
         commit(root, elsewhere, ROWS.schema)
+
+
+def test_a_job_s_tables_are_told_after_a_commit(root: TableRoot, settings: IcebergSettings, tmp_path: Path) -> None:
+    schema = {"type": "record", "name": "Order", "fields": [{"name": "id", "type": "long"}]}
+    rows = parquet_bytes(ROWS.select(["id"]))
+    root.load([(0, "parquet", rows, 5), (0, "parquet", rows, 5)])
+    claim = root.claim(Role.LOAD)
+    document = merge(None, {1: json.dumps(schema)}, topic="orders").document
+    root.log.commit(claim, LoadDraft(schemas={"orders": document}))
+    claim.release()
+    job = LoadJob(
+        name="orders",
+        source=SourceSettings(bootstrap_servers="127.0.0.1:9092", topics=("orders",)),
+        value=ValueSettings(framing="none", schema=json.dumps(schema)),
+        destination=DestinationSettings(uri=root.filesystem.uri, formats=frozenset({"parquet"})),
+        iceberg=settings,
+    )
+
+    assert tell_catalogs(job, root.filesystem, root.log.read()) == []
+    assert tell_catalogs(job, root.filesystem, root.log.read()) == []
+
+    table, found = scanned(root, settings)
+    assert found.num_rows == 10
+    assert len(table.metadata.snapshots) == 1
+    no_catalog = replace(
+        job, iceberg=replace(settings, properties={"type": "sql", "uri": "sqlite:////no/such/place.db"})
+    )
+    (problem,) = tell_catalogs(no_catalog, root.filesystem, root.log.read())
+    assert problem.startswith("Iceberg: catalog 'default'")

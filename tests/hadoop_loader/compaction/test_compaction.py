@@ -20,9 +20,11 @@ import pytest
 from tests.support.table_roots import TOPIC, TableRoot, avro_bytes, parquet_bytes
 
 from millstream.hadoop_loader.commit import Role
-from millstream.hadoop_loader.compaction import CompactionReport, compact, plan_compaction
+from millstream.hadoop_loader.compaction import CompactionReport, compact, compact_directory, plan_compaction
+from millstream.hadoop_loader.filesystem import FileSystemSettings, open_filesystem
 from millstream.hadoop_loader.job import CompactionSettings, EncodingSettings
 from millstream.hadoop_loader.job.files import ParquetSettings
+from millstream.testing.hdfs import MiniHdfs
 
 ENCODING = EncodingSettings()
 SETTINGS = CompactionSettings()
@@ -251,6 +253,47 @@ def test_a_directory_that_grew_meanwhile_is_left_for_the_next_time(root: TableRo
     assert report.directories[0].refused
     assert sum(rows_of(root.paths("parquet")).values()) == 30
     assert compacted(root).as_json()["files_before"] == 3
+
+
+@pytest.mark.hdfs
+def test_on_hdfs(tmp_path: Path, hdfs: MiniHdfs) -> None:
+    with open_filesystem(f"{hdfs.uri}/compaction", FileSystemSettings(deadline_s=30)) as remote:
+        root = TableRoot(tmp_path, remote)
+        for partition in range(3):
+            contents = avro_bytes(USER, users(partition * 100, 100))
+            table = parquet_bytes(orders(partition * 100, 100))
+            root.load([(partition, "avro", contents, 100), (partition, "parquet", table, 100)])
+
+        report = compacted(root, replace(SETTINGS, sort_by="id"))
+
+        assert report.as_json()["refused"] == {}
+        assert report.as_json()["files_after"] == 2
+        for file in root.log.read().files.under(TOPIC):
+            copy = tmp_path / f"copy.{file.name.rpartition('.')[2]}"
+            with remote.open(file.path) as stored:
+                copy.write_bytes(stored.read_at(0, stored.size))
+            assert sum(rows_of([copy]).values()) == file.rows == 300
+
+
+def test_what_a_killed_compaction_staged_is_no_trace_in_the_table(root: TableRoot) -> None:
+    contents = parquet_bytes(orders(0, 10))
+    root.load([(0, "parquet", contents, 10), (1, "parquet", contents, 10)])
+    killed = root.claim(Role.COMPACT)
+    (plan,) = plan_compaction(killed.state, SETTINGS)
+    compact_directory(root.filesystem, plan, killed.staging(0, 0), SETTINGS, ENCODING, stop=threading.Event())
+    killed.release()
+    assert len(root.paths("parquet")) == 2
+
+    claim = root.claim(Role.COMPACT)
+    root.log.clean(claim)
+    plans = plan_compaction(claim.state, SETTINGS)
+    report = compact(root.filesystem, root.log, claim, plans, SETTINGS, ENCODING, stop=threading.Event())
+    claim.release()
+
+    assert report.as_json()["rows"] == 20
+    assert len(root.paths("parquet")) == 1
+    staged = [path for path in (root.folder / "_millstream" / "staging").rglob("*") if path.is_file()]
+    assert staged == []
 
 
 def test_a_stop_ends_it_without_a_trace(root: TableRoot) -> None:

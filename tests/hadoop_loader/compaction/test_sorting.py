@@ -45,7 +45,7 @@ def test_all_rows_come_out_in_order(
 def test_many_runs_are_merged_in_steps_and_nothing_is_left_behind(tmp_path: Path) -> None:
     chosen = random.Random(3)
     rows = [(chosen.randrange(10**6), f"text {number}") for number in range(40_000)]
-    with ExternalSorter([("key", "ascending")], memory_bytes=120_000, directory=tmp_path) as sorter:
+    with ExternalSorter([("key", "ascending")], memory_bytes=80_000, directory=tmp_path) as sorter:
         for start in range(0, len(rows), 1_000):
             part = rows[start : start + 1_000]
             # Each part has a dictionary of its own.
