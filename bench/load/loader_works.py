@@ -18,13 +18,13 @@ import argparse
 import io
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.load.brokers import peak_memory_mb
 from bench.load.loader_topic import PARTITIONS, SCHEMA, SCHEMA_ID, TEXT, TOPIC
 
 STARTED = time.monotonic()
@@ -47,7 +47,7 @@ class Stretch:
             "wall_s": time.monotonic() - self._wall,
             "startup_s": self.startup_s,
             "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+            "peak_mb": peak_memory_mb(os.getpid()),
         }
 
 
@@ -65,9 +65,11 @@ def millstream(options: argparse.Namespace) -> dict[str, float]:
     )
     from millstream.hadoop_loader.running import run_split
     from millstream.hadoop_loader.running.reading import topic_id_text
+    from millstream.hadoop_loader.running.without_pandas import hide_pandas
     from millstream.hadoop_loader.splits import OffsetRange, Split, SplitTask
     from millstream.hadoop_loader.tables import TableVersion
 
+    hide_pandas()
     job = LoadJob(
         name="bench",
         source=SourceSettings(bootstrap_servers=options.bootstrap, topics=(TOPIC,)),

@@ -110,7 +110,7 @@ def test_every_codec_of_parquet_is_read_by_others(codec: str, filesystem: FileSy
         files.append(key("parquet"), ENCODER.schema, rows_of(first, 500, "parquet", text=f"u{first}"))
     (staged,) = files.finish()
     check(staged, tmp_path)
-    found = duckdb.sql(f"select id, user from read_parquet('{tmp_path / staged.path}')").fetchall()
+    found = duckdb.connect().execute("select id, user from read_parquet(?)", [str(tmp_path / staged.path)]).fetchall()
     assert found == [(number, f"u{number // 500 * 500}-{number}") for number in range(5000)]
     assert pq.read_metadata(tmp_path / staged.path).num_row_groups == 5
 
@@ -194,8 +194,11 @@ def test_limits_are_those_of_row_by_row(times: list[int], age: int, rows: int | 
 
 def test_a_file_of_many_bytes_is_closed(filesystem: FileSystem, tmp_path: Path) -> None:
     for format_ in ("avro", "parquet"):
-        settings = {"parquet": ParquetSettings(row_group_rows=1000, codec="none"), "avro": AvroSettings(codec="null")}
-        files = opened(filesystem, limits={"bytes": 64 * 1024}, **settings)
+        encodings: dict[str, Any] = {
+            "parquet": ParquetSettings(row_group_rows=1000, codec="none"),
+            "avro": AvroSettings(codec="null"),
+        }
+        files = opened(filesystem, limits={"bytes": 64 * 1024}, **encodings)
         for first in range(0, 20_000, 4000):
             files.append(key(format_), schema_of(format_), rows_of(first, 4000, format_))
         staged = files.finish()
@@ -240,7 +243,7 @@ def test_a_file_that_lost_its_end_is_noticed(filesystem: FileSystem, tmp_path: P
             return self._inner.status(path)
 
     for format_ in ("avro", "parquet"):
-        files = opened(Shortening(filesystem))  # type: ignore[arg-type]
+        files = opened(Shortening(filesystem))
         files.append(key(format_), schema_of(format_), rows_of(0, 10, format_))
         with pytest.raises(DamagedFileError, match="bytes, where"):
             files.finish()

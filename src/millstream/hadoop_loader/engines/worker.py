@@ -70,4 +70,7 @@ def serve(file_descriptor: int, runner: TaskRunner) -> None:
 
 
 if __name__ == "__main__":
+    from millstream.hadoop_loader.running.without_pandas import hide_pandas
+
+    hide_pandas()
     serve(int(sys.argv[1]), TaskRunner())

@@ -3,6 +3,7 @@
 split_runner.py  run_split: the loop around it all      range_state.py  how far a range is, and what was in it
 reading.py       the consumer, and when a range ends    gaps.py         why offsets brought nothing
 sorting_out.py   fetched records to rows of files       dead_letters.py what could not be read, as Avro
+without_pandas.py  what pyarrow would import for nothing
 """
 
 from millstream.hadoop_loader.running.errors import (
