@@ -17,7 +17,7 @@ from tests.support.commit_simulation import World
 
 from millstream.hadoop_loader.commit import Role, names
 
-SAMPLE = 60
+SAMPLE = 40
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from millstream.hadoop_loader.filesystem import FileSystemError
 from millstream.testing.faulty_disk import SimulatedCrashError
 from millstream.testing.faulty_filesystem import Fault
 
-SEEDS = range(1500 if os.environ.get("MILLSTREAM_SOAK") == "1" else 60)
+SEEDS = range(1500 if os.environ.get("MILLSTREAM_SOAK") == "1" else 40)
 DIED = (SimulatedCrashError, CommitError, FileSystemError, FileNotFoundError, LookupError)
 
 

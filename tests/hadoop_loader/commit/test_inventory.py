@@ -92,7 +92,7 @@ def test_checkpoints_have_the_files_of_a_dictionary(steps: list[tuple[int, list[
     for number, (kind, directories, is_checkpoint) in enumerate(steps, 1):
         if kind == 0 and directories and any(file.directory == directories[0] for file in expected.values()):
             directory = directories[0]
-            removed = tuple(file.name for file in expected.values() if file.directory == directory)
+            removed = tuple(file for file in expected.values() if file.directory == directory)
             new = a_file(directory, number, 999)
             entry = an_entry(number, swaps=(DirectorySwap(directory, "staged", removed, (new,)),))
             expected = {path: file for path, file in expected.items() if file.directory != directory}

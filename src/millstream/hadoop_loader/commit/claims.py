@@ -87,6 +87,9 @@ class Claim:
         self.last = entry
         # Whether every rename of `last` is known to be done.
         self.last_is_applied = True
+        # Whether an entry of this claim may still be on its way. Nothing is published under it any more then: the
+        # next claim finds out, and takes its number.
+        self.is_unsettled = False
 
     @property
     def staging_directory(self) -> str:
@@ -118,12 +121,14 @@ class Claim:
         """
         for directory in directories:
             self._filesystem.make_directory(directory)
-            source = f"{self.staging_directory}/{PROBE}"
-            target = f"{directory}/{PROBE}+{self.epoch}"
+            source, target = f"{self.staging_directory}/{PROBE}", f"{directory}/{PROBE}"
             with suppress(FileExistsError):
                 self._filesystem.create(source).close()
-            with suppress(FileExistsError):
+            try:
                 self._filesystem.rename(source, target)
+            except FileExistsError:
+                # A probe that died here has shown the same, and left its file.
+                self._filesystem.delete(source)
             self._filesystem.delete(target)
 
     def check_fenced(self, state: TableState) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from millstream.hadoop_loader.commit import names
 from millstream.hadoop_loader.commit.decisions import compact_entry, swap_of, why_not_swapped
-from millstream.hadoop_loader.commit.entries import CompactDraft, CompactedDirectory, DirectorySwap, Entry, TableFile
+from millstream.hadoop_loader.commit.entries import CompactDraft, CompactedDirectory, DirectorySwap, Entry
 from millstream.hadoop_loader.commit.errors import CompactionConflictError, FencedError
 from millstream.hadoop_loader.commit.reading import LogReader
 from millstream.hadoop_loader.commit.state import TableState
@@ -53,7 +53,6 @@ class StagedCompaction:
     def entry(self, state: TableState, envelope: Entry) -> Entry:
         """The entry for the number in `envelope`, of the directories that still have what was compacted."""
         swaps: list[DirectorySwap] = []
-        removed: list[TableFile] = []
         left_out: dict[str, str] = {}
         for directory in self._draft.directories:
             listed = list(state.files.under(directory.directory))
@@ -63,14 +62,13 @@ class StagedCompaction:
                 left_out[directory.directory] = reason
                 continue
             assert present is not None
-            swap = swap_of(directory, envelope.number)
+            swap = swap_of(directory, listed, envelope.number)
             self._prepare(directory, swap, has_success=names.SUCCESS in present, number=envelope.number)
             swaps.append(swap)
-            removed.extend(listed)
         if not swaps:
             reasons = "; ".join(f"{directory}: {reason}" for directory, reason in left_out.items())
             raise CompactionConflictError(f"{self._filesystem.uri}: nothing is left to replace ({reasons})")
-        entry = compact_entry(self._draft, tuple(swaps), removed, envelope=envelope)
+        entry = compact_entry(self._draft, tuple(swaps), envelope=envelope)
         return replace(entry, report={**entry.report, "left_out": left_out}) if left_out else entry
 
     def _present(self, directory: str) -> set[str] | None:

@@ -36,11 +36,12 @@ class Settled(Enum):
 
 
 def settle(mine: Entry, found: Entry | None) -> Settled:
-    """Decide by run id and kind: a run publishes one entry of a kind at a number, and numbers are never used again."""
+    """Decide by run id and token: numbers are never used again, and a call that publishes has a token of its own."""
     if found is None:
         return Settled.ABSENT
     assert found.number == mine.number, f"{found.number} is not {mine.number}"
-    return Settled.PUBLISHED if (found.run_id, found.kind) == (mine.run_id, mine.kind) else Settled.CONFLICT
+    is_mine = (found.run_id, found.token, found.kind) == (mine.run_id, mine.token, mine.kind)
+    return Settled.PUBLISHED if is_mine else Settled.CONFLICT
 
 
 def fenced_by(role: Role, epoch: int, state: TableState) -> ClaimRecord | None:
@@ -146,13 +147,13 @@ def load_entry(draft: LoadDraft, state: TableState, *, envelope: Entry) -> Entry
     )
 
 
-def swap_of(directory: CompactedDirectory, number: int) -> DirectorySwap:
-    """The swap that puts a compacted directory in place, its files named for entry `number`."""
+def swap_of(directory: CompactedDirectory, removed: list[TableFile], number: int) -> DirectorySwap:
+    """The swap that puts a compacted directory in the place of `removed`, its files named for entry `number`."""
     files = tuple(
         _placed(file, directory.directory, compacted_name(file, index, number))
         for index, file in enumerate(directory.files)
     )
-    return DirectorySwap(directory.directory, directory.staged, directory.replaced, files)
+    return DirectorySwap(directory.directory, directory.staged, tuple(removed), files)
 
 
 def why_not_swapped(
@@ -173,12 +174,11 @@ def why_not_swapped(
     return None
 
 
-def compact_entry(
-    draft: CompactDraft, swaps: tuple[DirectorySwap, ...], removed: list[TableFile], *, envelope: Entry
-) -> Entry:
-    """The compact entry of those directories of a draft that can be replaced; `removed` are the files they had."""
+def compact_entry(draft: CompactDraft, swaps: tuple[DirectorySwap, ...], *, envelope: Entry) -> Entry:
+    """The compact entry of those directories of a draft that can be replaced."""
     totals: dict[str, Totals] = {}
-    changes = [(file, -1) for file in removed] + [(file, 1) for swap in swaps for file in swap.files]
+    changes = [(file, -1) for swap in swaps for file in swap.removed]
+    changes += [(file, 1) for swap in swaps for file in swap.files]
     for file, sign in changes:
         key = totals_key(file.directory)
         totals[key] = totals.get(key, Totals()).plus(Totals(1, file.rows, file.length), sign)

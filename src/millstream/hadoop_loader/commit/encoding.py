@@ -71,7 +71,9 @@ class _Swaps:
 
     def __iter__(self) -> Iterator[DirectorySwap]:
         for directory, staged, removed, files in self._section:
-            yield DirectorySwap(directory, staged, tuple(removed), tuple(map(file_from_line, files)))
+            yield DirectorySwap(
+                directory, staged, tuple(map(file_from_line, removed)), tuple(map(file_from_line, files))
+            )
 
 
 def _nested(values: Mapping[str, Mapping[int, Any]]) -> dict[str, list[list[Any]]]:
@@ -119,6 +121,7 @@ def encode_entry(entry: Entry) -> bytes:
         "owner": entry.owner,
         "base": entry.base,
         "at_ms": entry.at_ms,
+        "token": entry.token,
         "cluster_id": entry.cluster_id,
         "totals": entry.totals,
         "files_changed": entry.files_changed,
@@ -140,7 +143,13 @@ def encode_entry(entry: Entry) -> bytes:
         sections["files"] = ([added.staged, *file_to_line(added.file)] for added in entry.added)
     if entry.kind is EntryKind.COMPACT:
         sections["swaps"] = (
-            [swap.directory, swap.staged, swap.removed, list(map(file_to_line, swap.files))] for swap in entry.swaps
+            [
+                swap.directory,
+                swap.staged,
+                list(map(file_to_line, swap.removed)),
+                list(map(file_to_line, swap.files)),
+            ]
+            for swap in entry.swaps
         )
     return envelope.encode(header, sections)
 
@@ -160,6 +169,7 @@ def decode_entry(data: bytes, path: str, number: int) -> Entry:
         owner=header["owner"],
         base=header["base"],
         at_ms=header["at_ms"],
+        token=header["token"],
         cluster_id=header["cluster_id"],
         totals={key: Totals(*values) for key, values in header["totals"].items()},
         files_changed=header["files_changed"],

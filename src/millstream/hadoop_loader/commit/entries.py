@@ -79,7 +79,7 @@ class DirectorySwap:
 
     directory: str
     staged: str
-    removed: tuple[str, ...]  # names of the files that were in it
+    removed: tuple[TableFile, ...]  # what was in it
     files: tuple[TableFile, ...]  # what is in it afterwards
 
 
@@ -111,6 +111,8 @@ class Entry:
     owner: str
     base: int  # number of the state it was decided on
     at_ms: int
+    # Of the call that published it: a run that tries twice at one number can tell which of its entries is there.
+    token: str = ""
     cluster_id: str = ""
     topics: Mapping[str, str] = field(default_factory=dict)  # topic id -> name
     positions: Positions = field(default_factory=dict)

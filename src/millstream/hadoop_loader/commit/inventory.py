@@ -69,7 +69,7 @@ class Inventory:
                     lines[added.file.directory, added.file.name] = file_to_line(added.file)
             for swap in entry.swaps:
                 if _is_under(swap.directory, prefix):
-                    lines.update({(swap.directory, name): [swap.directory, name] for name in swap.removed})
+                    lines.update({(file.directory, file.name): [file.directory, file.name] for file in swap.removed})
                     lines.update({(file.directory, file.name): file_to_line(file) for file in swap.files})
         return iter(sorted(lines.values(), key=key_of))
 

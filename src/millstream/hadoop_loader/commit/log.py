@@ -23,7 +23,7 @@ from millstream.hadoop_loader.commit.cleaning import Cleaner
 from millstream.hadoop_loader.commit.compacting import CompactionStager
 from millstream.hadoop_loader.commit.decisions import Settled, load_entry
 from millstream.hadoop_loader.commit.entries import CompactDraft, Entry, EntryKind, LoadDraft, Role
-from millstream.hadoop_loader.commit.errors import CommitError, FencedError
+from millstream.hadoop_loader.commit.errors import CommitError, CorruptLogError, FencedError, UnsettledError
 from millstream.hadoop_loader.commit.publishing import Publisher
 from millstream.hadoop_loader.commit.reading import LogRead, LogReader
 from millstream.hadoop_loader.commit.state import ClaimRecord, TableState
@@ -99,7 +99,11 @@ class CommitLog:
             self._apply_last(read)
             claim = self._publish_claim(read.state, role, owner, run_id)
             if claim is not None:
-                make_child(self._filesystem, claim.staging_directory)
+                try:
+                    make_child(self._filesystem, claim.staging_directory)
+                except BaseException:
+                    claim.release()
+                    raise
                 return claim
         raise CommitError(f"{self._filesystem.uri}: others took {CLAIM_ATTEMPTS} numbers in a row; run again later")
 
@@ -109,25 +113,31 @@ class CommitLog:
         Raises FencedError, FileSystemError (nothing of it is committed), CompactionConflictError (nothing is left to
         replace), UnsettledError, UnappliedError (the next run completes it), LostFileError.
         """
+        if claim.is_unsettled:
+            raise UnsettledError(
+                f"{self._filesystem.uri}: an entry of {claim.owner} may still be on its way; claim anew"
+            )
+        token = self._token()
         compaction = self._compaction.begin(draft) if isinstance(draft, CompactDraft) else None
         for _ in range(COMMIT_ATTEMPTS):
             self._catch_up(claim)
-            envelope = self._envelope(claim, claim.state)
+            envelope = self._envelope(claim, claim.state, token)
             if compaction is not None:
                 entry = compaction.entry(claim.state, envelope)
             else:
                 assert isinstance(draft, LoadDraft)
                 entry = load_entry(draft, claim.state, envelope=envelope)
-            if self._publisher.publish(entry) is Settled.PUBLISHED:
+            if self._publish(claim, entry) is Settled.PUBLISHED:
                 claim.state.fold(entry)
                 claim.last, claim.last_is_applied = entry, False
                 self._apply_last_of(claim)
+                self._checkpoint_if_due(claim.state)
                 return entry
         raise CommitError(f"{self._filesystem.uri}: others took {COMMIT_ATTEMPTS} numbers in a row; run again later")
 
     def clean(self, claim: Claim) -> None:
         """Write a checkpoint if one is due, delete what lower epochs and old entries left. Errors only end it."""
-        with suppress(FileSystemError, OSError):
+        if claim.last_is_applied:
             self._checkpoint_if_due(claim.state)
         self._cleaner.clean(claim)
 
@@ -146,7 +156,7 @@ class CommitLog:
         counter = Counter(self._filesystem, self._reader, number, run_id)
         counter.make()
         entry = Entry(
-            number, EntryKind.CLAIM, role, state.epoch + 1, run_id, owner, base=state.number, at_ms=self._now_ms()
+            number, EntryKind.CLAIM, role, state.epoch + 1, run_id, owner, state.number, self._now_ms(), self._token()
         )
         try:
             is_ours = self._publisher.publish(entry) is Settled.PUBLISHED
@@ -172,7 +182,7 @@ class CommitLog:
             self._applier.apply(claim.last)
             claim.last_is_applied = True
 
-    def _envelope(self, claim: Claim, state: TableState) -> Entry:
+    def _envelope(self, claim: Claim, state: TableState, token: str) -> Entry:
         return Entry(
             number=state.number + 1,
             kind=EntryKind.ABORT,
@@ -182,9 +192,25 @@ class CommitLog:
             owner=claim.owner,
             base=state.number,
             at_ms=self._now_ms(),
+            token=token,
         )
 
+    def _publish(self, claim: Claim, entry: Entry) -> Settled:
+        claim.is_unsettled = True
+        try:
+            settled = self._publisher.publish(entry)
+        except (FileSystemError, FencedError):
+            claim.is_unsettled = False  # nothing was published, for certain
+            raise
+        claim.is_unsettled = False
+        return settled
+
     def _checkpoint_if_due(self, state: TableState) -> None:
-        since = state.number - self._reader.newest_checkpoint()
-        if since >= self._settings.entries_per_checkpoint or state.files.changes >= CHANGES_PER_CHECKPOINT:
-            write_checkpoint(self._filesystem, state, f"{self._random.getrandbits(48):012x}")
+        # A run does without one: whatever goes wrong, the next run tries again.
+        with suppress(FileSystemError, OSError, CorruptLogError):
+            since = state.number - self._reader.newest_checkpoint()
+            if since >= self._settings.entries_per_checkpoint or state.files.changes >= CHANGES_PER_CHECKPOINT:
+                write_checkpoint(self._filesystem, state, self._token())
+
+    def _token(self) -> str:
+        return f"{self._random.getrandbits(48):012x}"

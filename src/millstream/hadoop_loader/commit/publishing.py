@@ -20,9 +20,9 @@ from millstream.hadoop_loader.commit.checkpoints import write_file
 from millstream.hadoop_loader.commit.decisions import Settled, settle
 from millstream.hadoop_loader.commit.encoding import encode_entry
 from millstream.hadoop_loader.commit.entries import Entry, EntryKind
-from millstream.hadoop_loader.commit.errors import FencedError, UnsettledError
+from millstream.hadoop_loader.commit.errors import CorruptLogError, FencedError, UnsettledError
 from millstream.hadoop_loader.commit.reading import LogReader
-from millstream.hadoop_loader.filesystem import FileSystem, FileSystemError, UnavailableError, UnknownOutcomeError
+from millstream.hadoop_loader.filesystem import FileSystem, FileSystemError, UnknownOutcomeError
 
 WRITE_ATTEMPTS: Final = 3
 SETTLE_ATTEMPTS: Final = 10
@@ -61,8 +61,8 @@ class Publisher:
             temporaries.clear()
             return Settled.PUBLISHED
         who = (entry.role, entry.epoch, entry.run_id, entry.owner)
-        abort = Entry(entry.number, EntryKind.ABORT, *who, base=entry.base, at_ms=entry.at_ms)
-        last: FileSystemError | None = None
+        abort = Entry(entry.number, EntryKind.ABORT, *who, entry.base, entry.at_ms, entry.token)
+        last: Exception | None = None
         for attempt in range(SETTLE_ATTEMPTS):
             if attempt:
                 self._wait(SETTLE_WAIT_S)
@@ -73,11 +73,11 @@ class Publisher:
                 temporaries.append(self._write(abort))
                 if self._rename(temporaries[-1], entry.number):
                     return Settled.CONFLICT
-            except (UnavailableError, UnknownOutcomeError) as error:
+            except (FileSystemError, OSError, CorruptLogError) as error:
                 last = error
         raise UnsettledError(
-            f"{self._filesystem.uri}: whether entry {entry.number} was published is not known yet; run again when the"
-            f" file system answers, nothing has been cleaned"
+            f"{self._filesystem.uri}: whether entry {entry.number} was published is not known yet"
+            f" ({last or 'nothing is there'}); run again when the file system answers, nothing has been cleaned"
         ) from last
 
     def _write(self, entry: Entry) -> str:
