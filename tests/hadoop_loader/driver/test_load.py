@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.loads import SCHEMA_2, Events, assert_same, job_for
+from tests.support.registry import registry
 
 from millstream import Admin, TopicPartition
 from millstream.hadoop_loader.driver import Outcome, run_load
+from millstream.hadoop_loader.driver.compacting import CompactionRun, run_compaction
 from millstream.hadoop_loader.driver.observer import Observer
 from millstream.hadoop_loader.driver.status import status_of
 from millstream.hadoop_loader.driver.surroundings import Surroundings
@@ -20,6 +22,7 @@ from millstream.hadoop_loader.driver.verify import verify_destination
 from millstream.hadoop_loader.engines import AttemptProgressed, Engine
 from millstream.hadoop_loader.engines.local import LocalEngine
 from millstream.hadoop_loader.job import BadRecords, LoadJob, Partitioning, RegistrySettings
+from millstream.testing import broker
 
 NewEvents = Callable[..., Events]
 DAILY = Partitioning(kind="time", pattern="daily")
@@ -118,6 +121,50 @@ class WhenItLoads(Observer):
         act, self._act = self._act, None
         if act is not None:
             act()
+
+
+def test_a_broker_that_dies_and_comes_back_costs_no_record(tmp_path: Path) -> None:
+    with broker() as kafka, registry(kafka.bootstrap_servers) as schemas:
+        events = Events(kafka.bootstrap_servers, schemas.url)
+        events.send(4_000)
+        job = job_for(events, tmp_path, partitioning=DAILY, source={"rate_limit_records_per_s": 4_000})
+
+        def restart() -> None:
+            kafka.kill()
+            kafka.start()
+
+        report = run_load(job, observer=WhenItLoads(restart))
+
+        assert (report.outcome, report.rows, report.errors) == (Outcome.LOADED, 4_000, [])
+        assert_same(events, tmp_path, "avro", "parquet")
+
+
+def test_loads_beside_a_compaction(new_events: NewEvents, tmp_path: Path) -> None:
+    events = new_events(partitions=2)
+    job = job_for(events, tmp_path, partitioning=Partitioning(kind="time", pattern="hourly"))
+    compacted: list[CompactionRun] = []
+    done = threading.Event()
+
+    def compact() -> None:
+        while not done.is_set():
+            compacted.append(run_compaction(job))
+
+    thread = threading.Thread(target=compact)
+    thread.start()
+    try:
+        for _ in range(3):
+            events.send(240)
+            report = run_load(job)
+            assert (report.outcome, report.errors) == (Outcome.LOADED, [])
+    finally:
+        done.set()
+        thread.join()
+
+    assert {one.outcome for one in compacted} <= {Outcome.LOADED, Outcome.NOTHING_NEW}
+    last = run_compaction(job)
+    assert any(one.done for one in [*compacted, last])
+    assert_same(events, tmp_path, "avro", "parquet")
+    assert verify_destination(job, deep=True).findings == []
 
 
 def test_one_driver_at_a_time(new_events: NewEvents, tmp_path: Path) -> None:
