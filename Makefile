@@ -8,6 +8,8 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/millstream
 KAFKA_JARS := $(CACHE)/java/kafka-4.3.0
 AVRO_JARS := $(CACHE)/java/avro-1.12.1
 HADOOP_JARS := $(CACHE)/java/hadoop-3.5.0
+SPARK_JARS := $(CACHE)/java/spark-4.1.1
+SPARK := $(CACHE)/spark-4.1.1
 NODE_FOLDER := $(CACHE)/node/schemaregistry-1.10.1
 KERNEL_SOURCES := $(shell find src -path '*/_kernels/*' \( -name '*.py' -o -name '*.pxd' -o -name '*.h' -o -name '*.c' \))
 export MILLSTREAM_KAFKA_JARS := $(KAFKA_JARS)
@@ -16,7 +18,7 @@ export MILLSTREAM_HADOOP_JARS := $(HADOOP_JARS)
 export MILLSTREAM_NODE_MODULES := $(NODE_FOLDER)/node_modules
 export MILLSTREAM_REQUIRE_KERNELS ?= 1
 
-.PHONY: setup lint test test-newer test-kerberos unit bench soak demo demo-hdfs docs clean jars npm lock
+.PHONY: setup lint test test-newer test-kerberos unit bench soak demo demo-hdfs docs clean jars spark npm lock
 
 setup: $(VENV)/.installed  ## create the environment with every extra but kerberos, and compile the kernels
 
@@ -42,6 +44,17 @@ $(AVRO_JARS)/.complete: tools/java/avro.pom.xml
 
 $(HADOOP_JARS)/.complete: tools/java/hadoop.pom.xml
 	mvn -q -B -ntp -f $< org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(HADOOP_JARS)
+	touch $@
+
+spark: $(SPARK)/.complete $(SPARK_JARS)/.complete  ## fetch Spark 4.1.1 and its Kafka source into an environment of its own, the loader's peer
+
+$(SPARK)/.complete: $(VENV)/.locked
+	test -x $(SPARK)/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python $(SPARK)
+	$(BIN)/uv pip install --quiet --python $(SPARK)/bin/python pyspark==4.1.1
+	touch $@
+
+$(SPARK_JARS)/.complete: tools/java/spark.pom.xml
+	mvn -q -B -ntp -f $< org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(SPARK_JARS)
 	touch $@
 
 npm: $(NODE_FOLDER)/.complete  ## fetch Confluent's JavaScript client of schema registries, for the tests that hold ours against it
@@ -83,7 +96,7 @@ soak: setup jars npm  ## the long matrices whole
 fuzz: setup  ## damaged Avro datums through kernels built with AddressSanitizer
 	$(BIN)/python tools/fuzz_avro.py --sanitize --seconds 300
 
-bench: setup jars
+bench: setup jars spark
 	$(BIN)/python bench/wire.py
 	$(BIN)/python bench/records.py
 	$(BIN)/python -m bench.log
@@ -96,6 +109,7 @@ bench: setup jars
 	$(BIN)/python -m bench.cleaner --write-doc docs/performance.md
 	$(BIN)/python -m bench.client --write-doc docs/performance.md
 	$(BIN)/python -m bench.registry --write-doc docs/performance.md
+	$(BIN)/python -m bench.loader --write-doc docs/performance.md
 	$(BIN)/python -m bench.filesystem --write-doc docs/performance.md
 
 demo: setup  ## the main job on real data, into local files
