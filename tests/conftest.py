@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from millstream.testing.hdfs import HdfsUnavailableError, MiniHdfs, hadoop_jars
 from millstream.testing.kafka import ApacheKafka, KafkaUnavailableError, kafka_jars
+
+# How long an example takes says what else the machine does.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
