@@ -299,6 +299,9 @@ def test_a_schema_file_lies_beside_its_job_and_travels_as_text(tmp_path: Path) -
         job.resolved({})
     (tmp_path / "flight.avsc").write_text('"string"')
     assert job.resolved({}).value.schema == '"string"'
+    (tmp_path / "flight.avsc").write_text('{"type": "recrod"}')
+    with pytest.raises(JobError, match=r"value\.schema_file .*it is no Avro schema"):
+        job.resolved({})
 
 
 json_values = st.recursive(

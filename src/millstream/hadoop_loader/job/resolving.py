@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,25 @@ def _resolved(value: Any, key: str, environ: Mapping[str, str], problems: list[P
                 changed[field.name] = found
         if isinstance(value, ValueSettings) and value.schema_file is not None and value.schema is None:
             changed["schema"] = _schema(value.schema_file, key, problems)
-        return dataclasses.replace(value, **changed) if changed else value
+        resolved = dataclasses.replace(value, **changed) if changed else value
+        if isinstance(resolved, ValueSettings) and resolved.schema is not None:
+            problems.extend(_schema_problems(resolved, key))
+        return resolved
     return value
+
+
+def _schema_problems(part: ValueSettings, key: str) -> Iterator[Problem]:
+    """Look at the text of a schema before a worker does."""
+    from millstream.schemas.parsing import InvalidSchemaError, SchemaType, parse
+
+    assert part.schema is not None
+    kind = SchemaType.PROTOBUF if part.format == "protobuf" else SchemaType.AVRO
+    where, shown = ("schema_file", f'"{part.schema_file}"') if part.schema_file is not None else ("schema", "")
+    try:
+        parse(kind, part.schema)
+    except InvalidSchemaError as error:
+        name = "Protobuf" if kind is SchemaType.PROTOBUF else "Avro"
+        yield Problem(f"{key}.{where}", shown, f"it is no {name} schema: {error}", "mend the schema")
 
 
 def _schema(file: str, key: str, problems: list[Problem]) -> str | None:
