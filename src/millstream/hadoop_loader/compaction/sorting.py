@@ -4,8 +4,8 @@ A merge works on blocks of columns, not on rows. Each run has a block of some ro
 least is the bound: no row that is not at hand yet can come before it. So all rows at hand up to the bound are sorted
 together and handed on, which uses up one block at least. Blocks that begin behind the bound are not looked at.
 
-Spilled runs are Arrow IPC streams, in which dictionaries may change, compressed by LZ4, in a temporary directory of this
-machine that is gone when the sorter is closed. Nulls come last.
+Spilled runs are Arrow IPC streams, in which dictionaries may change, compressed by LZ4, in a temporary directory of
+this machine that is gone when the sorter is closed. Nulls come last.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ BLOCK_BYTES: Final = 4 << 20
 PIECE_BYTES: Final = 8 << 20
 """About how much is given back at a time where nothing was spilled."""
 
-# Of the memory, what a run may be: it is there twice, as it comes and in one piece, or in one piece and sorted.
-_RUN_SHARE: Final = 3
+# Of the memory, what a run may be: for a moment it is there twice, as it comes and in one piece.
+_RUN_SHARE: Final = 2
 # Copies of a block that a merge holds at most: read, put together with others, sorted.
 _BLOCK_COPIES: Final = 4
 _BLOCK_ROWS_MIN: Final = 256
