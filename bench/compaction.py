@@ -195,9 +195,9 @@ def main() -> int:
         arguments.json.write_text(json.dumps(figures))
     if arguments.write_doc:
         said = (
-            f"{arguments.rows:,} of the loader's records in {arguments.files} files, zstd level 1 before and after; MB of"
-            " the files' bytes per second of the process's CPU time, medians of three rounds. A plain copy reads the same"
-            " files and writes them through the same client. `python -m bench.compaction`; "
+            f"{arguments.rows:,} of the loader's records in {arguments.files} files, zstd level 1 before and after; MB"
+            " of the files' bytes per second of the process's CPU time, medians of three rounds. A plain copy reads the"
+            " same files and writes them through the same client. `python -m bench.compaction`; "
         )
         report.replace_section(arguments.write_doc, SECTION, "Compaction", [f"{said}{report.machine()}.", "", *lines])
     return min(missed, os.EX_USAGE)
