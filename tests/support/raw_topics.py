@@ -5,17 +5,27 @@ Values are running numbers. What is expected comes from another client, so that 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 import confluent_kafka
+import pyarrow as pa
 import pyarrow.parquet as pq
+from tests.support.inline_engine import InlineEngine
 
 from millstream import Admin
+from millstream.hadoop_loader.driver import LoadReport, run_load
+from millstream.hadoop_loader.driver.surroundings import Surroundings
+from millstream.hadoop_loader.filesystem import FileSystem, FileSystemSettings, open_filesystem
 from millstream.hadoop_loader.job import DestinationSettings, LoadJob, Partitioning, SourceSettings, ValueSettings
+from millstream.hadoop_loader.source import read_source
+from millstream.hadoop_loader.splits import Progress
+from millstream.testing.kafka import wait_until
 
 FIRST_MS: Final = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 TIMEOUT_S: Final = 60.0
@@ -26,13 +36,14 @@ _numbers = count(1)
 
 
 class RawTopic:
-    """A topic, and jobs that load it to `root` as Parquet."""
+    """A topic, and jobs that load it to `root`, a path or an address, as Parquet."""
 
-    def __init__(self, bootstrap: str, root: Path, *, partitions: int = 1, **configs: str) -> None:
+    def __init__(self, bootstrap: str, root: Path | str, *, partitions: int = 1, **configs: str) -> None:
         self.bootstrap = bootstrap
-        self.root = root
+        # The address of the destination.
+        self.uri = root if isinstance(root, str) else root.as_uri()
         self.partitions = partitions
-        self.name = f"raw-{next(_numbers)}-{root.parent.name}"
+        self.name = f"raw-{os.getpid()}-{next(_numbers)}"
         self._sent = 0
         with Admin(bootstrap) as admin:
             admin.create_topic(self.name, partitions=partitions, configs=configs)
@@ -66,6 +77,15 @@ class RawTopic:
         self._sent += count
         assert not producer.flush(TIMEOUT_S)
 
+    def wait_for_markers(self) -> None:
+        """Wait until no transaction is open: their markers are written after `commit_transaction` has returned."""
+
+        def is_over() -> bool:
+            (now,) = read_source(self.job().source, {}).topics.values()
+            return all(each.end_offset == each.high_watermark for each in now.partitions)
+
+        wait_until(is_over, TIMEOUT_S, "the transactions' markers")
+
     def job(self, *, changes: dict[str, Any] | None = None, **source: Any) -> LoadJob:
         """A job for the topic; `source` are settings of it, `changes` of the job."""
         settings: dict[str, Any] = {
@@ -75,18 +95,22 @@ class RawTopic:
             "value": ValueSettings(format="raw"),
             "metadata_columns": ("partition", "offset"),
             "partitioning": Partitioning(kind="none"),
-            "destination": DestinationSettings(uri=self.root.as_uri()),
+            "destination": DestinationSettings(uri=self.uri),
             **(changes or {}),
         }
         return LoadJob(**settings)
 
-    def rows(self) -> Counter[Row]:
-        """What the files hold, late records among it."""
+    def rows(self, *, missing_ok: bool = False) -> Counter[Row]:
+        """What the files hold, late records among it, as readers of plain directories see them.
+
+        A directory that is being compacted is away for a moment: a file that was listed may be gone (`missing_ok`).
+        """
         held: Counter[Row] = Counter()
-        for folder in (self.root / self.name, self.root / f"{self.name}.late"):
-            for path in folder.rglob("*.parquet"):
-                columns = pq.ParquetFile(path).read().to_pydict()
-                held.update(zip(columns["_kafka_partition"], columns["_kafka_offset"], columns["value"], strict=True))
+        with open_filesystem(self.uri, FileSystemSettings()) as filesystem:
+            for path in _files(filesystem, ""):
+                if path.endswith(".parquet") and path.partition("/")[0] in (self.name, f"{self.name}.late"):
+                    with suppress(FileNotFoundError) if missing_ok else nullcontext():
+                        held += _rows(filesystem, path)
         return held
 
     def shown(self, isolation_level: str = "read_committed") -> Counter[Row]:
@@ -124,6 +148,45 @@ class RawTopic:
         finally:
             consumer.close()
         return seen
+
+
+def _files(filesystem: FileSystem, folder: str) -> Iterator[str]:
+    try:
+        listed = filesystem.list(folder)
+    except FileNotFoundError:
+        return
+    for status in listed:
+        if not status.is_directory:
+            yield status.path
+        elif status.name != "_millstream":
+            yield from _files(filesystem, status.path)
+
+
+def _rows(filesystem: FileSystem, path: str) -> Counter[Row]:
+    with filesystem.open(path) as file:
+        columns = pq.ParquetFile(pa.BufferReader(file.read_at(0, file.size))).read().to_pydict()
+    return Counter(zip(columns["_kafka_partition"], columns["_kafka_offset"], columns["value"], strict=True))
+
+
+def run_inline(job: LoadJob, *, in_the_middle: Callable[[], object] | None = None, **surroundings: Any) -> LoadReport:
+    """Run a load with its splits in this process; `in_the_middle` is called once, when a split has read a part."""
+    opened: list[FileSystem] = []
+    left = [] if in_the_middle is None else [in_the_middle]
+
+    def open_one(job: LoadJob) -> FileSystem:
+        opened.append(open_filesystem(job.destination.uri, job.destination.filesystem))
+        return opened[0]
+
+    def handle_progress(_: Progress) -> None:
+        if left:
+            left.pop()()
+
+    def open_inline(job: LoadJob) -> InlineEngine:
+        return InlineEngine(job, opened[0], handle_progress)
+
+    report = run_load(job, surroundings=Surroundings(open_filesystem=open_one, open_engine=open_inline, **surroundings))
+    assert not left, f"nothing was read: {report}"
+    return report
 
 
 def assert_held(topic: RawTopic, *, but: Iterable[Row] = ()) -> None:

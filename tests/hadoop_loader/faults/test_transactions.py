@@ -9,9 +9,9 @@ import random
 from pathlib import Path
 
 import pytest
-from tests.support.raw_topics import RawTopic, assert_held
+from tests.support.raw_topics import RawTopic, assert_held, run_inline
 
-from millstream.hadoop_loader.driver import Outcome, run_load
+from millstream.hadoop_loader.driver import Outcome
 from millstream.hadoop_loader.job import Partitioning
 from millstream.testing.kafka import ApacheKafka
 
@@ -39,13 +39,14 @@ def test_only_what_was_committed_is_loaded_and_every_offset_is_explained(topic: 
                 producer.commit_transaction()
         if chance.random() < 0.5:
             topic.send(3)
+        topic.wait_for_markers()
         # Each run ends behind a marker, or behind plain records.
-        report = run_load(topic.job())
+        report = run_inline(topic.job())
         assert (report.outcome, report.errors) == (Outcome.LOADED, []), report
         assert report.audit["lag"] == 0
     assert aborted
     assert_held(topic)
-    assert run_load(topic.job()).outcome is Outcome.NOTHING_NEW
+    assert run_inline(topic.job()).outcome is Outcome.NOTHING_NEW
 
 
 def test_a_run_that_brings_nothing_but_aborted_records_moves_on(topic: RawTopic) -> None:
@@ -53,13 +54,14 @@ def test_a_run_that_brings_nothing_but_aborted_records_moves_on(topic: RawTopic)
     producer.begin_transaction()
     topic.send(20, producer)
     producer.abort_transaction()
+    topic.wait_for_markers()
 
-    report = run_load(topic.job())
+    report = run_inline(topic.job())
 
     assert (report.errors, report.rows, report.audit["gap_offsets"]) == ([], 0, 21)
-    assert run_load(topic.job()).number is None
+    assert run_inline(topic.job()).number is None
     topic.send(5)
-    assert run_load(topic.job()).rows == 5
+    assert run_inline(topic.job()).rows == 5
     assert_held(topic)
 
 
@@ -74,18 +76,19 @@ def test_a_marker_that_a_later_leader_wrote_is_no_cut_log(jars: Path, tmp_path: 
         kafka.start()
         # The next of its name has the transaction aborted: behind records of one leader lies the marker of another.
         topic.producer("writer")
-        first = run_load(topic.job())
+        topic.wait_for_markers()
+        first = run_inline(topic.job())
         assert (first.errors, first.rows) == ([], 5)
 
         topic.send(7)
-        second = run_load(topic.job())
+        second = run_inline(topic.job())
 
         assert (second.errors, second.rows) == ([], 7)
         assert_held(topic)
 
 
-def test_an_open_transaction_holds_back_the_closing_of_directories(topic: RawTopic) -> None:
-    wide = RawTopic(topic.bootstrap, topic.root, partitions=2)
+def test_an_open_transaction_holds_back_the_closing_of_directories(topic: RawTopic, tmp_path: Path) -> None:
+    wide = RawTopic(topic.bootstrap, topic.uri, partitions=2)
     job = wide.job(changes={"partitioning": Partitioning(kind="time", pattern="hourly")})
     producer = wide.producer("writer")
     producer.begin_transaction()
@@ -93,10 +96,11 @@ def test_an_open_transaction_holds_back_the_closing_of_directories(topic: RawTop
     wide.send(300, partition=1)
 
     # Partition 1 has come hours further; what partition 0 holds is of the first hour, and not to be read yet.
-    report = run_load(job)
+    report = run_inline(job)
     assert (report.errors, report.rows, report.closed_directories) == ([], 300, [])
 
     producer.commit_transaction()
-    assert run_load(job).rows == 30
-    assert not (wide.root / f"{wide.name}.late").exists()
+    wide.wait_for_markers()
+    assert run_inline(job).rows == 30
+    assert not (tmp_path / f"lake/{wide.name}.late").exists()
     assert_held(wide)
