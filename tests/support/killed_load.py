@@ -33,8 +33,10 @@ def main(job_path: str, act: int, when: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         filesystem = open_filesystem(job.destination.uri, job.destination.filesystem)
-        hooks = {"before_call": look} if when == "before" else {"after_act": look}
-        opened.append(FaultyFileSystem(filesystem, **hooks))
+        is_before = when == "before"
+        opened.append(
+            FaultyFileSystem(filesystem, before_call=look if is_before else None, after_act=None if is_before else look)
+        )
         return opened[0]
 
     report = run_load(job, surroundings=Surroundings(open_filesystem=open_counting, commit_settings=QUICK))

@@ -146,7 +146,7 @@ def status(
 def verify(
     job_file: JobFile,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Read every file whole: checksums, rows and footers, not only lengths.")
+        bool, typer.Option("--deep", help="Read every file whole, and hold its bytes against the log's checksum.")
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask the cluster about the topics.")] = False,
     as_json: Json = False,

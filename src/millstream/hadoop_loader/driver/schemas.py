@@ -29,6 +29,8 @@ class RunSchemas:
         self._job = job
         self._documents = dict(documents)
         self._registry = registry
+        # Where it did not answer for one new topic, the others do not wait for it too.
+        self._registry_is_away = False
         # Topic -> its table; only topics of this run.
         self.tables: dict[str, TableVersion] = {}
         # Topic -> its new document, where it changed.
@@ -47,7 +49,14 @@ class RunSchemas:
 
             self._merge(topic, {UNFRAMED_ID: avro_of_text(value.format, value.schema, value.message)})
             return
-        self._merge(topic, {} if topic in self._documents else self._first(topic))
+        first = {} if topic in self._documents else self._first(topic)
+        try:
+            self._merge(topic, first)
+        except ValueError:
+            if not first:
+                raise
+            # What is registered may be of no record yet: those that are there say what they need.
+            self._merge(topic, {})
 
     def learn(self, found: Iterable[UnknownSchema]) -> dict[str, str]:
         """Merge schemas that splits met; return, per topic, why one of its could not be."""
@@ -88,14 +97,15 @@ class RunSchemas:
         self.announcements += [change.sentence for change in merged.changes]
 
     def _first(self, topic: str) -> dict[int, ParsedSchema]:
-        from millstream.schemas.client import RegistryError
+        from millstream.schemas.client import RegistryError, RegistryUnavailableError
 
         value = self._job.value
-        if self._registry is None or value.framing != "registry" or value.format == "raw":
+        if self._registry is None or self._registry_is_away or value.framing != "registry" or value.format == "raw":
             return {}
         try:
             latest = self._registry.latest(f"{topic}-value")
-        except RegistryError:
+        except RegistryError as error:
             # Another naming of subjects, or no registry now: the splits will tell which schemas they met.
+            self._registry_is_away = isinstance(error, RegistryUnavailableError)
             return {}
         return {latest.id: latest.schema}

@@ -1,6 +1,6 @@
 """A destination held against its log and its topics: everything the log names is there, and nothing else is.
 
-    every file of the inventory is there, with its length       deep: its bytes have the checksum, and hold the rows
+    every file of the inventory is there, with its length       deep: its bytes have the checksum
     every file below a table is in the inventory                no two files of a directory share offsets
     every closed directory has its _SUCCESS                     the last entry is applied
     each position lies within its topic, which is the one that was loaded
