@@ -78,6 +78,39 @@ def hadoop_jars() -> Path:
     return folder
 
 
+# Kills what it was told to watch once its input ends, which it does when the other end's process is gone.
+_REAPER: Final = """
+pids=" "
+while read -r verb pid; do
+  case $verb in
+    watch) pids="$pids$pid ";;
+    forget) pids=$(echo "$pids" | sed "s/ $pid / /");;
+  esac
+done
+for pid in $pids; do kill -9 "$pid"; done 2>/dev/null
+"""
+
+
+class _Reaper:
+    """A small process that outlives this one, however it ends, by as long as it takes to kill the JVMs it left."""
+
+    def __init__(self) -> None:
+        # A session of its own: a signal to the group of a test run is for the tests.
+        self._process = subprocess.Popen(["sh", "-c", _REAPER], stdin=subprocess.PIPE, start_new_session=True)
+
+    def tell(self, verb: str, pid: int) -> None:
+        """`watch` a process, or `forget` it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{verb} {pid}\n".encode())
+        self._process.stdin.flush()
+
+    def close(self) -> None:
+        """End it, with whatever it still watches."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30.0)
+
+
 class _Daemon:
     """One JVM; states: STOPPED -> RUNNING (start) -> STOPPED (stop, kill), again and again, on the same files."""
 
@@ -88,6 +121,8 @@ class _Daemon:
         self._environment = {**os.environ, **environment}
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
+        # Set while its HDFS is started.
+        self.reaper: _Reaper | None = None
 
     @property
     def pid(self) -> int | None:
@@ -106,6 +141,8 @@ class _Daemon:
             cwd=self.log_path.parent,
             env=self._environment,
         )
+        if self.reaper is not None:
+            self.reaper.tell("watch", self._process.pid)
 
     def check(self) -> None:
         """Raises ChildProcessError if it was started and has ended by itself."""
@@ -121,6 +158,8 @@ class _Daemon:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(timeout_s)
+            if self.reaper is not None:
+                self.reaper.tell("forget", process.pid)
         if self._output is not None:
             self._output.close()
             self._output = None
@@ -144,7 +183,7 @@ class MiniHdfs:
     """One HDFS in a folder of its own: a DataNode and a NameNode, or two of them (`ha`).
 
     States: STOPPED -> RUNNING (start: a file can be written) -> STOPPED (stop). Ports and data stay over restarts of
-    its processes; what start or `with` began, stop or the end of `with` ends.
+    its processes; what start or `with` began, stop or the end of `with` ends, and so does the end of this process.
     """
 
     def __init__(
@@ -183,6 +222,7 @@ class MiniHdfs:
         self._namenodes = {name: self._daemon(name, _NAMENODE) for name in names}
         self._datanode = self._daemon("dn", _DATANODE)
         self._journalnode = self._daemon("jn", _JOURNALNODE) if ha else None
+        self._reaper: _Reaper | None = None
 
     @property
     def uri(self) -> str:
@@ -216,6 +256,10 @@ class MiniHdfs:
 
     def _start(self) -> None:
         new = not any(self.folder.glob("name*"))
+        if self._reaper is None:
+            self._reaper = _Reaper()
+            for daemon in self._daemons():
+                daemon.reaper = self._reaper
         self._write_configuration()
         if self._journalnode is not None:
             self._journalnode.start()
@@ -237,6 +281,10 @@ class MiniHdfs:
         """End all of it; its files stay."""
         for daemon in self._daemons():
             daemon.end()
+            daemon.reaper = None
+        reaper, self._reaper = self._reaper, None
+        if reaper is not None:
+            reaper.close()
 
     def restore(self) -> None:
         """Bring back whatever of it was killed or paused, and wait until a file can be written again."""
