@@ -408,3 +408,11 @@ def test_checkpoints_segments_and_inventory_stay_bounded(monkeypatch: pytest.Mon
     assert (again.number, again.positions, again.totals) == (state.number, state.positions, state.totals)
     assert list(again.files.under()) == list(state.files.under())
     world.finish()
+
+
+def test_a_log_that_lacks_an_entry_is_named(world: World) -> None:
+    world.disk.delete(names.entry_path(2))
+    with pytest.raises(CorruptLogError, match="_millstream/log: lacks entries behind its last checkpoint"):
+        world.driver().run(Role.LOAD)
+    with pytest.raises(LookupError, match="lacks what number 3 takes"):
+        world.driver().log.read(3)

@@ -43,7 +43,11 @@ class LogReader:
         self._threads = threads
 
     def read(self, number: int | None = None) -> LogRead:
-        """The state at `number`, or at the end. LookupError if the log has not yet or no longer what that takes."""
+        """The state at `number`, or at the end.
+
+        Raises LookupError if the log has not yet or no longer what `number` takes, CorruptLogError if it lacks what its
+        end takes.
+        """
         for _ in range(READ_ATTEMPTS):
             try:
                 end = self._end()
@@ -52,8 +56,12 @@ class LogReader:
             except FileNotFoundError:
                 continue
             raise LookupError(f"{self._filesystem.uri}: the log ends at {end}, before {number}")
-        what = "entries" if number is None else f"what number {number} takes: it is older than snapshot_retention"
-        raise LookupError(f"{self._filesystem.uri}/{names.LOG}: lacks {what}")
+        where = f"{self._filesystem.uri}/{names.LOG}"
+        if number is None:
+            raise CorruptLogError(
+                f"{where}: lacks entries behind its last checkpoint; restore the files from a snapshot"
+            )
+        raise LookupError(f"{where}: lacks what number {number} takes: it is older than snapshot_retention")
 
     def entry(self, number: int) -> Entry | None:
         """Entry `number`, or None if there is none. Raises CorruptLogError."""
