@@ -110,6 +110,7 @@ bench: setup jars spark
 	$(BIN)/python -m bench.client --write-doc docs/performance.md
 	$(BIN)/python -m bench.registry --write-doc docs/performance.md
 	$(BIN)/python -m bench.loader --write-doc docs/performance.md
+	$(BIN)/python -m bench.compaction --write-doc docs/performance.md
 	$(BIN)/python -m bench.filesystem --write-doc docs/performance.md
 
 demo: setup  ## the main job on real data, into local files
