@@ -77,13 +77,14 @@ class MemoryFileSystem:
 
     def rename(self, source: str, target: str) -> None:
         """Move a file or directory to a name that is free."""
+        checked_path(target)
         with self._lock:
             old_parent, old_name = self._parent(source)
             if old_name not in old_parent.children:
                 raise FileNotFoundError(source)
             if target == source:
                 raise FileExistsError(target)
-            if target.startswith(f"{source}/"):
+            if target.startswith(f"{source}/") and old_parent.children[old_name].is_directory:
                 raise FileSystemError(f"cannot become its own child {target}", uri=self.uri, path=source)
             new_parent, new_name = self._parent(target)
             if new_name in new_parent.children:
@@ -212,14 +213,17 @@ class MemoryInputFile:
     def __init__(self, path: str, data: bytes) -> None:
         self.path = path
         self.size = len(data)
-        self._data = data
+        self._data: bytes | None = data
 
     def read_at(self, position: int, size: int) -> bytes:
         """A range of them."""
+        if self._data is None:
+            raise ValueError(f"{self.path} is closed")
         return self._data[position : position + size]
 
     def close(self) -> None:
-        """There is nothing to give up."""
+        """Give the bytes up."""
+        self._data = None
 
     def __enter__(self) -> Self:
         return self
@@ -239,11 +243,11 @@ class MemoryOutputFile:
         self._filesystem = filesystem
         self._node = node
         self._is_open = True
+        self._is_abandoned = False
 
     def write(self, data: Buffer, /) -> int:
         """Append."""
-        if not self._is_open:
-            raise FileSystemError("is closed", uri=self._filesystem.uri, path=self.path)
+        self._check_open()
         assert self._node.data is not None
         size = memoryview(data).nbytes
         self._node.data += data
@@ -252,9 +256,12 @@ class MemoryOutputFile:
 
     def sync(self) -> None:
         """Memory has nothing to sync."""
+        self._check_open()
 
     def close(self) -> None:
         """From now on it is whole."""
+        if self._is_abandoned:
+            self._check_open()
         if self._is_open:
             self._node.is_closed = True
             self._is_open = False
@@ -262,8 +269,12 @@ class MemoryOutputFile:
     def abandon(self) -> None:
         """Delete it, if it still has its name."""
         if self._is_open:
-            self._is_open = False
+            self._is_open, self._is_abandoned = False, True
             self._filesystem.delete(self.path)
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise ValueError(f"{self.path} is closed or abandoned: nothing can be written to it any more")
 
     def __enter__(self) -> Self:
         return self
