@@ -38,6 +38,7 @@ from millstream.hadoop_loader.job import JobError
 from millstream.hadoop_loader.planning import plan_splits, take_share
 from millstream.hadoop_loader.source import Reconciled, Severity, SourceSnapshot, read_source, reconcile
 from millstream.hadoop_loader.splits import TopicPartitionId
+from millstream.hadoop_loader.tables.naming import why_no_table
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import Claim, TableState
@@ -164,7 +165,12 @@ class _Run:
             )
             registry = None if job.registry is None else stack.enter_context(job.registry.client())
             schemas = RunSchemas(job, claim.state.schemas, registry)
-            for topic in sorted({one.topic for one in found.ranges}):
+            topics = sorted({one.topic for one in found.ranges})
+            loaded = set(claim.state.topics.values())
+            for topic in topics:
+                if reason := why_no_table(topic, loaded, topics):
+                    attempts.give_up([topic], reason)
+                    continue
                 try:
                     schemas.prepare(topic)
                 except ValueError as error:

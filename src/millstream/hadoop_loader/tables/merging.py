@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from millstream.hadoop_loader.tables.changes import ChangeKind, SchemaChange, SchemaChangedError
 from millstream.hadoop_loader.tables.joining import CannotJoinError, Joiner
+from millstream.hadoop_loader.tables.naming import table_name
 from millstream.hadoop_loader.tables.sources import avro_of, source_of
 from millstream.hadoop_loader.tables.version import SourceSchema, TableVersion
 from millstream.schemas.parsing import ParsedSchema, SchemaType
@@ -91,11 +92,6 @@ def all_tables(document: Document | None, topic: str) -> list[TableVersion]:
     """Return every generation's table, oldest first, those among them that take no values any more."""
     tables = _Merging(document, topic, parquet=True).tables()
     return tables or [TableVersion(topic, topic)]
-
-
-def table_name(topic: str, generation: int) -> str:
-    """Return the name of a generation's table, which is its directory."""
-    return topic if generation == 1 else f"{topic}.v{generation}"
 
 
 class _Merging:
