@@ -140,9 +140,7 @@ def status(
     return found.exit_code
 
 
-@app.command(
-    epilog=examples("millstream load verify flights.toml", "millstream load verify flights.toml --deep --workers 4")
-)
+@app.command(epilog=examples("millstream load verify flights.toml", "millstream load verify flights.toml --deep"))
 def verify(
     job_file: JobFile,
     deep: Annotated[

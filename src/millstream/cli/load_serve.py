@@ -46,7 +46,7 @@ def serve(
 
     A job never overlaps itself, jobs with one destination take turns, a missed
     start is caught up once, a failed run is tried again soon. Job files are read
-    anew for each run. On SIGTERM a run has its schedule's stop_grace_s to commit.
+    anew for each run. On SIGTERM a run has its schedule's stop_grace_s to end.
     Exit codes: 0 stopped, 1 the page's address is taken, 2 a job is wrong, 130
     stopped with a run left uncommitted.
     """

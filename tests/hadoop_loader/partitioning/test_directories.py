@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from millstream.hadoop_loader.job import Partitioning
 from millstream.hadoop_loader.partitioning import TimeDirectories, partitioner
-from millstream.hadoop_loader.partitioning.partitioner import Batch, Unplaced
+from millstream.hadoop_loader.partitioning.partitioner import NO_TIMESTAMP, Batch, Unplaced
 
 ZONES = ["UTC", "Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "Africa/Monrovia"]
 PATTERNS = ["year=%Y/month=%m", "dt=%Y-%m-%d", "%Y/%m/%d/%H", "dt=%Y-%m-%d/%H%M"]
@@ -21,7 +21,9 @@ HOUR_MS = 3_600_000
 # Days with changes of clocks in those zones, and one before zones were regular.
 DAYS_MS = [1_792_886_400_000, 1_774_742_400_000, 1_775_260_800_000, 0, -86_400_000 * 400, 1_790_000_000_000]
 
-times_ms = st.builds(lambda day, rest: day + rest, st.sampled_from(DAYS_MS), st.integers(-HOUR_MS * 20, HOUR_MS * 48))
+times_ms = st.builds(
+    lambda day, rest: day + rest, st.sampled_from(DAYS_MS), st.integers(-HOUR_MS * 20, HOUR_MS * 48)
+).filter(lambda time_ms: time_ms != NO_TIMESTAMP)
 
 
 def placed(settings: Partitioning, batch: Batch) -> tuple[dict[int, str], list[Unplaced]]:
@@ -124,6 +126,14 @@ def test_fields_are_named_as_hive_names_them(
     for row, (country, number, city) in enumerate(rows):
         parts = [("country", country), ("n", None if number is None else str(number)), ("place.city", city)]
         assert found[row] == "/".join(hive_part(*part) for part in parts)
+
+
+def test_a_record_without_a_time_has_no_directory_of_time() -> None:
+    found, unplaced = placed(
+        Partitioning(kind="time", pattern="%Y"), Batch(3, pa.array([0, -1, 1_790_000_000_123], pa.int64()), 0, None)
+    )
+    assert found == {0: "1970", 2: "2026"}
+    assert unplaced == [Unplaced(1, "the record has no time that names a directory")]
 
 
 def test_a_field_that_is_not_there_places_nothing() -> None:

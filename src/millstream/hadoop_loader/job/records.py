@@ -33,8 +33,9 @@ class ValueSettings:
         choices=(*FORMATS, "none"),
     )
     framing: str = setting(
-        "`registry`: each record says its schema's id, in Confluent's five bytes or in a header; `none`: nothing is"
-        " before the data, and `schema_file` says what it is (JSON may go without: it becomes one column of text).",
+        "`registry`: each value begins with its schema's id in Confluent's five bytes (ids in headers are not read);"
+        " `none`: nothing is before the data, and `schema_file` says what it is (JSON may go without: it becomes one"
+        " column of text).",
         default="registry",
         choices=("registry", "none"),
     )

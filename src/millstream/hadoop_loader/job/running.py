@@ -53,7 +53,7 @@ class ScheduleSettings:
         at_least=0,
     )
     stop_grace_s: float = setting(
-        "On SIGTERM a run has so long to commit what it has; then it is left, and the next run repairs.",
+        "On SIGTERM a run has so long to come to its end; then it is left, and the next run loads it all.",
         default=120.0,
         at_least=0,
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.job import Partitioning
 
 RECORD_TIME: Final = "record"
+NO_TIMESTAMP: Final = -1  # Kafka's, of records whose producer gave none
 
 
 class Group(NamedTuple):
@@ -73,7 +74,7 @@ class _ByTime(Partitioner):
             self.fields = (timestamp,)
 
     def groups(self, batch: Batch, unplaced: list[Unplaced]) -> Iterator[Group]:
-        times = batch.times if self._timestamp == RECORD_TIME else self._field_times(batch, unplaced)
+        times = _known(batch.times) if self._timestamp == RECORD_TIME else self._field_times(batch, unplaced)
         if times is None:
             return
         codes, names = self._directories.codes(times)
@@ -106,6 +107,12 @@ class _ByTime(Partitioner):
             Unplaced(row, f"the field {self._timestamp!r} is {type_}, no time") for row in range(batch.row_count)
         ]
         return None
+
+
+def _known(times: pa.Array) -> pa.Array:
+    """The records' times, null where Kafka's -1 says that there is none."""
+    has_none = pc.equal(times, NO_TIMESTAMP)
+    return pc.if_else(has_none, pa.scalar(None, times.type), times) if pc.any(has_none).as_py() else times
 
 
 class _ByFields(Partitioner):

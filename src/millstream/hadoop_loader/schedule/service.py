@@ -4,7 +4,7 @@ A thread for each job waits until it is due and runs it there; a run's own work 
 that load into the same root take turns, as the root has one claim for loads. A job's file is read anew for each run, so
 that a change of it, or a rotated secret, needs no restart; one that was made wrong is told, and the last run stands.
 
-Stopping: jobs that wait end at once; a run has `stop_grace_s` of its job to commit what it has, then its own stop is
+Stopping: jobs that wait end at once; a run has `stop_grace_s` of its job to come to its end, then its own stop is
 set and it leaves what it staged to the next run.
 """
 
@@ -125,7 +125,7 @@ class LoadService:
         stop.wait()
         with self.lock:
             running = [job.name for job in self.jobs if job.state is JobState.RUNNING]
-        self._tell(f"stopping; {', '.join(running)} may commit what there is" if running else "stopping")
+        self._tell(f"stopping; {', '.join(running)} may come to its end" if running else "stopping")
         for thread in self._jobs:
             thread.stop.set()
         deadline = time.monotonic() + max(thread.stop_grace_s for thread in self._jobs)
