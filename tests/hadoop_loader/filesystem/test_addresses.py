@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
 
 from millstream.hadoop_loader.filesystem import (
     FileSystem,
+    FileSystemError,
     FileSystemSettings,
     KerberosSettings,
     NameService,
@@ -139,3 +141,17 @@ def test_where_nobody_listens_the_message_says_so() -> None:
         with open_filesystem(uri, settings) as lake, pytest.raises(UnavailableError) as raised:
             lake.status("file")
         assert f"no answer within 0.5 s (127.0.0.1:{port}: Connection refused); see that" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "package"), [("hdfs://namenode:8020/lake", "hdfs_native"), ("webhdfs://namenode:9870/lake", "hdfs")]
+)
+def test_a_missing_client_is_told_with_the_extra_that_has_it(
+    uri: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("native", "webhdfs"):
+        monkeypatch.delitem(sys.modules, f"millstream.hadoop_loader.filesystem.{module}", raising=False)
+    # What importlib makes of None in there is the error of a package that is not installed.
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(FileSystemError, match=rf"{package}.* is not there; pip install 'millstream\[hdfs\]'"):
+        open_filesystem(uri)

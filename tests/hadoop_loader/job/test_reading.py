@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import pickle
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -381,3 +382,9 @@ def test_every_field_is_frozen() -> None:
     job = LoadJob.loads(MINIMAL)
     with pytest.raises(dataclasses.FrozenInstanceError):
         job.name = "other"  # type: ignore[misc]
+
+
+def test_a_cron_expression_without_its_package_says_which_extra_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cronsim", None)
+    with pytest.raises(JobError, match=r"schedule\.cron = .*cronsim.*pip install 'millstream\[hdfs\]'"):
+        LoadJob.loads(MINIMAL + '[schedule]\ncron = "0 * * * *"\n')

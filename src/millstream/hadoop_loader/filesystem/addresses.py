@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from millstream.hadoop_loader.filesystem.errors import FileSystemError
 from millstream.hadoop_loader.filesystem.local import LocalFileSystem
 from millstream.hadoop_loader.filesystem.settings import FileSystemSettings
 
@@ -23,7 +24,8 @@ SCHEMES = ("file", "hdfs", "webhdfs", "swebhdfs")
 
 
 def open_filesystem(uri: str, settings: FileSystemSettings | None = None) -> FileSystem:
-    """The file system at `uri`, whose path is its root (which need not exist yet). ValueError for an address of none.
+    """The file system at `uri`, whose path is its root (which need not exist yet). ValueError for an address of none,
+    FileSystemError where the extra `hdfs` is not installed.
 
     Nothing is connected before the first call. Close it, or use it in a `with` block.
     """
@@ -51,10 +53,14 @@ def open_filesystem(uri: str, settings: FileSystemSettings | None = None) -> Fil
         raise ValueError(
             f"{parts.scheme}://{parts.hostname}: a user has a setting of its own and is no part of the address"
         )
-    if parts.scheme == "hdfs":
-        from millstream.hadoop_loader.filesystem.native import HdfsFileSystem
+    try:
+        if parts.scheme == "hdfs":
+            from millstream.hadoop_loader.filesystem.native import HdfsFileSystem
 
-        return HdfsFileSystem(parts.netloc, root, settings)
-    from millstream.hadoop_loader.filesystem.webhdfs import WebHdfsFileSystem
+            return HdfsFileSystem(parts.netloc, root, settings)
+        from millstream.hadoop_loader.filesystem.webhdfs import WebHdfsFileSystem
 
-    return WebHdfsFileSystem(parts.scheme, parts.netloc, root, settings)
+        return WebHdfsFileSystem(parts.scheme, parts.netloc, root, settings)
+    except ModuleNotFoundError as error:
+        what, remedy = f"the package {error.name}, which reaches it, is not there", "pip install 'millstream[hdfs]'"
+        raise FileSystemError(what, uri=uri, remedy=remedy) from error

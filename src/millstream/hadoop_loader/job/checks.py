@@ -344,8 +344,12 @@ def _check_schedule(job: LoadJob) -> Iterator[Problem]:
     if schedule.cron is not None:
         import datetime
 
-        from cronsim import CronSim, CronSimError
-
+        try:
+            from cronsim import CronSim, CronSimError
+        except ModuleNotFoundError as error:
+            what, remedy = f"the package {error.name} reads it, and is not there", "pip install 'millstream[hdfs]'"
+            yield Problem("schedule.cron", shown(schedule.cron), what, remedy)
+            return
         try:
             CronSim(schedule.cron, datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC))
         except CronSimError as error:
