@@ -54,24 +54,27 @@ class TimeDirectories:
         return re.sub(r"%[YmdHM]", lambda found: values[found[0]], self._pattern)
 
     def end_ms(self, directory: str) -> int | None:
-        """Return the instant at which a directory ends: the first that lies in a later one; None for another's name.
+        """Return the instant at which a directory ends: the first that lies in a later one.
 
-        An hour that the clock shows twice ends the second time.
+        None for another's name, and where the calendar ends before the directory does. An hour that the clock shows
+        twice ends the second time.
         """
         found = self._parts.match(directory)
         if found is None:
             return None
-        parts = {name: int(value) for name, value in found.groupdict().items()}
         try:
-            start = datetime.datetime(
-                parts.get("year", 1970),
-                parts.get("month", 1),
-                parts.get("day", 1),
-                parts.get("hour", 0),
-                parts.get("minute", 0),
-            )
-        except ValueError:
+            return self._end_ms({name: int(value) for name, value in found.groupdict().items()})
+        except (ValueError, OverflowError):
             return None
+
+    def _end_ms(self, parts: dict[str, int]) -> int:
+        start = datetime.datetime(
+            parts.get("year", 1970),
+            parts.get("month", 1),
+            parts.get("day", 1),
+            parts.get("hour", 0),
+            parts.get("minute", 0),
+        )
         span = _SPANS[self._finest]
         if span == "year":
             end = start.replace(year=start.year + 1)
