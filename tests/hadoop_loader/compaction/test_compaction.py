@@ -151,6 +151,58 @@ def test_parquet_files_become_one_of_all_columns(root: TableRoot) -> None:
     assert after == before, "in the order of partitions and offsets"
 
 
+def test_a_column_that_came_later_is_null_in_the_rows_before_it(root: TableRoot) -> None:
+    before = pa.schema([pa.field("inner", pa.struct([pa.field("a", pa.int32(), nullable=False)]), nullable=False)])
+    inner = pa.struct([pa.field("a", pa.int32(), nullable=False), pa.field("b", pa.int32(), nullable=False)])
+    offset = pa.field("_kafka_offset", pa.int64(), nullable=False)
+    after = pa.schema([pa.field("inner", inner, nullable=False), offset])
+    first = pa.Table.from_pylist([{"inner": {"a": 1}}], schema=before)
+    second = pa.Table.from_pylist([{"inner": {"a": 2, "b": 3}, "_kafka_offset": 1}], schema=after)
+    root.load([(0, "parquet", parquet_bytes(first), 1)])
+    root.load([(0, "parquet", parquet_bytes(second), 1)])
+
+    report = compacted(root)
+
+    assert report.as_json()["refused"] == {}
+    (path,) = root.paths("parquet")
+    found = pq.read_table(path)
+    assert found.to_pylist() == [
+        {"inner": {"a": 1, "b": None}, "_kafka_offset": None},
+        {"inner": {"a": 2, "b": 3}, "_kafka_offset": 1},
+    ]
+    assert not found.schema.field("inner").nullable, "what all files have stays as it was"
+
+
+def damage_a_page(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    at = pq.read_metadata(path).row_group(0).column(0).data_page_offset
+    data[at : at + 16] = b"\xff" * 16
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("damage", "said"), [(damage_a_page, "the file is damaged"), (Path.unlink, "No such file")])
+def test_a_file_that_cannot_be_read_keeps_no_other_directory(root: TableRoot, damage: Any, said: str) -> None:
+    # Too large to be read whole and held against the log's checksum.
+    rows = orders(0, 60_000)
+    contents = parquet_bytes(rows.select(["id", "amount"]), use_dictionary=False)
+    settings = replace(SETTINGS)
+    object.__setattr__(settings, "memory_bytes", len(contents))
+    for directory in ("day=1", "day=2"):
+        files = [(partition, "parquet", contents, rows.num_rows) for partition in range(2)]
+        root.load(files, directory=directory)
+    name = root.paths("parquet")[1].name
+    damage(root.paths("parquet")[1])
+
+    report = compacted(root, settings)
+
+    refused = {one.directory: one.refused for one in report.directories}
+    assert list(refused) == ["orders/parquet/day=1", "orders/parquet/day=2"]
+    assert name in refused["orders/parquet/day=1"]
+    assert said in refused["orders/parquet/day=1"]
+    assert refused["orders/parquet/day=2"] == ""
+    assert len(root.paths("parquet", "day=2")) == 1
+
+
 def test_parquet_is_sorted_over_the_whole_directory_in_little_memory(root: TableRoot) -> None:
     tables = [orders(0, 30_000, seed) for seed in range(6)]
     root.load([(seed, "parquet", parquet_bytes(one, row_group_size=5_000), 30_000) for seed, one in enumerate(tables)])

@@ -84,24 +84,33 @@ def compact(
 ) -> CompactionReport:
     """Compact directories and commit each; `on_progress` is told of bytes read.
 
-    What one directory is refused for does not keep the others. Raises FencedError, FileSystemError.
+    What one directory is refused for, or what Arrow or this machine's disk says of it, does not keep the others.
+    Raises FencedError, FileSystemError.
     """
+    import pyarrow as pa
+
     report = CompactionReport()
     for number, plan in enumerate(plans):
         result = DirectoryResult(plan.directory, len(plan.files), plan.size_bytes)
         began = time.monotonic()
         try:
             staging = claim.staging(number, 0)
-            compacted = compact_directory(
-                filesystem,
-                plan,
-                staging,
-                settings,
-                encoding,
-                stop=stop,
-                on_progress=on_progress,
-                result=result,
-            )
+            try:
+                compacted = compact_directory(
+                    filesystem,
+                    plan,
+                    staging,
+                    settings,
+                    encoding,
+                    stop=stop,
+                    on_progress=on_progress,
+                    result=result,
+                )
+            except (pa.ArrowException, OSError) as error:
+                found = str(error) or type(error).__name__
+                raise CompactionError(
+                    f"{found}; the directory is as it was, the next compaction tries again"
+                ) from error
             draft = CompactDraft(directories=(compacted,), report={"rows_replaced": result.rows_replaced})
             result.number = log.commit(claim, draft).number
         except StoppedError:

@@ -48,12 +48,12 @@ def merged_schema(filesystem: FileSystem, files: Sequence[TableFile]) -> pa.Sche
             schemas.append(schema)
     schemas.sort(key=len, reverse=True)
     try:
-        return pa.unify_schemas(schemas, promote_options="permissive")
+        return _with_gaps(pa.unify_schemas(schemas, promote_options="permissive"), schemas)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         # Some of dictionaries and some without, perhaps.
         schemas = [plain_schema(schema) for schema in schemas]
     try:
-        return pa.unify_schemas(schemas, promote_options="permissive")
+        return _with_gaps(pa.unify_schemas(schemas, promote_options="permissive"), schemas)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise CompactionError(
             f"{files[0].directory}: its files have columns that do not go together: {error}; leave it as it is"
@@ -141,12 +141,24 @@ def tables_of(
             group = parquet.metadata.row_group(index)
             # Row group by row group, as Arrow reads ahead all it is asked for. Encoded columns may be much smaller than
             # what they decode to; twice is a guess at that.
-            if 2 * group.total_byte_size > memory_bytes // _WHOLE_SHARE:
-                for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[index], columns=wanted):
-                    yield conformed(pa.Table.from_batches([batch]), schema)
-            else:
-                yield conformed(parquet.read_row_group(index, columns=wanted, use_threads=False), schema)
+            is_whole = 2 * group.total_byte_size <= memory_bytes // _WHOLE_SHARE
+            for table in _row_group(parquet, file, index, wanted, is_whole=is_whole):
+                yield conformed(table, schema)
             check(sum(group.column(at).total_compressed_size for at in range(group.num_columns)))
+
+
+def _row_group(
+    parquet: pq.ParquetFile, file: TableFile, index: int, columns: list[str], *, is_whole: bool
+) -> Iterator[pa.Table]:
+    """Yield a row group's rows, in one table or in several. Raises CompactionError for what Arrow cannot read."""
+    try:
+        if is_whole:
+            yield parquet.read_row_group(index, columns=columns, use_threads=False)
+        else:
+            for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[index], columns=columns):
+                yield pa.Table.from_batches([batch])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _damaged(file, f"its row group {index} cannot be read: {error}") from error
 
 
 def _footer(filesystem: FileSystem, file: TableFile) -> pq.FileMetaData:
@@ -182,6 +194,24 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
             column = table.column(at)
             columns.append(column if column.type == field.type else column.cast(field.type))
     return pa.table(columns, schema=schema)
+
+
+def _with_gaps(merged: pa.Schema, schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Return `merged` with every column nullable that one of `schemas` lacks."""
+    return pa.schema(_nullable_where_lacking(list(merged), [list(schema) for schema in schemas]))
+
+
+def _nullable_where_lacking(fields: list[pa.Field], held: list[list[pa.Field]]) -> list[pa.Field]:
+    found = []
+    for field in fields:
+        alike = [one for those in held for one in those if one.name == field.name]
+        if len(alike) < len(held):
+            field = field.with_nullable(True)
+        if pa.types.is_struct(field.type):
+            inner = [list(one.type) for one in alike if pa.types.is_struct(one.type)]
+            field = field.with_type(pa.struct(_nullable_where_lacking(list(field.type), inner)))
+        found.append(field)
+    return found
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
