@@ -113,6 +113,64 @@ def test_files_are_added_replaced_and_evolve(root: TableRoot, settings: IcebergS
     assert least.num_rows == 4
 
 
+def test_a_table_of_others_is_left_as_it_is(root: TableRoot, settings: IcebergSettings, tmp_path: Path) -> None:
+    root.load([(0, "parquet", parquet_bytes(ROWS), 5)])
+    tables = IcebergTables(settings, root.filesystem)
+    tables._catalog.create_namespace("lake")
+    foreign = tables._catalog.create_table("lake.orders", pa.schema([("theirs", pa.string())]))
+    tables.close()
+
+    with pytest.raises(IcebergError, match=r"not of this root.*table_prefix"):
+        commit(root, settings, ROWS.schema)
+
+    foreign.append(pa.table({"theirs": ["a", "b"]}))
+    with pytest.raises(IcebergError, match=r"not of this root.*table_prefix"):
+        commit(root, settings, ROWS.schema)
+    table, found = scanned(root, settings)
+    assert found.to_pylist() == [{"theirs": "a"}, {"theirs": "b"}]
+    assert table.schema().column_names == ["theirs"]
+
+    # Another root of the same names is no less another.
+    beside = replace(settings, table_prefix="our_")
+    assert commit(root, beside, ROWS.schema)
+    other = TableRoot(tmp_path / "other")
+    other.load([(0, "parquet", parquet_bytes(ROWS), 5)])
+    with pytest.raises(IcebergError, match="not of this root"):
+        commit(other, beside, ROWS.schema)
+
+
+def test_a_table_filled_before_roots_were_written_down_is_still_ours(
+    root: TableRoot, settings: IcebergSettings
+) -> None:
+    root.load([(0, "parquet", parquet_bytes(ROWS), 5)])
+    assert commit(root, settings, ROWS.schema)
+    table, _ = scanned(root, settings)
+    with table.transaction() as transaction:
+        transaction.remove_properties("millstream.root", "millstream.table")
+
+    root.load([(0, "parquet", parquet_bytes(ROWS), 5)])
+    assert commit(root, settings, ROWS.schema)
+    assert scanned(root, settings)[1].num_rows == 10
+
+
+def test_tables_whose_names_meet_in_the_catalog_do_not_mix(root: TableRoot, settings: IcebergSettings) -> None:
+    root.load([(0, "parquet", parquet_bytes(ROWS), 5)])
+    state = root.log.read()
+    files = list(state.files.under("orders/parquet"))
+    first = replace(known(ROWS.schema), topic="orders.all", name="orders.all")
+    second = replace(known(ROWS.schema), topic="orders_all", name="orders_all")
+    tables = IcebergTables(settings, root.filesystem)
+
+    assert tables.commit(first, files, state.number)
+    for number in (state.number, state.number + 1):
+        with pytest.raises(IcebergError, match=r"lake.orders_all.*shows orders\.all, not orders_all"):
+            tables.commit(second, [], number)
+    assert not tables.commit(first, files, state.number)
+
+    assert tables._catalog.load_table("lake.orders_all").scan().to_arrow().num_rows == 5
+    tables.close()
+
+
 def test_a_catalog_that_is_not_there_is_told_of(root: TableRoot, settings: IcebergSettings, tmp_path: Path) -> None:
     root.load([(0, "parquet", parquet_bytes(ROWS), 5)])
     elsewhere = replace(settings, properties={**settings.properties, "uri": f"sqlite:///{tmp_path}/no/such/catalog.db"})

@@ -5,6 +5,9 @@ table's schema is brought to the log's, files that the log has and the table lac
 replaced are deleted, all in one transaction whose snapshot carries the number. A number that is there already, or an
 earlier one, changes nothing: so a repeated call does no harm, and a call that was missed is made up for by the next.
 
+As files that the log lacks are deleted, a table is touched only where it is ours: properties that it gets when it is
+made say of which root, and of which table there, since `.` and `_` are one in the catalog's names.
+
 Files have no field ids, so the table has a name mapping; it is not partitioned, its files carry the statistics that
 readers skip by. Footers are read through the loader's file system: pyiceberg need not reach the data, only the catalog
 and the place for its own metadata.
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
 NUMBER_PROPERTY: Final = "millstream.commit"
 """Of a snapshot: the number of the commit log that it shows."""
 ROOT_PROPERTY: Final = "millstream.root"
-"""Of a snapshot: the table root that the number is of."""
+"""Of a snapshot: the table root that the number is of. Of a table: the root that it shows."""
+TABLE_PROPERTY: Final = "millstream.table"
+"""Of a table: the name that it has in its root."""
 NAME_MAPPING_PROPERTY: Final = "schema.name-mapping.default"
 COMMIT_ATTEMPTS: Final = 5
 
@@ -76,7 +81,8 @@ class IcebergTables:
         identifier = self.identifier(table)
         try:
             for _ in range(COMMIT_ATTEMPTS):
-                held = self._table(identifier, _optional(table.columns))
+                held = self._table(identifier, table)
+                self._check_ours(held, table, identifier)
                 if self._number_of(held) >= number:
                     return False
                 try:
@@ -91,17 +97,38 @@ class IcebergTables:
             raise IcebergError(f"table {identifier} of catalog {self._settings.catalog!r}: {error}") from error
         raise IcebergError(f"table {identifier}: others committed {COMMIT_ATTEMPTS} times in a row; the next run tries")
 
-    def _table(self, identifier: str, schema: pa.Schema) -> Any:
+    def _table(self, identifier: str, known: KnownTable) -> Any:
         from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
 
         with suppress(NoSuchTableError):
             return self._catalog.load_table(identifier)
         self._catalog.create_namespace_if_not_exists(self._settings.namespace)
         try:
-            table = self._catalog.create_table(identifier, schema)
+            table = self._catalog.create_table(
+                identifier, _optional(known.columns), properties=self._properties_of(known)
+            )
         except TableAlreadyExistsError:
             return self._catalog.load_table(identifier)
         return table
+
+    def _properties_of(self, table: KnownTable) -> dict[str, str]:
+        return {ROOT_PROPERTY: self._filesystem.uri, TABLE_PROPERTY: table.name}
+
+    def _check_ours(self, held: Any, table: KnownTable, identifier: str) -> None:
+        """Raises IcebergError for a table that shows something else, or that others made."""
+        remedy = "set iceberg.table_prefix or iceberg.namespace, so that it is left alone"
+        root = held.properties.get(ROOT_PROPERTY)
+        if root is None:
+            # Made before the properties were: ours if it shows our files, and no others.
+            start = f"{self._filesystem.uri}/{table.path}/"
+            paths = [task.file.file_path for task in held.scan().plan_files()]
+            if not paths or not all(path.startswith(start) for path in paths):
+                raise IcebergError(f"table {identifier} is not of this root, others made it: {remedy}")
+        elif root != self._filesystem.uri:
+            raise IcebergError(f"table {identifier} is not of this root, it shows {root}: {remedy}")
+        elif held.properties.get(TABLE_PROPERTY) != table.name:
+            shown = held.properties.get(TABLE_PROPERTY)
+            raise IcebergError(f"table {identifier} shows {shown}, not {table.name}, which has that name too: {remedy}")
 
     def _number_of(self, held: Any) -> int:
         """Return the latest number of this root that a snapshot shows, -1 for none."""
@@ -121,6 +148,8 @@ class IcebergTables:
             if NAME_MAPPING_PROPERTY not in transaction.table_metadata.properties:
                 mapping = transaction.table_metadata.schema().name_mapping.model_dump_json()
                 transaction.set_properties({NAME_MAPPING_PROPERTY: mapping})
+            if ROOT_PROPERTY not in transaction.table_metadata.properties:
+                transaction.set_properties(self._properties_of(table))
             said = {NUMBER_PROPERTY: str(number), ROOT_PROPERTY: self._filesystem.uri}
             updating = transaction.update_snapshot(snapshot_properties=said)
             metadata = transaction.table_metadata
