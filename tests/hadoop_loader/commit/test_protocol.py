@@ -12,6 +12,7 @@ from tests.support.commit_simulation import SETTINGS, TOPIC, World
 
 from millstream.hadoop_loader.commit import (
     ClaimedError,
+    CommitError,
     CompactionConflictError,
     CorruptLogError,
     Entry,
@@ -26,6 +27,7 @@ from millstream.hadoop_loader.commit import (
 )
 from millstream.hadoop_loader.commit.reading import LogReader
 from millstream.hadoop_loader.filesystem import QuotaExceededError
+from millstream.hadoop_loader.splits import StagedFile
 from millstream.testing.faulty_disk import SimulatedCrashError
 from millstream.testing.faulty_filesystem import Fault
 from millstream.testing.memory_filesystem import MemoryFileSystem
@@ -104,6 +106,18 @@ def test_nothing_is_concluded_while_the_number_cannot_be_read(world: World, monk
 
     assert len(world.disk.list(names.STAGING)) > 0
     world.late.flush()
+    world.finish()
+
+
+def test_what_no_file_system_could_apply_is_not_published(world: World) -> None:
+    driver = world.driver()
+    claim = driver.log.claim(Role.LOAD, owner="a", run_id="a")
+    staged = StagedFile("s/0", TOPIC, f"key={'ü' * 126}", "avro", TOPIC, "", 0, 0, 9, 10, 1, "crc32c:00000000", 0, 0)
+    with pytest.raises(CommitError, match="a name in it is over 255 bytes; nothing was published"):
+        driver.log.commit(claim, LoadDraft(files=(staged,)))
+    claim.release()
+
+    assert world.driver().run(Role.LOAD) is not None
     world.finish()
 
 

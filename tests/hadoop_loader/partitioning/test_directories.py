@@ -65,6 +65,17 @@ def test_a_directory_ends_behind_all_its_instants(time_ms: int, pattern: str, zo
         assert all(directories.name(end_ms + hours * HOUR_MS) != name for hours in (1, 2, 24))
 
 
+@pytest.mark.parametrize("pattern", ["year=%Y", *PATTERNS])
+def test_a_directory_at_the_end_of_the_calendar_is_named_and_never_closed(pattern: str) -> None:
+    directories = TimeDirectories(pattern, "UTC")
+    last_ms = 253_402_214_400_000  # 9999-12-31, as many write "for ever"
+    codes, [name] = directories.codes(pa.array([last_ms], pa.int64()))
+    assert codes is None
+    assert name == datetime.datetime(9999, 12, 31).strftime(pattern)
+    end_ms = directories.end_ms(name)
+    assert end_ms is None or end_ms > last_ms
+
+
 @given(times=st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=6))
 def test_a_time_that_no_calendar_has_is_reported(times: list[int | None]) -> None:
     columns = pa.record_batch({"at": pa.array(times, pa.int64())})
@@ -126,6 +137,23 @@ def test_fields_are_named_as_hive_names_them(
     for row, (country, number, city) in enumerate(rows):
         parts = [("country", country), ("n", None if number is None else str(number)), ("place.city", city)]
         assert found[row] == "/".join(hive_part(*part) for part in parts)
+
+
+@pytest.mark.parametrize("char", ["a", "/", "ü", "\N{GRINNING FACE}"])
+def test_a_value_too_long_for_a_name_has_no_directory(char: str) -> None:
+    takes = len(hive_part("", char).encode()) - 1
+    fits, too_long = (255 - len("key=")) // takes, (255 - len("key=")) // takes + 1
+    rows = [char * fits, char * too_long, "a"]
+    settings = Partitioning(kind="fields", fields=("n", "key"))
+
+    for chosen in (rows, rows[1:2]):
+        columns = pa.record_batch({"n": [1] * len(chosen), "key": chosen})
+        found, unplaced = placed(settings, Batch(len(chosen), pa.array([0] * len(chosen), pa.int64()), 0, columns))
+
+        long = chosen.index(rows[1])
+        assert found == {row: f"n=1/{hive_part('key', one)}" for row, one in enumerate(chosen) if row != long}
+        reason = f"the field 'key' makes a name of {4 + too_long * takes} bytes, and a directory's has 255 at the most"
+        assert unplaced == [Unplaced(long, reason)]
 
 
 def test_a_record_without_a_time_has_no_directory_of_time() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from millstream.hadoop_loader.commit.names import final_name
+from millstream.hadoop_loader.splits import FileKind, StagedFile
 from millstream.hadoop_loader.tables.naming import table_name, why_no_table
 
 
@@ -32,6 +34,23 @@ def test_what_readers_of_tables_do_not_see_is_no_table(topic: str) -> None:
     reason = why_no_table(topic, loaded={topic})
     assert reason is not None
     assert "hidden" in reason
+
+
+def test_a_topic_whose_files_would_have_names_too_long_has_no_table() -> None:
+    def longest(topic: str) -> str:
+        partition, offset = 2**31 - 1, 2**63 - 1
+        staged = StagedFile(
+            "", topic, "", "parquet", topic, "", partition, offset, offset, 1, 1, "", 0, 0, FileKind.DATA
+        )
+        return final_name(staged, 10**12 - 1)
+
+    room = 255 - len(longest(""))
+    assert why_no_table("t" * room, loaded=()) is None
+    for loaded in ((), ("t" * (room + 1),)):
+        reason = why_no_table("t" * (room + 1), loaded=loaded)
+        assert reason is not None
+        assert f"{room + 1} characters" in reason
+        assert "exclude it" in reason
 
 
 def test_generations_are_named_as_the_rule_says() -> None:

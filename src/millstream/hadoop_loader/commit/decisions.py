@@ -22,8 +22,10 @@ from millstream.hadoop_loader.commit.entries import (
     TableFile,
     Totals,
 )
+from millstream.hadoop_loader.commit.errors import CommitError
 from millstream.hadoop_loader.commit.names import SUCCESS, compacted_name, final_directory, final_name
 from millstream.hadoop_loader.commit.state import ClaimRecord, TableState, totals_key
+from millstream.hadoop_loader.filesystem import NAME_BYTES_MAX
 from millstream.hadoop_loader.splits import FileKind, StagedFile
 
 
@@ -108,13 +110,22 @@ def judge_swap(*, staged_is_there: bool, target_lengths: dict[str, int] | None, 
 
 
 def load_entry(draft: LoadDraft, state: TableState, *, envelope: Entry) -> Entry:
-    """The load entry of a draft; `envelope` has its number and who publishes it."""
+    """The load entry of a draft; `envelope` has its number and who publishes it.
+
+    Raises CommitError for a path that no file system takes: the entry could be published, and never applied.
+    """
     added = tuple(
         AddedFile(_placed(file, final_directory(file), final_name(file, envelope.number)), file.path)
         for file in draft.files
     )
     twice = [path for path, count in Counter(one.file.path for one in added).items() if count > 1]
     assert not twice, f"two files of one draft would both become {twice[0]}"
+    for one in added:
+        if any(len(name.encode()) > NAME_BYTES_MAX for name in one.file.path.split("/")):
+            raise CommitError(
+                f"{one.file.path}: a name in it is over {NAME_BYTES_MAX} bytes; nothing was published: partition"
+                " otherwise, or leave the topic out"
+            )
     totals: dict[str, Totals] = {}
     for one in added:
         key = totals_key(one.file.directory)

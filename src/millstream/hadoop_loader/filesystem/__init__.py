@@ -20,11 +20,19 @@ from millstream.hadoop_loader.filesystem.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from millstream.hadoop_loader.filesystem.interface import FileStatus, FileSystem, InputFile, OutputFile, parent_of
+from millstream.hadoop_loader.filesystem.interface import (
+    NAME_BYTES_MAX,
+    FileStatus,
+    FileSystem,
+    InputFile,
+    OutputFile,
+    parent_of,
+)
 from millstream.hadoop_loader.filesystem.local import LocalFileSystem
 from millstream.hadoop_loader.filesystem.settings import FileSystemSettings, KerberosSettings, NameService
 
 __all__ = [
+    "NAME_BYTES_MAX",
     "AccessDeniedError",
     "DirectoryNotEmptyError",
     "FileStatus",

@@ -15,12 +15,15 @@ nobody reads and renamed when whole.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Buffer
+
+# What one part of a path may take as UTF-8: on local disks, and on HDFS as it is set where nobody says otherwise.
+NAME_BYTES_MAX: Final = 255
 
 
 class FileStatus(NamedTuple):

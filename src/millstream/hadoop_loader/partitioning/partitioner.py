@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millstream.hadoop_loader.filesystem import NAME_BYTES_MAX
 from millstream.hadoop_loader.partitioning import field_directories
 from millstream.hadoop_loader.partitioning.grouping import grouped
 from millstream.hadoop_loader.partitioning.time_directories import TimeDirectories
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 RECORD_TIME: Final = "record"
 NO_TIMESTAMP: Final = -1  # Kafka's, of records whose producer gave none
+_UTF8_BYTES_MAX: Final = 4  # of one character
 
 
 class Group(NamedTuple):
@@ -133,11 +135,24 @@ class _ByFields(Partitioner):
                 return
             columns.append((name, column))
         codes, directories = field_directories.codes(columns)
-        if codes is None:
-            yield Group(directories[0], None)
-            return
-        for code, rows in grouped(codes, len(directories)):
-            yield Group(directories[code], rows)
+        for code, rows in [(0, None)] if codes is None else grouped(codes, len(directories)):
+            reason = self._why_no_name(directories[code])
+            if reason is None:
+                yield Group(directories[code], rows)
+            else:
+                refused = range(batch.row_count) if rows is None else rows.to_pylist()
+                unplaced += [Unplaced(row, reason) for row in refused]
+
+    def _why_no_name(self, directory: str) -> str | None:
+        """Return why no file system would make a directory, or None."""
+        if len(directory) <= NAME_BYTES_MAX // _UTF8_BYTES_MAX:
+            return None
+        for field, name in zip(self.fields, directory.split("/"), strict=True):
+            size_bytes = len(name.encode())
+            if size_bytes > NAME_BYTES_MAX:
+                most = f"a directory's has {NAME_BYTES_MAX} at the most"
+                return f"the field {field!r} makes a name of {size_bytes} bytes, and {most}"
+        return None
 
 
 def partitioner(settings: Partitioning) -> Partitioner:

@@ -12,8 +12,13 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Final
 
+from millstream.hadoop_loader.filesystem import NAME_BYTES_MAX
+
 _HIDDEN: Final = "_"  # Hive and Spark read no directories whose names begin so, and the loader keeps its own there
 _OF_ANOTHER: Final = re.compile(r"(?P<topic>.+)\.(?:late|v[1-9][0-9]*)")
+
+# A file is named by its topic (ASCII) and, at their longest, the partition, two offsets and the entry's number.
+_TOPIC_LENGTH_MAX: Final = NAME_BYTES_MAX - len(f"+{2**31 - 1}+{2**63 - 1}+{2**63 - 1}+{10**12 - 1}.parquet")
 
 
 def table_name(topic: str, generation: int) -> str:
@@ -29,6 +34,11 @@ def why_no_table(topic: str, loaded: Collection[str], coming: Collection[str] = 
     """
     if topic.startswith(_HIDDEN):
         return f"names that begin with {_HIDDEN!r} are hidden from readers of tables, and the loader's own: exclude it"
+    if len(topic) > _TOPIC_LENGTH_MAX:
+        return (
+            f"the name has {len(topic)} characters, and names of its files may get longer than file systems take:"
+            f" {_TOPIC_LENGTH_MAX} are the most; exclude it"
+        )
     if topic in loaded:
         return None
     for owner in _owners(topic):
