@@ -52,7 +52,8 @@ class SplitTopic:
         self.root = root
         self.partitions = partitions
         with Admin(bootstrap) as admin:
-            admin.create_topics([NewTopic(name, partitions, 1, {"retention.ms": "-1"})])
+            configs = {"retention.ms": "-1", "message.timestamp.after.max.ms": str(2**63 - 1)}
+            admin.create_topics([NewTopic(name, partitions, 1, configs)])
 
     def send(self, records: Sequence[Record], **configs: Any) -> None:
         """Append records."""

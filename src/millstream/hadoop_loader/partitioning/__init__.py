@@ -5,6 +5,6 @@ field_directories.py   by values, Hive's `key=value`                    grouping
 """
 
 from millstream.hadoop_loader.partitioning.partitioner import Group, Partitioner, partitioner
-from millstream.hadoop_loader.partitioning.time_directories import TimeDirectories
+from millstream.hadoop_loader.partitioning.time_directories import LATEST_MS, TimeDirectories
 
-__all__ = ["Group", "Partitioner", "TimeDirectories", "partitioner"]
+__all__ = ["LATEST_MS", "Group", "Partitioner", "TimeDirectories", "partitioner"]

@@ -21,7 +21,7 @@ _SECOND_MS: Final = 1_000
 _REGULAR_FROM_MS: Final = 63_072_000_000  # 1972
 # What datetime can name.
 _MIN_MS: Final = -62_135_510_400_000  # the day after 0001-01-01, as a zone may take a day off
-_MAX_MS: Final = 253_402_214_400_000  # the day before 9999-12-31
+LATEST_MS: Final = 253_402_214_400_000  # the day before 9999-12-31
 
 _SPANS: Final = {"%Y": "year", "%m": "month", "%d": "day", "%H": "hour", "%M": "minute"}
 
@@ -95,8 +95,8 @@ class TimeDirectories:
         least, greatest = ends["min"].as_py(), ends["max"].as_py()
         if least is None:
             return pa.nulls(len(times), pa.int32()), []
-        if least < _MIN_MS or greatest > _MAX_MS:
-            inside = pc.and_(pc.greater_equal(times, _MIN_MS), pc.less_equal(times, _MAX_MS))
+        if least < _MIN_MS or greatest > LATEST_MS:
+            inside = pc.and_(pc.greater_equal(times, _MIN_MS), pc.less_equal(times, LATEST_MS))
             return self.codes(pc.if_else(inside, times, pa.scalar(None, pa.int64())))
         bucket_ms = self._bucket_ms if least >= _REGULAR_FROM_MS else _SECOND_MS
         first, last = least // bucket_ms, greatest // bucket_ms

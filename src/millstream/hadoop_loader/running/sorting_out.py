@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millstream.hadoop_loader.partitioning import partitioner
+from millstream.hadoop_loader.partitioning import LATEST_MS, partitioner
 from millstream.hadoop_loader.partitioning.partitioner import Batch, Unplaced
 from millstream.hadoop_loader.running.dead_letters import SCHEMA, DeadLetters
 from millstream.hadoop_loader.splits import FileKind
@@ -67,7 +67,7 @@ class Sorter:
         if bad:
             self._bury(state, fetched.records, bad)
         state.bytes += fetched.size_bytes
-        state.max_timestamp_ms = max(state.max_timestamp_ms, pc.max(fetched.times).as_py())
+        state.max_timestamp_ms = max(state.max_timestamp_ms, _newest_ms(fetched.times))
 
     def _reader(self, topic: str) -> ValueReader:
         reader = self._readers.get(topic)
@@ -165,3 +165,11 @@ class Sorter:
         wanted = state.wanted
         key = FileKey(FileKind.DEAD_LETTERS, wanted.topic, wanted.topic, wanted.topic_id, wanted.partition, "", "avro")
         self._files.append(key, SCHEMA, self._dead_letters.rows(records, sorted(bad)))
+
+
+def _newest_ms(times: pa.Int64Array) -> int:
+    """Return the latest of records' times that a calendar has, -1 if none is: of microseconds, nothing is closed."""
+    newest = pc.max(times).as_py()
+    if newest > LATEST_MS:
+        newest = pc.max(times.filter(pc.less_equal(times, LATEST_MS))).as_py()
+    return -1 if newest is None else newest
