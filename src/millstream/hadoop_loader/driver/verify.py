@@ -1,7 +1,7 @@
 """A destination held against its log and its topics: everything the log names is there, and nothing else is.
 
     every file of the inventory is there, with its length       deep: its bytes have the checksum
-    every file below a table is in the inventory                no two files of a directory share offsets
+    every file below a table is in the inventory                no two files of a directory surely share offsets
     every closed directory has its _SUCCESS                     the last entry is applied
     each position lies within its topic, which is the one that was loaded
 
@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from millstream.core.wire import KafkaError
@@ -147,15 +147,39 @@ def _look_at_directory(
         if file.partition >= 0 and file.kind is not FileKind.DEAD_LETTERS:
             by_partition[file.topic_id, file.partition, file.name.rpartition(".")[2]].append(file)
     for group in by_partition.values():
-        group.sort(key=lambda file: file.first_offset)
-        for before, after in pairwise(group):
-            if after.first_offset <= before.last_offset:
-                verified.findings.append(
-                    Red(
-                        f"{before.path} and {after.path} share offsets",
-                        "keep both and report it: this must not be",
-                    )
-                )
+        for before, after in files_sharing_offsets(group):
+            verified.findings.append(
+                Red(f"{before.path} and {after.path} share offsets", "keep both and report it: this must not be")
+            )
+
+
+def files_sharing_offsets(files: Iterable[TableFile]) -> Iterator[tuple[TableFile, TableFile]]:
+    """Yield pairs of one partition's files that hold a record both, as far as their offsets and rows prove it.
+
+    Ranges may overlap: tombstones are in files of their own, and a dead letter that is replayed comes from among rows.
+    """
+    # Those whose range is not over yet, by their first offsets.
+    open_: list[TableFile] = []
+    for file in sorted(files, key=lambda one: (one.first_offset, one.last_offset)):
+        open_ = [one for one in open_ if one.last_offset >= file.first_offset]
+        yield from ((one, file) for one in open_ if _must_share(one, file))
+        open_.append(file)
+
+
+def _must_share(one: TableFile, other: TableFile) -> bool:
+    """Whether two files with overlapping ranges have a record in common, wherever their other records lie."""
+    first, last = min(one.first_offset, other.first_offset), max(one.last_offset, other.last_offset)
+    if one.rows + other.rows > last - first + 1:
+        return True
+    return _surely_has_an_end_of(one, other) or _surely_has_an_end_of(other, one)
+
+
+def _surely_has_an_end_of(one: TableFile, other: TableFile) -> bool:
+    """Whether a file's first or last offset, which it has, is for certain in `one` too."""
+    ends = {other.first_offset, other.last_offset}
+    if one.rows >= one.last_offset - one.first_offset + 1:
+        return any(one.first_offset <= end <= one.last_offset for end in ends)
+    return not ends.isdisjoint((one.first_offset, one.last_offset))
 
 
 def _strays(filesystem: FileSystem, seen: set[str]) -> Iterator[str]:
