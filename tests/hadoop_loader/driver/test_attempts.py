@@ -124,6 +124,20 @@ def test_unknown_schemas_are_no_failure() -> None:
     assert len(attempts.files()) == 1
 
 
+def test_a_schema_that_a_split_meets_again_gives_its_topic_up() -> None:
+    split = Split(0, (range_of("a"), range_of("b")))
+    attempts = Attempts.of([split])
+    attempts.take()
+    met, new = UnknownSchema("a", 1, "{}"), UnknownSchema("b", 1, "{}")
+    assert attempts.handle_finished(SplitResult(0, 0, (), (), unknown_schemas=(met,))) == [met]
+    attempts.take()
+
+    assert attempts.handle_finished(SplitResult(0, 1, (), (), unknown_schemas=(met, new))) == [new]
+
+    assert attempts.given_up == {"a": "schema 1 is in the table, and its values were not read with it"}
+    assert attempts.take() == [(Split(0, (range_of("b"),)), 2)]
+
+
 def test_bad_records_are_counted_over_all_splits_of_a_topic() -> None:
     splits = [Split(number, (range_of("a", number), range_of("b", number))) for number in range(3)]
     attempts = Attempts.of(splits, bad_records_max=5)

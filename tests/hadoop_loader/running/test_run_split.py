@@ -23,8 +23,8 @@ from millstream import Admin, TopicPartition
 from millstream.hadoop_loader.job import BadRecords, FileLimits, LateSettings, Partitioning, ValueSettings
 from millstream.hadoop_loader.running import RangeGoneError, SplitStoppedError, TopicRecreatedError
 from millstream.hadoop_loader.splits import FileKind, GapReason, OffsetRange
-from millstream.hadoop_loader.tables import TableVersion
-from millstream.schemas.parsing import parse
+from millstream.hadoop_loader.tables import TableVersion, merge
+from millstream.schemas.parsing import SchemaType, parse
 from millstream.testing import TestBroker
 
 _numbers = itertools.count()
@@ -206,6 +206,43 @@ def test_an_unknown_schema_is_told_and_nothing_else(new_topic: NewTopic) -> None
     assert [(one.topic, one.schema_id) for one in done.unknown_schemas] == [(topic.name, 9)]
     assert json.loads(done.unknown_schemas[0].schema)["name"] == "Event"
     assert (done.files, done.read) == ((), ())
+
+
+AVRO_ID = '{"type": "record", "name": "V", "fields": [{"name": "id", "type": "%s"}]}'
+PROTOBUF = 'syntax = "proto3"; message %s { %s id = 1; }'
+
+
+@pytest.mark.parametrize("format_", ["avro", "json", "protobuf"])
+def test_values_of_two_generations_go_to_their_own_tables(format_: str, new_topic: NewTopic) -> None:
+    topic = new_topic()
+    if format_ == "avro":
+        texts = [AVRO_ID % one for one in ("long", "string")]
+        contents = [b"\0\0\0\0\1\2", b"\0\0\0\0\2\2a", b"\0\0\0\0\1", b"unframed"]
+    elif format_ == "json":
+        texts = [f'{{"type": "object", "properties": {{"id": {{"type": "{one}"}}}}}}' for one in ("integer", "string")]
+        contents = [b'\0\0\0\0\1{"id": 1}', b'\0\0\0\0\2{"id": "a"}', b'\0\0\0\0\1{"id": []}', b"unframed"]
+    else:
+        texts = [PROTOBUF % ("A", "int32"), PROTOBUF % ("B", "string")]
+        contents = [b"\0\0\0\0\1\0\x08\1", b"\0\0\0\0\2\0\x0a\1a", b"\0\0\0\0\1\0\xff", b"unframed"]
+    type_ = SchemaType(format_.upper())
+    document = None
+    for schema_id, text in enumerate(texts, 1):
+        merged = merge(document, {schema_id: parse(type_, text)}, "evolve", topic=topic.name)
+        document = merged.document
+    tables = merged.version
+    assert [len(one.writers) for one in tables.tables()] == [1, 1]
+    topic.send([Record(one) for one in [*contents, None, *contents]])
+
+    done = topic.run(topic.job(value=ValueSettings(format=format_)), tables)
+
+    assert done.result.unknown_schemas == ()
+    for written in ("avro", "parquet"):
+        by_table = Counter((file.table, file.rows) for file in done.files(written))
+        assert by_table == Counter({(topic.name, 2): 1, (tables.name, 2): 1, (tables.name, 1): 1})
+        assert Counter(row["id"] for _, row in done.rows(written)) == Counter({1: 2, "a": 2, None: 1})
+    assert [(letter["offset"], letter["value"]) for letter in done.dead_letters()] == [
+        (offset, contents[offset % 5]) for offset in (2, 3, 7, 8)
+    ]
 
 
 def test_too_many_bad_records_refuse_their_topic(new_topic: NewTopic) -> None:

@@ -36,6 +36,8 @@ class _SplitState:
     attempt: int = 0
     failures: int = 0
     schema_rounds: int = 0
+    # (topic, schema id) of those it came back for.
+    schemas_met: set[tuple[str, int]] = field(default_factory=set)
     result: SplitResult | None = None
 
 
@@ -103,6 +105,13 @@ class Attempts:
                     self._refuse(read.topic, bad)
             return ()
         self._pending.append(result.split)
+        for found in result.unknown_schemas:
+            # The attempt before came back for it too, so this one had it in its tables: no other will do better.
+            if (found.topic, found.schema_id) in state.schemas_met:
+                self.give_up(
+                    [found.topic], f"schema {found.schema_id} is in the table, and its values were not read with it"
+                )
+            state.schemas_met.add((found.topic, found.schema_id))
         state.schema_rounds += 1
         if state.schema_rounds > SCHEMA_ROUNDS_MAX:
             topics = {found.topic for found in result.unknown_schemas}

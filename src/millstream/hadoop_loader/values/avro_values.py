@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from millstream.hadoop_loader.values.fetched import Fetched
 from millstream.hadoop_loader.values.file_schema import FileSchema, file_schema, tail_batch, tail_encoder
+from millstream.hadoop_loader.values.generations import split_by_table
 from millstream.hadoop_loader.values.located import FRAMED_SIZE, Located, chosen, locate, schema_ids
 from millstream.hadoop_loader.values.metadata import extra_arrays
 from millstream.hadoop_loader.values.rows import BadRow, TableRows, UnknownSchemaError
@@ -59,8 +60,10 @@ class AvroValues:
         if len(self._tables) == 1:
             yield from self._tables[0].read(fetched, None, bad)
             return
-        for reader, rows in self._split(fetched):
-            yield from reader.read(fetched, rows, bad)
+        readers = {reader.table.name: reader for reader in self._tables}
+        tables = [reader.table for reader in self._tables]
+        for table, rows in split_by_table(self._version, tables, fetched):
+            yield from readers[table.name].read(fetched, rows, bad)
 
     def _find(self, schema_id: int) -> str:
         """Return a writer's schema that the table was merged with."""
@@ -83,26 +86,6 @@ class AvroValues:
             except Exception as error:
                 if not isinstance(error, LookupError) and getattr(error, "is_outage", True):
                     raise
-
-    def _split(self, fetched: Fetched) -> Iterator[tuple[_TableReader, pa.Int64Array | None]]:
-        """Yield each table's reader with its rows; those of an id that none has go to the first, which says why not."""
-        ids = schema_ids(fetched.values)
-        named = ids.drop_null().unique().to_pylist()
-        homes: dict[str, list[int]] = {}
-        for schema_id in named:
-            home = self._version.table_of(schema_id)
-            homes.setdefault(self._version.name if home is None else home.name, []).append(schema_id)
-        if len(homes) == 1 and not ids.null_count:
-            (name,) = homes
-            yield next(reader for reader in self._tables if reader.table.name == name), None
-            return
-        for index, reader in enumerate(self._tables):
-            wanted = pc.is_in(ids, pa.array(homes.get(reader.table.name, []), pa.int32()))
-            if index == 0:
-                wanted = pc.or_(wanted, pc.is_null(ids))
-            rows = pc.indices_nonzero(wanted).cast(pa.int64())
-            if len(rows):
-                yield reader, rows
 
 
 class _TableReader:

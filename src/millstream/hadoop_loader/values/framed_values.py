@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millstream.hadoop_loader.values.generations import split_by_table
 from millstream.hadoop_loader.values.located import FRAMED_SIZE, locate, schema_ids, without_prefix
-from millstream.hadoop_loader.values.rows import BadRow, UnknownSchemaError
+from millstream.hadoop_loader.values.plain_values import PlainValues
+from millstream.hadoop_loader.values.rows import BadRow, TableRows, UnknownSchemaError
 from millstream.schemas.avro import JsonDecoder
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
     from millstream.hadoop_loader.tables import TableVersion
+    from millstream.hadoop_loader.values.fetched import Fetched
     from millstream.hadoop_loader.values.plain_values import Parse
     from millstream.schemas.client import RegistryClient
 
@@ -30,6 +33,24 @@ def framed_parse(job: LoadJob, table: TableVersion, registry: RegistryClient | N
         return ProtobufParse(columns, table, registry, job)
 
     return make
+
+
+class FramedValues:
+    """Reads JSON or Protobuf values of one topic, each for the generation of its table that has its schema."""
+
+    def __init__(self, job: LoadJob, table: TableVersion, registry: RegistryClient | None) -> None:
+        self._version = table
+        # Values that name no schema are all of the job's own, the newest.
+        self._tables = list(table.tables()) if job.value.framing == "registry" else [table]
+        self._readers = {one.name: PlainValues(job, one, framed_parse(job, one, registry)) for one in self._tables}
+
+    def read(self, fetched: Fetched, bad: list[BadRow]) -> Iterator[TableRows]:
+        """Yield the rows of records that have a value. Raises UnknownSchemaError, RegistryError."""
+        if len(self._tables) == 1:
+            yield from self._readers[self._version.name].read(fetched, bad)
+            return
+        for table, rows in split_by_table(self._version, self._tables, fetched):
+            yield from self._readers[table.name].read(fetched, bad, rows)
 
 
 class Schemas:

@@ -44,8 +44,9 @@ def without_prefix(values: pa.Array, rows: pa.Int64Array, skip: int = FRAMED_SIZ
     content = pa.allocate_buffer(total)
     if len(rows):
         chosen = memoryview(rows.buffers()[1]).cast("B").cast("q")[rows.offset : rows.offset + len(rows)]
+        out = memoryview(content).cast("B")
         done, _ = gather_datums(
-            where.data, where.positions, where.sizes, chosen, 0, len(rows), skip, b"", NOTHING, memoryview(content), 0
+            where.data, where.positions, where.sizes, chosen, 0, len(rows), skip, b"", NOTHING, out, 0
         )
         assert done == len(rows), f"{done} of {len(rows)} values"
     ends = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(sizes)])

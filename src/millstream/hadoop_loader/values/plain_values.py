@@ -48,9 +48,15 @@ class PlainValues:
         self._tail_encoder = tail_encoder(self._schema) if self._schema.extras else None
         self._encoder = AvroEncoder(self._schema.value_avro, on_recursion="binary")
 
-    def read(self, fetched: Fetched, bad: list[BadRow]) -> Iterator[TableRows]:
-        """Yield the rows of records that have a value. Raises UnknownSchemaError, RegistryError."""
-        columns, rows = self._parse(fetched.records, bad)
+    def read(self, fetched: Fetched, bad: list[BadRow], only: pa.Int64Array | None = None) -> Iterator[TableRows]:
+        """Yield the rows of `only` these records that have a value. Raises UnknownSchemaError, RegistryError."""
+        if only is None:
+            columns, rows = self._parse(fetched.records, bad)
+        else:
+            found: list[BadRow] = []
+            columns, rows = self._parse(fetched.records.select(["value"]).take(only), found)
+            bad += [BadRow(only[one.row].as_py(), one.reason) for one in found]
+            rows = only if rows is None else only.take(rows)
         if not columns.num_rows:
             return
         schema = self._schema

@@ -32,6 +32,6 @@ def value_reader(
         return AvroValues(job, table, registry, needs_columns=needs_columns)
     if job.value.format == "raw" or (job.value.framing == "none" and table.avro_schema is None):
         return PlainValues(job, table, RawParse)
-    from millstream.hadoop_loader.values.framed_values import framed_parse
+    from millstream.hadoop_loader.values.framed_values import FramedValues
 
-    return PlainValues(job, table, framed_parse(job, table, registry))
+    return FramedValues(job, table, registry)
