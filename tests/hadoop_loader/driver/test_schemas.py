@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from millstream.hadoop_loader.driver.schemas import RunSchemas
-from millstream.hadoop_loader.job import DestinationSettings, LoadJob, SourceSettings, ValueSettings
+from millstream.hadoop_loader.job import DestinationSettings, LoadJob, RegistrySettings, SourceSettings, ValueSettings
 from millstream.hadoop_loader.splits import UnknownSchema
 from millstream.schemas.client import RegistryClient
 from millstream.schemas.parsing import Reference, SchemaType, parse
@@ -62,6 +63,65 @@ def test_a_job_s_schema_may_change() -> None:
     assert columns is not None
     assert columns.names == ["id", "more"]
     assert second.announcements == ["events: more is new, string"]
+
+
+WITH_KEY = json.dumps({**AVRO, "fields": [{"name": "id", "type": "long"}, {"name": "Key", "type": "string"}]})
+
+
+@pytest.mark.parametrize(
+    ("value", "changes", "refusal"),
+    [
+        (
+            {"format": "avro", "schema": WITH_KEY},
+            {"key": ValueSettings(format="raw")},
+            "table events: its values have a field 'Key', and the key's column is 'key' too; set key.column",
+        ),
+        (
+            {"format": "json"},
+            {"key": ValueSettings(format="raw", column="value")},
+            "table events: its values have a field 'value', and the key's column is 'value' too; set key.column",
+        ),
+        (
+            {"format": "avro", "schema": WITH_KEY.replace("Key", "_kafka_offset")},
+            {"metadata_columns": ("offset",)},
+            "table events: its values have a field '_kafka_offset', as metadata_columns has; leave 'offset' out of it",
+        ),
+    ],
+)
+def test_no_two_columns_have_one_name(value: dict[str, Any], changes: dict[str, Any], refusal: str) -> None:
+    schemas = RunSchemas(replace(job_of(**value), **changes), {}, None)
+
+    with pytest.raises(ValueError, match="table events") as refused:
+        schemas.prepare("events")
+
+    assert str(refused.value) == refusal
+    assert (schemas.tables, schemas.changed) == ({}, {})
+
+
+def test_a_key_column_of_another_name_is_beside_the_field() -> None:
+    job = replace(job_of(format="avro", schema=WITH_KEY), key=ValueSettings(format="raw", column="k"))
+    schemas = RunSchemas(job, {}, None)
+
+    schemas.prepare("events")
+
+    assert schemas.tables["events"].avro_schema is not None
+
+
+def test_a_schema_met_that_brings_a_column_s_name_is_refused() -> None:
+    job = replace(
+        job_of(format="json"),
+        registry=RegistrySettings(urls=("http://127.0.0.1:9",)),
+        value=ValueSettings(format="avro"),
+        key=ValueSettings(format="json", framing="none"),
+    )
+    schemas = RunSchemas(job, {}, None)
+    schemas.prepare("events")
+    assert schemas.learn([UnknownSchema("events", 1, json.dumps(AVRO))]) == {}
+
+    refused = schemas.learn([UnknownSchema("events", 2, WITH_KEY.replace('"string"', '"string", "default": ""'))])
+
+    assert "have a field 'Key'" in refused["events"]
+    assert list(schemas.tables["events"].writers) == [1]
 
 
 class Registry:

@@ -91,10 +91,22 @@ class RunSchemas:
             topic=topic,
             parquet="parquet" in self._job.destination.formats,
         )
+        self._check_columns(merged.version)
         self.tables[topic] = merged.version
         if merged.document is not before:
             self._documents[topic] = self.changed[topic] = merged.document
         self.announcements += [change.sentence for change in merged.changes]
+
+    def _check_columns(self, version: TableVersion) -> None:
+        """Raise ValueError where files would have two columns of one name: nobody could read them."""
+        from millstream.hadoop_loader.values.file_schema import why_columns_meet
+
+        value = self._job.value
+        for table in version.tables():
+            # While no schema is known, what the values are is not either: they say it.
+            is_known = table.avro_schema is not None or value.framing == "none" or value.format == "raw"
+            if is_known and (reason := why_columns_meet(self._job, table)):
+                raise ValueError(reason)
 
     def _first(self, topic: str) -> dict[int, ParsedSchema]:
         from millstream.schemas.client import RegistryError, RegistryUnavailableError

@@ -75,6 +75,31 @@ def file_schema(job: LoadJob, table: TableVersion) -> FileSchema:
     )
 
 
+def why_columns_meet(job: LoadJob, table: TableVersion) -> str | None:
+    """Return why a table's files would have two columns of one name; None where they have not.
+
+    Names that differ in upper and lower case alone are one to Hive and Spark.
+    """
+    text = _without_schema(job, table.topic)[0] if table.avro_schema is None else json.loads(table.avro_schema)
+    is_record = isinstance(text, dict) and text.get("type") == "record"
+    names = [field["name"] for field in text["fields"]] if is_record else [VALUE_COLUMN]
+    fields = {name.casefold(): name for name in names}
+    for extra in extra_columns(job):
+        field = fields.get(extra.field.name.casefold())
+        if field is None:
+            continue
+        if extra.source == "read_key":
+            return (
+                f"table {table.name}: its values have a field {field!r}, and the key's column is "
+                f"{extra.field.name!r} too; set key.column"
+            )
+        return (
+            f"table {table.name}: its values have a field {field!r}, as metadata_columns has; "
+            f"leave {extra.source!r} out of it"
+        )
+    return None
+
+
 def record_name(topic: str) -> str:
     """Return a name that Avro allows, for records of a topic whose values have none."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", topic)
