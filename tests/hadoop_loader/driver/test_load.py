@@ -79,6 +79,37 @@ def test_directories_close_with_record_time(new_events: NewEvents, tmp_path: Pat
     assert len(report.closed_directories) == 2
 
 
+def test_a_value_that_no_name_can_hold_is_a_bad_record(new_events: NewEvents, tmp_path: Path) -> None:
+    events = new_events(partitions=1)
+    events.send(3)
+    [value] = events.framed([7])
+    events.send_raw(value.replace(b"\x0cuser-0", b"\xd8\x04" + b"x" * 300))  # Avro's lengths: 6, then 300
+    job = job_for(events, tmp_path, partitioning=Partitioning(kind="fields", fields=("user",)))
+
+    first = run_load(job)
+    events.send(2)
+    second = run_load(job)
+
+    assert [(one.outcome, one.rows, one.errors) for one in (first, second)] == [
+        (Outcome.LOADED, 3, []),
+        (Outcome.LOADED, 2, []),
+    ]
+    assert [one.audit["bad"] for one in (first, second)] == [1, 0]
+    assert len(list((tmp_path / "_dead_letters" / events.topic).glob("*.avro"))) == 1
+
+
+def test_the_last_day_of_the_calendar_is_a_day_like_others(new_events: NewEvents, tmp_path: Path) -> None:
+    events = new_events(partitions=1)
+    events.send_raw(*events.framed([0, 253_402_214_400_000]))  # their id is the time: 1970-01-01 and 9999-12-31
+    job = job_for(events, tmp_path, partitioning=Partitioning(kind="time", pattern="daily", timestamp="id"))
+
+    report = run_load(job)
+
+    assert (report.outcome, report.rows, report.errors) == (Outcome.LOADED, 2, [])
+    assert len(report.closed_directories) == 2  # of each format, and none of the year 9999
+    assert all("year=1970" in directory for directory in report.closed_directories)
+
+
 class KillsAWorker(Observer):
     """Kills a worker of the engine when it first tells of progress."""
 
