@@ -16,7 +16,7 @@ from millstream.cli.app import app
 from millstream.cli.output import rate_text, size_text
 
 # Those that run until they are told to stop, and print lines of a log.
-SERVERS = [("server",), ("registry",), ("up",)]
+SERVERS = [("server",), ("registry",), ("up",), ("load", "serve")]
 COMMANDS = [
     *SERVERS,
     ("topics", "list"),
@@ -38,6 +38,13 @@ COMMANDS = [
     ("schemas", "register"),
     ("schemas", "check"),
     ("schemas", "diff"),
+    ("load", "run"),
+    ("load", "serve"),
+    ("load", "plan"),
+    ("load", "status"),
+    ("load", "compact"),
+    ("load", "verify"),
+    ("load", "replay-dead-letters"),
     ("produce",),
     ("consume",),
     ("offsets",),

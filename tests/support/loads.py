@@ -39,6 +39,8 @@ from millstream.schemas.client import RegistryClient
 
 FIRST_MS: Final = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 STEP_MS: Final = 60_000
+# Records of that time are past the retention that a broker has by default: its next round would delete them.
+KEPT: Final = {"retention.ms": "-1"}
 
 SCHEMA_1: Final = json.dumps(
     {
@@ -91,7 +93,7 @@ class Events:
         # The next id; also how many records were sent.
         self.next_id = 0
         with Admin(bootstrap) as admin:
-            admin.create_topic(topic, partitions=partitions, configs=configs)
+            admin.create_topic(topic, partitions=partitions, configs=KEPT | configs)
 
     def send(self, count: int, schema: str = SCHEMA_1, **configs: Any) -> None:
         """Send so many records, over all partitions in turn, one minute of record time apart."""

@@ -17,6 +17,7 @@ import confluent_kafka
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tests.support.inline_engine import InlineEngine
+from tests.support.loads import FIRST_MS, KEPT
 
 from millstream import Admin
 from millstream.hadoop_loader.driver import LoadReport, run_load
@@ -27,7 +28,6 @@ from millstream.hadoop_loader.source import read_source
 from millstream.hadoop_loader.splits import Progress
 from millstream.testing.kafka import wait_until
 
-FIRST_MS: Final = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 TIMEOUT_S: Final = 60.0
 
 Row = tuple[int, int, bytes]  # partition, offset, value
@@ -46,7 +46,7 @@ class RawTopic:
         self.name = f"raw-{os.getpid()}-{next(_numbers)}"
         self._sent = 0
         with Admin(bootstrap) as admin:
-            admin.create_topic(self.name, partitions=partitions, configs=configs)
+            admin.create_topic(self.name, partitions=partitions, configs=KEPT | configs)
 
     def producer(
         self, transactional_id: str | None = None, *, batch_messages: int = 10_000

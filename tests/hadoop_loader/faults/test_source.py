@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.loads import KEPT
 from tests.support.raw_topics import RawTopic, assert_held, run_inline
 
 from millstream import Admin, TopicPartition
@@ -73,7 +74,7 @@ def test_a_topic_made_anew_in_the_middle_is_not_mixed_with_the_old_one(topic: Ra
     def make_anew() -> None:
         with Admin(topic.bootstrap) as admin:
             admin.delete_topic(topic.name)
-            admin.create_topic(topic.name, partitions=1)
+            admin.create_topic(topic.name, partitions=1, configs=KEPT)
         topic.send(RECORDS, size=RECORD_BYTES)
 
     report = run_inline(job, in_the_middle=make_anew)
