@@ -254,6 +254,23 @@ def test_a_topic_with_too_many_bad_records_is_left_out_alone(new_events: NewEven
     assert len(list((tmp_path / "_dead_letters" / bad.topic).glob("*.avro"))) == 1
 
 
+def test_an_empty_topic_named_like_anothers_late_records_is_left_out(new_events: NewEvents, tmp_path: Path) -> None:
+    events = new_events(partitions=1)
+    events.send(20)
+    named = Events(events.bootstrap, events.registry_url, f"{events.topic}.late", partitions=1)
+    job = job_for([events, named], tmp_path, partitioning=DAILY)
+
+    first = run_load(job)
+
+    assert (first.outcome, first.rows) == (Outcome.PARTIAL, 20)
+    assert f"{named.topic} is also where records of topic {events.topic} go" in first.errors[0]
+    # It had no position then, so it is no topic that was loaded before either.
+    named.send(20)
+    assert named.topic in run_load(job).errors[0]
+    assert not (tmp_path / named.topic).exists()
+    assert_same(events, tmp_path, "parquet", "avro")
+
+
 def test_a_recreated_topic_is_noticed(new_events: NewEvents, tmp_path: Path) -> None:
     events = new_events()
     events.send(300)

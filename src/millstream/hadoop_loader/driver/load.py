@@ -165,12 +165,13 @@ class _Run:
             )
             registry = None if job.registry is None else stack.enter_context(job.registry.client())
             schemas = RunSchemas(job, claim.state.schemas, registry)
-            topics = sorted({one.topic for one in found.ranges})
+            # A topic that is empty gets a position, and with it a name among the loaded ones.
+            coming = sorted({one.topic for one in found.ranges}.union(found.topics[one] for one in found.moved))
             loaded = set(claim.state.topics.values())
-            for topic in topics:
-                if reason := why_no_table(topic, loaded, topics):
+            for topic in coming:
+                if reason := why_no_table(topic, loaded, coming):
                     attempts.give_up([topic], reason)
-                    continue
+            for topic in sorted({one.topic for one in found.ranges} - attempts.given_up.keys()):
                 try:
                     schemas.prepare(topic)
                 except ValueError as error:
