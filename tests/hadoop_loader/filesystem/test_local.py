@@ -98,6 +98,31 @@ def test_every_name_is_synced_into_its_directory(tmp_path: Path, monkeypatch: py
     assert synced == ["a", "a/b"]
 
 
+def test_what_fails_behind_a_rename_is_no_refusal_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = LocalFileSystem(str(tmp_path))
+    put(lake, "staged", b"entry")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refuse)
+        with pytest.raises(UnknownOutcomeError, match=r"entry: renamed, and then: Input/output error; .* the next run"):
+            lake.rename("staged", "entry")
+    assert names(lake) == ["entry"]
+
+    put(lake, "staged", b"other")
+    with monkeypatch.context() as patched:
+        # Where a rename takes two steps, and the second fails.
+        patched.setattr(local, "_renameat2", None)
+        patched.setattr(Path, "unlink", refuse)
+        with pytest.raises(UnknownOutcomeError):
+            lake.rename("staged", "other")
+    assert names(lake) == ["entry", "other", "staged"]
+    lake.rename("staged", "other")
+    assert names(lake) == ["entry", "other"]
+
+
 def test_new_files_and_directories_have_the_modes_of_the_settings(tmp_path: Path) -> None:
     settings = FileSystemSettings(permission=0o640, directory_permission=0o750, replication=3)
     lake = LocalFileSystem(str(tmp_path / "lake"), settings)

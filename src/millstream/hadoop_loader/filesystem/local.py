@@ -36,7 +36,7 @@ from millstream.hadoop_loader.filesystem.output import ChunkedOutputFile
 from millstream.hadoop_loader.filesystem.settings import FileSystemSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
 T = TypeVar("T")
@@ -95,8 +95,9 @@ class LocalFileSystem:
         if old == new:
             raise _exists(old, new)
         rename_without_replacing(old, new)
-        for folder in dict.fromkeys((new.parent, old.parent)):
-            _sync_directory(folder)
+        with _behind_a_rename():
+            for folder in dict.fromkeys((new.parent, old.parent)):
+                _sync_directory(folder)
 
     def make_directory(self, path: str) -> None:
         """A directory with its parents, each synced into its own parent."""
@@ -183,6 +184,8 @@ class LocalFileSystem:
     def _translated(self, error: OSError, path: str, unanswered: type[FileSystemError]) -> Exception:
         """The interface's error for one of the operating system."""
         what = error.strerror or str(error)
+        if isinstance(error, _BehindRenameError):
+            return unanswered(f"renamed, and then: {what}", uri=self.uri, path=path)
         match error.errno:
             case errno.ENOENT | errno.EEXIST | errno.ENOTDIR | errno.EISDIR:
                 return error
@@ -287,6 +290,18 @@ class LocalInputFile:
             os.close(self._descriptor)
 
 
+class _BehindRenameError(OSError):
+    """What failed when the new name was there already: neither "nothing has happened" nor "done"."""
+
+
+@contextlib.contextmanager
+def _behind_a_rename() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _BehindRenameError(error.errno, error.strerror, error.filename) from error
+
+
 def rename_without_replacing(old: Path, new: Path) -> None:
     """Rename a file or directory on one local file system; FileExistsError if anything is at `new`. Syncs nothing."""
     code = errno.ENOSYS
@@ -320,7 +335,8 @@ def link_and_unlink(old: Path, new: Path) -> None:
         if not _finish_linking(old, new):
             raise
         return
-    old.unlink()
+    with _behind_a_rename():
+        old.unlink()
 
 
 def _finish_linking(old: Path, new: Path) -> bool:
@@ -328,7 +344,8 @@ def _finish_linking(old: Path, new: Path) -> bool:
     before, after = old.lstat(), new.lstat()
     if not os.path.samestat(before, after) or stat.S_ISDIR(before.st_mode):
         return False
-    old.unlink()
+    with _behind_a_rename():
+        old.unlink()
     return True
 
 
