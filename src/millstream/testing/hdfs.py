@@ -470,7 +470,7 @@ class MiniHdfs:
             "dfs.namenode.datanode.registration.ip-hostname-check": "false",
             "dfs.namenode.fs-limits.min-block-size": "4096",
             "dfs.namenode.reconstruction.pending.timeout-sec": "5",
-            "dfs.namenode.heartbeat.recheck-interval": "2000",
+            "dfs.namenode.heartbeat.recheck-interval": "500",
             "dfs.heartbeat.interval": "1",
             # Space that is kept free on the disk is not ours to keep.
             "dfs.datanode.du.reserved": "0",

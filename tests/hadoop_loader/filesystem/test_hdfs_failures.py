@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -129,3 +130,23 @@ def test_a_datanode_that_dies_breaks_the_file_and_no_other(hdfs: MiniHdfs, lake:
         assert found.result(120) == b"whole"
     put(lake, "again", b"again")
     assert get(lake, "again") == b"again"
+
+
+def test_blocks_that_had_no_place_when_a_file_was_opened_are_found_once_they_have_one(
+    hdfs: MiniHdfs, lake: FileSystem, tmp_path: Path
+) -> None:
+    put(lake, "whole", b"whole")
+    path = f"/{'-'.join(tmp_path.parts[-2:])}/whole"
+
+    def has_no_place() -> bool:
+        answer = json.loads(hdfs.request("GET", path, "op=GET_BLOCK_LOCATIONS"))
+        return not any(block["locations"] for block in answer["LocatedBlocks"]["locatedBlocks"])
+
+    assert not has_no_place()
+    hdfs.kill_datanode()
+    wait_until(has_no_place, 60.0, "the NameNode to give the DataNode up")
+    with lake.open("whole") as file, ThreadPoolExecutor(1) as pool:
+        found = pool.submit(file.read_at, 0, 5)
+        hdfs.start_datanode()
+        assert found.result(120) == b"whole"
+        assert file.read_at(1, 3) == b"hol"

@@ -327,27 +327,47 @@ class HdfsOutputFile(ChunkedOutputFile):
 
 
 class HdfsInputFile:
-    """A file of HDFS being read."""
+    """A file of HDFS being read.
+
+    A reader knows the places of the blocks as they were when it was made. After a failure the next try makes another:
+    a NameNode that has just come back names none until the DataNodes report, and blocks move.
+    """
 
     def __init__(self, filesystem: HdfsFileSystem, path: str, reader: RawFileReader) -> None:
         self.path = path
         self.size = reader.file_length()
         self._filesystem = filesystem
         self._reader: RawFileReader | None = reader
+        self._is_closed = False
 
     def read_at(self, position: int, size: int) -> bytes:
         """`size` bytes from `position`, fewer at the end."""
-        reader = self._reader
-        if reader is None:
+        if self._is_closed:
             raise ValueError(f"{self.path} is closed")
         # The client panics at a range that leaves the file.
         size = max(0, min(size, self.size - position))
         if not size:
             return b""
-        return self._filesystem._calls.read(self.path, partial(_read_range, reader, position, size))
+        return self._filesystem._calls.read(self.path, partial(self._read_range, position, size))
+
+    def _read_range(self, position: int, size: int) -> bytes:
+        reader = self._reader
+        if reader is None:
+            filesystem = self._filesystem
+            reader = filesystem._connected().inner.read(filesystem._name(self.path))
+            if reader.file_length() != self.size:
+                what = f"has {reader.file_length()} bytes, and had {self.size} when it was opened"
+                raise FileSystemError(what, uri=filesystem.uri, path=self.path, remedy="open it anew")
+            self._reader = reader
+        try:
+            return _read_range(reader, position, size)
+        except BaseException:
+            self._reader = None
+            raise
 
     def close(self) -> None:
         """Give up the reader."""
+        self._is_closed = True
         self._reader = None
 
     def __enter__(self) -> Self:
