@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream.hadoop_loader.driver.attempts import Attempts
+from millstream.hadoop_loader.driver.attempts import LOST_MAX, PARTS_FAILED_MAX, Attempts
 from millstream.hadoop_loader.engines import AttemptFailed
 from millstream.hadoop_loader.splits import OffsetRange, RangeRead, Split, SplitResult, StagedFile, UnknownSchema
 
@@ -61,8 +61,10 @@ def result_of(split: Split, attempt: int, **changes: Any) -> SplitResult:
     return SplitResult(split.number, attempt, files, reads, **changes)
 
 
-def failed(split: Split, attempt: int, *, is_retriable: bool = True, topic: str | None = None) -> AttemptFailed:
-    return AttemptFailed(split.number, attempt, "it broke", "OSError", is_retriable, topic=topic)
+def failed(
+    split: Split, attempt: int, *, is_retriable: bool = True, topic: str | None = None, is_own: bool = True
+) -> AttemptFailed:
+    return AttemptFailed(split.number, attempt, "it broke", "OSError", is_retriable, topic=topic, is_own=is_own)
 
 
 def test_a_failed_split_runs_again_in_another_folder() -> None:
@@ -78,8 +80,8 @@ def test_a_failed_split_runs_again_in_another_folder() -> None:
     assert [file.path for file in attempts.files()] == ["staging/1/a-0"]
 
 
-def test_what_fails_too_often_gives_up_its_topics_only() -> None:
-    bad, good = Split(0, (range_of("a"), range_of("b"))), Split(1, (range_of("c"),))
+def test_what_fails_too_often_gives_up_its_topic_only() -> None:
+    bad, good = Split(0, (range_of("a"), range_of("a", 1))), Split(1, (range_of("c"),))
     attempts = Attempts.of([bad, good], failures_max=2)
     attempts.take()
     attempts.handle_finished(result_of(good, 0))
@@ -89,7 +91,7 @@ def test_what_fails_too_often_gives_up_its_topics_only() -> None:
         attempts.take()
 
     assert attempts.is_done
-    assert set(attempts.given_up) == {"a", "b"}
+    assert set(attempts.given_up) == {"a"}
     assert "2 attempts" in attempts.given_up["a"]
     assert {file.topic for file in attempts.files()} == {"c"}
 
@@ -106,6 +108,87 @@ def test_a_failure_of_one_topic_leaves_the_others_of_its_split() -> None:
     attempts.handle_finished(result_of(again, attempt))
     assert attempts.is_done
     assert {read.topic for read in attempts.reads()} == {"b"}
+
+
+def fail_for_good(attempts: Attempts, failures: int) -> list[Split]:
+    """Have every attempt of the only split fail without a topic; return what it was taken apart into."""
+    parts: list[Split] = []
+    for _ in range(failures):
+        [(taken, attempt)] = attempts.take()
+        parts += attempts.handle_failed(failed(taken, attempt))
+    return parts
+
+
+def test_what_fails_for_good_without_a_topic_is_tried_topic_by_topic() -> None:
+    split = Split(0, (range_of("a"), range_of("b"), range_of("b", 1), range_of("c")))
+    attempts = Attempts.of([split], failures_max=3)
+
+    parts = fail_for_good(attempts, failures=3)
+
+    assert [part.ranges for part in parts] == [split.ranges[:1], split.ranges[1:3], split.ranges[3:]]
+    assert attempts.given_up == {}
+    assert attempts.take() == [(part, 3) for part in parts]
+    # It is a's record that the worker dies of: its neighbours are loaded.
+    attempts.handle_failed(failed(parts[0], 3))
+    for part in parts[1:]:
+        attempts.handle_finished(result_of(part, 3))
+    assert attempts.take() == []
+    assert attempts.is_done
+    assert attempts.given_up == {"a": "it broke"}
+    assert [(one.topic, one.partition) for one in attempts.ranges()] == [("b", 0), ("b", 1), ("c", 0)]
+    assert {file.topic for file in attempts.files()} == {"b", "c"}
+
+
+def test_what_every_topic_would_meet_gives_them_up_at_once() -> None:
+    split = Split(0, (range_of("a"), range_of("b")))
+    attempts = Attempts.of([split], failures_max=3)
+    attempts.take()
+
+    assert not attempts.handle_failed(failed(split, 0, is_retriable=False))
+
+    assert set(attempts.given_up) == {"a", "b"}
+    attempts.take()
+    assert attempts.is_done
+
+
+def test_where_one_part_after_another_fails_those_that_wait_are_not_tried() -> None:
+    topics = [f"t{number:02}" for number in range(2 * PARTS_FAILED_MAX + 4)]
+    split = Split(0, tuple(range_of(topic) for topic in topics))
+    attempts = Attempts.of([split], failures_max=1)
+    parts = fail_for_good(attempts, failures=1)
+    assert [one.split for one in attempts.take()] == parts
+
+    # One that is loaded between them shows that it is not the cluster.
+    for part in parts[:PARTS_FAILED_MAX]:
+        if part.number == 3:
+            attempts.handle_finished(result_of(part, 1))
+        else:
+            attempts.handle_failed(failed(part, 1))
+    assert len(attempts.given_up) == PARTS_FAILED_MAX - 1
+    # Two that were lost wait; the others go on to fail.
+    for part in parts[-2:]:
+        attempts.handle_failed(failed(part, 1, is_own=False))
+    for part in parts[PARTS_FAILED_MAX:-2]:
+        attempts.handle_failed(failed(part, 1))
+
+    assert attempts.take() == []
+    assert attempts.is_done
+    assert set(attempts.given_up) == set(topics) - {"t02"}
+    assert "not tried on its own" in attempts.given_up[topics[-1]]
+
+
+def test_what_is_lost_together_with_others_is_no_failure_of_its_own() -> None:
+    split = Split(0, (range_of("a"),))
+    attempts = Attempts.of([split], failures_max=1)
+    for attempt in range(LOST_MAX):
+        assert attempts.take() == [(split, attempt)]
+        attempts.handle_failed(failed(split, attempt, is_own=False))
+    assert attempts.given_up == {}
+    attempts.take()
+
+    attempts.handle_failed(failed(split, LOST_MAX, is_own=False))
+
+    assert set(attempts.given_up) == {"a"}
 
 
 def test_unknown_schemas_are_no_failure() -> None:
@@ -181,7 +264,7 @@ def test_any_order_of_ends_comes_to_an_end(seed: int, splits: int, topics: int) 
         split, attempt = running.pop(chance.randrange(len(running)))
         match chance.randrange(6):
             case 0:
-                attempts.handle_failed(failed(split, attempt))
+                attempts.handle_failed(failed(split, attempt, is_own=chance.random() < 0.7))
             case 1:
                 attempts.handle_failed(failed(split, attempt, is_retriable=False, topic=split.ranges[0].topic))
             case 2:

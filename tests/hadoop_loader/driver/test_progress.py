@@ -50,3 +50,17 @@ def test_an_attempt_that_came_to_nothing_is_taken_back() -> None:
 
     assert (progress.offsets_read, progress.rows, progress.bytes) == (0, 0, 0)
     assert progress.splits_done == 0
+
+
+def test_a_split_that_is_divided_goes_on_in_its_parts() -> None:
+    progress = progress_of_two_splits()
+    topics = (OffsetRange("t", "id", 2, -1, 0, 100), OffsetRange("u", "id of u", 0, -1, 0, 50))
+    progress.handle_planned([Split(2, topics)], 2)
+    progress.handle_failed(AttemptFailed(2, 0, "it broke", "OSError", True))
+
+    progress.handle_divided(2, [Split(3, topics[:1]), Split(4, topics[1:])])
+    progress.handle_progressed(AttemptProgressed(4, 1, (Progress("u", 0, 30, 30, 300),)))
+
+    assert progress.offsets == 450
+    assert progress.offsets_read == progress.partitions["u", 0].offsets_read == 30
+    assert progress.splits == 2

@@ -4,7 +4,16 @@ A split is PENDING -> RUNNING -> DONE. From RUNNING it goes back to PENDING, wit
 attempt failed (up to `failures_max` times), or met schemas that nobody knew (which is no failure: the table's schema
 has grown meanwhile); each attempt has a staging folder of its own, so that nothing is ever written over. What fails for
 good gives up its topics, as does a topic with too many bad records: none of their files and positions are committed,
-the other topics of the run are. A failure that names a topic gives up that one, and the rest of its split runs again.
+the other topics of the run are.
+
+One topic must not stop those that happen to share its split. A failure that names a topic gives up that one, and the
+rest of the split runs again. One that names none, as when a worker dies of a record, takes the split apart: each of its
+topics becomes a split of its own that is tried once. Where one part after another fails, the fault is in what they all
+need (the cluster, the destination), and the parts still waiting are given up untried. What another attempt would meet
+as well (no access, no space) is the same for all topics, and gives them up at once.
+
+What runs again, whole or in part, has an attempt number above 0: an engine that loses several splits at once, and says
+so by `AttemptFailed.is_own`, runs those one by one. Such a loss does not count as a failure of the split.
 """
 
 from __future__ import annotations
@@ -20,6 +29,10 @@ from millstream.hadoop_loader.splits import Gap, OffsetRange, RangeRead, Split, 
 FAILURES_MAX: Final = 4  # attempts of one split that may fail
 # Times one split may come back for schemas; each time brings a new one, so only a worker that errs comes near.
 SCHEMA_ROUNDS_MAX: Final = 1_000
+# Times a split may be lost together with others; an engine that runs it alone from then on loses it once or twice.
+LOST_MAX: Final = 10
+# Parts of splits that may fail one after the other, with none that came to its end between them.
+PARTS_FAILED_MAX: Final = 16
 
 
 class Attempt(NamedTuple):
@@ -35,7 +48,10 @@ class _SplitState:
     # Of the attempt that runs, or runs next; moves up by one with each that is given out.
     attempt: int = 0
     failures: int = 0
+    lost: int = 0
     schema_rounds: int = 0
+    # Whether it is a part of a split that failed for good: one topic, tried once.
+    is_part: bool = False
     # (topic, schema id) of those it came back for.
     schemas_met: set[tuple[str, int]] = field(default_factory=set)
     result: SplitResult | None = None
@@ -56,6 +72,8 @@ class Attempts:
     _states: dict[int, _SplitState] = field(default_factory=dict)
     _pending: deque[int] = field(default_factory=deque)
     _running: set[int] = field(default_factory=set)
+    # Parts that failed since one came to its end.
+    _parts_failed: int = 0
 
     @classmethod
     def of(
@@ -99,6 +117,8 @@ class Attempts:
             self._refuse(topic, bad)
         if not result.unknown_schemas:
             state.result = result
+            if state.is_part:
+                self._parts_failed = 0
             for read in result.read:
                 self._bad[read.topic] = bad = self._bad.get(read.topic, 0) + read.bad
                 if self.bad_records_max is not None and bad > self.bad_records_max:
@@ -118,20 +138,38 @@ class Attempts:
             self.give_up(topics, f"a split met schemas that nobody knew {SCHEMA_ROUNDS_MAX} times")
         return [found for found in result.unknown_schemas if found.topic not in self.given_up]
 
-    def handle_failed(self, failed: AttemptFailed) -> None:
-        """Take in an attempt that failed: the split runs again, or its topics are given up."""
+    def handle_failed(self, failed: AttemptFailed) -> Sequence[Split]:
+        """Take in an attempt that failed: the split runs again, or its topics are given up, or it is taken apart.
+
+        Returns the parts of one that was taken apart: they take its place, by numbers of their own.
+        """
         state = self._end(failed.split, failed.attempt)
         if state is None:
-            return
+            return ()
         self.failed_attempts += 1
-        state.failures += 1
-        if not failed.is_retriable or state.failures >= self.failures_max:
-            tries = f", in each of {state.failures} attempts" if state.failures > 1 else ""
-            topics = {wanted.topic for wanted in state.split.ranges}
-            self.give_up({failed.topic} if failed.topic in topics else topics, f"{failed.error}{tries}")
-            state.failures = 0
         # Where all of its topics are given up, `take` passes it over.
         self._pending.append(failed.split)
+        if not failed.is_own and state.lost < LOST_MAX:
+            state.lost += 1
+            return ()
+        state.failures += 1
+        if failed.is_retriable and state.failures < self.failures_max and not state.is_part:
+            return ()
+        tries = f", in each of {state.failures} attempts" if state.failures > 1 else ""
+        reason = f"{failed.error}{tries}"
+        topics = {wanted.topic for wanted in state.split.ranges}
+        if failed.topic in topics:
+            self.give_up({failed.topic}, reason)
+            state.failures = 0
+            return ()
+        if failed.is_retriable and len(topics - self.given_up.keys()) > 1:
+            return self._take_apart(state)
+        self.give_up(topics, reason)
+        if state.is_part:
+            self._parts_failed += 1
+            if self._parts_failed >= PARTS_FAILED_MAX:
+                self._give_up_parts(reason)
+        return ()
 
     def give_up(self, topics: Iterable[str], reason: str) -> None:
         """Commit nothing of these topics in this run; the first reason stays."""
@@ -175,6 +213,24 @@ class Attempts:
     def results(self) -> list[SplitResult]:
         """Every result, also what it holds of topics given up."""
         return [state.result for state in self._states.values() if state.result is not None]
+
+    def _take_apart(self, state: _SplitState) -> list[Split]:
+        """Put a split of each of its topics in the place of a split."""
+        by_topic: dict[str, list[OffsetRange]] = {}
+        for wanted in state.split.ranges:
+            if wanted.topic not in self.given_up:
+                by_topic.setdefault(wanted.topic, []).append(wanted)
+        parts = [Split(number, tuple(held)) for number, held in enumerate(by_topic.values(), max(self._states) + 1)]
+        for part in parts:
+            self._states[part.number] = _SplitState(part, attempt=state.attempt, is_part=True)
+            self._pending.append(part.number)
+        state.split = replace(state.split, ranges=())
+        return parts
+
+    def _give_up_parts(self, reason: str) -> None:
+        waiting = (self._states[number] for number in self._pending)
+        topics = {wanted.topic for state in waiting if state.is_part for wanted in state.split.ranges}
+        self.give_up(topics, f"not tried on its own, as {PARTS_FAILED_MAX} others failed; the last: {reason}")
 
     def _refuse(self, topic: str, bad: int) -> None:
         self.give_up([topic], f"{bad:,} bad records or more, over bad_records.max_bad_records")

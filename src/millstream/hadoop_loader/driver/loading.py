@@ -91,7 +91,12 @@ class Loading:
                 self.observer.handle_note(sentence)
         else:
             self.observer.handle_failed(event)
-            self.attempts.handle_failed(event)
+            parts = self.attempts.handle_failed(event)
+            if parts:
+                self.observer.handle_divided(event.split, parts)
+                self.observer.handle_note(
+                    f"split {event.split} failed for good and names no topic: each of its {len(parts)} is tried alone"
+                )
         for topic in self.attempts.given_up.keys() - given_up:
             self.observer.handle_note(f"{topic} is given up in this run: {self.attempts.given_up[topic]}")
 

@@ -43,7 +43,10 @@ class Observer:
         """An attempt came to its end; the split may still have to run again, for schemas nobody knew."""
 
     def handle_failed(self, event: AttemptFailed) -> None:
-        """An attempt failed; the split runs again, or its topics are given up."""
+        """An attempt failed; the split runs again, or its topics are given up, or it is divided."""
+
+    def handle_divided(self, split: int, parts: Sequence[Split]) -> None:
+        """These run in the place of a split, each for one of its topics."""
 
     def handle_waiting(self) -> None:
         """Nothing happened for a while; a display may show that time goes by."""
@@ -80,6 +83,10 @@ class Observers(Observer):
     def handle_failed(self, event: AttemptFailed) -> None:
         for one in self._observers:
             one.handle_failed(event)
+
+    def handle_divided(self, split: int, parts: Sequence[Split]) -> None:
+        for one in self._observers:
+            one.handle_divided(split, parts)
 
     def handle_waiting(self) -> None:
         for one in self._observers:

@@ -112,6 +112,13 @@ class RunProgress(Observer):
     def handle_failed(self, event: AttemptFailed) -> None:
         self._take_back(event.split)
 
+    def handle_divided(self, split: int, parts: Sequence[Split]) -> None:
+        ranges = self._ranges[split]
+        self.splits += len(parts) - 1
+        for part in parts:
+            keys = [(wanted.topic, wanted.partition) for wanted in part.ranges]
+            self._ranges[part.number] = {key: ranges[key] for key in keys}
+
     def handle_note(self, sentence: str) -> None:
         self.notes.append(sentence)
 

@@ -50,6 +50,7 @@ class AttemptFailed:
     error_type: str  # the exception's class, or "WorkerDied"
     is_retriable: bool  # False: another attempt would meet the same (no access, no space, a wrong job)
     topic: str | None = None  # where the failure is that of one topic of the split
+    is_own: bool = True  # False: lost together with other splits, and nobody knows by whose fault
     detail: str = ""  # the traceback, or what a worker that died printed last
 
 
