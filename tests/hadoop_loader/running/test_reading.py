@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.support.raw_topics import RawTopic
 
 from millstream.core.client.consumer import FetchedRecords
 from millstream.core.columns.blocking_consumer import Consumer
+from millstream.hadoop_loader.running import reading
 from millstream.hadoop_loader.running.range_state import RangeState
 from millstream.hadoop_loader.running.reading import SplitReader
 from millstream.hadoop_loader.splits import OffsetRange
@@ -50,3 +52,37 @@ def test_two_ranges_of_one_partition(
 
     assert found == {number: list(range(*ends)) for number, ends in enumerate(wanted)}
     assert [state.result().rows for state in states] == [100, 450 - second_start]
+
+
+def test_work_that_takes_long_is_no_silence_of_the_brokers(
+    millstream_broker_session: TestBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = RawTopic(millstream_broker_session.bootstrap_servers, tmp_path / "lake")
+    topic.send(200, topic.producer(batch_messages=10))
+    job = topic.job(timeout_s=60.0)
+    # Between the two ranges the client throws away what it has fetched: for a moment nothing comes.
+    states = [RangeState(OffsetRange(topic.name, "", 0, -1, start, start + 100)) for start in (0, 100)]
+    now = 0.0
+    monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=lambda: now))
+
+    found: list[int] = []
+    with SplitReader(job.source, states, memory_bytes=SMALL_MEMORY_BYTES) as reader:
+        poll = reader._consumer.poll
+        silent = 0
+        while not reader.is_done:
+            for state, rows in reader.poll():
+                found += rows.offsets.to_pylist()
+                state.rows += rows.length
+                now += 100.0
+                silent = 1
+
+            def nothing_at_first(timeout_s: float) -> list[FetchedRecords]:
+                nonlocal silent
+                if silent:
+                    silent -= 1
+                    return []
+                return poll(timeout_s)
+
+            monkeypatch.setattr(reader._consumer, "poll", nothing_at_first)
+
+    assert found == list(range(200))

@@ -22,7 +22,7 @@ from tests.support.split_runs import Record, SplitTopic
 from millstream import Admin, TopicPartition
 from millstream.hadoop_loader.job import BadRecords, FileLimits, LateSettings, Partitioning, ValueSettings
 from millstream.hadoop_loader.running import RangeGoneError, SplitStoppedError, TopicRecreatedError
-from millstream.hadoop_loader.splits import FileKind, GapReason, OffsetRange
+from millstream.hadoop_loader.splits import FileKind, GapReason, OffsetRange, Progress
 from millstream.hadoop_loader.tables import TableVersion, merge
 from millstream.schemas.parsing import SchemaType, parse
 from millstream.testing import TestBroker
@@ -296,6 +296,35 @@ def test_a_topic_created_anew_is_noticed(new_topic: NewTopic) -> None:
     other = OffsetRange(topic.name, "AAAAAAAAAAAAAAAAAAAAAA", 0, -1, 0, whole.end_offset)
     with pytest.raises(TopicRecreatedError):
         topic.run(topic.job(), table(topic.name), [other])
+
+
+class NoWait(threading.Event):
+    """Waits for nothing, and keeps how long it should have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout or 0.0)
+        return self.is_set()
+
+
+def test_a_worker_that_waits_for_its_rate_says_that_it_lives(new_topic: NewTopic) -> None:
+    topic = new_topic()
+    topic.send([Record(value(number)) for number in range(60)])
+    stop, told = NoWait(), list[tuple[int, int]]()
+
+    def handle_progress(progress: Progress) -> None:
+        told.append((len(stop.waits), progress.rows))
+
+    job = topic.job(source={"rate_limit_records_per_s": 1})
+    done = topic.run(job, table(topic.name), stop=stop, on_progress=handle_progress)
+
+    assert sum(stop.waits) == pytest.approx(60.0, abs=5.0)
+    assert sum(rows for _, rows in told) == done.result.rows == 60
+    # Behind each pause something was told.
+    assert {waits for waits, _ in told} >= set(range(1, len(stop.waits) + 1))
 
 
 def test_a_stop_ends_it(new_topic: NewTopic) -> None:

@@ -1,12 +1,18 @@
-"""A job's rate limits, shared out among its workers. Pure: time is passed in."""
+"""A job's rate limits, shared out among its workers. Pure: time is passed in.
+
+A batch is read whole and waited for afterwards, which at a low rate takes longer than a silent worker is left alive: so
+the wait is said in pauses of at most PAUSE_S, between which the worker tells that it lives and looks whether to stop.
+"""
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
+
+PAUSE_S: Final = 10.0
 
 
 class RateLimit:
@@ -20,14 +26,21 @@ class RateLimit:
 
     @classmethod
     def of(cls, job: LoadJob) -> Self:
-        """Return one worker's share of a job's limits."""
-        workers = job.workers or os.cpu_count() or 1
+        """Return one worker's share of a job's limits; a job that says no `workers` has one."""
+        workers = job.workers or 1
         source = job.source
         bytes_per_s, records_per_s = source.rate_limit_bytes_per_s, source.rate_limit_records_per_s
         return cls(
             None if bytes_per_s is None else bytes_per_s / workers,
             None if records_per_s is None else records_per_s / workers,
         )
+
+    def pauses(self, records: int, size_bytes: int, now_s: float) -> Iterator[float]:
+        """Yield the pauses, in seconds, to be made one after the other after these were read."""
+        left = self.delay_s(records, size_bytes, now_s)
+        while left > 0:
+            yield min(left, PAUSE_S)
+            left -= PAUSE_S
 
     def delay_s(self, records: int, size_bytes: int, now_s: float) -> float:
         """Return how long to wait after these were read."""

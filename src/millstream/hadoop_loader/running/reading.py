@@ -87,8 +87,6 @@ class SplitReader:
         except OffsetOutOfRangeError as error:
             self._handle_out_of_range(error)
             return
-        if pieces:
-            self._stalled_at = time.monotonic()
         # Of one partition there may be several: what follows the end of a range is no part of the next one, which is
         # read from its own start.
         states_now = {tp: states[0] for tp, states in self._waiting.items()}
@@ -98,7 +96,10 @@ class SplitReader:
                 yield from ((state, rows) for rows in self._rows(state, piece))
                 self._maybe_end(state)
             piece.release()
-        if not pieces:
+        if pieces:
+            # Behind the work on them: while that took its time, or its rate made it wait, nobody asked the brokers.
+            self._stalled_at = time.monotonic()
+        else:
             self._look_at_positions()
 
     def check_topics(self, states: Sequence[RangeState]) -> None:

@@ -114,8 +114,11 @@ class _Run:
         self._refuse_if_bad(reader, wanted.topic)
         rows, size = state.rows - rows, state.bytes - size
         self._on_progress(Progress(wanted.topic, wanted.partition, fetched.offsets[-1].as_py() + 1, rows, size))
-        if self._stop.wait(self._rate.delay_s(rows, size, time.monotonic())):
+        for pause_s in self._rate.pauses(rows, size, time.monotonic()):
+            self._stop.wait(pause_s)
             self._check_stop()
+            # A worker of which nothing is heard is taken for one that hangs.
+            self._on_progress(Progress(wanted.topic, wanted.partition, fetched.offsets[-1].as_py() + 1, 0, 0))
 
     def _refuse_if_bad(self, reader: SplitReader, topic: str) -> None:
         most = self._job.bad_records.max_bad_records
