@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from millstream.core._kernels.crc32c import crc32c
 from millstream.hadoop_loader.commit import Claim, CommitLog, LoadDraft, Role
 from millstream.hadoop_loader.filesystem import FileSystem, LocalFileSystem
-from millstream.hadoop_loader.splits import StagedFile
+from millstream.hadoop_loader.splits import FileKind, StagedFile
 
 TOPIC, TOPIC_ID = "orders", "b3JkZXJzb3JkZXJzb3JkZQ"
 
@@ -55,8 +55,11 @@ class TableRoot:
         *,
         directory: str = "day=1",
         closed: bool = True,
+        topic: str = TOPIC,
+        kind: FileKind = FileKind.DATA,
     ) -> None:
         """Commit files: (partition, format, contents, rows)."""
+        topic_id = TOPIC_ID if topic == TOPIC else f"id-of-{topic}"
         claim = self.claim(Role.LOAD)
         staging = claim.staging(0, 0)
         staged: list[StagedFile] = []
@@ -69,11 +72,11 @@ class TableRoot:
             staged.append(
                 StagedFile(
                     path=path,
-                    table=TOPIC,
+                    table=topic,
                     directory=directory,
                     format=format_,
-                    topic=TOPIC,
-                    topic_id=TOPIC_ID,
+                    topic=topic,
+                    topic_id=topic_id,
                     partition=partition,
                     first_offset=first,
                     last_offset=first + rows - 1,
@@ -82,15 +85,16 @@ class TableRoot:
                     checksum=f"crc32c:{crc32c(contents):08x}",
                     min_timestamp_ms=first,
                     max_timestamp_ms=first + rows,
+                    kind=kind,
                 )
             )
         formats = {format_ for _, format_, _, _ in files}
         self.log.commit(
             claim,
             LoadDraft(
-                topics={TOPIC_ID: TOPIC},
+                topics={topic_id: topic},
                 files=tuple(staged),
-                closed=tuple(f"{TOPIC}/{format_}/{directory}" for format_ in sorted(formats)) if closed else (),
+                closed=tuple(f"{topic}/{format_}/{directory}" for format_ in sorted(formats)) if closed else (),
             ),
         )
         claim.release()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from tests.support.table_roots import TableRoot, parquet_bytes
 
 from millstream.hadoop_loader.catalogs import KnownTable, tell_catalogs
-from millstream.hadoop_loader.catalogs.iceberg import IcebergError, IcebergTables
+from millstream.hadoop_loader.catalogs.iceberg import CatalogAwayError, IcebergError, IcebergTables
 from millstream.hadoop_loader.commit import LoadDraft, Role
 from millstream.hadoop_loader.compaction import compact, plan_compaction
 from millstream.hadoop_loader.job import (
@@ -206,3 +208,44 @@ def test_a_job_s_tables_are_told_after_a_commit(root: TableRoot, settings: Icebe
     )
     (problem,) = tell_catalogs(no_catalog, root.filesystem, root.log.read())
     assert problem.startswith("Iceberg: catalog 'default'")
+
+
+def test_a_catalog_that_hangs_holds_a_run_for_one_deadline(root: TableRoot, settings: IcebergSettings) -> None:
+    root.load([(0, "parquet", parquet_bytes(ROWS.select(["id"])), 5)])
+    schema = json.dumps({"type": "record", "name": "Order", "fields": [{"name": "id", "type": "long"}]})
+    claim = root.claim(Role.LOAD)
+    root.log.commit(claim, LoadDraft(schemas={"orders": merge(None, {1: schema}, topic="orders").document}))
+    claim.release()
+    job = LoadJob(
+        name="orders",
+        source=SourceSettings(bootstrap_servers="127.0.0.1:9092", topics=("orders",)),
+        value=ValueSettings(framing="none", schema=schema),
+        destination=DestinationSettings(uri=root.filesystem.uri, formats=frozenset({"parquet"})),
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        rest = {"type": "rest", "uri": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        hangs = replace(job, iceberg=replace(settings, properties=rest, deadline_s=0.2))
+        began = time.monotonic()
+
+        (problem,) = tell_catalogs(hangs, root.filesystem, root.log.read())
+
+        assert time.monotonic() - began < 30
+        assert "catalog 'default': no answer within 0.2 s" in problem
+
+    # Hung in the middle: the table that was begun is told of, those behind it wait for the next run.
+    asked: list[str] = []
+    never = threading.Event()
+    tables = IcebergTables(replace(settings, deadline_s=0.2), root.filesystem)
+
+    def load_table(identifier: str) -> Any:
+        asked.append(identifier)
+        never.wait()
+
+    tables._catalog.load_table = load_table  # type: ignore[method-assign,assignment]
+    try:
+        with pytest.raises(CatalogAwayError, match="no answer"):
+            tables.commit(known(ROWS.schema), [], 1)
+        assert asked == ["lake.orders"]
+    finally:
+        never.set()
+        tables.close()

@@ -22,8 +22,9 @@ from tests.support.hive_metastore import HiveMetastore
 from tests.support.spark_reader import read_by_spark
 from tests.support.table_roots import TableRoot, avro_bytes, parquet_bytes
 
-from millstream.hadoop_loader.catalogs import tell_catalogs
+from millstream.hadoop_loader.catalogs import CatalogError, tell_catalogs
 from millstream.hadoop_loader.catalogs.hive import hive_name, hive_type
+from millstream.hadoop_loader.catalogs.metastore import connected
 from millstream.hadoop_loader.commit import LoadDraft, Role
 from millstream.hadoop_loader.job import (
     DestinationSettings,
@@ -33,6 +34,7 @@ from millstream.hadoop_loader.job import (
     SourceSettings,
     ValueSettings,
 )
+from millstream.hadoop_loader.splits import FileKind
 from millstream.hadoop_loader.tables import TableVersion, merge
 from millstream.schemas.avro import AvroDecoder
 
@@ -234,10 +236,10 @@ def loaded_root(folder: Path) -> TableRoot:
     return root
 
 
-def evolve(root: TableRoot, writers: dict[int, str]) -> None:
+def evolve(root: TableRoot, writers: dict[int, str], topic: str = "orders") -> None:
     claim = root.claim(Role.LOAD)
-    merged = merge(claim.state.schemas.get("orders"), writers, topic="orders")
-    root.log.commit(claim, LoadDraft(schemas={"orders": merged.document}))
+    merged = merge(claim.state.schemas.get(topic), writers, topic=topic)
+    root.log.commit(claim, LoadDraft(schemas={topic: merged.document}))
     claim.release()
 
 
@@ -270,6 +272,81 @@ def test_scripts_are_written_once_for_each_version(tmp_path: Path) -> None:
         "ALTER TABLE `lake`.`orders` SET TBLPROPERTIES ('millstream.version'='1');\n\n"
         "MSCK REPAIR TABLE `lake`.`orders`;\n"
     )
+
+
+def test_a_script_that_a_crash_left_half_written_is_written_anew(tmp_path: Path) -> None:
+    root = loaded_root(tmp_path / "root")
+    job = hive_job(root, None)
+    assert tell_catalogs(job, root.filesystem, root.log.read()) == []
+    (script,) = (root.folder / "orders" / "_hive").iterdir()
+    text = script.read_text()
+    script.write_text(text[:40])
+
+    assert tell_catalogs(job, root.filesystem, root.log.read()) == []
+
+    assert script.read_text() == text
+
+
+def test_tables_that_are_not_ours_are_left_as_they_are_and_keep_no_other_from_being_told(
+    tmp_path: Path, metastore: HiveMetastore
+) -> None:
+    ours, elsewhere = loaded_root(tmp_path / "ours"), loaded_root(tmp_path / "elsewhere")
+    settings = HiveSettings(database="apart", metastore_uri=metastore.uri, table_prefix="first_")
+    job = replace(hive_job(ours, None), hive=settings)
+    assert tell_catalogs(job, ours.filesystem, ours.log.read()) == []
+    before = held_table(settings, "first_orders", job)
+
+    # The same name from another root, as after destination.uri was changed.
+    moved = replace(hive_job(elsewhere, None), hive=settings)
+    evolve(elsewhere, {2: json.dumps(LATER_VALUE)})
+    (problem,) = tell_catalogs(moved, elsewhere.filesystem, elsewhere.log.read())
+
+    assert "apart.first_orders is at file:" in problem
+    assert "table_prefix" in problem
+    assert held_table(settings, "first_orders", job) == before
+
+    # Somebody's own table over the same place, and one that the metastore refuses: the others are told.
+    with connected(settings, ours.filesystem.uri) as store:
+        table = store._client.get_table("apart", "first_orders")
+        del table.parameters["millstream.version"]
+        table.sd.cols[0].comment = "theirs"
+        store._client.alter_table("apart", "first_orders", table)
+    parquet = replace(job.destination, formats=frozenset({"parquet"}))
+    theirs = held_table(settings, "first_orders", job)
+    late_rows = [(0, "parquet", parquet_bytes(VALUES), 3)]
+    ours.load(late_rows, directory="day=1", closed=False, kind=FileKind.LATE)
+
+    (problem,) = tell_catalogs(replace(job, destination=parquet), ours.filesystem, ours.log.read())
+
+    assert "apart.first_orders was made by others" in problem
+    assert held_table(settings, "first_orders", job) == theirs
+    assert held_table(settings, "first_orders_late", job)[2] == ["day=1"]
+    failing = replace(job, hive=replace(settings, fail=True))
+    with pytest.raises(CatalogError, match="made by others"):
+        tell_catalogs(failing, ours.filesystem, ours.log.read())
+
+
+def held_table(settings: HiveSettings, name: str, job: LoadJob) -> tuple[Any, ...]:
+    """Columns, location and partitions of a table, and what else the metastore says of it."""
+    with connected(settings, job.destination.uri) as store:
+        table = store._client.get_table("apart", name)
+        partitions = store._client.get_partition_names("apart", name, -1)
+    return [str(column) for column in table.sd.cols], table.sd.location, partitions, table.parameters
+
+
+def test_of_two_tables_that_meet_in_one_name_the_one_that_was_told_keeps_it(tmp_path: Path) -> None:
+    root = loaded_root(tmp_path / "root")
+    job = hive_job(root, None)
+    assert tell_catalogs(job, root.filesystem, root.log.read()) == []
+    before = {path.name: path.read_text() for path in (root.folder / "orders" / "_hive").iterdir()}
+    root.load([(0, "parquet", parquet_bytes(VALUES), 3)], topic="Orders")
+    evolve(root, {1: json.dumps(LATER_VALUE)}, topic="Orders")
+
+    (problem,) = tell_catalogs(job, root.filesystem, root.log.read())
+
+    assert "table Orders would be lake.orders, as orders is already" in problem
+    assert {path.name: path.read_text() for path in (root.folder / "orders" / "_hive").iterdir()} == before
+    assert not (root.folder / "Orders" / "_hive").exists()
 
 
 def test_a_metastore_that_is_away_fails_a_run_only_where_the_job_says_so(tmp_path: Path) -> None:

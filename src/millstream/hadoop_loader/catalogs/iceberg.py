@@ -11,18 +11,24 @@ made say of which root, and of which table there, since `.` and `_` are one in t
 Files have no field ids, so the table has a name mapping; it is not partitioned, its files carry the statistics that
 readers skip by. Footers are read through the loader's file system: pyiceberg need not reach the data, only the catalog
 and the place for its own metadata.
+
+pyiceberg waits for a catalog as long as that likes. Here each call has `deadline_s`: a run holds its claim while it
+tells catalogs, and one that hangs would keep every later run away. A call that was left may still take effect; the
+number in its snapshot says so to the next one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from millstream.hadoop_loader.filesystem import FileSystemError
 from millstream.hadoop_loader.filesystem.arrow import arrow_input
+from millstream.hadoop_loader.filesystem.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.catalogs.known_tables import KnownTable
@@ -39,10 +45,18 @@ TABLE_PROPERTY: Final = "millstream.table"
 """Of a table: the name that it has in its root."""
 NAME_MAPPING_PROPERTY: Final = "schema.name-mapping.default"
 COMMIT_ATTEMPTS: Final = 5
+# Calls at a time, those that were left included.
+_CALLS_MAX: Final = 4
+
+T = TypeVar("T")
 
 
 class IcebergError(Exception):
     """The catalog could not be reached, or refused; the message says what it was asked."""
+
+
+class CatalogAwayError(IcebergError):
+    """The catalog, or where its metadata lies, did not answer in time: the other tables need not be tried."""
 
 
 class IcebergTables:
@@ -57,16 +71,31 @@ class IcebergTables:
         self._settings = settings
         self._filesystem = filesystem
         properties = {key: _text(value) for key, value in settings.properties.items()}
+        self._deadlines = Deadlines(f"catalog {settings.catalog!r}", settings.deadline_s, _CALLS_MAX)
         try:
-            self._catalog = load_catalog(settings.catalog, **properties)
+            self._catalog = self._asked(lambda: load_catalog(settings.catalog, **properties))
         except Exception as error:
+            self._deadlines.close()
+            if isinstance(error, IcebergError):
+                raise
             raise IcebergError(f"catalog {settings.catalog!r}: {error}") from error
 
     def close(self) -> None:
         """Give up connections."""
         close = getattr(self._catalog, "close", None)
         if close is not None:
-            close()
+            with suppress(IcebergError):
+                self._asked(close)
+        self._deadlines.close()
+
+    def _asked(self, call: Callable[[], T]) -> T:
+        """Return what a call to the catalog, or to where its metadata lies, comes to. Raises CatalogAwayError."""
+        try:
+            return self._deadlines.read("", call)
+        except FileSystemError as error:
+            raise CatalogAwayError(
+                f"catalog {self._settings.catalog!r}: {error.what}; see that it answers; the next run tells it all"
+            ) from error
 
     def identifier(self, table: KnownTable) -> str:
         """Return a table's name in the catalog."""
@@ -101,15 +130,15 @@ class IcebergTables:
         from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
 
         with suppress(NoSuchTableError):
-            return self._catalog.load_table(identifier)
-        self._catalog.create_namespace_if_not_exists(self._settings.namespace)
+            return self._asked(lambda: self._catalog.load_table(identifier))
+        self._asked(lambda: self._catalog.create_namespace_if_not_exists(self._settings.namespace))
+        properties = self._properties_of(known)
         try:
-            table = self._catalog.create_table(
-                identifier, _optional(known.columns), properties=self._properties_of(known)
+            return self._asked(
+                lambda: self._catalog.create_table(identifier, _optional(known.columns), properties=properties)
             )
         except TableAlreadyExistsError:
-            return self._catalog.load_table(identifier)
-        return table
+            return self._asked(lambda: self._catalog.load_table(identifier))
 
     def _properties_of(self, table: KnownTable) -> dict[str, str]:
         return {ROOT_PROPERTY: self._filesystem.uri, TABLE_PROPERTY: table.name}
@@ -121,7 +150,7 @@ class IcebergTables:
         if root is None:
             # Made before the properties were: ours if it shows our files, and no others.
             start = f"{self._filesystem.uri}/{table.path}/"
-            paths = [task.file.file_path for task in held.scan().plan_files()]
+            paths = [file.file_path for file in self._shown_files(held)]
             if not paths or not all(path.startswith(start) for path in paths):
                 raise IcebergError(f"table {identifier} is not of this root, others made it: {remedy}")
         elif root != self._filesystem.uri:
@@ -138,31 +167,35 @@ class IcebergTables:
                 return int(summary[NUMBER_PROPERTY])
         return -1
 
+    def _shown_files(self, held: Any) -> list[Any]:
+        return self._asked(lambda: [task.file for task in held.scan().plan_files()])
+
     def _commit(self, held: Any, table: KnownTable, wanted: dict[str, TableFile], number: int) -> None:
-        shown = {task.file.file_path: task.file for task in held.scan().plan_files()}
+        shown = {file.file_path: file for file in self._shown_files(held)}
         removed = [file for path, file in shown.items() if path not in wanted]
         added = [(path, file) for path, file in wanted.items() if path not in shown]
-        with held.transaction() as transaction:
-            with transaction.update_schema() as update:
-                update.union_by_name(_optional(table.columns))
-            if NAME_MAPPING_PROPERTY not in transaction.table_metadata.properties:
-                mapping = transaction.table_metadata.schema().name_mapping.model_dump_json()
-                transaction.set_properties({NAME_MAPPING_PROPERTY: mapping})
-            if ROOT_PROPERTY not in transaction.table_metadata.properties:
-                transaction.set_properties(self._properties_of(table))
-            said = {NUMBER_PROPERTY: str(number), ROOT_PROPERTY: self._filesystem.uri}
+        transaction = held.transaction()
+        with transaction.update_schema() as update:
+            update.union_by_name(_optional(table.columns))
+        if NAME_MAPPING_PROPERTY not in transaction.table_metadata.properties:
+            mapping = transaction.table_metadata.schema().name_mapping.model_dump_json()
+            transaction.set_properties({NAME_MAPPING_PROPERTY: mapping})
+        if ROOT_PROPERTY not in transaction.table_metadata.properties:
+            transaction.set_properties(self._properties_of(table))
+        said = {NUMBER_PROPERTY: str(number), ROOT_PROPERTY: self._filesystem.uri}
+        # Footers are the file system's, which has a deadline for each of them.
+        data_files = list(self._data_files(transaction.table_metadata, added))
+
+        def write_manifests() -> None:
             updating = transaction.update_snapshot(snapshot_properties=said)
-            metadata = transaction.table_metadata
-            if removed:
-                with updating.overwrite() as overwrite:
-                    for file in removed:
-                        overwrite.delete_data_file(file)
-                    for data_file in self._data_files(metadata, added):
-                        overwrite.append_data_file(data_file)
-            else:
-                with updating.fast_append() as append:
-                    for data_file in self._data_files(metadata, added):
-                        append.append_data_file(data_file)
+            with updating.overwrite() if removed else updating.fast_append() as snapshot:
+                for file in removed:
+                    snapshot.delete_data_file(file)
+                for data_file in data_files:
+                    snapshot.append_data_file(data_file)
+
+        self._asked(write_manifests)
+        self._asked(transaction.commit_transaction)
 
     def _data_files(self, metadata: Any, files: list[tuple[str, TableFile]]) -> Iterator[Any]:
         """Yield what Iceberg wants to know of files, from their footers."""

@@ -1,7 +1,11 @@
 """Tables and partitions in a Hive metastore, over Thrift.
 
-Each call is a reconciliation: the table is made or brought to its schema, and partitions that lack are added. So a run
-that could not reach the metastore is made up for by the next one, and two at once do no harm.
+Each call is a reconciliation: the table is made or brought to its schema, partitions that lack are added, and those
+of directories that expired are dropped. So a run that could not reach the metastore is made up for by the next one, and
+two at once do no harm.
+
+A name is ours where the loader's property and the table's own location say so. What others made, or what lies elsewhere
+(another root, another table whose name comes to the same in Hive), is never altered: it is refused with what to do.
 
 The Thrift client is the one that pyiceberg brings (extra `iceberg`).
 """
@@ -40,6 +44,10 @@ class MetastoreError(Exception):
     """The metastore could not be reached, or refused; the message says what it was asked."""
 
 
+class TableRefusedError(MetastoreError):
+    """One table cannot be what it should be; the others may."""
+
+
 class Metastore:
     """A connection to one metastore; one thread at a time."""
 
@@ -49,8 +57,25 @@ class Metastore:
         self._settings = settings
         self._root_uri = root_uri
 
-    def bring_up_to_date(self, table: KnownTable, directories: Collection[str]) -> int:
-        """Have a table and the partitions of `directories` (below it); return how many partitions were added."""
+    def bring_up_to_date(self, table: KnownTable, directories: Collection[str], expired: Collection[str] = ()) -> int:
+        """Have a table and the partitions of `directories` (below it), and none of those `expired`.
+
+        Returns how many partitions were added. Raises TableRefusedError, also for what the metastore says of it.
+        """
+        from thrift.protocol.TProtocol import TProtocolException
+        from thrift.Thrift import TException
+        from thrift.transport.TTransport import TTransportException
+
+        try:
+            return self._bring_up_to_date(table, directories, expired)
+        except (TTransportException, TProtocolException):
+            raise
+        except TException as error:
+            raise TableRefusedError(
+                f"table {'.'.join(hive.full_name(table, self._settings))}: {_said(error)}"
+            ) from error
+
+    def _bring_up_to_date(self, table: KnownTable, directories: Collection[str], expired: Collection[str]) -> int:
         from hive_metastore.ttypes import AlreadyExistsException, NoSuchObjectException
 
         database, name = hive.full_name(table, self._settings)
@@ -65,10 +90,30 @@ class Metastore:
             else:
                 held = None
         if held is not None:
+            self._check_ours(table, held)
             self._evolve(table, held)
         if not table.partition_keys:
             return 0
-        return self._add_partitions(table, directories)
+        names = set(self._client.get_partition_names(database, name, -1))
+        self._drop_partitions(table, expired, names)
+        return self._add_partitions(table, directories, names)
+
+    def _check_ours(self, table: KnownTable, held: Any) -> None:
+        """Raises TableRefusedError for a table that others made, or that shows something else."""
+        name = ".".join(hive.full_name(table, self._settings))
+        remedy = "set hive.table_prefix or hive.database, so that it is left alone"
+        location = hive.location_of(self._root_uri, self._settings, table.path)
+        at = None if held.sd is None else held.sd.location
+        if at is None or _comparable(at) != _comparable(location):
+            raise TableRefusedError(
+                f"table {name} is at {at or 'no place of its own'}, not at {location}, and stays as it is: {remedy};"
+                f" if the table root was moved, ALTER TABLE {name} SET LOCATION"
+            )
+        if hive.VERSION_PROPERTY not in (held.parameters or {}):
+            raise TableRefusedError(
+                f"table {name} was made by others, and stays as it is: {remedy}; to hand it over,"
+                f" ALTER TABLE {name} SET TBLPROPERTIES ('{hive.VERSION_PROPERTY}'='0')"
+            )
 
     def _have_database(self, database: str) -> None:
         from hive_metastore.ttypes import AlreadyExistsException, Database, NoSuchObjectException
@@ -126,15 +171,27 @@ class Metastore:
         cascade = EnvironmentContext(properties={"CASCADE": "true"})
         self._client.alter_table_with_environment_context(held.dbName, held.tableName, held, cascade)
 
-    def _add_partitions(self, table: KnownTable, directories: Collection[str]) -> int:
+    def _drop_partitions(self, table: KnownTable, expired: Collection[str], held: Collection[str]) -> None:
+        """Forget partitions whose directories hold nothing any more; their files are not touched."""
+        from hive_metastore.ttypes import NoSuchObjectException
+
+        database, name = hive.full_name(table, self._settings)
+        for directory in sorted(expired):
+            if _lowered(directory) not in held:
+                continue
+            try:
+                self._client.drop_partition(database, name, _values(directory), deleteData=False)
+            except NoSuchObjectException:
+                continue
+
+    def _add_partitions(self, table: KnownTable, directories: Collection[str], held: Collection[str]) -> int:
         from hive_metastore.ttypes import Partition
 
         database, name = hive.full_name(table, self._settings)
         assert table.partition_keys is not None, table.name
-        held = set(self._client.get_partition_names(database, name, -1))
         added = []
         for directory in sorted(directories):
-            values = [unquote(part.partition("=")[2]) for part in directory.split("/")]
+            values = _values(directory)
             if len(values) != len(table.partition_keys) or _lowered(directory) in held:
                 continue
             storage = self._storage(table, f"{table.path}/{directory}")
@@ -155,6 +212,26 @@ class Metastore:
                     self._client.add_partition(partition)
                 except AlreadyExistsException:
                     continue
+
+
+def _values(directory: str) -> list[str]:
+    """Return the values of a directory's partition."""
+    return [unquote(part.partition("=")[2]) for part in directory.split("/")]
+
+
+def _comparable(location: str) -> tuple[str, str, str]:
+    """Return a location without what says nothing: `file:/x` is `file:///x`, HDFS's own port need not stand there."""
+    address = urlsplit(location)
+    scheme = address.scheme.lower() or "file"
+    where = address.netloc.lower()
+    if scheme == "hdfs":
+        where = where.removesuffix(":8020")
+    return scheme, where, address.path.rstrip("/")
+
+
+def _said(error: Exception) -> str:
+    """Return what an error of Thrift says."""
+    return getattr(error, "message", None) or str(error) or type(error).__name__
 
 
 def _lowered(directory: str) -> str:
@@ -189,7 +266,6 @@ def connected(settings: HiveSettings, root_uri: str, *, deadline_s: float = DEAD
         transport.open()
         yield Metastore(Client(TBinaryProtocol.TBinaryProtocol(transport)), settings, root_uri)
     except (TException, OSError, EOFError) as error:
-        said = getattr(error, "message", None) or str(error)
-        raise MetastoreError(f"{settings.metastore_uri}: {said}") from error
+        raise MetastoreError(f"{settings.metastore_uri}: {_said(error)}") from error
     finally:
         transport.close()

@@ -199,3 +199,8 @@ class IcebergSettings:
         kind="table",
         example='{ type = "sql", uri = "sqlite:////var/lib/catalog.db" }',
     )
+    deadline_s: float = setting(
+        "How long the catalog may take for one call; what it was not told then, the next run tells it.",
+        default=60.0,
+        at_least=0.1,
+    )
