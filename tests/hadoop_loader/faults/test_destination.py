@@ -102,23 +102,6 @@ def test_hdfs_is_killed_in_the_middle_and_comes_back(topic: RawTopic, hdfs: Mini
 
 
 @pytest.mark.hdfs
-def test_a_name_node_fails_over_in_the_middle(
-    millstream_broker_session: TestBroker, hadoop_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with MiniHdfs(tmp_path / "hdfs", ha=True, jars=hadoop_folder) as pair:
-        monkeypatch.setenv("HADOOP_CONF_DIR", str(pair.conf_directory))
-        topic = RawTopic(millstream_broker_session.bootstrap_servers, f"{pair.uri}/lake", partitions=2)
-        send(topic)
-        job = job_of(topic)
-
-        run_inline(job, in_the_middle=pair.fail_over)
-
-        settled(job)
-        assert_held(topic)
-        assert verify_destination(job, deep=True).findings == []
-
-
-@pytest.mark.hdfs
 def test_a_quota_leaves_nothing_half_done(topic: RawTopic, hdfs: MiniHdfs) -> None:
     send(topic)
     job = job_of(topic)
