@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from millstream.core.client.consumer import (
     ConsumerRecord,
     CorruptBatchError,
     LogTruncationError,
+    RefusedPartitionError,
 )
 from millstream.core.records import HEADER_SIZE, Compression
 from millstream.core.wire import ErrorCode, KafkaError
@@ -284,8 +286,10 @@ async def test_a_topic_that_may_not_be_read_is_said_and_tried_again(brokers: Mod
 
     brokers.on_fetch = deny
     async with consumer(brokers) as reader:
-        with pytest.raises(KafkaError, match="fetch of t-0 at offset 0") as raised:
+        with pytest.raises(RefusedPartitionError, match="fetch of t-0 at offset 0") as raised:
             await reader.poll(DEADLINE_S)
         assert raised.value.code is ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        told = pickle.loads(pickle.dumps(raised.value))
+        assert (told.topic_partition, told.offset, str(told)) == (TP, 0, str(raised.value))
         is_denied = False
         assert len(await read(reader, 10)) == 10

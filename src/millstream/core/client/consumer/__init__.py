@@ -13,6 +13,8 @@ from millstream.core.client.consumer.errors import (
     OffsetOutOfRangeError,
     PartitionError,
     PinnedMemoryError,
+    RefusedPartitionError,
+    RefusedTopicError,
 )
 from millstream.core.client.consumer.fetched import FetchedRecords, LocatedRecords
 from millstream.core.client.consumer.listeners import ConsumerInterceptor, RebalanceListener
@@ -36,6 +38,8 @@ __all__ = [
     "PinnedMemoryError",
     "Position",
     "RebalanceListener",
+    "RefusedPartitionError",
+    "RefusedTopicError",
     "Region",
     "TopicPattern",
 ]

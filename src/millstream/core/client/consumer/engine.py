@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from millstream.core.client.client import Client
 from millstream.core.client.cluster import TopicPartition
-from millstream.core.client.consumer.errors import CorruptBatchError, PartitionError
+from millstream.core.client.consumer.errors import CorruptBatchError, PartitionError, RefusedTopicError
 from millstream.core.client.consumer.fetched import FetchedRecords
 from millstream.core.client.consumer.fetching import VERSION_BY_NAME_MAX, Fetching, FetchPlan
 from millstream.core.client.consumer.memory import FetchMemory
@@ -192,7 +192,7 @@ class FetchEngine:
         for topic in sorted(self._subscription.assigned_topics):
             info = cluster.topics.get(topic)
             if info is not None and info.error in _TOPIC_ERRORS:
-                self.add_error(KafkaError(info.error, f"topic {topic!r}: {info.error.sentence}"))
+                self.add_error(RefusedTopicError(info.error, topic))
 
     _seen_assigned: frozenset[TopicPartition] = frozenset()
 

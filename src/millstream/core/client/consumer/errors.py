@@ -9,7 +9,9 @@ from millstream.core.wire import ErrorCode, KafkaError
 
 
 class PartitionError(KafkaError):
-    """An error of one partition; it is raised by each poll until a seek, or what the message says, has mended it."""
+    """An error of one partition; unless its class says otherwise, it is raised by each poll until a seek, or what the
+    message says, has mended it.
+    """
 
     def __init__(self, code: ErrorCode, message: str, topic: str, partition: int, offset: int) -> None:
         super().__init__(code, message)
@@ -25,6 +27,13 @@ class PartitionError(KafkaError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (type(self), dict(self.__dict__), self.args)
+
+
+class RefusedPartitionError(PartitionError):
+    """A broker refuses what was asked of one partition, as where a right lacks; told once, and asked again later."""
+
+    def __init__(self, code: ErrorCode, what: str, tp: TopicPartition, offset: int) -> None:
+        super().__init__(code, f"{what}: {code.sentence}", tp.topic, tp.partition, offset)
 
 
 def _rebuilt(kind: type[PartitionError], fields: dict[str, Any], arguments: tuple[Any, ...]) -> PartitionError:
@@ -97,6 +106,17 @@ class LogTruncationError(PartitionError):
         )
         self.divergent_offset = divergent_offset
         self.divergent_epoch = divergent_epoch
+
+
+class RefusedTopicError(KafkaError):
+    """A broker refuses to say where a topic is, as where a right lacks; told with each new answer that says so."""
+
+    def __init__(self, code: ErrorCode, topic: str) -> None:
+        super().__init__(code, f"topic {topic!r}: {code.sentence}")
+        self.topic = topic
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RefusedTopicError, (self.code, self.topic)
 
 
 class PinnedMemoryError(KafkaError):

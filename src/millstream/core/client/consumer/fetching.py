@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 from millstream.core._kernels.consumer_records import survey_batches
 from millstream.core.client.cluster import NO_NODE, Cluster, TopicPartition
-from millstream.core.client.consumer.errors import CorruptBatchError, OffsetOutOfRangeError
+from millstream.core.client.consumer.errors import CorruptBatchError, OffsetOutOfRangeError, RefusedPartitionError
 from millstream.core.client.consumer.fetch_buffer import READY_BYTES_MAX, FetchBuffer
 from millstream.core.client.consumer.fetch_session import FetchSession, SessionPlan, WantedPartition
 from millstream.core.client.consumer.fetched import FetchedRecords
@@ -491,7 +491,7 @@ class Fetching:
             if code.retriable or code is ErrorCode.UNKNOWN_SERVER_ERROR:
                 _log.warning("fetch of %s at offset %d from broker %d: %s", tp, offset, node, code.sentence)
             else:
-                self.errors.append(KafkaError(code, f"fetch of {tp} at offset {offset}: {code.sentence}"))
+                self.errors.append(RefusedPartitionError(code, f"fetch of {tp} at offset {offset}", tp, offset))
 
 
 def _behind(records: memoryview, position: int, offset: int) -> int | None:

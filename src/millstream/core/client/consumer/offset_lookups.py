@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from millstream.core.client.cluster import Cluster, TopicPartition
+from millstream.core.client.consumer.errors import RefusedPartitionError
 from millstream.core.client.consumer.fetch_buffer import FetchBuffer
 from millstream.core.client.consumer.partition_state import AssignedPartition, FetchState, Position
 from millstream.core.client.consumer.settings import ConsumerSettings, OffsetReset, ResetKind
@@ -164,7 +165,8 @@ class OffsetLookups:
             self.metadata_wanted = True
         else:
             state.retry_at_ms = now_ms + max(_SLOW_RETRY_MS, self._settings.retry_backoff_ms)
-            self.errors.append(KafkaError(code, f"the {what} of {state.tp} was refused: {code.sentence}"))
+            at = -1 if state.fetch_position is None else state.fetch_position.offset
+            self.errors.append(RefusedPartitionError(code, f"the {what} of {state.tp} was refused", state.tp, at))
         return False
 
     def _take_offset(
