@@ -147,6 +147,24 @@ def test_a_run_past_its_grace_is_stopped(tmp_path: Path) -> None:
     assert any("left, uncommitted" in sentence for sentence in told)
 
 
+def test_each_run_has_the_grace_of_its_own_job(tmp_path: Path) -> None:
+    runs, told = Runs(), list[str]()
+    short = job_file(tmp_path, "short", schedule="every_s = 3600\n        stop_grace_s = 0")
+    long = job_file(tmp_path, "long", schedule="every_s = 3600\n        stop_grace_s = 3600")
+    service = LoadService([long, short], runs, environ={}, tell=told.append)
+    stop, codes = threading.Event(), list[int]()
+    thread = threading.Thread(target=lambda: codes.append(service.serve(stop)))
+    thread.start()
+    wait_for(lambda: sorted(runs.running) == ["long", "short"])
+    stop.set()
+    wait_for(lambda: runs.running == ["long"])
+    assert any("short: its run is left" in sentence for sentence in told)
+    runs.go.set()
+    thread.join(DEADLINE_S)
+    assert codes == [130]
+    assert {job.name: job.runs[0].outcome for job in service.jobs} == {"long": "loaded", "short": "stopped"}
+
+
 def test_a_file_is_read_anew_for_each_run(tmp_path: Path) -> None:
     seen: list[str] = []
     told: list[str] = []

@@ -128,13 +128,15 @@ class LoadService:
         self._tell(f"stopping; {', '.join(running)} may come to its end" if running else "stopping")
         for thread in self._jobs:
             thread.stop.set()
-        deadline = time.monotonic() + max(thread.stop_grace_s for thread in self._jobs)
-        for thread in self._jobs:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        left = [thread for thread in self._jobs if thread.is_alive()]
-        for thread in left:
-            self._tell(f"{thread.state.name}: its run is left, uncommitted; the next one begins where it began")
-            thread.run_stop.set()
+        stopped_s = time.monotonic()
+        left: list[_JobThread] = []
+        # Each has its own grace: the shortest is over first.
+        for thread in sorted(self._jobs, key=lambda one: one.stop_grace_s):
+            thread.join(max(0.0, stopped_s + thread.stop_grace_s - time.monotonic()))
+            if thread.is_alive():
+                self._tell(f"{thread.state.name}: its run is left, uncommitted; the next one begins where it began")
+                thread.run_stop.set()
+                left.append(thread)
         deadline = time.monotonic() + END_S
         for thread in left:
             thread.join(max(0.0, deadline - time.monotonic()))
