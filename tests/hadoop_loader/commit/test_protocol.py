@@ -26,7 +26,7 @@ from millstream.hadoop_loader.commit import (
     names,
 )
 from millstream.hadoop_loader.commit.reading import LogReader
-from millstream.hadoop_loader.filesystem import QuotaExceededError
+from millstream.hadoop_loader.filesystem import AccessDeniedError, QuotaExceededError
 from millstream.hadoop_loader.splits import StagedFile
 from millstream.testing.faulty_disk import SimulatedCrashError
 from millstream.testing.faulty_filesystem import Fault
@@ -289,10 +289,90 @@ def test_quota_leaves_an_entry_unapplied_and_the_next_run_goes_on(world: World) 
         raise QuotaExceededError("the quota of names is used up", uri="memory://test", path=TOPIC)
 
     driver = world.driver(before_call=at(MOVE, refuse, nth=3))
-    with pytest.raises(UnappliedError, match="used up; raise the quota"):
+    with pytest.raises(UnappliedError, match="used up; raise the quota") as raised:
         driver.run(Role.LOAD)
-    assert driver.log.unapplied() is not None
+    unapplied = driver.log.unapplied()
+    assert unapplied is not None
+    # It counts, so whoever committed it is told which it is; whoever only finishes it has committed nothing.
+    assert raised.value.published is not None
+    assert raised.value.published.number == unapplied.number
+    with pytest.raises(UnappliedError) as raised:
+        world.driver(before_call=at(MOVE, refuse)).run(Role.LOAD)
+    assert raised.value.published is None
     world.finish()
+
+
+def test_what_may_not_be_deleted_keeps_nothing_else_from_it(world: World) -> None:
+    for run in range(3):
+        # Claims of processes that die when they have begun to stage.
+        world.driver().log.claim(Role.LOAD, owner="dead", run_id=f"dead-{run}").staging(0, 0)
+        world.clock.wait(SETTINGS.claim_timeout_s + 1)
+    dead = [status.path for status in world.disk.list(names.STAGING)]
+
+    def refuse() -> None:
+        raise AccessDeniedError("Permission denied: user=loader", uri="memory://test", path=dead[0])
+
+    driver = world.driver(before_call=at(rf"rename {dead[0]} ", refuse))
+    claim = driver.log.claim(Role.LOAD, owner="a", run_id="a")
+    told = driver.log.clean(claim)
+
+    assert len(dead) > 1
+    assert [sentence for sentence in told if "Permission denied" in sentence] == told != []
+    assert [path for path in dead if world.disk.status(path) is not None] == [dead[0]]
+    assert driver.log.clean(claim) == []
+    claim.release()
+    world.finish()
+
+
+def test_cleaning_is_due_once_something_is_past_its_time(world: World) -> None:
+    log = world.driver().log
+    entry = world.driver().run(Role.COMPACT)
+    assert entry is not None
+    assert not log.cleaning_is_due(Role.LOAD)
+    world.clock.wait(SETTINGS.snapshot_retention_s + 1)
+
+    assert log.cleaning_is_due(Role.LOAD)
+    claim = world.driver().log.claim(Role.LOAD, owner="a", run_id="a")
+    log.clean(claim)
+    claim.release()
+
+    # The claim's own staging is no reason for the next one.
+    world.clock.wait(SETTINGS.snapshot_retention_s + 1)
+    assert not log.cleaning_is_due(Role.LOAD)
+
+
+def test_a_driver_that_removes_a_stray_takes_no_mark_of_the_compacted_directory(world: World) -> None:
+    directory = f"{TOPIC}/avro/part=0"
+    success = f"{directory}/{names.SUCCESS}"
+    with pytest.raises(SimulatedCrashError):
+        world.driver({act_number(world, Role.COMPACT, SWAP_IN): Fault.CRASH_BEFORE}).run(Role.COMPACT)
+    world.disk.make_directory(directory)
+    world.disk.create(success).close()
+
+    def another_applies() -> None:
+        world.driver().run(Role.LOAD)
+        assert world.disk.status(success) is not None
+
+    world.clock.wait(SETTINGS.claim_timeout_s + 1)
+    driver = world.driver(before_call=at(rf"delete {success}", another_applies))
+    driver.run(Role.COMPACT)
+
+    assert world.disk.status(success) is not None
+    world.finish()
+
+
+def test_marks_are_on_disk_before_what_is_published_after_them(world: World) -> None:
+    for role in (Role.LOAD, Role.COMPACT):
+        driver = world.driver()
+        driver.run(role)
+        journal = driver.filesystem.journal
+        marks = [
+            name.removeprefix("create ") for name in journal if re.match(r"create (.*_SUCCESS|\S+/applied/)", name)
+        ]
+        assert len(marks) > 1
+        for path in marks:
+            acts = [name.partition(" ")[0] for name in journal if name.endswith(f" {path}")]
+            assert acts == ["create", "sync", "close"], path
 
 
 def test_a_directory_made_late_between_both_renames_is_removed(world: World) -> None:

@@ -26,7 +26,7 @@ from millstream.hadoop_loader.filesystem import FileSystem, FileSystemSettings, 
 from millstream.hadoop_loader.filesystem.arrow import arrow_output
 from millstream.hadoop_loader.splits import StagedFile
 from millstream.testing.faulty_disk import SimulatedCrashError
-from millstream.testing.faulty_filesystem import Fault, FaultyFileSystem
+from millstream.testing.faulty_filesystem import FaultyFileSystem
 
 DIRECTORY = "orders/parquet/day=1"
 
@@ -138,13 +138,15 @@ def test_columns_that_are_dictionaries_in_some_files_are_read_as_values(loads: L
 def test_a_half_applied_compaction_is_not_seen_yet(loads: Loads) -> None:
     loads.run(pa.table({"id": [0]}), 0)
     before = loads.run(pa.table({"id": [1]}), 1)
-    for act in range(1, 60):
-        faulty = FaultyFileSystem(loads.filesystem, {act: Fault.CRASH_AFTER})
-        with pytest.raises(SimulatedCrashError):
-            loads.run(pa.table({"id": [0, 1]}), 0, role=Role.COMPACT, filesystem=faulty)
-        if faulty.journal[-1].startswith(f"rename {DIRECTORY} -> {names.TRASH}"):
-            break
-        loads.clock.wait(100)
+
+    def die_behind_the_first_rename(act: str) -> None:
+        if act.startswith(f"rename {DIRECTORY} -> {names.TRASH}"):
+            faulty.is_dead = True
+            raise SimulatedCrashError(act)
+
+    faulty = FaultyFileSystem(loads.filesystem, after_act=die_behind_the_first_rename)
+    with pytest.raises(SimulatedCrashError):
+        loads.run(pa.table({"id": [0, 1]}), 0, role=Role.COMPACT, filesystem=faulty)
 
     assert not (Path(loads.filesystem.root) / DIRECTORY).exists()  # type: ignore[attr-defined]
     with Snapshot(loads.filesystem) as snapshot:

@@ -146,10 +146,14 @@ class Applier:
 
     def _remove_stray(self, directory: str, lengths: dict[str, int]) -> None:
         # A load's late make_directory came between the two renames; what is in it is at most a _SUCCESS.
-        with suppress(DirectoryNotEmptyError):
-            for name in lengths:
-                self._filesystem.delete(f"{directory}/{name}")
+        for name in lengths:
+            self._filesystem.delete(f"{directory}/{name}")
+        try:
             self._filesystem.delete(directory)
+        except DirectoryNotEmptyError:
+            # Another driver has put the compacted directory there since the look, and the mark may have been its own.
+            if lengths:
+                self._mark_success(directory)
 
     def _make_directory(self, path: str) -> None:
         self._again(lambda: self._filesystem.make_directory(path))
@@ -157,18 +161,12 @@ class Applier:
     def _mark_success(self, directory: str) -> None:
         path = f"{directory}/{names.SUCCESS}"
 
-        def create() -> None:
-            # Looked at first: HDFS refuses to create a file that a crash left open in a way of its own.
-            if self._filesystem.status(path) is None:
-                with suppress(FileExistsError):
-                    self._filesystem.create(path).close()
-
-        self._again(create)
+        self._again(lambda: mark(self._filesystem, path))
 
     def _mark_applied(self, number: int) -> None:
         # Only spares the next run a look at every file: that it is missing is no failure.
         with suppress(FileSystemError, OSError):
-            self._filesystem.create(names.applied_path(number)).close()
+            mark(self._filesystem, names.applied_path(number))
 
     @staticmethod
     def _again(act: Callable[[], None]) -> None:
@@ -180,3 +178,17 @@ class Applier:
                 if attempt == ACT_ATTEMPTS - 1:
                     raise
         return None
+
+
+def mark(filesystem: FileSystem, path: str) -> None:
+    """Make an empty file that says something by being there; that it is there already is fine.
+
+    It is synced as entries are: else a power cut could keep what was published after it, and lose it for ever.
+    """
+    # Looked at first: HDFS refuses to create a file that a crash left open in a way of its own.
+    if filesystem.status(path) is not None:
+        return
+    with suppress(FileExistsError):
+        file = filesystem.create(path)
+        file.sync()
+        file.close()

@@ -12,23 +12,33 @@
     inventory    runs that no kept checkpoint names, as old
 
 Directories are first renamed to `discarded`, so that they go at once: who still works in one finds its parent missing.
-Nothing here is needed for a load to be right, so an error ends the cleaning and never the run.
+Nothing here is needed for a load to be right, so no error ends the run. What may not be deleted is told, and the rest
+is done; a file system that does not answer ends the cleaning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
 from millstream.hadoop_loader.commit import names
 from millstream.hadoop_loader.commit.checkpoints import decode_checkpoint
 from millstream.hadoop_loader.commit.claims import Claim
+from millstream.hadoop_loader.commit.entries import Role
 from millstream.hadoop_loader.commit.errors import CorruptLogError
 from millstream.hadoop_loader.commit.reading import LogReader
-from millstream.hadoop_loader.filesystem import FileStatus, FileSystem, FileSystemError
+from millstream.hadoop_loader.filesystem import (
+    FileStatus,
+    FileSystem,
+    FileSystemError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
 
 CHECKPOINTS_KEPT: Final = 2
+# What is told of one cleaning; of ten thousand files that may not be deleted one says as much as all.
+PROBLEMS_MAX: Final = 5
 
 
 class Cleaner:
@@ -39,50 +49,86 @@ class Cleaner:
         self._reader = reader
         self._retention_ms = int(retention_s * 1000)
 
-    def clean(self, claim: Claim) -> None:
-        """Delete what is dead, as far as that goes without an error."""
+    def clean(self, claim: Claim) -> list[str]:
+        """Delete what is dead, and return what could not be, and why."""
         if not claim.last_is_applied:
-            return
-        with suppress(FileSystemError, OSError):
-            self._empty_discarded()
-        for work in (self._clean_staging, self._clean_small_files, self._clean_trash, self._clean_log):
-            with suppress(FileSystemError, OSError, CorruptLogError):
-                work(claim)
+            return []
+        problems: list[str] = []
+        works = (
+            self._empty_discarded,
+            self._clean_staging,
+            self._clean_small_files,
+            self._clean_trash,
+            self._clean_log,
+        )
+        for work in works:
+            try:
+                work(claim, problems)
+            except (UnavailableError, UnknownOutcomeError) as error:
+                problems.append(str(error))
+                break
+            except (FileSystemError, OSError, CorruptLogError) as error:
+                problems.append(str(error))
+        told = problems[:PROBLEMS_MAX]
+        return told if len(told) == len(problems) else [*told, f"and {len(problems) - len(told)} more like these"]
 
-    def _clean_staging(self, claim: Claim) -> None:
-        for status in self._reader.list(names.STAGING):
-            epoch, _, role = status.name.partition("-")
-            if role == claim.role and epoch.isdigit() and int(epoch) < claim.epoch:
-                self._discard(status)
+    def is_due(self, role: Role, now_ms: int) -> bool:
+        """Whether something of the role, or of both, is past its time by `now_ms`."""
+        before_ms = now_ms - self._retention_ms
+        if any(
+            self._is_of(role, status) and self._reader.list(status.path)
+            for status in self._old(names.STAGING, before_ms)
+        ):
+            return True
+        return any(self._old(directory, before_ms) for directory in (names.TRASH, names.DISCARDED))
 
-    def _clean_small_files(self, claim: Claim) -> None:
+    def _old(self, directory: str, before_ms: int) -> list[FileStatus]:
+        return [status for status in self._reader.list(directory) if status.modified_ms <= before_ms]
+
+    @staticmethod
+    def _is_of(role: Role, status: FileStatus) -> bool:
+        return status.name.partition("-")[2] == role
+
+    def _clean_staging(self, claim: Claim, problems: list[str]) -> None:
+        def is_dead(status: FileStatus) -> bool:
+            epoch = status.name.partition("-")[0]
+            return self._is_of(claim.role, status) and epoch.isdigit() and int(epoch) < claim.epoch
+
+        _each(self._discard, filter(is_dead, self._reader.list(names.STAGING)), problems)
+
+    def _clean_small_files(self, claim: Claim, problems: list[str]) -> None:
         end = claim.state.number
-        for status in self._reader.list(names.PUBLISHING):
-            number = names.parse_number(status.name)
-            # The other role may be at a checkpoint under an earlier number; it then goes without that checkpoint.
-            if number is not None and number < end:
-                self._filesystem.delete(status.path)
         live = {(record.number, record.run_id) for record in claim.state.claims.values()}
-        for status in self._reader.list(names.RENEWALS):
+
+        def is_dead_counter(status: FileStatus) -> bool:
             number = names.parse_number(status.name)
             run_id = status.name.split(names.SEPARATOR)[1:2]
-            if number is not None and number < claim.number and (number, *run_id) not in live:
-                self._filesystem.delete(status.path)
-        for status in self._reader.list(names.APPLIED):
-            number = names.parse_number(status.name)
-            if number is not None and number < end:
-                self._filesystem.delete(status.path)
+            return number is not None and number < claim.number and (number, *run_id) not in live
 
-    def _clean_trash(self, claim: Claim) -> None:
-        before_ms = self._server_time_ms(claim) - self._retention_ms
-        for status in self._reader.list(names.TRASH):
+        def is_past(status: FileStatus) -> bool:
             number = names.parse_number(status.name)
-            is_dead = number is not None and number <= claim.state.number
-            # What was made lately needs no look into it, as deep as it may be.
-            if is_dead and status.modified_ms <= before_ms and self._newest_change_ms(status) <= before_ms:
+            return number is not None and number < end
+
+        # The other role may be at a checkpoint under an earlier number; it then goes without that checkpoint.
+        _each(self._delete, filter(is_past, self._reader.list(names.PUBLISHING)), problems)
+        _each(self._delete, filter(is_dead_counter, self._reader.list(names.RENEWALS)), problems)
+        _each(self._delete, filter(is_past, self._reader.list(names.APPLIED)), problems)
+
+    def _clean_trash(self, claim: Claim, problems: list[str]) -> None:
+        before_ms = self._server_time_ms(claim) - self._retention_ms
+
+        def discard_if_old(status: FileStatus) -> None:
+            if self._newest_change_ms(status) <= before_ms:
                 self._discard(status)
 
-    def _clean_log(self, claim: Claim) -> None:
+        def is_dead(status: FileStatus) -> bool:
+            number = names.parse_number(status.name)
+            return number is not None and number <= claim.state.number
+
+        # What was made lately needs no look into it, as deep as it may be.
+        _each(discard_if_old, filter(is_dead, self._old(names.TRASH, before_ms)), problems)
+
+    def _clean_log(self, claim: Claim, problems: list[str]) -> None:
         now_ms = self._server_time_ms(claim)
 
         def is_old(status: FileStatus) -> bool:
@@ -109,20 +155,17 @@ class Cleaner:
         if old:
             # Only then can a run have lost the last checkpoint that names it.
             runs = self._numbered(names.INVENTORY)
-            self._clean_inventory(
-                kept, [status for status in runs if is_old(status) and (names.parse_number(status.name) or 0) < covered]
-            )
+            aged = [status for status in runs if is_old(status) and (names.parse_number(status.name) or 0) < covered]
+            self._clean_inventory(kept, aged, problems)
 
-    def _clean_inventory(self, kept: Iterable[FileStatus], old: Iterable[FileStatus]) -> None:
+    def _clean_inventory(self, kept: Iterable[FileStatus], old: Iterable[FileStatus], problems: list[str]) -> None:
         named: set[str] = set()
         for status in kept:
             number = names.parse_number(status.name)
             assert number is not None, status
             state = decode_checkpoint(self._reader.read_file(status.path), status.path, number, self._filesystem.open)
             named.update(run.path for run in state.files.runs)
-        for status in old:
-            if status.path not in named:
-                self._filesystem.delete(status.path)
+        _each(self._delete, (status for status in old if status.path not in named), problems)
 
     def _numbered(self, directory: str) -> list[FileStatus]:
         return [status for status in self._reader.list(directory) if names.parse_number(status.name) is not None]
@@ -146,6 +189,19 @@ class Cleaner:
             self._filesystem.rename(status.path, target)
         self._filesystem.delete(target, recursive=True)
 
-    def _empty_discarded(self) -> None:
-        for status in self._reader.list(names.DISCARDED):
-            self._filesystem.delete(status.path, recursive=True)
+    def _delete(self, status: FileStatus) -> None:
+        self._filesystem.delete(status.path, recursive=status.is_directory)
+
+    def _empty_discarded(self, _claim: Claim, problems: list[str]) -> None:
+        _each(self._delete, self._reader.list(names.DISCARDED), problems)
+
+
+def _each(act: Callable[[FileStatus], None], dead: Iterable[FileStatus], problems: list[str]) -> None:
+    """Do away with each: one that may not be deleted keeps none of the others. Raises where there is no answer."""
+    for status in dead:
+        try:
+            act(status)
+        except (UnavailableError, UnknownOutcomeError):
+            raise
+        except (FileSystemError, OSError) as error:
+            problems.append(str(error))

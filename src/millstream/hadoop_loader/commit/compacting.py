@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Final
 
 from millstream.hadoop_loader.commit import names
+from millstream.hadoop_loader.commit.applying import mark
 from millstream.hadoop_loader.commit.decisions import compact_entry, swap_of, why_not_swapped
 from millstream.hadoop_loader.commit.entries import CompactDraft, CompactedDirectory, DirectorySwap, Entry
 from millstream.hadoop_loader.commit.errors import CompactionConflictError, FencedError
@@ -83,9 +84,7 @@ class StagedCompaction:
             self._rename(self._paths[directory.directory, index], path)
             self._paths[directory.directory, index] = path
         if has_success:
-            path = f"{directory.staged}/{names.SUCCESS}"
-            if self._filesystem.status(path) is None:
-                self._filesystem.create(path).close()
+            mark(self._filesystem, f"{directory.staged}/{names.SUCCESS}")
         self._filesystem.make_directory(parent_of(names.trash_path(number, directory.directory)))
 
     def _rename(self, source: str, target: str) -> None:

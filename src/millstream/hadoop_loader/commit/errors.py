@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.commit.entries import Entry
+
 
 class CommitError(Exception):
     """Base of what stops a commit; the message says what an operator can do."""
+
+    # The caller's own entry, where the error came behind its publishing: it counts, and the next run goes on with it.
+    published: Entry | None = None
 
 
 class ClaimedError(CommitError):

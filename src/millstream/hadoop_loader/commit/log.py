@@ -60,7 +60,7 @@ class CommitLog:
         now_ms: Callable[[], int],
         random: random.Random,
     ) -> None:
-        """`monotonic` and `wait` time the watching of another's claim; `now_ms` is only shown to people."""
+        """`monotonic` and `wait` time the watching of another's claim; `now_ms` is shown to people, and a hint."""
         self._filesystem = filesystem
         self._settings = settings
         self._monotonic = monotonic
@@ -111,7 +111,8 @@ class CommitLog:
         """Publish, settle, rebase, apply. When it returns, all of the draft is visible.
 
         Raises FencedError, FileSystemError (nothing of it is committed), CompactionConflictError (nothing is left to
-        replace), UnsettledError, UnappliedError (the next run completes it), LostFileError.
+        replace), UnsettledError, UnappliedError (the next run completes it), LostFileError. An error that comes behind
+        the publishing has the entry as `published`.
         """
         if claim.is_unsettled:
             raise UnsettledError(
@@ -130,16 +131,30 @@ class CommitLog:
             if self._publish(claim, entry) is Settled.PUBLISHED:
                 claim.state.fold(entry)
                 claim.last, claim.last_is_applied = entry, False
-                self._apply_last_of(claim)
+                try:
+                    self._apply_last_of(claim)
+                except CommitError as error:
+                    error.published = entry
+                    raise
                 self._checkpoint_if_due(claim.state)
                 return entry
         raise CommitError(f"{self._filesystem.uri}: others took {COMMIT_ATTEMPTS} numbers in a row; run again later")
 
-    def clean(self, claim: Claim) -> None:
-        """Write a checkpoint if one is due, delete what lower epochs and old entries left. Errors only end it."""
+    def clean(self, claim: Claim) -> list[str]:
+        """Write a checkpoint if one is due, delete what lower epochs and old entries left.
+
+        Returns a sentence for each thing that could not be deleted; no error of it is a reason to end a run.
+        """
         if claim.last_is_applied:
             self._checkpoint_if_due(claim.state)
-        self._cleaner.clean(claim)
+        return self._cleaner.clean(claim)
+
+    def cleaning_is_due(self, role: Role) -> bool:
+        """Whether a claim of the role would find something to delete that is past its time. Changes nothing.
+
+        By this machine's clock, so it is a hint; what is deleted is decided under a claim, by the file system's own.
+        """
+        return self._cleaner.is_due(role, self._now_ms())
 
     def _watch(self, record: ClaimRecord) -> bool:
         return watch(self._reader, record, self._settings.claim_timeout_s, monotonic=self._monotonic, wait=self._wait)
