@@ -2,6 +2,7 @@
 
 finish, fail, fail for good     ends in that        die           SIGKILL, in the middle of it
 wait for stop                   runs until told     hang          says nothing any more
+hang in the middle              of telling its end
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class ScriptedRunner(TaskRunner):
         if script == "die" or (script == "die once" and attempt == 0):
             print("on its way out", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
-        if script == "hang":
+        if script == "hang in the middle":
+            os.write(int(sys.argv[1]), b"\0\0\xff\xffthe beginning of a message")
+        if script.startswith("hang"):
             threading.Event().wait()
         if script == "wait for stop":
             stop.wait()

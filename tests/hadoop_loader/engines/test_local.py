@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 
 from millstream.hadoop_loader.engines import AttemptFailed, AttemptFinished, AttemptProgressed, EngineError, EngineEvent
 from millstream.hadoop_loader.engines.local import LocalEngine
+from millstream.hadoop_loader.engines.task_runner import stall_bound_s
+from millstream.hadoop_loader.job import DestinationSettings, LoadJob, SourceSettings, ValueSettings
 from millstream.hadoop_loader.splits import Split, SplitTask
 
 DEADLINE_S = 60.0
@@ -84,16 +87,37 @@ def test_another_worker_takes_the_next_attempt(engine: LocalEngine) -> None:
     assert end.result.attempt == 1
 
 
-def test_a_worker_that_says_nothing_is_killed() -> None:
+@pytest.mark.parametrize("script", ["hang", "hang in the middle"])
+def test_a_worker_that_says_nothing_is_killed(script: str) -> None:
     engine = LocalEngine(1, stall_s=1.0, worker_module="tests.support.scripted_worker")
     try:
-        engine.submit([task(0, "hang")])
+        engine.submit([task(0, script)])
         [end] = ends(engine, 1)
     finally:
         engine.stop()
 
     assert isinstance(end, AttemptFailed)
     assert "nothing was heard" in end.error
+
+
+def test_a_worker_that_is_frozen_holds_nobody_up() -> None:
+    engine = LocalEngine(1, stall_s=1.0, worker_module="tests.support.scripted_worker")
+    try:
+        engine.submit([task(0, "finish")])
+        assert isinstance(ends(engine, 1)[0], AttemptFinished)
+        [frozen] = engine.worker_pids()
+        os.kill(frozen, signal.SIGSTOP)
+        # More than the socket holds: who sends it waits for the one who reads.
+        engine.submit([task(1, "finish" + " " * 20_000_000)])
+        [end] = ends(engine, 1)
+
+        assert isinstance(end, AttemptFailed)
+        assert "nothing was heard" in end.error
+        assert not psutil.pid_exists(frozen)
+        engine.submit([task(1, "finish", attempt=1)])
+        assert isinstance(ends(engine, 1)[0], AttemptFinished)
+    finally:
+        engine.stop()
 
 
 @pytest.mark.parametrize("script", ["wait for stop", "finish"])
@@ -114,8 +138,8 @@ def test_workers_end_with_their_driver(engine: LocalEngine) -> None:
     [pid] = engine.worker_pids()[:1]
     process = psutil.Process(pid)
 
-    for worker in engine._workers:  # what the end of this process would close
-        worker.connection.close()
+    for worker in engine._workers:  # as the end of this process would
+        worker.hang_up()
 
     process.wait(DEADLINE_S)
 
@@ -128,3 +152,32 @@ def test_workers_that_cannot_start_are_an_error() -> None:
             ends(engine, 1)
     finally:
         engine.stop()
+
+
+def test_workers_that_are_never_ready_are_an_error() -> None:
+    engine = LocalEngine(1, start_s=0.5, worker_module="tests.support.silent_worker")
+    engine.submit([task(0, "finish")])
+    try:
+        with pytest.raises(EngineError, match="not ready within"):
+            ends(engine, 1)
+    finally:
+        engine.stop()
+
+
+def test_a_job_with_long_waits_is_left_to_wait() -> None:
+    def job(deadline_s: float = 60.0, timeout_s: float = 60.0, request_ms: str = "30000") -> LoadJob:
+        return LoadJob(
+            name="patient",
+            value=ValueSettings(format="raw"),
+            source=SourceSettings(
+                bootstrap_servers="127.0.0.1:9",
+                topics=("t",),
+                timeout_s=timeout_s,
+                client={"request.timeout.ms": request_ms},
+            ),
+            destination=DestinationSettings(uri="file:///lake", deadline_s=deadline_s),
+        )
+
+    assert stall_bound_s(job()) == 600.0
+    assert stall_bound_s(job(deadline_s=900.0)) == 1_800.0
+    assert stall_bound_s(job(timeout_s=700.0, request_ms="800000")) == 1_600.0

@@ -81,5 +81,6 @@ def open_engine(job: LoadJob) -> Engine:
 
         return SparkEngine.for_job(job)
     from millstream.hadoop_loader.engines.local import LocalEngine
+    from millstream.hadoop_loader.engines.task_runner import stall_bound_s
 
-    return LocalEngine(job.workers)
+    return LocalEngine(job.workers, stall_s=stall_bound_s(job))

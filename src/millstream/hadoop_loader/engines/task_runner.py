@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from millstream.schemas.client import RegistryClient
 
 PROGRESS_INTERVAL_S: Final = 0.25  # a worker tells at most so often
+STALL_S: Final = 600.0  # a worker that has told nothing for so long hangs, unless its job has it wait for longer
 DETAIL_CHARACTERS_MAX: Final = 8_000
 _MEMORY_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 
@@ -137,6 +138,22 @@ def is_retriable(error: Exception) -> bool:
     if isinstance(error, (AccessDeniedError, QuotaExceededError, StorageFullError, JobError)):
         return False
     return bool(getattr(error, "is_retriable", True))
+
+
+def stall_bound_s(job: LoadJob) -> float:
+    """Return how long a worker of the job may be silent.
+
+    Twice the longest of what it waits for in one go: a missed deadline has to reach the driver as the sentence it is.
+    """
+    waits = [job.destination.deadline_s, job.source.timeout_s]
+    if job.registry is not None:
+        waits.append(job.registry.timeout_s)
+    waits += [
+        float(value) / 1000
+        for name, value in job.source.client.items()
+        if name.endswith(".timeout.ms") and isinstance(value, str) and value.isdecimal()
+    ]
+    return max(STALL_S, 2 * max(waits))
 
 
 def peak_memory_bytes() -> int:
