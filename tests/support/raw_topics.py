@@ -81,7 +81,7 @@ class RawTopic:
         """Wait until no transaction is open: their markers are written after `commit_transaction` has returned."""
 
         def is_over() -> bool:
-            (now,) = read_source(self.job().source, {}).topics.values()
+            (now,) = read_source(self.job().source, {}, {}).topics.values()
             return all(each.end_offset == each.high_watermark for each in now.partitions)
 
         wait_until(is_over, TIMEOUT_S, "the transactions' markers")

@@ -71,7 +71,7 @@ def topic(millstream_broker_session: TestBroker, tmp_path: Path) -> Topic:
 def commit_position(job: LoadJob, position: Position) -> None:
     """Commit it as a load would that read so far."""
     surroundings = Surroundings()
-    snapshot = read_source(job.source, {})
+    snapshot = read_source(job.source, {}, {})
     (now,) = snapshot.topics.values()
     with surroundings.open_filesystem(job) as filesystem:
         filesystem.make_directory("")

@@ -75,7 +75,8 @@ async def write(client: Client, name: str, partition: int, count: int, first_ms:
 
 
 async def look(client: Client, source: SourceSettings, positions: Positions | None = None) -> SourceSnapshot:
-    return await read_snapshot(client, source, positions or {})
+    loaded = dict.fromkeys(positions or {}, source.topics[0])
+    return await read_snapshot(client, source, positions or {}, loaded)
 
 
 def only(snapshot: SourceSnapshot) -> TopicNow:
@@ -126,7 +127,21 @@ async def test_topics_by_pattern(client: Client, source: SourceSettings, topic: 
     snapshot = await look(client, by_pattern)
     assert sorted(snapshot.topics) == names[:2]
     assert list(snapshot.missing) == [f"{topic}-nowhere"]
-    assert "there is no topic" in snapshot.missing[f"{topic}-nowhere"]
+    assert "there is no topic" in snapshot.missing[f"{topic}-nowhere"].reason
+
+
+async def test_loaded_topics_that_a_pattern_finds_no_more(client: Client, source: SourceSettings, topic: str) -> None:
+    await create(client, f"{topic}-there", 1)
+    by_pattern = replace(source, topics=(), topics_pattern=f"{topic}-.*", exclude_pattern=".*-old")
+    names = ("there", "gone", "gone-old")
+    loaded = {f"id of {name}": f"{topic}-{name}" for name in names} | {"id of clicks": "clicks"}
+    positions = {topic_id: {0: Position(1)} for topic_id in loaded}
+
+    snapshot = await read_snapshot(client, by_pattern, positions, loaded)
+    result = reconcile(snapshot, by_pattern, cluster_id=snapshot.cluster_id, topics=loaded, positions=positions)
+
+    assert {name: missing.is_gone for name, missing in snapshot.missing.items()} == {f"{topic}-gone": True}
+    assert (FindingKind.TOPIC_DELETED, f"{topic}-gone") in {(one.kind, one.topic) for one in result.findings}
 
 
 def held(snapshot: SourceSnapshot, source: SourceSettings, topic_id: str, *positions: Position) -> Reconciled:
@@ -202,7 +217,7 @@ async def test_asked_without_await(client: Client, source: SourceSettings, topic
     await create(client, topic, 1)
     await write(client, topic, 0, 3)
     # From a thread of its own as from a notebook, where a loop runs already.
-    snapshot = await asyncio.to_thread(read_source, source, {})
+    snapshot = await asyncio.to_thread(read_source, source, {}, {})
     assert only(snapshot).partitions[0].end_offset == 3
 
 

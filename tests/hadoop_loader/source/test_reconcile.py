@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millstream.core.wire import ErrorCode
 from millstream.hadoop_loader.commit.entries import Position
 from millstream.hadoop_loader.job import SourceSettings
 from millstream.hadoop_loader.source import (
     EpochEnd,
     FindingKind,
+    MissingTopic,
     PartitionNow,
     Reconciled,
     Severity,
@@ -44,14 +46,15 @@ def held(
     topic_id: str = ID,
     of_id: str = ID,
     cluster_id: str = "cluster-1",
-    missing: dict[str, str] | None = None,
+    missing: MissingTopic | None = None,
     **settings: Any,
 ) -> Reconciled:
     """Reconcile one topic `flights`; positions are those of the topic with the id `of_id`."""
     source = SourceSettings(**{"bootstrap_servers": "127.0.0.1:9092", "topics": ("flights",)} | settings)
     topics = {} if missing else {"flights": TopicNow("flights", topic_id, partitions)}
+    lacking = {"flights": missing} if missing else {}
     return reconcile(
-        SourceSnapshot("cluster-1", topics, missing or {}, {of_id: positions} if positions else {}),
+        SourceSnapshot("cluster-1", topics, lacking, {of_id: positions} if positions else {}),
         source,
         cluster_id=cluster_id,
         topics={of_id: "flights"} if positions else {},
@@ -81,6 +84,36 @@ def test_a_new_topic_starts_where_the_job_says_and_keeps_that() -> None:
     # Or the next run would start at the end again, over what came in between.
     assert result.moved == {ID: {0: Position(100), 1: Position(0)}}
     assert kinds(result) == {FindingKind.NEW_TOPIC: Severity.NOTE}
+
+
+@pytest.mark.parametrize("start", ["latest", 1_790_000_000_000])
+def test_a_topic_that_starts_late_waits_for_all_of_its_partitions(start: str | int) -> None:
+    away = PartitionNow(1, error="it has no leader now")
+
+    first = held(now(0, start_offset=90), away, start=start)
+
+    assert (ranges(first), first.moved, first.ends) == ({}, {}, {})
+    assert kinds(first) == {FindingKind.NEW_TOPIC: Severity.NOTE, FindingKind.UNAVAILABLE: Severity.SKIPPED}
+    assert "before all say where they start" in str(first.findings[-1])
+    # So the next run, with what the first one moved, loads nothing of before the start.
+    second = held(now(0, start_offset=90), now(1, start_offset=95), start=start, positions=first.moved.get(ID))
+    assert ranges(second) == {0: (90, 100), 1: (95, 100)}
+
+
+def test_a_topic_that_starts_at_its_beginning_waits_for_nobody() -> None:
+    result = held(now(0), PartitionNow(1, error="it has no leader now"))
+    assert ranges(result) == {0: (0, 100)}
+    assert ranges(held(now(0), now(1), positions={0: Position(100)})) == {1: (0, 100)}
+
+
+def test_a_partition_that_stop_offsets_hold_is_not_idle() -> None:
+    partitions = (now(0, stop_offset=40), now(1), now(2, stop_offset=100))
+    positions = {0: Position(40), 1: Position(60), 2: Position(100)}
+    stops = {"flights": {0: 40, 2: 200}}
+
+    assert held(*partitions, positions=positions, stop_offsets=stops).withheld == {ID: {0}}
+    # At a time it is: what comes after it is of a later time.
+    assert held(*partitions, positions=positions, stop=1).withheld == {}
 
 
 def test_an_added_partition_is_loaded_from_its_beginning_whatever_the_job_says() -> None:
@@ -167,25 +200,26 @@ def test_a_recreated_topic() -> None:
     assert kinds(gone_on) == {FindingKind.TOPIC_RECREATED: Severity.NOTE}
 
 
+GONE = MissingTopic(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "there is no topic 'flights'")
+
+
 def test_a_topic_that_is_gone() -> None:
-    gone = {"flights": "there is no topic 'flights'"}
-    assert kinds(held(missing=gone, positions={0: Position(4)})) == {FindingKind.TOPIC_DELETED: Severity.NOTE}
-    failing = held(missing=gone, positions={0: Position(4)}, deleted="fail")
+    assert kinds(held(missing=GONE, positions={0: Position(4)})) == {FindingKind.TOPIC_DELETED: Severity.NOTE}
+    failing = held(missing=GONE, positions={0: Position(4)}, deleted="fail")
     assert failing.stopped_topics == {"flights"}
-    assert kinds(held(missing=gone)) == {FindingKind.TOPIC_MISSING: Severity.TOPIC_STOPPED}
+    assert kinds(held(missing=GONE)) == {FindingKind.TOPIC_MISSING: Severity.TOPIC_STOPPED}
 
 
-def test_a_topic_of_a_pattern_that_is_gone_and_those_of_other_jobs() -> None:
-    source = SourceSettings(bootstrap_servers="127.0.0.1:9092", topics_pattern="sensor-.*", exclude_pattern=".*-old")
-    topics = {"a": "sensor-1", "b": "sensor-2-old", "c": "clicks"}
-    result = reconcile(
-        SourceSnapshot("cluster-1"),
-        source,
-        cluster_id="cluster-1",
-        topics=topics,
-        positions={topic_id: {0: Position(1)} for topic_id in topics},
-    )
-    assert [finding.topic for finding in result.findings] == ["sensor-1"]
+@pytest.mark.parametrize("code", [ErrorCode.TOPIC_AUTHORIZATION_FAILED, ErrorCode.LEADER_NOT_AVAILABLE])
+def test_a_topic_that_is_not_shown_is_no_deleted_one(code: ErrorCode) -> None:
+    loaded = held(missing=MissingTopic(code, "not now"), positions={0: Position(4)})
+    assert kinds(loaded) == {FindingKind.UNAVAILABLE: Severity.SKIPPED}
+    assert loaded.stopped_topics == set()
+    never = held(missing=MissingTopic(code, "not now"))
+    assert kinds(never) == {FindingKind.TOPIC_MISSING: Severity.TOPIC_STOPPED}
+    for result in (loaded, never):
+        assert "not now" in result.findings[0].sentence
+        assert ("rights" in result.findings[0].remedy) == (code is ErrorCode.TOPIC_AUTHORIZATION_FAILED)
 
 
 def test_another_cluster_stops_the_run() -> None:

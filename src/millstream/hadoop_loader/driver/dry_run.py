@@ -97,7 +97,7 @@ def plan_load(job: LoadJob, surroundings: Surroundings | None = None) -> Planned
     world = surroundings or Surroundings()
     with world.open_filesystem(job) as filesystem:
         state = world.commit_log(job, filesystem).read()
-        snapshot = read_source(job.source, state.positions)
+        snapshot = read_source(job.source, state.positions, state.topics)
     found = reconcile(snapshot, job.source, cluster_id=state.cluster_id, topics=state.topics, positions=state.positions)
     ranges = [] if found.is_stopped else found.ranges
     if job.source.run_bytes_max is not None:

@@ -113,7 +113,7 @@ class _Run:
             log = self._world.commit_log(self._job, filesystem, wait=self._wait)
             state = log.read()
         with self._phase(Phase.LOOKING):
-            snapshot = read_source(self._job.source, state.positions)
+            snapshot = read_source(self._job.source, state.positions, state.topics)
             found = self._reconciled(snapshot, state)
         if found.is_stopped or (not found.ranges and not found.moved and log.unapplied() is None):
             self._describe(found, state)
@@ -134,7 +134,7 @@ class _Run:
         if claim.state.positions != state.positions:
             # Another driver has moved on between the look at the log and the claim: its positions may lie behind the
             # ends that were seen, and would look as if the logs had been cut.
-            snapshot = read_source(self._job.source, claim.state.positions)
+            snapshot = read_source(self._job.source, claim.state.positions, claim.state.topics)
         found = self._reconciled(snapshot, claim.state)
         if found.is_stopped:
             self._describe(found, claim.state)

@@ -136,7 +136,7 @@ def status_of(job: LoadJob, *, offline: bool = False, surroundings: Surroundings
     ends: dict[str, dict[int, int]] = {}
     if not offline:
         try:
-            snapshot = read_source(job.source, state.positions)
+            snapshot = read_source(job.source, state.positions, state.topics)
         except KafkaError as error:
             status.red.append(Red(f"the cluster was not reached: {error.message}", "see that its brokers run"))
         else:

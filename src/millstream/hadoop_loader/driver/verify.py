@@ -219,7 +219,7 @@ def _read_whole(filesystem: FileSystem, file: TableFile) -> Iterable[Red]:
 
 def _look_at_topics(job: LoadJob, state: TableState, verified: Verified) -> None:
     try:
-        snapshot = read_source(job.source, state.positions)
+        snapshot = read_source(job.source, state.positions, state.topics)
     except KafkaError as error:
         verified.findings.append(Red(f"the cluster was not reached: {error.message}", "see that its brokers run"))
         return

@@ -7,12 +7,13 @@ findings.py   what does not fit              reconcile.py  positions against the
 from millstream.hadoop_loader.source.findings import Finding, FindingKind, Severity
 from millstream.hadoop_loader.source.reading import read_snapshot, read_source
 from millstream.hadoop_loader.source.reconcile import Reconciled, reconcile
-from millstream.hadoop_loader.source.snapshot import EpochEnd, PartitionNow, SourceSnapshot, TopicNow
+from millstream.hadoop_loader.source.snapshot import EpochEnd, MissingTopic, PartitionNow, SourceSnapshot, TopicNow
 
 __all__ = [
     "EpochEnd",
     "Finding",
     "FindingKind",
+    "MissingTopic",
     "PartitionNow",
     "Reconciled",
     "Severity",

@@ -8,7 +8,7 @@ logs are on disk. Sizes are only asked for, never needed: a principal may not be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from millstream.core.client import EARLIEST, LATEST, Client, TopicInfo, TopicPartition
@@ -21,14 +21,14 @@ from millstream.core.wire import ErrorCode, KafkaError, uuid_text
 from millstream.hadoop_loader.commit.entries import Positions
 from millstream.hadoop_loader.job import SourceSettings
 from millstream.hadoop_loader.source.leaders import Asked, ask_epoch_ends, ask_offsets
-from millstream.hadoop_loader.source.snapshot import PartitionNow, SourceSnapshot, TopicNow
+from millstream.hadoop_loader.source.snapshot import MissingTopic, PartitionNow, SourceSnapshot, TopicNow
 
 # Asking for sizes may take so long; then the planner does without.
 SIZES_TIMEOUT_S: Final = 5.0
 
 
-def read_source(source: SourceSettings, positions: Positions) -> SourceSnapshot:
-    """Ask the cluster what the job's topics hold; `positions` are those committed, by topic id.
+def read_source(source: SourceSettings, positions: Positions, loaded: Mapping[str, str]) -> SourceSnapshot:
+    """Ask the cluster what the job's topics hold; `positions` are those committed, `loaded` their names, by topic id.
 
     Waits for the answers, from any thread, also where an event loop runs. Raises KafkaError where the cluster cannot be
     reached or does not let this principal in; a single partition without an answer has that as its `error`.
@@ -37,14 +37,16 @@ def read_source(source: SourceSettings, positions: Positions) -> SourceSnapshot:
     async def read() -> SourceSnapshot:
         config = ClientConfig.load(ADMIN_CONFIGS, source.client_configs())
         async with Client(config) as client:
-            return await read_snapshot(client, source, positions)
+            return await read_snapshot(client, source, positions, loaded)
 
     return background_loop().run(read())
 
 
-async def read_snapshot(client: Client, source: SourceSettings, positions: Positions) -> SourceSnapshot:
+async def read_snapshot(
+    client: Client, source: SourceSettings, positions: Positions, loaded: Mapping[str, str]
+) -> SourceSnapshot:
     """As `read_source`, over a client that is open."""
-    names, missing = await _discover(client, source)
+    names, missing = await _discover(client, source, {name for one, name in loaded.items() if one in positions})
     cluster = client.cluster
     topics = {name: cluster.topics[name] for name in names}
     tps = [TopicPartition(name, each.partition) for name, info in topics.items() for each in info.partitions]
@@ -112,8 +114,13 @@ async def read_snapshot(client: Client, source: SourceSettings, positions: Posit
     )
 
 
-async def _discover(client: Client, source: SourceSettings) -> tuple[list[str], dict[str, str]]:
-    """Return the topics that the job wants and that are there, and those it names that are not, with the reason."""
+async def _discover(
+    client: Client, source: SourceSettings, loaded: Collection[str]
+) -> tuple[list[str], dict[str, MissingTopic]]:
+    """Return the topics that the job wants and that are there, and those that cannot be read, with what was said.
+
+    Brokers leave out of all topics those that this principal may not see: those `loaded` before are asked for by name.
+    """
     timeout_ms = round(source.timeout_s * 1000)
     wanted = dict.fromkeys(source.topics)
     if source.topics_pattern is None:
@@ -122,21 +129,26 @@ async def _discover(client: Client, source: SourceSettings) -> tuple[list[str], 
         cluster = await client.metadata(None, timeout_ms=timeout_ms)
         wants = compiled(source.topics_pattern).fullmatch
         excludes = compiled(source.exclude_pattern).fullmatch if source.exclude_pattern is not None else None
-        for name, info in sorted(cluster.topics.items()):
-            if not info.is_internal and wants(name) and not (excludes and excludes(name)):
+        shown = {name for name, info in cluster.topics.items() if not info.is_internal}
+        for name in sorted(shown.union(loaded)):
+            if wants(name) and not (excludes and excludes(name)):
                 wanted.setdefault(name)
+        if lacking := wanted.keys() - cluster.topics.keys():
+            cluster = await client.metadata(lacking, timeout_ms=timeout_ms)
     names: list[str] = []
-    missing: dict[str, str] = {}
+    missing: dict[str, MissingTopic] = {}
     for name in wanted:
         try:
             info = cluster.topic(name)
         except KafkaError as error:
             # A pattern's match that went away while it was described is no topic of the job any more.
-            if name in source.topics:
-                missing[name] = error.message
+            if name in source.topics or name in loaded:
+                missing[name] = MissingTopic(error.code, error.message)
             continue
         if info.partitions:
             names.append(name)
+        elif name in loaded:
+            missing[name] = MissingTopic(ErrorCode.LEADER_NOT_AVAILABLE, f"topic {name!r} is shown without partitions")
     return names, missing
 
 

@@ -5,8 +5,9 @@ partition, first match wins:
 
     its topic has no id                                   the run stops: nothing tells a topic from its successor
     never loaded, and another id of that name was         TOPIC_RECREATED: stop, or load the new one from its start
-    never loaded                                          from where the job starts; a partition added to a topic
-                                                          that was loaded before: from its own beginning
+    never loaded, nor the topic                           from where the job starts; unless that is the earliest, only
+                                                          once every partition says where that is
+    never loaded, and other partitions of its topic were  it was added to the topic: from its own beginning
     begin > position                                      RECORDS_LOST: stop, or go on at begin and note the gap
     the position's epoch ended below the position         LOG_TRUNCATED: stop, or go on where the histories part
     high watermark < position                             LOG_TRUNCATED, where no epoch is known to compare
@@ -22,10 +23,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from millstream.core.wire import ErrorCode
 from millstream.hadoop_loader.commit.entries import Position, Positions
 from millstream.hadoop_loader.job import SourceSettings
 from millstream.hadoop_loader.source.findings import Finding, FindingKind, Severity
-from millstream.hadoop_loader.source.snapshot import NO_TOPIC_ID, PartitionNow, SourceSnapshot, TopicNow
+from millstream.hadoop_loader.source.snapshot import NO_TOPIC_ID, MissingTopic, PartitionNow, SourceSnapshot, TopicNow
 from millstream.hadoop_loader.splits import Gap, GapReason, OffsetRange
 
 # Of a record, key and value and what is around them, where nobody tells how large they are.
@@ -50,8 +52,8 @@ class Reconciled:
     ends: dict[str, dict[int, int]] = field(default_factory=dict)
     # Partitions that did not answer, by topic id.
     unavailable: dict[str, set[int]] = field(default_factory=dict)
-    # Partitions that may hold records which are not to be read yet, by topic id: unavailable ones, and those with a
-    # transaction that is open. They are not idle, although nothing comes of them.
+    # Partitions that may hold records which are not to be read yet, by topic id: unavailable ones, those with a
+    # transaction that is open, and those that `stop_offsets` holds. They are not idle, although nothing comes of them.
     withheld: dict[str, set[int]] = field(default_factory=dict)
 
     @property
@@ -113,31 +115,29 @@ def _missing(
 ) -> list[Finding]:
     """Findings about topics that the job wants and that cannot be read."""
     findings: list[Finding] = []
-    for name, reason in snapshot.missing.items():
-        if name in loaded_ids:
-            continue
-        remedy = "mend source.topics, or create it"
-        findings.append(
-            Finding(FindingKind.TOPIC_MISSING, Severity.TOPIC_STOPPED, f"topic {name}: {reason}", remedy, name)
-        )
-    wanted = set(source.topics)
-    if source.topics_pattern is not None:
-        import re2
-
-        excluded = re2.compile(source.exclude_pattern) if source.exclude_pattern is not None else None
-        pattern = re2.compile(source.topics_pattern)
-        wanted |= {
-            name
-            for name in loaded_ids
-            if pattern.fullmatch(name) and not (excluded is not None and excluded.fullmatch(name))
-        }
-    for name in sorted(wanted & set(loaded_ids) - set(snapshot.topics)):
-        severity = Severity.TOPIC_STOPPED if source.deleted == "fail" else Severity.NOTE
-        why = snapshot.missing.get(name, "it is not there")
-        sentence = f"topic {name} was loaded before and cannot be read now: {why}; its rows stay"
-        remedy = "leave it out of the job, or set source.deleted" if source.deleted == "fail" else ""
-        findings.append(Finding(FindingKind.TOPIC_DELETED, severity, sentence, remedy, name, loaded_ids[name][-1]))
+    for name, missing in sorted(snapshot.missing.items()):
+        if name not in loaded_ids:
+            kind, severity, topic_id = FindingKind.TOPIC_MISSING, Severity.TOPIC_STOPPED, ""
+            sentence = f"topic {name}: {missing.reason}"
+            remedy = "mend source.topics, or create it" if missing.is_gone else _remedy(missing)
+        elif missing.is_gone:
+            fails = source.deleted == "fail"
+            kind, topic_id = FindingKind.TOPIC_DELETED, loaded_ids[name][-1]
+            severity = Severity.TOPIC_STOPPED if fails else Severity.NOTE
+            sentence = f"topic {name} was loaded before and cannot be read now: {missing.reason}; its rows stay"
+            remedy = "leave it out of the job, or set source.deleted" if fails else ""
+        else:
+            kind, severity, topic_id = FindingKind.UNAVAILABLE, Severity.SKIPPED, loaded_ids[name][-1]
+            sentence = f"topic {name} was loaded before and cannot be read now: {missing.reason}"
+            remedy = f"{_remedy(missing)}; the next run loads it"
+        findings.append(Finding(kind, severity, sentence, remedy, name, topic_id))
     return findings
+
+
+def _remedy(missing: MissingTopic) -> str:
+    if missing.code is ErrorCode.TOPIC_AUTHORIZATION_FAILED:
+        return "give the job's principal the rights to describe and to read it, or leave it out of the job"
+    return "see what the brokers' logs say of it"
 
 
 class _TopicReconciler:
@@ -158,6 +158,8 @@ class _TopicReconciler:
         self._ranges: list[OffsetRange] = []
         self._moved: dict[int, Position] = {}
         self._gaps: list[Gap] = []
+        # Whether all of it is left for a later run, since some of its partitions did not answer in its first.
+        self._waits = False
 
     def run(self, loaded_ids: Sequence[str]) -> None:
         """Go over the partitions; `loaded_ids` are the topics of this name that were loaded so far."""
@@ -187,11 +189,19 @@ class _TopicReconciler:
             sentence = f"topic {topic.name} has new partitions: {_listed(added)}; each is loaded from its beginning"
             self._find(FindingKind.PARTITIONS_ADDED, Severity.NOTE, sentence, "", added)
         lacking = [each for each in topic.partitions if each.error]
+        # Where such a partition starts cannot be kept without its ends. A later run, which finds the others committed,
+        # would take it for one that was added, and load all that the job leaves out.
+        self._waits = bool(lacking) and is_new and not recreated and source.start != "earliest"
         if lacking:
             numbers = [each.partition for each in lacking]
             sentence = f"topic {topic.name}, partitions {_listed(numbers)}: {lacking[0].error}"
             remedy = "see why their leaders are away; the next run loads them"
+            if self._waits:
+                sentence += "; none of the topic is loaded before all say where they start"
+                remedy = "see why their leaders are away; the next run begins with the topic"
             self._find(FindingKind.UNAVAILABLE, Severity.SKIPPED, sentence, remedy, numbers)
+        if self._waits:
+            return
         lost: list[tuple[PartitionNow, Position]] = []
         truncated: list[tuple[PartitionNow, Position, int]] = []
         for now in topic.partitions:
@@ -218,6 +228,9 @@ class _TopicReconciler:
         if any(finding.severity is Severity.TOPIC_STOPPED for finding in self._findings):
             return
         result.topics[topic.topic_id] = topic.name
+        if self._waits:
+            result.unavailable[topic.topic_id] = {each.partition for each in topic.partitions}
+            return
         result.ends[topic.topic_id] = {each.partition: each.stop_offset for each in topic.partitions if not each.error}
         result.ranges += self._ranges
         result.gaps += self._gaps
@@ -226,7 +239,12 @@ class _TopicReconciler:
         lacking = {each.partition for each in topic.partitions if each.error}
         if lacking:
             result.unavailable[topic.topic_id] = lacking
-        withheld = lacking | {each.partition for each in topic.partitions if each.end_offset < each.high_watermark}
+        held = self._source.stop_offsets.get(topic.name, {})
+        withheld = lacking | {
+            each.partition
+            for each in topic.partitions
+            if each.end_offset < each.high_watermark or (each.partition in held and each.stop_offset < each.end_offset)
+        }
         if withheld:
             result.withheld[topic.topic_id] = withheld
 

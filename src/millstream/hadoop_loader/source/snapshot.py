@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from millstream.core.wire import ErrorCode
 from millstream.hadoop_loader.commit.entries import Positions
 
 # Kafka's text for the id of a topic that has none: brokers before 2.8 give none.
@@ -52,14 +53,26 @@ class TopicNow:
     partitions: tuple[PartitionNow, ...]
 
 
+class MissingTopic(NamedTuple):
+    """A topic that the job wants and that cannot be read: what a broker said of it."""
+
+    code: ErrorCode
+    reason: str
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is not there, as opposed to one that is not shown to this principal, or not now."""
+        return self.code in (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
+
+
 @dataclass(frozen=True, slots=True)
 class SourceSnapshot:
     """The topics that a job wants, as they are now."""
 
     cluster_id: str
     topics: Mapping[str, TopicNow] = field(default_factory=dict)
-    # Topics named by the job that cannot be read, and why: not there, or not for this principal.
-    missing: Mapping[str, str] = field(default_factory=dict)
+    # Those that cannot be read: named by the job, or loaded before and matched by its pattern.
+    missing: Mapping[str, MissingTopic] = field(default_factory=dict)
     # The positions it was read for, by topic id: later ones may lie behind the ends that it has.
     positions: Positions = field(default_factory=dict)
 
