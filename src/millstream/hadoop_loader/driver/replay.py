@@ -177,6 +177,7 @@ def _decoded(
     told: ReplayedTopic,
 ) -> tuple[StagedFile, ...]:
     """Write the letters' rows, and those that still cannot be read, to staging."""
+    from millstream.hadoop_loader.running.errors import TopicUnreadableError
     from millstream.hadoop_loader.running.range_state import RangeState
     from millstream.hadoop_loader.running.sorting_out import Sorter
     from millstream.hadoop_loader.values import UnknownSchemaError
@@ -208,6 +209,8 @@ def _decoded(
             if refused:
                 raise ValueError(refused[told.topic]) from error
             continue
+        except TopicUnreadableError as error:
+            raise ValueError(f"{told.topic}: {error}") from error
         finally:
             files.abandon()
         told.replayed += sum(state.rows for state in states)

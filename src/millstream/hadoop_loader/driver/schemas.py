@@ -47,7 +47,10 @@ class RunSchemas:
         if value.framing == "none" and value.schema is not None:
             from millstream.hadoop_loader.tables import avro_of_text
 
-            self._merge(topic, {UNFRAMED_ID: avro_of_text(value.format, value.schema, value.message)})
+            text = avro_of_text(value.format, value.schema, value.message)
+            if value.format == "json":
+                self._check_json(text)
+            self._merge(topic, {UNFRAMED_ID: text})
             return
         first = {} if topic in self._documents else self._first(topic)
         try:
@@ -97,6 +100,14 @@ class RunSchemas:
             self._documents[topic] = self.changed[topic] = merged.document
         self.announcements += [change.sentence for change in merged.changes]
 
+    @staticmethod
+    def _check_json(schema: str) -> None:
+        """Raise UnsupportedSchemaError for a schema with what no JSON is read into."""
+        from millstream.hadoop_loader.tables.parquet import parquet_avro_schema
+        from millstream.hadoop_loader.values.json_objects import JsonObjects
+
+        JsonObjects(parquet_avro_schema(schema))
+
     def _check_columns(self, version: TableVersion) -> None:
         """Raise ValueError where files would have two columns of one name: nobody could read them."""
         from millstream.hadoop_loader.values.file_schema import why_columns_meet
@@ -120,4 +131,5 @@ class RunSchemas:
             # Another naming of subjects, or no registry now: the splits will tell which schemas they met.
             self._registry_is_away = isinstance(error, RegistryUnavailableError)
             return {}
-        return {latest.id: latest.schema}
+        # Of another type it is no schema of values that this job reads.
+        return {latest.id: latest.schema} if latest.schema.type == value.format.upper() else {}

@@ -11,7 +11,15 @@ from millstream.hadoop_loader.running.errors import (
     SplitError,
     SplitStoppedError,
     TopicRecreatedError,
+    TopicUnreadableError,
 )
 from millstream.hadoop_loader.running.split_runner import run_split
 
-__all__ = ["RangeGoneError", "SplitError", "SplitStoppedError", "TopicRecreatedError", "run_split"]
+__all__ = [
+    "RangeGoneError",
+    "SplitError",
+    "SplitStoppedError",
+    "TopicRecreatedError",
+    "TopicUnreadableError",
+    "run_split",
+]

@@ -43,5 +43,17 @@ class TopicRecreatedError(SplitError):
         return TopicRecreatedError, (self.topic,)
 
 
+class TopicUnreadableError(SplitError):
+    """Records of one topic cannot be read, or not now; that says nothing of the others of its split."""
+
+    def __init__(self, topic: str, sentence: str, is_retriable: bool = True) -> None:
+        super().__init__(sentence)
+        self.topic = topic
+        self.is_retriable = is_retriable
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return TopicUnreadableError, (self.topic, str(self), self.is_retriable)
+
+
 class StalledError(SplitError):
     """Nothing came for too long, though there is something to come."""

@@ -6,7 +6,8 @@ taken by such numbers, and where all are meant, as most often, nothing is taken 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -15,8 +16,9 @@ import pyarrow.compute as pc
 from millstream.hadoop_loader.partitioning import LATEST_MS, partitioner
 from millstream.hadoop_loader.partitioning.partitioner import Batch, Unplaced
 from millstream.hadoop_loader.running.dead_letters import SCHEMA, DeadLetters
+from millstream.hadoop_loader.running.errors import TopicUnreadableError
 from millstream.hadoop_loader.splits import FileKind
-from millstream.hadoop_loader.values import BadRow, TableRows, ValueReader, value_reader
+from millstream.hadoop_loader.values import BadRow, TableRows, UnknownSchemaError, ValueReader, value_reader
 from millstream.hadoop_loader.values.fetched import Fetched
 from millstream.hadoop_loader.values.keys import DECODED_FORMATS, KeyReader
 from millstream.hadoop_loader.values.located import ints
@@ -56,18 +58,25 @@ class Sorter:
         self._bad_keys: dict[int, str] = {}
 
     def sort(self, state: RangeState, fetched: Fetched) -> None:
-        """Put records into files, and count them. Raises UnknownSchemaError, FileSystemError, RegistryError."""
+        """Put records into files, and count them. Raises UnknownSchemaError, TopicUnreadableError, FileSystemError."""
         bad: list[BadRow] = []
+        topic = state.wanted.topic
         if self._keys is not None:
-            fetched.read_keys, self._bad_keys = self._keys.read(fetched.records.column("key"))
+            with _blamed_on(topic):
+                fetched.read_keys, self._bad_keys = self._keys.read(fetched.records.column("key"))
         if fetched.has_nulls:
             self._sort_tombstones(state, fetched, bad)
-        for rows in self._reader(state.wanted.topic).read(fetched, bad):
+        for rows in self._read(topic, fetched, bad):
             self._place(state, fetched, rows, bad)
         if bad:
             self._bury(state, fetched.records, bad)
         state.bytes += fetched.size_bytes
         state.max_timestamp_ms = max(state.max_timestamp_ms, _newest_ms(fetched.times))
+
+    def _read(self, topic: str, fetched: Fetched, bad: list[BadRow]) -> Iterator[TableRows]:
+        # What is raised while a caller has the rows is not of this topic alone: files are written then.
+        with _blamed_on(topic):
+            yield from self._reader(topic).read(fetched, bad)
 
     def _reader(self, topic: str) -> ValueReader:
         reader = self._readers.get(topic)
@@ -165,6 +174,18 @@ class Sorter:
         wanted = state.wanted
         key = FileKey(FileKind.DEAD_LETTERS, wanted.topic, wanted.topic, wanted.topic_id, wanted.partition, "", "avro")
         self._files.append(key, SCHEMA, self._dead_letters.rows(records, sorted(bad)))
+
+
+@contextmanager
+def _blamed_on(topic: str) -> Iterator[None]:
+    """Give what reading raises the topic whose records were read: the others of the split are not to suffer for it."""
+    try:
+        yield
+    except (UnknownSchemaError, MemoryError):
+        raise
+    except Exception as error:
+        sentence = str(error) or type(error).__name__
+        raise TopicUnreadableError(topic, sentence, getattr(error, "is_retriable", True)) from error
 
 
 def _newest_ms(times: pa.Int64Array) -> int:

@@ -12,26 +12,34 @@ table does not know ends the reading (UnknownSchemaError): the driver merges it,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.hadoop_loader.values.fetched import Fetched
 from millstream.hadoop_loader.values.file_schema import FileSchema, file_schema, tail_batch, tail_encoder
-from millstream.hadoop_loader.values.generations import split_by_table
-from millstream.hadoop_loader.values.located import FRAMED_SIZE, Located, chosen, locate, schema_ids
+from millstream.hadoop_loader.values.generations import UNFRAMED_ID, split_by_table, tables_of
+from millstream.hadoop_loader.values.located import (
+    FRAMED_SIZE,
+    NO_ID,
+    Located,
+    chosen,
+    decoded_in_parts,
+    locate,
+    schema_ids,
+)
 from millstream.hadoop_loader.values.metadata import extra_arrays
-from millstream.hadoop_loader.values.rows import BadRow, TableRows, UnknownSchemaError
+from millstream.hadoop_loader.values.registered import RegisteredSchemas
+from millstream.hadoop_loader.values.rows import BadRow, TableRows
 from millstream.hadoop_loader.writing.avro_file import Datums
-from millstream.schemas.avro import AvroDecoder, AvroEncoder, AvroValidator
+from millstream.schemas.avro import AvroDecoder, AvroEncoder
+from millstream.schemas.avro.decoder import Decoded
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
     from millstream.hadoop_loader.tables import TableVersion
     from millstream.schemas.client import RegistryClient
-
-UNFRAMED_ID: Final = 0  # of the one writer's schema where values name none
 
 
 class AvroValues:
@@ -42,20 +50,19 @@ class AvroValues:
     ) -> None:
         """`needs_columns`: whether a partitioner looks at fields, also where no Parquet is written."""
         self._version = table
-        self._registry = registry
+        self._registered = RegisteredSchemas(registry, "avro")
         self._framed = job.value.framing == "registry"
         self._tables = [
             _TableReader(job, one, self._find, framed=self._framed, needs_columns=needs_columns)
-            for one in table.tables()
+            for one in tables_of(table, framed=self._framed)
             if one.avro_schema is not None
         ]
 
     def read(self, fetched: Fetched, bad: list[BadRow]) -> Iterator[TableRows]:
         """Yield the rows of records that have a value. Raises UnknownSchemaError, RegistryError."""
         if not self._tables:
-            # Nothing is known yet: the first value says what the table is to begin with.
-            self._find_first(fetched.values)
-            bad += [BadRow(row, "the value names no schema") for row in fetched.value_rows().to_pylist()]
+            # Nothing is known yet: the first schema that is met says what the table is to begin with.
+            bad += self._find_first(fetched)
             return
         if len(self._tables) == 1:
             yield from self._tables[0].read(fetched, None, bad)
@@ -70,22 +77,15 @@ class AvroValues:
         for table in self._version.tables():
             if schema_id in table.writers:
                 return table.writers[schema_id]
-        if self._registry is None:
-            raise LookupError(schema_id)
-        found: Any = self._registry.schema(schema_id)
-        raise UnknownSchemaError(self._version.topic, schema_id, getattr(found, "expanded_text", found.text))
+        raise self._registered.unknown(self._version.topic, schema_id)
 
-    def _find_first(self, values: Located) -> None:
-        if not self._framed:
-            return
-        for schema_id in schema_ids(values).drop_null().unique().to_pylist():
-            try:
-                self._find(schema_id)
-            except UnknownSchemaError:
-                raise
-            except Exception as error:
-                if not isinstance(error, LookupError) and getattr(error, "is_outage", True):
-                    raise
+    def _find_first(self, fetched: Fetched) -> Iterator[BadRow]:
+        """Yield why each value has no schema; raises UnknownSchemaError for the first that has one."""
+        ids = schema_ids(fetched.values)
+        for row in fetched.value_rows().to_pylist():
+            schema_id = ids[row].as_py()
+            reason = NO_ID if schema_id is None else self._registered.why_unusable(self._version.topic, schema_id)
+            yield BadRow(row, reason)
 
 
 class _TableReader:
@@ -112,8 +112,6 @@ class _TableReader:
         framing: dict[str, Any] = {"framing": "confluent" if framed else "none"}
         if not framed:
             framing["writer_schema"] = table.writers.get(UNFRAMED_ID, table.avro_schema)
-        self._decoder: AvroDecoder | None = None
-        self._validator: AvroValidator | None = None
         # Made when the first value has to be encoded anew, or has something put behind it.
         self._recoder: AvroDecoder | None = None
         self._encoder: AvroEncoder | None = None
@@ -122,7 +120,7 @@ class _TableReader:
         if self._to_columns:
             self._decoder = AvroDecoder(schemas, table.parquet_avro_schema, on_recursion="binary", **framing)
         else:
-            self._validator = AvroValidator(schemas, **framing)
+            self._decoder = AvroDecoder(schemas, columns=False, **framing)
         self._schemas, self._framing = schemas, framing
         if not framed and self._to_avro and framing["writer_schema"] != table.avro_schema:
             self._others.add(UNFRAMED_ID)
@@ -161,18 +159,18 @@ class _TableReader:
     ) -> tuple[pa.Int64Array | None, pa.RecordBatch | None]:
         """Return which values are datums (None: all), and their columns where they are wanted."""
         where = values if only is None else chosen(values, only)
-        columns = None
-        if self._decoder is not None:
-            decoded = self._decoder.decode_located(where.data, where.positions, where.sizes)
-            rows, errors, columns = decoded.rows, decoded.errors, decoded.batch
-        else:
-            assert self._validator is not None
-            rows, errors = self._validator.validate_located(where.data, where.positions, where.sizes)
+        decoder = self._decoder
+
+        def decode(start: int, stop: int) -> Decoded:
+            return decoder.decode_located(where.data, where.positions[start:stop], where.sizes[start:stop])
+
+        decoded = decoded_in_parts(decode, 0, where.length)
+        columns = decoded.batch if self._to_columns else None
         if only is None:
-            bad += [BadRow(error.row, error.reason) for error in errors]
-            return rows, columns
-        bad += [BadRow(only[error.row].as_py(), error.reason) for error in errors]
-        return (only if rows is None else only.take(rows)), columns
+            bad += [BadRow(error.row, error.reason) for error in decoded.errors]
+            return decoded.rows, columns
+        bad += [BadRow(only[error.row].as_py(), error.reason) for error in decoded.errors]
+        return (only if decoded.rows is None else only.take(decoded.rows)), columns
 
     def _has_others(self, values: Located, rows: pa.Int64Array | None) -> bool:
         """Whether any of these values was written with a schema that is not the file's."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millstream.hadoop_loader.values.generations import split_by_table
-from millstream.hadoop_loader.values.located import FRAMED_SIZE, locate, schema_ids, without_prefix
+from millstream.hadoop_loader.values.generations import split_by_table, tables_of
+from millstream.hadoop_loader.values.json_objects import JsonObjects
+from millstream.hadoop_loader.values.located import FRAMED_SIZE, NO_ID, locate, schema_ids, without_prefix
 from millstream.hadoop_loader.values.plain_values import PlainValues
-from millstream.hadoop_loader.values.rows import BadRow, TableRows, UnknownSchemaError
+from millstream.hadoop_loader.values.registered import RegisteredSchemas
+from millstream.hadoop_loader.values.rows import BadRow, TableRows
+from millstream.hadoop_loader.values.typed_json import TypedJson
 from millstream.schemas.avro import JsonDecoder
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.tables import TableVersion
     from millstream.hadoop_loader.values.fetched import Fetched
     from millstream.hadoop_loader.values.plain_values import Parse
+    from millstream.schemas.avro.decoder import Decoded
     from millstream.schemas.client import RegistryClient
 
 
@@ -40,14 +44,13 @@ class FramedValues:
 
     def __init__(self, job: LoadJob, table: TableVersion, registry: RegistryClient | None) -> None:
         self._version = table
-        # Values that name no schema are all of the job's own, the newest.
-        self._tables = list(table.tables()) if job.value.framing == "registry" else [table]
+        self._tables = tables_of(table, framed=job.value.framing == "registry")
         self._readers = {one.name: PlainValues(job, one, framed_parse(job, one, registry)) for one in self._tables}
 
     def read(self, fetched: Fetched, bad: list[BadRow]) -> Iterator[TableRows]:
         """Yield the rows of records that have a value. Raises UnknownSchemaError, RegistryError."""
         if len(self._tables) == 1:
-            yield from self._readers[self._version.name].read(fetched, bad)
+            yield from self._readers[self._tables[0].name].read(fetched, bad)
             return
         for table, rows in split_by_table(self._version, self._tables, fetched):
             yield from self._readers[table.name].read(fetched, bad, rows)
@@ -58,45 +61,23 @@ class Schemas:
 
     def __init__(self, table: TableVersion, registry: RegistryClient | None) -> None:
         self._table = table
-        self._registry = registry
-        # Ids that name no schema, and why.
-        self._unknown: dict[int, str] = {}
+        self._registered = RegisteredSchemas(registry, "json")
 
     def rows_by_id(self, values: pa.Array, bad: list[BadRow]) -> dict[int, pa.Int64Array]:
         """Return the rows of each id that the table has; notes those without one. Raises UnknownSchemaError."""
         ids = schema_ids(locate(values))
         unnamed = pc.and_(pc.is_null(ids), pc.is_valid(values))
-        bad += [
-            BadRow(row, "the value does not begin with a zero byte and a schema id")
-            for row in pc.indices_nonzero(unnamed).to_pylist()
-        ]
+        bad += [BadRow(row, NO_ID) for row in pc.indices_nonzero(unnamed).to_pylist()]
         found: dict[int, pa.Int64Array] = {}
         for schema_id in ids.drop_null().unique().to_pylist():
             rows = pc.indices_nonzero(pc.equal(ids, schema_id)).cast(pa.int64())
-            reason = self._why_unknown(schema_id)
+            is_known = schema_id in self._table.writers
+            reason = None if is_known else self._registered.why_unusable(self._table.topic, schema_id)
             if reason is None:
                 found[schema_id] = rows
             else:
                 bad += [BadRow(row, reason) for row in rows.to_pylist()]
         return found
-
-    def _why_unknown(self, schema_id: int) -> str | None:
-        if schema_id in self._table.writers:
-            return None
-        if schema_id not in self._unknown:
-            self._unknown[schema_id] = self._ask(schema_id)
-        return self._unknown[schema_id]
-
-    def _ask(self, schema_id: int) -> str:
-        if self._registry is None:
-            return f"schema {schema_id} is not known"
-        try:
-            found: Any = self._registry.schema(schema_id)
-        except Exception as error:
-            if getattr(error, "is_outage", True):
-                raise
-            return f"schema {schema_id} cannot be used: {error}"
-        raise UnknownSchemaError(self._table.topic, schema_id, found.text)
 
 
 class JsonParse:
@@ -107,8 +88,15 @@ class JsonParse:
     ) -> None:
         # What an object lacks is null.
         self._columns = columns
-        self._decoder = JsonDecoder(pa.schema([field.with_nullable(True) for field in columns]))
-        self._schemas = Schemas(table, registry) if is_framed else None
+        plain = JsonDecoder(pa.schema([field.with_nullable(True) for field in columns]))
+        self._schemas: Schemas | None = None
+        self._decode: Callable[[pa.Array], Decoded]
+        if is_framed:
+            # Such tables have nothing but what JSON has.
+            self._schemas, self._decode = Schemas(table, registry), plain.decode
+        else:
+            assert table.parquet_avro_schema is not None, table.name
+            self._decode = TypedJson(plain, JsonObjects(table.parquet_avro_schema)).decode
 
     def __call__(self, records: pa.RecordBatch, bad: list[BadRow]) -> tuple[pa.RecordBatch, pa.Int64Array | None]:
         """Parse the values that are there."""
@@ -119,7 +107,7 @@ class JsonParse:
             rows = pa.concat_arrays([pa.array([], pa.int64()), *by_id.values()])
             rows = rows.take(pc.array_sort_indices(rows))
             values = without_prefix(values, rows, FRAMED_SIZE)
-        decoded = self._decoder.decode(values)
+        decoded = self._decode(values)
         bad += [
             BadRow(error.row if rows is None else rows[error.row].as_py(), error.reason) for error in decoded.errors
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +13,16 @@ from millstream.hadoop_loader.values.located import schema_ids
 if TYPE_CHECKING:
     from millstream.hadoop_loader.tables import TableVersion
     from millstream.hadoop_loader.values.fetched import Fetched
+
+
+UNFRAMED_ID: Final = 0  # of the one writer's schema where values name none
+
+
+def tables_of(version: TableVersion, *, framed: bool) -> list[TableVersion]:
+    """Return the generations that values may be of; those that name no schema are all of the job's own."""
+    if framed:
+        return list(version.tables())
+    return [version.table_of(UNFRAMED_ID) or version]
 
 
 def split_by_table(

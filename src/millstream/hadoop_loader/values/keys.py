@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.hadoop_loader.tables.parquet import parquet_avro_schema
+from millstream.hadoop_loader.values.located import decoded_in_parts
+from millstream.hadoop_loader.values.registered import RegisteredSchemas
 from millstream.schemas.avro import AvroDecoder, arrow_to_avro_schema
 from millstream.schemas.parsing import SchemaType, parse
 
@@ -49,7 +51,7 @@ class KeyReader:
         _, self._is_record = _columns_of(job)
         assert key.schema is not None, key
         framed = key.framing == "registry"
-        schemas = registry if framed else None
+        schemas = RegisteredSchemas(registry, key.format) if framed else None
         framing: Any = "confluent" if framed else "none"
         self._decoder: Any
         if key.format == "avro":
@@ -65,7 +67,7 @@ class KeyReader:
 
         Raises RegistryError where the registry is away.
         """
-        decoded = self._decoder.decode(keys)
+        decoded = decoded_in_parts(lambda start, stop: self._decoder.decode(keys[start:stop]), 0, len(keys))
         columns = [_plain(each) for each in decoded.batch.columns]
         column = pa.StructArray.from_arrays(columns, fields=list(self._type)) if self._is_record else columns[0]
         if decoded.rows is not None:

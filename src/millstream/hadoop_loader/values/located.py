@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -9,8 +10,11 @@ import pyarrow.compute as pc
 
 from millstream.hadoop_loader._kernels.datums import gather_datums, read_ids
 from millstream.hadoop_loader.writing.avro_file import NOTHING
-from millstream.schemas.avro.decoder import located
+from millstream.schemas._kernels.opcodes import BAD_FRAMING
+from millstream.schemas.avro.decoder import SENTENCES, Decoded, TooManyUnknownIdsError, located
 
+NO_ID: Final = SENTENCES[BAD_FRAMING]
+"""Why a value is bad that names no schema."""
 FRAMED_SIZE: Final = 5  # a zero byte and the schema's id
 
 
@@ -51,6 +55,30 @@ def without_prefix(values: pa.Array, rows: pa.Int64Array, skip: int = FRAMED_SIZ
         assert done == len(rows), f"{done} of {len(rows)} values"
     ends = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(sizes)])
     return pa.Array.from_buffers(pa.large_binary(), len(rows), [None, ends.buffers()[1], content]).cast(pa.binary())
+
+
+def decoded_in_parts(decode: Callable[[int, int], Decoded], start: int, stop: int) -> Decoded:
+    """Return what `decode` makes of the values [start, stop); in halves where they name too many ids without a schema.
+
+    A decoder looks only so many up in one call; what it has looked up it remembers.
+    """
+    try:
+        return decode(start, stop)
+    except TooManyUnknownIdsError:
+        if stop - start < 2:
+            raise
+    middle = (start + stop) // 2
+    first, second = decoded_in_parts(decode, start, middle), decoded_in_parts(decode, middle, stop)
+    behind = middle - start
+    rows = [
+        pa.array(range(count), pa.int64()) if part.rows is None else part.rows
+        for part, count in ((first, behind), (second, stop - middle))
+    ]
+    return Decoded(
+        pa.concat_batches([first.batch, second.batch]),
+        pa.concat_arrays([rows[0], pc.add(rows[1], behind)]),
+        [*first.errors, *(error._replace(row=error.row + behind) for error in second.errors)],
+    )
 
 
 def ints(rows: pa.Int64Array | None) -> Any:

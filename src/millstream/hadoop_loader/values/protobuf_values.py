@@ -7,11 +7,13 @@ object of each message, so this takes microseconds a record where Avro takes a t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from millstream.hadoop_loader.values.rows import BadRow, UnknownSchemaError
+from millstream.hadoop_loader.values.located import decoded_in_parts
+from millstream.hadoop_loader.values.registered import RegisteredSchemas
+from millstream.hadoop_loader.values.rows import BadRow
 from millstream.schemas.parsing import ParsedSchema, SchemaType, parse
 from millstream.schemas.protobuf import ProtobufDecoder
 
@@ -26,7 +28,7 @@ class ProtobufParse:
 
     def __init__(self, columns: pa.Schema, table: TableVersion, registry: RegistryClient | None, job: LoadJob) -> None:
         self._table = table
-        self._registry = registry
+        self._registered = RegisteredSchemas(registry, "protobuf")
         if job.value.framing == "registry":
             self._decoder = ProtobufDecoder(self._find, columns=columns)
         else:
@@ -41,7 +43,8 @@ class ProtobufParse:
 
     def __call__(self, records: pa.RecordBatch, bad: list[BadRow]) -> tuple[pa.RecordBatch, pa.Int64Array | None]:
         """Parse the values that are there. Raises UnknownSchemaError, RegistryError."""
-        decoded = self._decoder.decode(records.column("value"))
+        values = records.column("value")
+        decoded = decoded_in_parts(lambda start, stop: self._decoder.decode(values[start:stop]), 0, len(values))
         bad += [BadRow(error.row, error.reason) for error in decoded.errors]
         return decoded.batch, decoded.rows
 
@@ -49,7 +52,4 @@ class ProtobufParse:
         source = self._table.sources.get(schema_id)
         if source is not None and schema_id in self._table.writers:
             return parse(source.type, source.text, resolved=dict(source.references))
-        if self._registry is None:
-            raise LookupError(schema_id)
-        found: Any = self._registry.schema(schema_id)
-        raise UnknownSchemaError(self._table.topic, schema_id, found.text)
+        raise self._registered.unknown(self._table.topic, schema_id)

@@ -1,0 +1,170 @@
+"""JSON by the schema of a job: what of Avro's types is read of what JSON, and that both readers say the same."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from tests.support.split_runs import Record, SplitTopic
+
+from millstream.hadoop_loader.driver.schemas import RunSchemas
+from millstream.hadoop_loader.job import DestinationSettings, LoadJob, SourceSettings, ValueSettings
+from millstream.hadoop_loader.tables import merge
+from millstream.hadoop_loader.tables.parquet import parquet_avro_schema
+from millstream.hadoop_loader.values.json_objects import JsonObjects
+from millstream.hadoop_loader.values.typed_json import TypedJson
+from millstream.schemas.avro import JsonDecoder
+from millstream.schemas.avro.decoder import Decoded
+from millstream.testing import TestBroker
+
+_numbers = itertools.count()
+NOON = datetime.datetime(2026, 1, 2, 12, 0, 0, 250_000, tzinfo=datetime.UTC)
+NOON_MS = 1_767_355_200_250
+INNER = {"type": "record", "name": "In", "fields": [{"name": "x", "type": "double"}]}
+KIND = {"type": "enum", "name": "Kind", "symbols": ["A", "B"]}
+DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}
+
+
+def logical(kind: str, name: str) -> dict[str, str]:
+    return {"type": kind, "logicalType": name}
+
+
+def schema_of(type_: Any) -> str:
+    return json.dumps({"type": "record", "name": "V", "fields": [{"name": "f", "type": type_}]})
+
+
+def reader(type_: Any) -> TypedJson:
+    exact = JsonObjects(parquet_avro_schema(schema_of(type_)))
+    return TypedJson(JsonDecoder(exact.schema), exact)
+
+
+def decoded(type_: Any, *values: Any) -> Decoded:
+    return reader(type_).decode(pa.array([json.dumps({"f": value}).encode() for value in values]))
+
+
+@pytest.mark.parametrize(
+    ("type_", "read", "bad"),
+    [
+        (KIND, {"A": "A", "B": "B"}, ["C", 1, None]),
+        (["null", KIND], {"A": "A", None: None}, ["C"]),
+        ({"type": "map", "values": "long"}, {'{"a": 1, "b": 2}': [("a", 1), ("b", 2)], "{}": []}, ["[]", '{"a": "x"}']),
+        ({"type": "fixed", "name": "F", "size": 2}, {"xy": b"xy", "ü": "ü".encode()}, ["x", "xyz", 1, "\ud800"]),
+        (
+            logical("long", "timestamp-millis"),
+            {NOON_MS: NOON, "2026-01-02T13:00:00.250+01:00": NOON, "2026-01-02 12:00:00.25": NOON},
+            ["noon", 1.5, 2**63, True],
+        ),
+        (logical("long", "timestamp-micros"), {NOON_MS * 1000: NOON, "2026-01-02T12:00:00.250Z": NOON}, [{}]),
+        (logical("int", "date"), {20_455: NOON.date(), "2026-01-02": NOON.date()}, ["2026-02-30", 2**31]),
+        (
+            DECIMAL,
+            {1.5: Decimal("1.50"), "12.345e1": Decimal("123.45"), 7: 7},
+            [1.234, 12345.6, "x", "NaN", "1e999999"],
+        ),
+        (
+            ["null", "long", "string", INNER],
+            {
+                1: {"long": 1, "string": None, "In": None},
+                "a": {"long": None, "string": "a", "In": None},
+                '{"x": 1}': {"long": None, "string": None, "In": {"x": 1.0}},
+                '{"In": {"x": 2}}': {"long": None, "string": None, "In": {"x": 2.0}},
+                None: None,
+            },
+            [1.5, [], '{"y": 1}'],
+        ),
+        ({"type": "array", "items": INNER}, {'[{"x": 1}]': [{"x": 1.0}], "[]": []}, ["[null]", '[{"y": 1}]', "{}"]),
+        (INNER, {'{"x": 0.5, "y": 1}': {"x": 0.5}}, ["{}", '{"x": null}', "[]"]),
+        ("boolean", {True: True}, [1, "true"]),
+        ("int", {5: 5, -(2**31): -(2**31)}, [2**31, 1.5, "5"]),
+    ],
+    ids=lambda value: json.dumps(value)[:40] if isinstance(value, (dict, list)) and "type" in str(value) else "",
+)
+def test_each_type_of_avro_is_read(type_: Any, read: dict[Any, Any], bad: list[Any]) -> None:
+    def given(value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) and value[:1] in {"{", "["} else value
+
+    values = [*map(given, read), *map(given, bad)]
+    found = decoded(type_, *values)
+
+    assert found.batch.column(0).to_pylist() == list(read.values())
+    assert [error.row for error in found.errors] == list(range(len(read), len(values)))
+    assert all(error.reason.startswith(("f", "the value")) for error in found.errors), found.errors
+    # One at a time, whichever reader is asked first then.
+    for value, expected in zip(map(given, read), read.values(), strict=True):
+        assert decoded(type_, value).batch.column(0).to_pylist() == [expected]
+
+
+def test_times_as_numbers_and_texts_keep_their_rows() -> None:
+    values = ["2026-01-02T12:00:00.250Z" if number % 3 else NOON_MS for number in range(300)]
+    values[7] = values[100] = "never"
+    found = decoded(logical("long", "timestamp-millis"), *values)
+    assert found.rows is not None
+    assert found.rows.to_pylist() == [row for row in range(300) if row not in (7, 100)]
+    assert found.batch.column(0).to_pylist() == [NOON] * 298
+    assert [error.row for error in found.errors] == [7, 100]
+
+
+def test_where_most_times_are_numbers_the_quick_reader_is_asked_no_more() -> None:
+    both = reader(logical("long", "timestamp-millis"))
+    values = pa.array([json.dumps({"f": NOON_MS}).encode()] * 200)
+    assert both.decode(values).batch.num_rows == 200
+    assert both._quick is None
+    texts = reader(logical("long", "timestamp-millis"))
+    texts.decode(pa.array([b'{"f": "2026-01-02T12:00:00.250Z"}'] * 200))
+    assert texts._quick is not None
+
+
+def test_what_is_no_json_is_bad() -> None:
+    bad = [b"", b"{", b'{"f": NaN}', b"[1]", b'{"f": "\\ud800"}', b'{"f": ' + b"[" * 100_000, b'{"f": {"A": 1}}']
+    found = reader(["null", KIND, "string"]).decode(pa.array([*bad, None, b'{"f": "B"}', b"{}"]))
+    assert [error.row for error in found.errors] == list(range(len(bad)))
+    assert found.batch.column(0).to_pylist() == [{"Kind": "B", "string": None}, None]
+
+
+def test_files_have_what_the_objects_say(millstream_broker_session: TestBroker, tmp_path: Path) -> None:
+    topic = SplitTopic(millstream_broker_session.bootstrap_servers, f"typed-{next(_numbers)}", tmp_path)
+    fields = {
+        "kind": KIND,
+        "tags": {"type": "map", "values": "long"},
+        "at": logical("long", "timestamp-millis"),
+        "price": DECIMAL,
+        "u": ["null", "long", "string"],
+        "day_ms": logical("int", "time-millis"),
+    }
+    schema = {"type": "record", "name": "V", "fields": [{"name": name, "type": one} for name, one in fields.items()]}
+    good = {"kind": "B", "tags": {"a": 1}, "at": NOON_MS, "price": 1.5, "u": "s", "day_ms": 5}
+    topic.send([Record(json.dumps(one).encode()) for one in (good, {**good, "kind": "C"}, {**good, "u": 7})])
+    value = ValueSettings(format="json", framing="none", schema=json.dumps(schema))
+
+    done = topic.run(topic.job(value=value), merge(None, {0: json.dumps(schema)}, topic=topic.name).version)
+
+    (letter,) = done.dead_letters()
+    assert (letter["offset"], letter["error"]) == (1, 'kind has no "C"')
+    same = {"kind": "B", "at": NOON, "price": Decimal("1.50")}
+    avro = [row for _, row in done.rows("avro")]
+    assert avro == [
+        {**same, "tags": {"a": 1}, "u": "s", "day_ms": datetime.time(0, 0, 0, 5_000)},
+        {**same, "tags": {"a": 1}, "u": 7, "day_ms": datetime.time(0, 0, 0, 5_000)},
+    ]
+    assert [row for _, row in done.rows("parquet")] == [
+        {**same, "tags": [("a", 1)], "u": {"long": None, "string": "s"}, "day_ms": 5},
+        {**same, "tags": [("a", 1)], "u": {"long": 7, "string": None}, "day_ms": 5},
+    ]
+
+
+def test_a_type_that_holds_itself_is_refused_before_anything_is_read() -> None:
+    node = {"type": "record", "name": "N", "fields": [{"name": "next", "type": ["null", "N"]}]}
+    job = LoadJob(
+        name="events",
+        source=SourceSettings(bootstrap_servers="127.0.0.1:9092", topics=("events",)),
+        value=ValueSettings(framing="none", format="json", schema=schema_of(node)),
+        destination=DestinationSettings(uri="file:///lake"),
+    )
+    with pytest.raises(ValueError, match=r'f\.next is a N within a N.*value\.format = "raw"'):
+        RunSchemas(job, {}, None).prepare("events")
