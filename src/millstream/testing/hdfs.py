@@ -24,26 +24,23 @@ import getpass
 import http.client
 import json
 import os
-import shutil
-import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
+from millstream.testing.daemon import TEST_JVM_OPTIONS, Daemon, jars_folder
 from millstream.testing.kafka import free_ports, wait_until
 
 HADOOP_VERSION: Final = "3.5.0"
 NAMESERVICE: Final = "millstream"
 HOST: Final = "127.0.0.1"
 
-# The quick compiler and the small collector: a test's JVM has little to do, and starts in half the processor time.
-TEST_JVM_OPTIONS: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 START_TIMEOUT_S: Final = 180.0
 _TOOL_TIMEOUT_S: Final = 120.0
 
@@ -68,115 +65,13 @@ class HdfsUnavailableError(Exception):
 
 def hadoop_jars() -> Path:
     """The folder of Apache Hadoop's jars. Raises HdfsUnavailableError when it or a JDK is missing."""
-    named = os.environ.get("MILLSTREAM_HADOOP_JARS")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(named) if named else cache / "millstream" / "java" / f"hadoop-{HADOOP_VERSION}"
-    if not any(folder.glob("hadoop-hdfs-client-*.jar")):
-        raise HdfsUnavailableError(f"No Apache Hadoop jars in {folder}; `make jars` fetches them (Maven and a JDK 17).")
-    if shutil.which("java") is None:
-        raise HdfsUnavailableError("No `java` on the PATH; install a JDK 17.")
-    return folder
-
-
-# Kills what it was told to watch once its input ends, which it does when the other end's process is gone.
-_REAPER: Final = """
-pids=" "
-while read -r verb pid; do
-  case $verb in
-    watch) pids="$pids$pid ";;
-    forget) pids=$(echo "$pids" | sed "s/ $pid / /");;
-  esac
-done
-for pid in $pids; do kill -9 "$pid"; done 2>/dev/null
-"""
-
-
-class _Reaper:
-    """A small process that outlives this one, however it ends, by as long as it takes to kill the JVMs it left."""
-
-    def __init__(self) -> None:
-        # A session of its own: a signal to the group of a test run is for the tests.
-        self._process = subprocess.Popen(["sh", "-c", _REAPER], stdin=subprocess.PIPE, start_new_session=True)
-
-    def tell(self, verb: str, pid: int) -> None:
-        """`watch` a process, or `forget` it."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{verb} {pid}\n".encode())
-        self._process.stdin.flush()
-
-    def close(self) -> None:
-        """End it, with whatever it still watches."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30.0)
-
-
-class _Daemon:
-    """One JVM; states: STOPPED -> RUNNING (start) -> STOPPED (stop, kill), again and again, on the same files."""
-
-    def __init__(self, name: str, command: Sequence[str], log_path: Path, environment: Mapping[str, str]) -> None:
-        self.name = name
-        self.log_path = log_path
-        self._command = list(command)
-        self._environment = {**os.environ, **environment}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._output: IO[bytes] | None = None
-        # Set while its HDFS is started.
-        self.reaper: _Reaper | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id while it runs."""
-        return None if self._process is None else self._process.pid
-
-    def start(self) -> None:
-        if self._process is not None:
-            return
-        self._output = self.log_path.open("ab")
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=self._output,
-            cwd=self.log_path.parent,
-            env=self._environment,
-        )
-        if self.reaper is not None:
-            self.reaper.tell("watch", self._process.pid)
-
-    def check(self) -> None:
-        """Raises ChildProcessError if it was started and has ended by itself."""
-        if self._process is not None and self._process.poll() is not None:
-            raise ChildProcessError(f"the {self.name} ended with {self._process.returncode}\n{self.tail()}")
-
-    def end(self, how: signal.Signals = signal.SIGKILL, timeout_s: float = 30.0) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(how)
-            try:
-                process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(timeout_s)
-            if self.reaper is not None:
-                self.reaper.tell("forget", process.pid)
-        if self._output is not None:
-            self._output.close()
-            self._output = None
-
-    def pause(self) -> None:
-        """SIGSTOP: it keeps its connections and answers nothing."""
-        assert self._process is not None, f"the {self.name} does not run"
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        assert self._process is not None, f"the {self.name} does not run"
-        self._process.send_signal(signal.SIGCONT)
-
-    def tail(self) -> str:
-        """The end of its log."""
-        return self.log_path.read_text(errors="replace")[-3000:] if self.log_path.exists() else ""
+    return jars_folder(
+        "Apache Hadoop",
+        variable="MILLSTREAM_HADOOP_JARS",
+        default=f"hadoop-{HADOOP_VERSION}",
+        sample="hadoop-hdfs-client-*.jar",
+        unavailable=HdfsUnavailableError,
+    )
 
 
 class MiniHdfs:
@@ -222,7 +117,6 @@ class MiniHdfs:
         self._namenodes = {name: self._daemon(name, _NAMENODE) for name in names}
         self._datanode = self._daemon("dn", _DATANODE)
         self._journalnode = self._daemon("jn", _JOURNALNODE) if ha else None
-        self._reaper: _Reaper | None = None
 
     @property
     def uri(self) -> str:
@@ -256,10 +150,6 @@ class MiniHdfs:
 
     def _start(self) -> None:
         new = not any(self.folder.glob("name*"))
-        if self._reaper is None:
-            self._reaper = _Reaper()
-            for daemon in self._daemons():
-                daemon.reaper = self._reaper
         self._write_configuration()
         if self._journalnode is not None:
             self._journalnode.start()
@@ -281,10 +171,6 @@ class MiniHdfs:
         """End all of it; its files stay."""
         for daemon in self._daemons():
             daemon.end()
-            daemon.reaper = None
-        reaper, self._reaper = self._reaper, None
-        if reaper is not None:
-            reaper.close()
 
     def restore(self) -> None:
         """Bring back whatever of it was killed or paused, and wait until a file can be written again."""
@@ -393,13 +279,13 @@ class MiniHdfs:
         for daemon in self._daemons():
             daemon.check()
 
-    def _daemons(self) -> list[_Daemon]:
+    def _daemons(self) -> list[Daemon]:
         journal = [] if self._journalnode is None else [self._journalnode]
         return [self._datanode, *self._namenodes.values(), *journal]
 
-    def _daemon(self, name: str, program: str) -> _Daemon:
-        command = self._command(program, conf=self._conf_of(name))
-        return _Daemon(name, command, self.folder / f"{name}.log", self._environment)
+    def _daemon(self, name: str, program: str) -> Daemon:
+        command = partial(self._command, program, conf=self._conf_of(name))
+        return Daemon(name, command, self.folder / f"{name}.log", self._environment)
 
     def _command(self, *arguments: str, conf: Path) -> list[str]:
         # A killed JVM leaves what it unpacked; here it goes with the folder.

@@ -11,9 +11,7 @@ shares one. The jars lie in the folder named by the environment variable MILLSTR
 Everything here blocks and is meant for tests; the process is always addressed by its own pid.
 """
 
-import os
 import random
-import shutil
 import signal
 import socket
 import struct
@@ -21,7 +19,9 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
+
+from millstream.testing.daemon import TEST_JVM_OPTIONS, Daemon, jars_folder
 
 T = TypeVar("T")
 
@@ -38,8 +38,6 @@ SERVER_JVM_OPTIONS = (
     "-XX:MaxInlineLevel=15",
     "-Djava.awt.headless=true",
 )
-# A tool lives for a second or two: the quick compiler and the small collector halve its processor time.
-TOOL_JVM_OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xmx256m")
 # A tool takes a second or two; on a machine that does much else, far longer.
 TOOL_TIMEOUT_S = 150.0
 LOGGING_OPTIONS = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dlog4j2.level=WARN")
@@ -51,14 +49,13 @@ class KafkaUnavailableError(Exception):
 
 def kafka_jars() -> Path:
     """The folder of Apache Kafka's jars. Raises KafkaUnavailableError when it or a JDK is missing."""
-    named = os.environ.get("MILLSTREAM_KAFKA_JARS")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(named) if named else cache / "millstream" / "java" / f"kafka-{KAFKA_VERSION}"
-    if not any(folder.glob("kafka_2.13-*.jar")):
-        raise KafkaUnavailableError(f"No Apache Kafka jars in {folder}; `make jars` fetches them (Maven and a JDK 17).")
-    if shutil.which("java") is None:
-        raise KafkaUnavailableError("No `java` on the PATH; install a JDK 17.")
-    return folder
+    return jars_folder(
+        "Apache Kafka",
+        variable="MILLSTREAM_KAFKA_JARS",
+        default=f"kafka-{KAFKA_VERSION}",
+        sample="kafka_2.13-*.jar",
+        unavailable=KafkaUnavailableError,
+    )
 
 
 def free_ports(count: int) -> list[int]:
@@ -130,7 +127,7 @@ class Java:
     def __init__(self, jars: Path | None = None) -> None:
         self.jars = kafka_jars() if jars is None else jars
 
-    def command(self, *arguments: str, options: Sequence[str] = TOOL_JVM_OPTIONS) -> list[str]:
+    def command(self, *arguments: str, options: Sequence[str] = TEST_JVM_OPTIONS) -> list[str]:
         """The argv that runs a class (or a .java file) with its arguments."""
         return ["java", *options, *LOGGING_OPTIONS, "-cp", f"{self.jars}/*", *arguments]
 
@@ -196,8 +193,7 @@ class ApacheKafka:
             "group.initial.rebalance.delay.ms": "0",
             **(properties or {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
-        self._output: IO[bytes] | None = None
+        self._daemon = Daemon("broker", lambda: self.server_command, self.log_path)
 
     @property
     def host(self) -> str:
@@ -217,8 +213,9 @@ class ApacheKafka:
     @property
     def pid(self) -> int:
         """The JVM's process id; only while it runs."""
-        assert self._process is not None, "Kafka is not running"
-        return self._process.pid
+        pid = self._daemon.pid
+        assert pid is not None, "Kafka is not running"
+        return pid
 
     @property
     def server_command(self) -> list[str]:
@@ -237,16 +234,9 @@ class ApacheKafka:
 
     def spawn(self) -> None:
         """Start the process and return at once."""
-        assert self._process is None, f"Kafka runs already as {self.pid}"
+        assert self._daemon.pid is None, f"Kafka runs already as {self.pid}"
         self.format()
-        self._output = self.log_path.open("ab")
-        self._process = subprocess.Popen(
-            self.server_command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=self._output,
-            cwd=self.folder,
-        )
+        self._daemon.start()
 
     def start(self, timeout_s: float = 120.0) -> Self:
         """Start and wait until it answers as a live broker; KafkaUnavailableError otherwise, with its log's end."""
@@ -255,36 +245,20 @@ class ApacheKafka:
             wait_until(self._answers, timeout_s, "Kafka's first answer")
         except (TimeoutError, ChildProcessError) as error:
             self.kill()
-            tail = self.log_path.read_text(errors="replace")[-3000:]
-            raise KafkaUnavailableError(f"Kafka did not start: {error}\n{tail}") from error
+            raise KafkaUnavailableError(f"Kafka did not start: {error}\n{self._daemon.tail()}") from error
         return self
 
     def _answers(self) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
-            raise ChildProcessError(f"it ended with {self._process.returncode}")
+        self._daemon.check()
         return brokers_answering(self.host, self.port) > 0
 
     def stop(self, timeout_s: float = 60.0) -> None:
         """A clean shutdown; nothing when it does not run."""
-        self._end(signal.SIGTERM, timeout_s)
+        self._daemon.end(signal.SIGTERM, timeout_s)
 
     def kill(self) -> None:
         """SIGKILL: what a crash leaves on disk stays."""
-        self._end(signal.SIGKILL, 30.0)
-
-    def _end(self, how: signal.Signals, timeout_s: float) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(how)
-            try:
-                process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(30.0)
-        if self._output is not None:
-            self._output.close()
-            self._output = None
+        self._daemon.end()
 
     def run_tool(
         self, tool: str, *arguments: str, text: str | None = None, timeout_s: float = TOOL_TIMEOUT_S, check: bool = True

@@ -17,7 +17,8 @@ from millstream.hadoop_loader.filesystem import (
     KerberosSettings,
     open_filesystem,
 )
-from millstream.testing.hdfs import TEST_JVM_OPTIONS, MiniHdfs
+from millstream.testing.daemon import TEST_JVM_OPTIONS
+from millstream.testing.hdfs import MiniHdfs
 
 pytestmark = [pytest.mark.hdfs, pytest.mark.kerberos]
 

@@ -1,4 +1,4 @@
-"""What is left of a test's HDFS when the tests are killed: nothing."""
+"""What is left of a test's JVMs when the tests are killed: nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from millstream.testing.kafka import wait_until
 _STARTER = """
 import os, signal, sys
 from pathlib import Path
-from millstream.testing.hdfs import _Daemon, _Reaper
-reaper = _Reaper()
-daemons = [_Daemon(name, ["sleep", "1000"], Path(sys.argv[1]) / name, {}) for name in ("one", "two")]
+from millstream.testing.daemon import Daemon
+daemons = [Daemon(name, lambda: ["sleep", "1000"], Path(sys.argv[1]) / name) for name in ("one", "two")]
 for daemon in daemons:
-    daemon.reaper = reaper
     daemon.start()
 print(daemons[0].pid, daemons[1].pid, flush=True)
 daemons[0].end()
