@@ -178,7 +178,6 @@ class _Run:
                     attempts.give_up([topic], str(error))
         with self._phase(Phase.LOADING):
             self._observer.handle_planned(splits, engine.workers)
-            names = {table.name for version in schemas.tables.values() for table in version.tables()}
             loading = Loading(
                 job=job,
                 claim=claim,
@@ -186,7 +185,6 @@ class _Run:
                 engine=engine,
                 attempts=attempts,
                 schemas=schemas,
-                closed_directories={name: claim.state.closed_directories(name) for name in names},
                 observer=self._observer,
                 stop=self._stop,
             )

@@ -7,13 +7,13 @@ tasks are handed out, schemas that nobody knew are merged before the next attemp
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from millstream.hadoop_loader.driver.attempts import Attempts
 from millstream.hadoop_loader.driver.observer import Observer
 from millstream.hadoop_loader.engines.engine import AttemptFailed, AttemptFinished, AttemptProgressed
+from millstream.hadoop_loader.source import read_cut_topics
 from millstream.hadoop_loader.splits import SplitTask
 
 if TYPE_CHECKING:
@@ -40,16 +40,16 @@ class Loading:
     engine: Engine
     attempts: Attempts
     schemas: RunSchemas
-    closed_directories: Mapping[str, frozenset[str]]  # by table
     observer: Observer
     stop: threading.Event
     attempts_made: int = 0
     peak_memory_bytes: int = 0
+    # By table, of those that splits have gone to so far: a schema may bring a table that was left long ago.
+    _closed_directories: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def run(self) -> None:
         """Run every split to its end. Raises StoppedError, FencedError, EngineError, and what staging may."""
-        # Rates are of all workers together: each takes its share.
-        job = replace(self.job, workers=self.engine.workers)
+        job = self.job.for_workers(self.engine.workers)
         while True:
             tasks = [
                 SplitTask(
@@ -66,6 +66,7 @@ class Loading:
             self.attempts_made += len(tasks)
             self.engine.submit(tasks)
             if self.attempts.is_done:
+                self._give_up_cut_topics()
                 return
             events = self.engine.events(POLL_S)
             if self.stop.is_set():
@@ -102,4 +103,12 @@ class Loading:
 
     def _closed(self, topics: set[str]) -> dict[str, frozenset[str]]:
         names = {table.name for topic in topics for table in self.schemas.tables[topic].tables()}
-        return {name: self.closed_directories[name] for name in names if name in self.closed_directories}
+        for name in names - self._closed_directories.keys():
+            self._closed_directories[name] = self.claim.state.closed_directories(name)
+        return {name: self._closed_directories[name] for name in names}
+
+    def _give_up_cut_topics(self) -> None:
+        """Leave out topics whose pieces were not read from one log."""
+        for topic, sentence in read_cut_topics(self.job.source, self.attempts.reads()).items():
+            self.attempts.give_up([topic], sentence)
+            self.observer.handle_note(f"{topic} is given up in this run: {sentence}")

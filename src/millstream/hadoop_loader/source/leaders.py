@@ -106,7 +106,9 @@ async def ask_offsets(
     return await ask_leaders(client, timestamps, request_of, answers_of, timeout_s=timeout_s)
 
 
-async def ask_epoch_ends(client: Client, epochs: Mapping[TopicPartition, int], *, timeout_s: float) -> Asked[EpochEnd]:
+async def ask_epoch_ends(
+    client: Client, epochs: Mapping[TopicPartition, int], *, timeout_s: float, wait_s: float = LEADER_WAIT_S
+) -> Asked[EpochEnd]:
     """Return where leader epochs end in the logs as they are now (KIP-320)."""
 
     def request_of(tps: list[TopicPartition]) -> Any:
@@ -122,7 +124,7 @@ async def ask_epoch_ends(client: Client, epochs: Mapping[TopicPartition, int], *
                 tp = TopicPartition(topic.topic, partition.partition)
                 yield tp, partition.error_code, EpochEnd(partition.leader_epoch, partition.end_offset)
 
-    return await ask_leaders(client, epochs, request_of, answers_of, timeout_s=timeout_s)
+    return await ask_leaders(client, epochs, request_of, answers_of, timeout_s=timeout_s, wait_s=wait_s)
 
 
 def _may_come(errors: Mapping[TopicPartition, KafkaError], tp: TopicPartition) -> bool:

@@ -334,13 +334,13 @@ class _TopicReconciler:
 def _divergence(now: PartitionNow, position: Position) -> int | None:
     """Return the offset from which on the log is not the one that was loaded, None where it is the same."""
     if now.epoch_end is not None:
+        if now.epoch_end.reaches(position.offset):
+            return None
         epoch, end = now.epoch_end
         if epoch < 0 or end < 0:
             # The leader knows of no epoch as late as that of the last record loaded: its log is an older one.
-            return max(now.begin_offset, min(position.offset, now.high_watermark))
-        if end < position.offset:
-            return max(now.begin_offset, end)
-        return None
+            end = min(position.offset, now.high_watermark)
+        return max(now.begin_offset, end)
     if now.high_watermark < position.offset:
         return now.high_watermark
     return None

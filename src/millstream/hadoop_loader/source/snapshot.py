@@ -19,6 +19,13 @@ class EpochEnd(NamedTuple):
     leader_epoch: int
     end_offset: int
 
+    def reaches(self, offset: int) -> bool:
+        """Whether records up to `offset`, the last of the epoch that was asked for, are still those of the log.
+
+        A leader that knows of no such epoch has an older log.
+        """
+        return self.leader_epoch >= 0 and self.end_offset >= offset
+
 
 @dataclass(frozen=True, slots=True)
 class PartitionNow:

@@ -1,0 +1,74 @@
+"""Where the pieces of one partition meet: whether what several workers read of it is one history.
+
+A partition that is hot is cut, and its pieces are read at different times. An unclean election between them leaves the
+first piece with the old history and the next one with the new, and the position behind both with an epoch of the new
+one, so that no later run would notice. Before a run commits, the leaders are therefore asked where the epoch that each
+piece ended in ends by now (KIP-320): below the piece's end, its log was cut.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from millstream.core.client import Client, TopicPartition
+from millstream.core.client.blocking import background_loop
+from millstream.core.config.client_config import ClientConfig
+from millstream.core.config.client_configs import ADMIN_CONFIGS
+from millstream.core.wire import ErrorCode, KafkaError
+from millstream.hadoop_loader.job import SourceSettings
+from millstream.hadoop_loader.source.leaders import ask_epoch_ends
+from millstream.hadoop_loader.splits import RangeRead
+
+
+def read_cut_topics(source: SourceSettings, reads: Iterable[RangeRead]) -> dict[str, str]:
+    """Return the topics with a partition whose pieces may be of different histories, each with a sentence.
+
+    Asks the cluster only where a partition was read in pieces. Waits for the answers, from any thread. A partition that
+    gives none is among them: its leader may be away for the very reason that is asked about.
+    """
+    ends = _ends_of_pieces(reads)
+    if not ends:
+        return {}
+
+    async def ask() -> dict[str, str]:
+        found: dict[str, str] = {}
+        async with Client(ClientConfig.load(ADMIN_CONFIGS, source.client_configs())) as client:
+            await client.metadata({tp.topic for tp in ends}, timeout_ms=round(source.timeout_s * 1000))
+            # One question names a partition once: the first pieces of all, then the second ones.
+            for number in range(max(map(len, ends.values()))):
+                asked = {tp: pieces[number] for tp, pieces in ends.items() if number < len(pieces)}
+                for topic, sentence in (await _ask(client, asked, source.timeout_s)).items():
+                    found.setdefault(topic, sentence)
+        return found
+
+    try:
+        return background_loop().run(ask())
+    except KafkaError as error:
+        why = f"whether its log was cut while it was read could not be asked: {error.message}"
+        return dict.fromkeys((tp.topic for tp in ends), why)
+
+
+def _ends_of_pieces(reads: Iterable[RangeRead]) -> dict[TopicPartition, list[tuple[int, int]]]:
+    """Return (end offset, leader epoch of the record before it) of each piece, of partitions with several."""
+    pieces: dict[TopicPartition, list[tuple[int, int]]] = defaultdict(list)
+    for read in sorted(reads, key=lambda one: one.start_offset):
+        pieces[TopicPartition(read.topic, read.partition)].append((read.next_offset, read.leader_epoch))
+    cut = {tp: [one for one in ends if one[1] >= 0] for tp, ends in pieces.items() if len(ends) > 1}
+    return {tp: ends for tp, ends in cut.items() if ends}
+
+
+async def _ask(client: Client, ends: Mapping[TopicPartition, tuple[int, int]], timeout_s: float) -> dict[str, str]:
+    epochs = {tp: leader_epoch for tp, (_, leader_epoch) in ends.items()}
+    asked = await ask_epoch_ends(client, epochs, timeout_s=timeout_s, wait_s=timeout_s)
+    sentences: dict[str, str] = {}
+    for tp, (offset, leader_epoch) in ends.items():
+        error, epoch_end = asked.errors.get(tp), asked.found.get(tp)
+        if epoch_end is not None and not epoch_end.reaches(offset):
+            sentences[tp.topic] = (
+                f"the log of {tp} was cut while it was read: epoch {leader_epoch} was read up to offset {offset} and"
+                " does not reach it any more (an unclean leader election?); the next run looks anew"
+            )
+        elif error is not None and error.code is not ErrorCode.UNSUPPORTED_VERSION:
+            sentences[tp.topic] = f"whether the log of {tp} was cut while it was read is not known: {error.message}"
+    return sentences
