@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,19 +46,38 @@ def test_all_rows_come_out_in_order(
 
 def test_many_runs_are_merged_in_steps_and_nothing_is_left_behind(tmp_path: Path) -> None:
     chosen = random.Random(3)
-    rows = [(chosen.randrange(10**6), f"text {number}") for number in range(40_000)]
+    rows = [(chosen.randrange(100), f"text {number}") for number in range(40_000)]
+    descriptors = Path("/proc/self/fd")
+    held = len(list(descriptors.iterdir())) if descriptors.exists() else 0
+    files: list[int] = []
     with ExternalSorter([("key", "ascending")], memory_bytes=80_000, directory=tmp_path) as sorter:
         for start in range(0, len(rows), 1_000):
             part = rows[start : start + 1_000]
             # Each part has a dictionary of its own.
-            kinds = pa.array([f"kind {key % (start + 2)}" for key, _ in part]).dictionary_encode()
+            kinds = pa.array([f"kind {number % (start + 2)}" for number in range(len(part))]).dictionary_encode()
             sorter.add(table(part).append_column("kind", kinds))
+            files.append(len(list(descriptors.iterdir())) - held if descriptors.exists() else 0)
+        assert list(tmp_path.iterdir()) == [], "a killed process leaves nothing behind"
         pieces = list(sorter.sorted())
         runs = sorter.runs
 
     assert runs > 20
+    assert max(files) < 10, "what was spilled is merged before too many files are open"
     found = [row for piece in pieces for row in zip(*piece.to_pydict().values(), strict=True)]
-    expected = [(key, text, f"kind {key % (at // 1_000 * 1_000 + 2)}") for at, (key, text) in enumerate(rows)]
-    assert sorted(found) == sorted(expected)
-    assert [key for key, _, _ in found] == sorted(key for key, _ in rows)
+    expected = [(key, text, f"kind {at % 1_000 % (at // 1_000 * 1_000 + 2)}") for at, (key, text) in enumerate(rows)]
+    assert found == sorted(expected, key=lambda row: row[0]), "rows with equal keys stay in the order they came in"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rows_at_a_time", [700, 20_000, 70_000])
+def test_rows_are_gathered_block_by_block(rows_at_a_time: int) -> None:
+    # Several blocks and pieces without a run spilled, of batches smaller and larger than a block.
+    rows = table([(number * 7_919 % 1_009, f"{number:>200}") for number in range(70_000)])
+    with ExternalSorter([("key", "ascending")], memory_bytes=1 << 28) as sorter:
+        for start in range(0, rows.num_rows, rows_at_a_time):
+            sorter.add(rows.slice(start, rows_at_a_time))
+        pieces = list(sorter.sorted())
+
+    assert sorter.runs == 0
+    assert len(pieces) > 1
+    assert pa.concat_tables(pieces).equals(rows.take(pc.sort_indices(rows, sort_keys=[("key", "ascending")])))
