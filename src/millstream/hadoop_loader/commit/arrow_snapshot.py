@@ -15,32 +15,6 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.commit.snapshot import Snapshot
 
 
-def unified(schemas: list[pa.Schema]) -> pa.Schema:
-    """One schema that files of all these can be read with: columns of any, types as wide as they must be.
-
-    Where one file has a column as a dictionary and another as plain values, it becomes plain values.
-    """
-    try:
-        return pa.unify_schemas(schemas, promote_options="permissive")
-    except (pa.ArrowTypeError, pa.ArrowInvalid):
-        plain = [pa.schema([_without_dictionaries(field) for field in schema]) for schema in schemas]
-        return pa.unify_schemas(plain, promote_options="permissive")
-
-
-def _without_dictionaries(field: pa.Field) -> pa.Field:
-    kind = field.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    elif pa.types.is_struct(kind):
-        kind = pa.struct([_without_dictionaries(kind.field(index)) for index in range(kind.num_fields)])
-    elif pa.types.is_map(kind):
-        kind = pa.map_(_without_dictionaries(kind.key_field), _without_dictionaries(kind.item_field))
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        make = pa.list_ if pa.types.is_list(kind) else pa.large_list
-        kind = make(_without_dictionaries(kind.value_field))
-    return field.with_type(kind)
-
-
 class SnapshotHandler(FileSystemHandler):  # type: ignore[misc]
     """Answers pyarrow for the files of one snapshot, by their paths at its number."""
 

@@ -113,7 +113,7 @@ class Snapshot:
         }
         import pyarrow.parquet as pq
 
-        from millstream.hadoop_loader.commit.arrow_snapshot import unified
+        from millstream.hadoop_loader.commit.arrow_schemas import unified
 
         def read(file: TableFile) -> pa.Schema:
             with self.open(file.path) as opened:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from millstream.core._kernels.crc32c import crc32c
 from millstream.hadoop_loader.compaction.outputs import CompactionError, Outputs
-from millstream.hadoop_loader.writing.avro_file import MAGIC, SYNC_SIZE, header
+from millstream.hadoop_loader.writing.avro_file import SYNC_SIZE, header
 from millstream.hadoop_loader.writing.checked_output import CheckedOutput
+from millstream.hadoop_loader.writing.containers import AvroHeader, ContainerError, read_avro_header, varint_at
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import TableFile
@@ -26,18 +27,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES: Final = 4 << 20
 """Bytes read at a time; a block larger than that is read whole."""
 
-_HEADER_BYTES: Final = 64 << 10
 _VARINT_BYTES_MAX: Final = 10
 _BLOCK_HEAD_BYTES_MAX: Final = 2 * _VARINT_BYTES_MAX
-
-
-class AvroHeader(NamedTuple):
-    """What a container file begins with; `size` in bytes."""
-
-    schema: str
-    codec: str
-    sync: bytes
-    size: int
 
 
 class JoinedAvroFile:
@@ -47,7 +38,11 @@ class JoinedAvroFile:
         self.output = CheckedOutput(create)
         self.rows = 0
         self.sync = begin.sync
-        self.output.write(header(begin.schema, begin.codec, begin.sync))
+        try:
+            self.output.write(header(begin.schema, begin.codec, begin.sync))
+        except BaseException:
+            self.output.abandon()
+            raise
 
     @property
     def size_bytes(self) -> int:
@@ -73,7 +68,10 @@ def join_avro(
     groups: dict[tuple[str, str], list[tuple[TableFile, AvroHeader]]] = {}
     for file in plan.files:
         with filesystem.open(file.path) as stored:
-            begin = read_header(stored)
+            try:
+                begin = read_avro_header(stored)
+            except ContainerError as error:
+                raise _damaged(stored, 0, str(error)) from error
         groups.setdefault((begin.schema, begin.codec), []).append((file, begin))
     for members in groups.values():
         for file, begin in members:
@@ -151,68 +149,11 @@ def _chunks(stored: InputFile, begin: AvroHeader, block_bytes_max: int) -> Itera
         position += at
 
 
-def read_header(stored: InputFile) -> AvroHeader:
-    """Return what a container file begins with. Raises CompactionError for what is none."""
-    size = _HEADER_BYTES
-    while True:
-        data = stored.read_at(0, min(size, stored.size))
-        if data[: len(MAGIC)] != MAGIC:
-            raise _damaged(stored, 0, "it does not begin as an Avro file")
-        try:
-            return _parsed_header(data)
-        except IndexError:
-            if size >= stored.size:
-                raise _damaged(stored, 0, "it ends within its header") from None
-            size *= 8
-
-
-def _parsed_header(data: bytes) -> AvroHeader:
-    """Raises IndexError where the header goes on behind `data`."""
-    entries: dict[bytes, bytes] = {}
-    at = len(MAGIC)
-    while True:
-        count, at = _varint(data, at)
-        if count == 0:
-            break
-        if count < 0:
-            _, at = _varint(data, at)
-        for _ in range(abs(count)):
-            key, at = _sized(data, at)
-            entries[key], at = _sized(data, at)
-    if at + SYNC_SIZE > len(data):
-        raise IndexError(at)
-    return AvroHeader(
-        entries[b"avro.schema"].decode(),
-        entries.get(b"avro.codec", b"null").decode(),
-        data[at : at + SYNC_SIZE],
-        at + SYNC_SIZE,
-    )
-
-
-def _sized(data: bytes, at: int) -> tuple[bytes, int]:
-    size, at = _varint(data, at)
-    if size < 0 or at + size > len(data):
-        raise IndexError(at)
-    return data[at : at + size], at + size
-
-
-def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """Return a zigzag number and where it ends. Raises IndexError behind the end."""
-    raw = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        raw |= (byte & 0x7F) << shift
-        if byte < 0x80 or shift > 63:
-            return raw >> 1 ^ -(raw & 1), at
-        shift += 7
-
-
 def _block_head(data: memoryview, at: int) -> tuple[int, int, int] | None:
     """Return the count of a block's datums, where its bytes begin, and how many they are."""
     try:
-        count, at = _varint(data, at)
-        size, at = _varint(data, at)
+        count, at = varint_at(data, at)
+        size, at = varint_at(data, at)
     except IndexError:
         return None
     return count, at, size

@@ -1,7 +1,9 @@
 """Which rows of a directory were replaced by later ones with the same key.
 
 The latest offset wins. Offsets of different partitions cannot be compared, so rows are alike only within a partition:
-a producer that partitions by key keeps all records of a key in one.
+a producer that partitions by key keeps all records of a key in one. A topic that was deleted and created anew has other
+partitions, if with the same numbers. Rows that have null in all the columns that should identify them (tombstones have,
+in those of the value) are identified by nothing, and like no other.
 
 Only the key, the partition and the offset of each row are sorted, with its number in the directory; of rows alike all
 but the first are dropped, and the numbers of those are sorted again, into the order in which rows are read. Both sorts
@@ -18,7 +20,8 @@ from typing import TYPE_CHECKING, Final, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millstream.hadoop_loader.compaction.outputs import CompactionError
+from millstream.hadoop_loader.commit.arrow_schemas import plain_schema
+from millstream.hadoop_loader.compaction.outputs import SEVERAL_TOPICS, CompactionError
 from millstream.hadoop_loader.compaction.sorting import ExternalSorter, Key
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 PARTITION_COLUMN: Final = "_kafka_partition"
 OFFSET_COLUMN: Final = "_kafka_offset"
 _NUMBER: Final = "__row"
+_INCARNATION: Final = "__incarnation"
 
 
 class Replaced:
@@ -80,13 +84,9 @@ def find_replaced(
     check: Callable[[int], None],
 ) -> Replaced:
     """Return which rows of a Parquet directory others replaced. Raises CompactionError where a column is missing."""
-    from millstream.hadoop_loader.compaction.parquet_rows import (
-        check_sortable,
-        merged_schema,
-        plain_schema,
-        tables_of,
-    )
+    from millstream.hadoop_loader.compaction.parquet_rows import check_sortable, merged_schema, tables_of
 
+    incarnations = _incarnations(plan)
     schema = plain_schema(merged_schema(filesystem, plan.files))
     for name in (PARTITION_COLUMN, OFFSET_COLUMN):
         if name not in schema.names:
@@ -96,38 +96,53 @@ def find_replaced(
             )
     for name in columns:
         check_sortable(schema, name, plan.directory)
-    alike = [*columns, PARTITION_COLUMN]
+    wanted = [*columns, PARTITION_COLUMN, OFFSET_COLUMN]
+    alike = [*columns, PARTITION_COLUMN, _INCARNATION]
     keys: list[Key] = [*((name, "ascending") for name in alike), (OFFSET_COLUMN, "descending")]
-    wanted = [*alike, OFFSET_COLUMN]
     start = 0
     with ExitStack() as resources:
         numbers = resources.enter_context(ExternalSorter([(_NUMBER, "ascending")], memory_bytes=memory_bytes // 4))
         with ExternalSorter(keys, memory_bytes=memory_bytes // 2) as sorter:
             for file in plan.files:
                 for table in tables_of(filesystem, file, schema, memory_bytes, check, wanted):
-                    sorter.add(table.append_column(_NUMBER, pa.arange(start, start + table.num_rows)))
-                    start += table.num_rows
-            for dropped in _dropped(sorter.sorted(), alike):
+                    rows = table.num_rows
+                    incarnation = pa.repeat(pa.scalar(incarnations[file.topic_id], pa.int32()), rows)
+                    numbered = table.append_column(_NUMBER, pa.arange(start, start + rows))
+                    sorter.add(numbered.append_column(_INCARNATION, incarnation))
+                    start += rows
+            for dropped in _dropped(sorter.sorted(), columns, alike):
                 numbers.add(dropped)
         # What is left open belongs to the caller now.
         kept = resources.pop_all()
     return Replaced((table.column(_NUMBER).combine_chunks() for table in numbers.sorted()), kept)
 
 
-def _dropped(tables: Iterator[pa.Table], alike: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield the numbers of rows that are like the row before them."""
+def _incarnations(plan: DirectoryPlan) -> dict[str, int]:
+    """Number the topic's incarnations that the files are of. Raises CompactionError where one has rows of several."""
+    ids = dict.fromkeys(file.topic_id for file in plan.files)
+    if SEVERAL_TOPICS in ids:
+        raise CompactionError(
+            f"{plan.directory} has a file with rows of a topic before and after it was created anew, so nobody knows"
+            " which of two rows is the later one; set no deduplicate_by for it"
+        )
+    return {topic_id: number for number, topic_id in enumerate(ids)}
+
+
+def _dropped(tables: Iterator[pa.Table], columns: Sequence[str], alike: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield the numbers of rows that are like the row before them, and have a value in one of `columns`."""
     last: pa.Table | None = None
     for table in tables:
         before = table.slice(0, 1) if last is None else last
         shifted = pa.concat_tables([before, table.slice(0, table.num_rows - 1)])
-        same = pa.chunked_array([pa.repeat(pa.scalar(True), table.num_rows)])
+        same = pc.is_valid(table.column(columns[0]))
+        for name in columns[1:]:
+            same = pc.or_(same, pc.is_valid(table.column(name)))
         for name in alike:
             same = pc.and_(same, _equal(table.column(name), shifted.column(name)))
-        rows = table.select([_NUMBER]).filter(same)
         if last is None:
             # The very first row is like itself.
-            rows = rows.slice(1)
-        yield rows
+            same = pc.and_(same, pc.greater(pa.arange(0, table.num_rows), 0))
+        yield table.select([_NUMBER]).filter(same)
         last = table.slice(table.num_rows - 1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from millstream.hadoop_loader.splits import StagedFile
 from millstream.hadoop_loader.writing.closing import close_file
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.filesystem.interface import OutputFile
     from millstream.hadoop_loader.writing import AvroFile
     from millstream.hadoop_loader.writing.checked_output import CheckedOutput
+
+
+SEVERAL_TOPICS: Final = ""
+"""The topic id of a file with rows of a topic before and after it was created anew."""
 
 
 class StoppedError(Exception):
@@ -81,6 +85,7 @@ class Outputs:
         file, sources = self._open, list(self._sources.values())
         close_file(self._filesystem, self.path, cast("AvroFile", file))
         first = self._plan.files[0]
+        topic_ids = {source.topic_id for source in sources}
         times = [source.min_timestamp_ms for source in sources if source.min_timestamp_ms >= 0]
         self.staged.append(
             StagedFile(
@@ -89,7 +94,7 @@ class Outputs:
                 directory=self._plan.below,
                 format=self._plan.format,
                 topic=first.topic,
-                topic_id=first.topic_id,
+                topic_id=first.topic_id if topic_ids == {first.topic_id} else SEVERAL_TOPICS,
                 partition=-1,
                 first_offset=min(source.first_offset for source in sources),
                 last_offset=max(source.last_offset for source in sources),

@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from millstream.core._kernels.crc32c import crc32c
+from millstream.hadoop_loader.commit.arrow_schemas import unified
 from millstream.hadoop_loader.compaction.deduplication import Replaced
 from millstream.hadoop_loader.compaction.outputs import CompactionError, Outputs
 from millstream.hadoop_loader.compaction.sorting import ExternalSorter
 from millstream.hadoop_loader.filesystem.arrow import arrow_input
 from millstream.hadoop_loader.writing import ParquetFile
+from millstream.hadoop_loader.writing.containers import ContainerError, read_parquet_footer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +29,9 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.filesystem import FileSystem
     from millstream.hadoop_loader.job import ParquetSettings
 
-_MAGIC: Final = b"PAR1"
-_TAIL_SIZE: Final = 8  # the length of the footer, and the magic
-_FOOTER_BYTES: Final = 64 << 10
+CHECKED_BYTES: Final = 8 << 20
+"""Bytes read at a time of a file that is too large to be read whole, while they are summed up."""
+
 # Of the memory, what is read, or decoded, in one piece.
 _WHOLE_SHARE: Final = 8
 BATCH_ROWS: Final = 64 << 10
@@ -48,12 +50,7 @@ def merged_schema(filesystem: FileSystem, files: Sequence[TableFile]) -> pa.Sche
             schemas.append(schema)
     schemas.sort(key=len, reverse=True)
     try:
-        return _with_gaps(pa.unify_schemas(schemas, promote_options="permissive"), schemas)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        # Some of dictionaries and some without, perhaps.
-        schemas = [plain_schema(schema) for schema in schemas]
-    try:
-        return _with_gaps(pa.unify_schemas(schemas, promote_options="permissive"), schemas)
+        return _with_gaps(unified(schemas), schemas)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise CompactionError(
             f"{files[0].directory}: its files have columns that do not go together: {error}; leave it as it is"
@@ -122,17 +119,24 @@ def tables_of(
     check: Callable[[int], None],
     columns: list[str] | None = None,
 ) -> Iterator[pa.Table]:
-    """Yield a file's rows in their order, as tables of `schema`; with `columns` only of those of it."""
+    """Yield a file's rows in their order, as tables of `schema`; with `columns` only of those of it.
+
+    All bytes are held against the log's checksum before the first row. Raises CompactionError for a damaged file.
+    """
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
     with filesystem.open(file.path) as stored:
         if file.length <= memory_bytes // _WHOLE_SHARE:
             # One call of the file system instead of some for each column.
             data = stored.read_at(0, stored.size)
-            if f"crc32c:{crc32c(data):08x}" != file.checksum:
-                raise _damaged(file, "its bytes are not those that were written")
+            _check_sum(file, crc32c(data))
             parquet = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
         else:
+            # Once more, and first: what is damaged must not get a fresh checksum. Pages have none that Arrow looks at.
+            checksum = 0
+            for position in range(0, stored.size, CHECKED_BYTES):
+                checksum = crc32c(stored.read_at(position, CHECKED_BYTES), checksum)
+            _check_sum(file, checksum)
             parquet = pq.ParquetFile(arrow_input(stored), pre_buffer=True)
         if parquet.metadata.num_rows != file.rows:
             raise _damaged(file, f"it has {parquet.metadata.num_rows} rows, and the commit log says {file.rows}")
@@ -162,19 +166,16 @@ def _row_group(
 
 
 def _footer(filesystem: FileSystem, file: TableFile) -> pq.FileMetaData:
-    """Return what a file says at its end, most often by one read."""
     with filesystem.open(file.path) as stored:
-        size = min(_FOOTER_BYTES, stored.size)
-        tail = stored.read_at(stored.size - size, size)
-        length = int.from_bytes(tail[-_TAIL_SIZE:-4], "little") + _TAIL_SIZE
-        if tail[-4:] != _MAGIC or length > stored.size:
-            raise _damaged(file, "it does not end as a Parquet file")
-        if length > size:
-            tail = stored.read_at(stored.size - length, length)
-    try:
-        return pq.read_metadata(pa.BufferReader(_MAGIC + tail[-length:]))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _damaged(file, f"its footer cannot be read: {error}") from error
+        try:
+            return read_parquet_footer(stored)
+        except ContainerError as error:
+            raise _damaged(file, str(error)) from error
+
+
+def _check_sum(file: TableFile, found: int) -> None:
+    if f"crc32c:{found:08x}" != file.checksum:
+        raise _damaged(file, "its bytes are not those that were written")
 
 
 def _damaged(file: TableFile, sentence: str) -> CompactionError:
@@ -214,11 +215,6 @@ def _nullable_where_lacking(fields: list[pa.Field], held: list[list[pa.Field]]) 
     return found
 
 
-def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """Return the columns without dictionaries, at any depth."""
-    return pa.schema([_plain(field) for field in schema])
-
-
 def _bare(schema: pa.Schema) -> pa.Schema:
     """Return the columns without what only describes the file they were read from."""
     fields = []
@@ -226,16 +222,3 @@ def _bare(schema: pa.Schema) -> pa.Schema:
         kept = {key: value for key, value in (field.metadata or {}).items() if key != b"PARQUET:field_id"}
         fields.append(field.with_metadata(kept or None))
     return pa.schema(fields)
-
-
-def _plain(field: pa.Field) -> pa.Field:
-    type_ = field.type
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    elif pa.types.is_struct(type_):
-        type_ = pa.struct([_plain(child) for child in type_])
-    elif pa.types.is_map(type_):
-        type_ = pa.map_(_plain(type_.key_field), _plain(type_.item_field))
-    elif pa.types.is_list(type_):
-        type_ = pa.list_(_plain(type_.value_field))
-    return field.with_type(type_)

@@ -51,6 +51,11 @@ def letter_files(state: TableState, topic: str) -> list[TableFile]:
     return [file for file in state.files.under(dead_letters_directory(topic)) if file.name not in replayed]
 
 
+def waiting_letters(state: TableState) -> dict[str, int]:
+    """How many letters were not replayed, by topic."""
+    return {topic: sum(file.rows for file in letter_files(state, topic)) for topic in letter_topics(state)}
+
+
 def replayed_files(state: TableState, topic: str) -> list[str]:
     """The names of the files whose letters were replayed."""
     document = state.schemas.get(f"{REPLAYED}{topic}") or {}
@@ -64,13 +69,13 @@ def replayed_document(state: TableState, topic: str, files: list[TableFile]) -> 
 
 
 def read_letters(filesystem: FileSystem, path: str) -> Iterator[DeadLetter]:
-    """Yield the letters of one file. Raises FileNotFoundError, FileSystemError, CompactionError for a damaged file."""
+    """Yield the letters of one file. Raises FileNotFoundError, FileSystemError, ContainerError for a damaged file."""
     import fastavro
 
-    from millstream.hadoop_loader.compaction.avro_blocks import read_header
+    from millstream.hadoop_loader.writing.containers import read_avro_header
 
     with filesystem.open(path) as stored:
-        header = read_header(stored)
+        header = read_avro_header(stored)
         blocks = io.BytesIO(stored.read_at(header.size, stored.size - header.size))
     schema = fastavro.parse_schema(json.loads(header.schema))
     end = blocks.seek(0, io.SEEK_END)

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING, Final
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING
 
 from millstream.hadoop_loader.writing.avro_file import MAGIC, AvroFile
+from millstream.hadoop_loader.writing.containers import ContainerError, read_parquet_footer
 from millstream.hadoop_loader.writing.parquet_file import ParquetFile
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.filesystem import FileSystem
-
-_PARQUET_MAGIC: Final = b"PAR1"
-_FOOTER: Final = struct.Struct("<I4s")
 
 
 class DamagedFileError(OSError):
@@ -34,21 +28,17 @@ def close_file(filesystem: FileSystem, path: str, file: AvroFile | ParquetFile) 
         found = "is not there" if status is None else f"has {status.length} bytes"
         raise DamagedFileError(f"{filesystem.uri}/{path} {found}, where {expected} were written and closed")
     if isinstance(file, ParquetFile):
-        _check_parquet(filesystem, path, expected, file.rows)
+        _check_parquet(filesystem, path, file.rows)
     else:
         _check_avro(filesystem, path, expected, file.sync)
 
 
-def _check_parquet(filesystem: FileSystem, path: str, size: int, rows: int) -> None:
-    with filesystem.open(path) as stored:
-        length, magic = _FOOTER.unpack(stored.read_at(size - _FOOTER.size, _FOOTER.size))
-        if magic != _PARQUET_MAGIC or length > size - _FOOTER.size - len(_PARQUET_MAGIC):
-            raise DamagedFileError(f"{filesystem.uri}/{path} does not end as a Parquet file")
-        footer = stored.read_at(size - _FOOTER.size - length, length + _FOOTER.size)
+def _check_parquet(filesystem: FileSystem, path: str, rows: int) -> None:
     try:
-        found = pq.read_metadata(pa.BufferReader(_PARQUET_MAGIC + footer)).num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DamagedFileError(f"{filesystem.uri}/{path} has a footer that cannot be read: {error}") from error
+        with filesystem.open(path) as stored:
+            found = read_parquet_footer(stored).num_rows
+    except ContainerError as error:
+        raise DamagedFileError(f"{filesystem.uri}/{path}: {error}") from error
     if found != rows:
         raise DamagedFileError(f"{filesystem.uri}/{path} has {found} rows, where {rows} were written")
 
