@@ -56,10 +56,11 @@ class TableRoot:
         directory: str = "day=1",
         closed: bool = True,
         topic: str = TOPIC,
+        topic_id: str = "",
         kind: FileKind = FileKind.DATA,
     ) -> None:
-        """Commit files: (partition, format, contents, rows)."""
-        topic_id = TOPIC_ID if topic == TOPIC else f"id-of-{topic}"
+        """Commit files: (partition, format, contents, rows); `topic_id` is the topic's own if none is given."""
+        topic_id = topic_id or (TOPIC_ID if topic == TOPIC else f"id-of-{topic}")
         claim = self.claim(Role.LOAD)
         staging = claim.staging(0, 0)
         staged: list[StagedFile] = []
@@ -98,6 +99,10 @@ class TableRoot:
             ),
         )
         claim.release()
+
+    def staged(self) -> list[Path]:
+        """What is in staging, of whatever claim."""
+        return [path for path in (self.folder / "_millstream" / "staging").rglob("*") if path.is_file()]
 
     def paths(self, format_: str, directory: str = "day=1") -> list[Path]:
         """The files that readers of the directory see."""

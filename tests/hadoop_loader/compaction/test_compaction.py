@@ -180,11 +180,30 @@ def damage_a_page(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize(("damage", "said"), [(damage_a_page, "the file is damaged"), (Path.unlink, "No such file")])
+def damage_a_value(path: Path) -> None:
+    """Change what Parquet alone has no sum of."""
+    before = pq.read_table(path)
+    data = bytearray(path.read_bytes())
+    column = pq.read_metadata(path).row_group(0).column(0)
+    data[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    path.write_bytes(data)
+    after = pq.read_table(path)
+    assert after.num_rows == before.num_rows
+    assert not after.equals(before)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (damage_a_page, "the file is damaged"),
+        (damage_a_value, "its bytes are not those that were written"),
+        (Path.unlink, "gone, though the commit log has it"),
+    ],
+)
 def test_a_file_that_cannot_be_read_keeps_no_other_directory(root: TableRoot, damage: Any, said: str) -> None:
     # Too large to be read whole and held against the log's checksum.
     rows = orders(0, 60_000)
-    contents = parquet_bytes(rows.select(["id", "amount"]), use_dictionary=False)
+    contents = parquet_bytes(rows.select(["id", "amount"]), use_dictionary=False, compression="none")
     settings = replace(SETTINGS)
     object.__setattr__(settings, "memory_bytes", len(contents))
     for directory in ("day=1", "day=2"):
@@ -267,6 +286,45 @@ def test_of_rows_with_one_key_the_latest_is_kept(root: TableRoot) -> None:
     assert pc.equal(found["value"], found["value"].take(pc.sort_indices(found["value"]))).to_pylist().count(False) == 0
 
 
+def placed(partition: int, start: int, keys: list[int | None], **more: Any) -> pa.Table:
+    """Rows of a partition, from an offset on."""
+    columns = {
+        "key": pa.array(keys, pa.int32()),
+        "_kafka_partition": pa.array([partition] * len(keys), pa.int32()),
+        "_kafka_offset": pa.array(range(start, start + len(keys)), pa.int64()),
+    }
+    return pa.table({**columns, **more})
+
+
+def test_rows_without_a_key_are_like_no_other(root: TableRoot) -> None:
+    first = placed(0, 0, [None, 1, None], other=pa.array([None, "a", "b"]))
+    second = placed(0, 3, [None, 1, None], other=pa.array([None, "a", "b"]))
+    root.load([(0, "parquet", parquet_bytes(first), 3), (0, "parquet", parquet_bytes(second), 3)])
+
+    compacted(root, replace(SETTINGS, deduplicate_by=("key", "other")))
+
+    (path,) = root.paths("parquet")
+    assert pq.read_table(path)["_kafka_offset"].to_pylist() == [0, 3, 4, 5], "the rows of null and null are tombstones"
+
+
+def test_rows_of_a_topic_made_anew_replace_none_of_the_old_ones(root: TableRoot) -> None:
+    old, new = placed(0, 1_000_000, [1, 1, 2]), placed(0, 0, [1, 2, 2])
+    root.load([(0, "parquet", parquet_bytes(old), 3)])
+    root.load([(0, "parquet", parquet_bytes(new), 3)], topic_id="bmV3bmV3bmV3bmV3bmV3bg")
+    settings = replace(SETTINGS, deduplicate_by=("key",))
+
+    compacted(root, settings)
+
+    (path,) = root.paths("parquet")
+    found = pq.read_table(path)
+    assert Counter(zip(found["key"].to_pylist(), found["_kafka_offset"].to_pylist(), strict=True)) == Counter(
+        [(1, 1_000_001), (2, 1_000_002), (1, 0), (2, 2)]
+    )
+    root.load([(0, "parquet", parquet_bytes(placed(0, 6, [1])), 1)], topic_id="bmV3bmV3bmV3bmV3bmV3bg")
+    assert "before and after it was created anew" in compacted(root, settings).directories[0].refused
+    assert compacted(root).as_json()["rows"] == 5, "without it nothing keeps them"
+
+
 def test_what_cannot_be_done_is_said_and_the_rest_goes_on(root: TableRoot) -> None:
     contents = parquet_bytes(orders(0, 10))
     root.load([(0, "parquet", contents, 10), (0, "parquet", contents, 10)])
@@ -281,6 +339,7 @@ def test_what_cannot_be_done_is_said_and_the_rest_goes_on(root: TableRoot) -> No
     assert "has no order" in by_list.directories[0].refused
     nowhere = compacted(root, replace(SETTINGS, sort_by="when"))
     assert "has no column 'when'" in nowhere.directories[0].refused
+    assert root.staged() == []
     assert len(root.paths("parquet")) == 2
 
 
@@ -303,8 +362,39 @@ def test_a_directory_that_grew_meanwhile_is_left_for_the_next_time(root: TableRo
     claim.release()
 
     assert report.directories[0].refused
+    assert root.staged() == [], "what nobody will commit is not kept"
     assert sum(rows_of(root.paths("parquet")).values()) == 30
     assert compacted(root).as_json()["files_before"] == 3
+
+
+def test_what_can_never_be_replaced_is_not_worked_on(root: TableRoot) -> None:
+    contents = parquet_bytes(orders(0, 10))
+    files = [(0, "parquet", contents, 10), (1, "parquet", contents, 10)]
+    # Months became days: a month cannot go to trash with the days in it.
+    root.load(files, directory="month=1")
+    root.load(files, directory="month=1/day=1")
+    root.load(files, directory="month=2")
+    root.paths("parquet", "month=2")[0].with_name("strange.parquet").write_bytes(b"not ours")
+    read: list[int] = []
+    claim = root.claim(Role.COMPACT)
+
+    plans = plan_compaction(claim.state, SETTINGS)
+    report = compact(
+        root.filesystem,
+        root.log,
+        claim,
+        plans,
+        SETTINGS,
+        ENCODING,
+        stop=threading.Event(),
+        on_progress=lambda plan, _: read.append(len(plan.files)),
+    )
+    claim.release()
+
+    assert [plan.below for plan in plans] == ["month=1/day=1", "month=2"]
+    assert report.directories[0].refused == ""
+    assert "strange.parquet is not in the commit log" in report.directories[1].refused
+    assert len(read) == 2, "of the other directory nothing was read"
 
 
 @pytest.mark.hdfs
@@ -344,8 +434,7 @@ def test_what_a_killed_compaction_staged_is_no_trace_in_the_table(root: TableRoo
 
     assert report.as_json()["rows"] == 20
     assert len(root.paths("parquet")) == 1
-    staged = [path for path in (root.folder / "_millstream" / "staging").rglob("*") if path.is_file()]
-    assert staged == []
+    assert root.staged() == []
 
 
 def test_a_stop_ends_it_without_a_trace(root: TableRoot) -> None:
@@ -361,4 +450,5 @@ def test_a_stop_ends_it_without_a_trace(root: TableRoot) -> None:
     claim.release()
 
     assert report.is_stopped
+    assert root.staged() == []
     assert len(root.paths("parquet")) == 2

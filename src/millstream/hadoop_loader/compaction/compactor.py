@@ -1,19 +1,23 @@
 """Compaction at work: each directory encoded or copied to staging, then committed, one after the other.
 
-Whoever runs it holds the claim for compaction and renews it. What was staged and not committed is cleaned by the next
-claim; a directory that got another file meanwhile is left as it was, and done the next time.
+Whoever runs it holds the claim for compaction and renews it. What was staged for a directory that is left as it was
+goes at once, and what a process that died had staged with the next claim. A directory that got another file meanwhile
+is done the next time.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from millstream.hadoop_loader.commit import CompactDraft, CompactedDirectory, CompactionConflictError
+from millstream.hadoop_loader.commit.names import SUCCESS
 from millstream.hadoop_loader.compaction.outputs import CompactionError, Outputs, StoppedError
 from millstream.hadoop_loader.compaction.planning import DirectoryPlan
+from millstream.hadoop_loader.filesystem import FileSystemError
 
 if TYPE_CHECKING:
     import threading
@@ -81,18 +85,20 @@ def compact(
     *,
     stop: threading.Event,
     on_progress: Callable[[DirectoryPlan, int], None] = lambda _plan, _bytes: None,
+    report: CompactionReport | None = None,
 ) -> CompactionReport:
-    """Compact directories and commit each; `on_progress` is told of bytes read.
+    """Compact directories and commit each; `on_progress` is told of bytes read, `report` filled, also up to an error.
 
     What one directory is refused for, or what Arrow or this machine's disk says of it, does not keep the others.
     Raises FencedError, FileSystemError.
     """
     import pyarrow as pa
 
-    report = CompactionReport()
+    report = report or CompactionReport()
     for number, plan in enumerate(plans):
         result = DirectoryResult(plan.directory, len(plan.files), plan.size_bytes)
         began = time.monotonic()
+        staging = ""
         try:
             staging = claim.staging(number, 0)
             try:
@@ -115,9 +121,11 @@ def compact(
             result.number = log.commit(claim, draft).number
         except StoppedError:
             report.is_stopped = True
+            _discard(filesystem, staging)
             break
         except (CompactionError, CompactionConflictError) as error:
             result.refused = str(error)
+            _discard(filesystem, staging)
         result.seconds = time.monotonic() - began
         report.directories.append(result)
     return report
@@ -141,6 +149,7 @@ def compact_directory(
         if stop.is_set():
             raise StoppedError
 
+    _check_listed(filesystem, plan)
     outputs = Outputs(filesystem, plan, staging, settings.target_file_size_bytes)
     replaced = 0
     try:
@@ -155,13 +164,36 @@ def compact_directory(
         raise
     files = tuple(outputs.staged)
     rows = sum(file.rows for file in files)
-    assert rows == plan.rows - replaced, f"{plan.directory}: {rows} rows of {plan.rows}, {replaced} replaced"
+    if rows != plan.rows - replaced:
+        # Our mistake, and the last look before what is right goes to trash.
+        raise CompactionError(
+            f"{plan.directory}: {plan.rows} rows became {rows}, and {replaced} were replaced; this is a defect of"
+            " compaction: report it"
+        )
     if result is not None:
         result.files_after, result.bytes_after = len(files), sum(file.length for file in files)
         result.rows, result.rows_replaced = rows, replaced
     return CompactedDirectory(
         directory=plan.directory, staged=staging, files=files, replaced=tuple(file.name for file in plan.files)
     )
+
+
+def _check_listed(filesystem: FileSystem, plan: DirectoryPlan) -> None:
+    """Raises CompactionError for a directory that could not be replaced, before any work is done on it."""
+    there = {status.name for status in filesystem.list(plan.directory)} - {SUCCESS}
+    wanted = {file.name for file in plan.files}
+    if wrong := sorted(there ^ wanted):
+        what = "not in the commit log" if wrong[0] in there else "gone, though the commit log has it"
+        raise CompactionError(
+            f"{plan.directory}/{wrong[0]} is {what} ({len(wrong)} such); `millstream load verify` tells more"
+        )
+
+
+def _discard(filesystem: FileSystem, staging: str) -> None:
+    """Delete what nobody will commit; what cannot be is for the next claim."""
+    with suppress(FileSystemError, OSError):
+        if staging:
+            filesystem.delete(staging, recursive=True)
 
 
 def _rewrite(

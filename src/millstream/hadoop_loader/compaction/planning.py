@@ -39,17 +39,37 @@ class DirectoryPlan:
 def plan_compaction(
     state: TableState, settings: CompactionSettings, *, tables: Collection[str] | None = None
 ) -> list[DirectoryPlan]:
-    """Return what to compact, in the order of directories' names; only of `tables`, where they are given."""
+    """Return what to compact, in the order of directories' names; only of `tables`, where they are given.
+
+    Directories with others of the table below them are left out, as they cannot be replaced as a whole: a partitioning
+    that became finer leaves such behind.
+    """
     plans: list[DirectoryPlan] = []
+    outer = _with_others_below(state)
     for directory, group in groupby(state.files.under(), key=lambda file: file.directory):
         table, _, rest = directory.partition("/")
         format_, _, below = rest.partition("/")
         if (tables is not None and table not in tables) or not state.is_closed(directory):
             continue
+        if directory in outer:
+            continue
         files = sorted(group, key=lambda file: (file.topic, file.partition, file.first_offset, file.name))
         if is_worth_it(files, settings):
             plans.append(DirectoryPlan(directory, table, format_, below, tuple(files)))
     return plans
+
+
+def _with_others_below(state: TableState) -> set[str]:
+    """Return the directories that have some of the table, open or closed, below them; relative to the root."""
+    found: set[str] = set()
+    for held in (state.open, state.closed):
+        for key, directories in held.items():
+            for below in directories:
+                parent = f"{key}/{below}" if below else key
+                while parent != key:
+                    parent = parent.rpartition("/")[0]
+                    found.add(parent)
+    return found
 
 
 def is_worth_it(files: Collection[TableFile], settings: CompactionSettings) -> bool:
