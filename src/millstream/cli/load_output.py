@@ -45,7 +45,8 @@ def print_report(report: LoadReport, *, quiet: bool = False, told: Collection[st
     print_errors(report.errors)
 
 
-def _count(count: int, one: str, many: str | None = None) -> str:
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return a number of things: `1 file`, `2,000 files`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
@@ -69,10 +70,10 @@ def _print_result(report: LoadReport) -> None:
         seconds = report.phases_s.get("loading", report.wall_s)
         done(
             f"{_SENTENCES[report.outcome]}: {rate_text(report.rows, report.size_bytes, seconds)} into "
-            f"{_count(report.file_count, 'file')}, {size_text(report.file_bytes)}, at {report.destination}{where}"
+            f"{counted(report.file_count, 'file')}, {size_text(report.file_bytes)}, at {report.destination}{where}"
         )
     else:
-        done(f"{_SENTENCES[report.outcome]}: {_count(len(report.topics), 'topic')}, {report.destination}{where}")
+        done(f"{_SENTENCES[report.outcome]}: {counted(len(report.topics), 'topic')}, {report.destination}{where}")
     if told:
         _print_topics(told)
     audit = report.audit
@@ -84,11 +85,11 @@ def _print_result(report: LoadReport) -> None:
             f"{audit['lag']:,} left for the next run"
         )
     if report.closed_directories:
-        done(f"closed {_count(len(report.closed_directories), 'directory', 'directories')}")
+        done(f"closed {counted(len(report.closed_directories), 'directory', 'directories')}")
     if report.splits:
         retried = f", {report.failed_attempts} of {report.attempts} attempts failed" if report.failed_attempts else ""
         note(
-            f"{_count(report.splits, 'split')} on {_count(report.workers, 'worker')}, {report.cpu_s:.2f} s of CPU, "
+            f"{counted(report.splits, 'split')} on {counted(report.workers, 'worker')}, {report.cpu_s:.2f} s of CPU, "
             f"{report.wall_s:.2f} s in all{retried}; a worker held up to {size_text(report.peak_memory_bytes)}"
         )
 
@@ -241,7 +242,7 @@ def print_compaction(compacted: CompactionRun, *, quiet: bool = False) -> None:
         replaced = f", {compacted.rows_replaced:,} rows replaced" if compacted.rows_replaced else ""
         seconds = max(compacted.wall_s, 1e-6)
         done(
-            f"compacted {_count(len(compacted.done), 'directory', 'directories')}: {compacted.files_before:,} files, "
+            f"compacted {counted(len(compacted.done), 'directory', 'directories')}: {compacted.files_before:,} files, "
             f"{size_text(compacted.bytes_before)} into {compacted.files_after:,} files, "
             f"{size_text(compacted.bytes_after)}{replaced}, in {seconds:.2f} s "
             f"({size_text(compacted.bytes_before / seconds)}/s)"

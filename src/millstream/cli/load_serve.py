@@ -6,18 +6,17 @@ import os
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from millstream.cli.load_options import EXIT_JOB_WRONG, stop_on_signals
 from millstream.cli.options import examples
 from millstream.cli.output import err
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.driver.report import LoadReport
     from millstream.hadoop_loader.job import LoadJob
-
-EXIT_JOB_WRONG: Final = 2
 
 JobFiles = Annotated[
     list[Path], typer.Argument(metavar="JOB.toml...", help="Jobs that have a schedule.", show_default=False)
@@ -50,7 +49,6 @@ def serve(
     Exit codes: 0 stopped, 1 the page's address is taken, 2 a job is wrong, 130
     stopped with a run left uncommitted.
     """
-    from millstream.cli.load import stop_on_signals
     from millstream.hadoop_loader.driver.load import run_load
     from millstream.hadoop_loader.driver.metrics import LoadMetrics
     from millstream.hadoop_loader.job import JobError

@@ -42,7 +42,7 @@ class KnownTable:
 
 
 def known_tables(job: LoadJob, state: TableState, topics: frozenset[str] | None = None) -> Iterator[KnownTable]:
-    """Yield the tables that have files; only of `topics`, where they are given."""
+    """Yield the tables that have files, or had until they expired; only of `topics`, where they are given."""
     keys = partition_keys(job.partitioning)
     for topic in sorted(set(state.topics.values())):
         if topics is not None and topic not in topics:
@@ -54,8 +54,7 @@ def known_tables(job: LoadJob, state: TableState, topics: frozenset[str] | None 
             for suffix in ("", LATE_SUFFIX):
                 for format_ in ("avro", "parquet"):
                     name = f"{table.name}{suffix}"
-                    totals = state.totals.get(f"{name}/{format_}")
-                    if totals is not None and totals.files:
+                    if f"{name}/{format_}" in state.totals:
                         yield KnownTable(topic, name, format_, table.version, schema.parquet, text, keys)
 
 
@@ -67,7 +66,7 @@ def partition_keys(partitioning: Partitioning) -> tuple[str, ...] | None:
         return ("partition",)
     if partitioning.kind == "fields":
         return tuple(partitioning.fields)
-    keys = []
+    keys = [*partitioning.fields]
     for part in partitioning.time_pattern.split("/"):
         name, divider, _ = part.partition(_VALUES_DIVIDER)
         if not divider or not name or "%" in name:

@@ -119,9 +119,16 @@ class DestinationSettings:
         "Whether an empty `_SUCCESS` marks each closed directory, for Oozie, Airflow and Hive.", default=True
     )
     snapshot_retention_s: float = setting(
-        "How long what compaction replaced is kept in the trash, for readers that hold a snapshot.",
+        "How long what was replaced or has expired is kept in the trash, for readers that hold a snapshot.",
         default=24 * 3600.0,
         at_least=0,
+    )
+    retention_s: float | None = setting(
+        "Closed directories of time that ended longer ago are emptied after a run; all is kept otherwise. Counted from"
+        " now, or from the topic's newest record where that is earlier. Late records and dead letters stay.",
+        default=None,
+        at_least=3600,
+        example='"90 d"',
     )
 
     @property

@@ -1,0 +1,144 @@
+"""`millstream load close` and `expire`: whole directories, closed by hand or emptied for their age."""
+
+from __future__ import annotations
+
+import datetime
+import zoneinfo
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from millstream.cli.load_options import JobFile, Quiet, job_of, stop_on_signals
+from millstream.cli.options import Json, examples
+from millstream.cli.output import done, note, out, print_json, size_text
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.driver.directories import DirectoryRun
+
+Tables = Annotated[list[str] | None, typer.Option("--table", "-t", metavar="TABLE", help="Only this one; repeatable.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say which they are.")]
+_SHOWN = 50
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make them commands of `app`."""
+    app.command(
+        epilog=examples(
+            "millstream load close flights.toml",
+            "millstream load close flights.toml --table flights --directory year=2013/month=12",
+        )
+    )(close)
+    app.command(
+        epilog=examples(
+            "millstream load expire flights.toml --before 2026-01-01 --dry-run",
+            "millstream load expire flights.toml --before 2026-01-01 --table flights",
+        )
+    )(expire)
+
+
+def close(
+    job_file: JobFile,
+    table: Tables = None,
+    directory: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--directory", "-d", metavar="DIRECTORY", help="Only this one, as below TABLE/FORMAT; repeatable."
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Close directories by hand: those that no record time closes.
+
+    They get their _SUCCESS and are compacted from then on, and records that still
+    come for them are late, as late.policy says. Without --table or --directory
+    the open ones are listed, and nothing is changed.
+    """
+    job = job_of(job_file)
+    if isinstance(job, int):
+        return job
+    from millstream.hadoop_loader.driver.directories import close_directories
+
+    only_lists = dry_run or (table is None and directory is None)
+    with stop_on_signals() as stop:
+        run = close_directories(job, tables=table, directories=directory, dry_run=only_lists, stop=stop)
+    if as_json:
+        print_json(run.as_json())
+    else:
+        _print(run, "open", quiet=quiet, dry_run=only_lists)
+        if only_lists and not dry_run and run.directories and not quiet:
+            note("name those to close by --table or --directory")
+    return run.exit_code
+
+
+def expire(
+    job_file: JobFile,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            "--before",
+            metavar="DATE",
+            help="Those that end by then, as in 2026-01-01 or 2026-01-01T06:00; destination.retention_s otherwise.",
+        ),
+    ] = None,
+    table: Tables = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Empty closed directories of time that are too old to be kept.
+
+    What they hold goes to the trash, where it stays for snapshot_retention_s, and
+    is gone then. The clock is that of partitioning.zone. Late records and dead
+    letters stay.
+    """
+    job = job_of(job_file)
+    if isinstance(job, int):
+        return job
+    from millstream.hadoop_loader.driver.directories import expire_directories
+
+    if before is None and job.destination.retention_s is None:
+        raise typer.BadParameter("give a date, or the job a destination.retention_s", param_hint="--before")
+    before_ms = None if before is None else _before_ms(before, job.partitioning.zone)
+    with stop_on_signals() as stop:
+        run = expire_directories(job, before_ms=before_ms, tables=table, dry_run=dry_run, stop=stop)
+    if as_json:
+        print_json(run.as_json())
+    else:
+        _print(run, "old enough", quiet=quiet, dry_run=dry_run)
+    return run.exit_code
+
+
+def _print(run: DirectoryRun, what: str, *, quiet: bool, dry_run: bool) -> None:
+    from millstream.cli.load_output import counted, print_errors
+
+    count = len(run.directories)
+    directories = counted(count, "directory", "directories")
+    held = f": {counted(run.files, 'file')}, {counted(run.rows, 'row')}, {size_text(run.bytes)}" if run.files else ""
+    if quiet or run.errors:
+        pass
+    elif not count:
+        done(f"none is {what}, {run.destination}")
+    elif dry_run:
+        out().print(f"{directories} {'is' if count == 1 else 'are'} {what}{held}", highlight=False)
+    else:
+        done(f"{run.act} {directories}{held}, {run.destination}, entry {run.number}")
+    if not quiet:
+        for directory in run.directories[:_SHOWN]:
+            out().print(f"  {directory}", markup=False, highlight=False, soft_wrap=True)
+        if count > _SHOWN:
+            note(f"and {count - _SHOWN:,} more; --json shows all")
+    print_errors(run.errors)
+
+
+def _before_ms(text: str, zone: str) -> int:
+    try:
+        when = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no date: write 2026-01-01, or 2026-01-01T06:00", param_hint="--before"
+        ) from None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=zoneinfo.ZoneInfo(zone))
+    return int(when.timestamp() * 1000)
