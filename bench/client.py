@@ -13,53 +13,29 @@ client takes its turn, the first one changing. Slow clients do a tenth of the re
 """
 
 import argparse
-import json
 import random
 import shutil
 import signal
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.load import report
 from bench.load.brokers import Kafka, Millstream, Served, raise_open_files, start
 from bench.load.clients import CLIENTS, PARTITIONS
 from bench.load.fill import forget_clean_stop, write_log
+from bench.load.turns import BROKERS, OURS, Goal, Turn, Turns, in_turn, judged, last_line
 
 from millstream.core.records import BatchBuilder, Compression
 from millstream.testing.raw import RawConnection
 
-OURS = "millstream"
 # Clients in plain Python: their share of a row's records, where a rate is measured.
 SLOW = {"kafka-python": 10, "aiokafka": 10}
 RATE = "records per CPU-second"
 SECTION = "client"
 WORDS = [b"Basel", b"Bern", b"Chur", b"Genf", b"Olten", b"Thun", b"Zug", b"delayed", b"on time", b"platform 12"]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What our figure must reach: so much of `peer`'s, or so much where there is no peer."""
-
-    figure: str
-    comparison: str
-    value: float
-    peer: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.comparison} {report.number(self.value)}" + (f"x {self.peer}" if self.peer else "")
-
-    def met(self, ours: float, theirs: float | None) -> bool | None:
-        """Whether it is reached; None where the peer was not measured."""
-        if self.peer and theirs is None:
-            return None
-        bound = self.value * (theirs if theirs is not None and self.peer else 1)
-        return ours >= bound if self.comparison == ">=" else ours <= bound
 
 
 @dataclass(frozen=True)
@@ -115,20 +91,6 @@ ROWS = {
 
 
 @dataclass
-class Measured:
-    """One client's turn."""
-
-    row: str
-    broker: str
-    client: str
-    round: int
-    figures: dict[str, float]
-    # Which run of a series it was of, by the time of its start, and what was run.
-    run: str = ""
-    command: str = ""
-
-
-@dataclass
 class Bench:
     """The brokers, what is asked for, and what has been measured."""
 
@@ -138,16 +100,9 @@ class Bench:
     # Of a row; 0: as the row says.
     records: int
     seconds: float
-    # Where the turns of all runs of a series are kept, a line each.
-    results: Path | None = None
-    measured: list[Measured] = field(default_factory=list)
+    turns: Turns = field(default_factory=Turns)
     topics_made: int = 0
     command: str = ""
-    started: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M:%S"))
-
-    def __post_init__(self) -> None:
-        if self.results is not None and self.results.exists():
-            self.measured += [Measured(**json.loads(line)) for line in self.results.read_text().splitlines()]
 
     def prepare(self, rows: Sequence[Row]) -> None:
         """Start the brokers, with the topics that the rows read."""
@@ -181,20 +136,11 @@ class Bench:
             # What the first client would find cold, and the page cache as well.
             if row.topic and clients:
                 self.turn(name, row, broker, clients[0])
-            before = max((m.round + 1 for m in self.measured if (m.row, m.broker) == (name, broker.name)), default=0)
-            for number in range(before, before + self.rounds):
-                at = number % len(clients) if clients else 0
-                for client in [*clients[at:], *clients[:at]]:
+            for number in self.turns.rounds_to_come(self.rounds, name, broker.name):
+                for client in in_turn(clients, number):
                     figures = self.turn(name, row, broker, client)
-                    self.keep(Measured(name, broker.name, client, number, figures, self.started, self.command))
+                    self.turns.keep(Turn(name, broker.name, client, number, figures, self.turns.started, self.command))
                     print(f"{name:16} {broker.name:10} {client:16} {report.brief(figures)}", flush=True)
-
-    def keep(self, measured: Measured) -> None:
-        """Note a turn, in the series' file as well."""
-        self.measured.append(measured)
-        if self.results is not None:
-            with self.results.open("a") as file:
-                file.write(json.dumps(asdict(measured)) + "\n")
 
     def turn(self, name: str, row: Row, broker: Served, client: str) -> dict[str, float]:
         """One client does a row's work once."""
@@ -203,10 +149,7 @@ class Bench:
         words = (row.work, client, "--topic", topic, "--records", str(records), "--seconds", str(self.seconds))
         command = [sys.executable, "-m", "bench.load.clients", *words, "--bootstrap", broker.bootstrap]
         self.command = f"python -m bench.load.clients {' '.join(words)} --bootstrap HOST:PORT"
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        if done.returncode:
-            raise RuntimeError(f"{name}, {client} on {broker.name}: {done.stderr[-2000:]}")
-        found = json.loads(done.stdout.splitlines()[-1])
+        found = last_line(command, f"{name}, {client} on {broker.name}", timeout_s=600)
         if "cpu_seconds" in found:
             return {RATE: found["records"] / found["cpu_seconds"], "records/s": found["records"] / found["seconds"]}
         return {f"{figure} ms" if figure.startswith("p") else figure: value for figure, value in found.items()}
@@ -219,52 +162,32 @@ class Bench:
             raw.create_topic(name, PARTITIONS, max_message_bytes=2 << 20, retention_bytes=1 << 30)
         return name
 
-    def median(self, row: str, broker: str, client: str, figure: str) -> float | None:
-        """The median of a figure's rounds."""
-        found = [
-            m.figures[figure]
-            for m in self.measured
-            if (m.row, m.broker, m.client) == (row, broker, client) and figure in m.figures
-        ]
-        return statistics.median(found) if found else None
-
     def lines(self) -> list[tuple[str, ...]]:
         """Work, broker, figure, each client's median, goal, met."""
         lines = []
         for name, row in ROWS.items():
-            figures = {figure: None for m in self.measured if m.row == name for figure in m.figures}
-            for broker in ("millstream", "kafka"):
-                if not any((m.row, m.broker) == (name, broker) for m in self.measured):
-                    continue
-                for figure in figures:
-                    medians = {client: self.median(name, broker, client, figure) for client in CLIENTS}
-                    ours = medians[OURS]
+            for broker in BROKERS:
+                for figure in dict.fromkeys(figure for turn in self.turns.of(name, broker) for figure in turn.figures):
+                    medians = {client: self.turns.median(name, broker, client, figure) for client in CLIENTS}
                     goals = [goal for goal in row.goals if goal.figure == figure]
-                    judged = [goal.met(ours, medians.get(goal.peer)) for goal in goals] if ours is not None else []
-                    met = ", ".join("" if one is None else "yes" if one else "**no**" for one in judged)
                     shown = (report.number(value) if value is not None else "" for value in medians.values())
-                    lines.append((row.title, broker, figure, *shown, "; ".join(map(str, goals)), met))
+                    texts = judged(goals, medians[OURS], medians)
+                    lines.append((row.title, broker, figure, *shown, *texts))
         return lines
 
     def section(self) -> list[str]:
         """The page's section."""
-        runs = sorted({m.run for m in self.measured})
-        when = (
-            f"on {runs[0]}"
-            if len(runs) == 1
-            else f"by {len(runs)} runs between {runs[0]} and {runs[-1]}; which is of which stands at the end"
-        )
         commands: dict[str, str] = {}
-        for m in self.measured:
-            if m.client == OURS:
-                commands.setdefault(m.row, m.command)
+        for turn in self.turns.all:
+            if turn.program == OURS:
+                commands.setdefault(turn.row, turn.command)
         return [
             "Written by `python -m bench.client --write-doc docs/performance.md`: each client in a process of its own,",
             "on the same topics in the same run, in turn; medians of the rounds. Rates are per CPU-second of the",
             "client's process; kafka-python and aiokafka do a tenth of the records for them. A run has all clients",
             "of some rows, on one or both brokers. What each client does stands in `bench/load/clients.py`.",
             "",
-            f"Machine: {report.machine()}. Measured {when}.",
+            f"Machine: {report.machine()}. Measured {self.turns.when()}.",
             "",
             f"| work | broker | figure | {' | '.join(CLIENTS)} | goal | met |",
             f"|---|---|---|{'--:|' * len(CLIENTS)}---|---|",
@@ -277,8 +200,8 @@ class Bench:
             "| row | broker | client | round | figures | run |",
             "|---|---|---|--:|---|---|",
             *(
-                f"| {m.row} | {m.broker} | {m.client} | {m.round + 1} | {report.brief(m.figures)} | {m.run} |"
-                for m in sorted(self.measured, key=lambda m: (list(ROWS).index(m.row), m.broker != OURS, m.round))
+                report.table_row((m.row, m.broker, m.program, f"{m.round + 1}", report.brief(m.figures), m.run))
+                for m in sorted(self.turns.all, key=lambda m: (list(ROWS).index(m.row), m.broker != OURS, m.round))
             ),
         ]
 
@@ -315,7 +238,7 @@ def main() -> int:
     kinds = {kind.name: kind for kind in (Millstream, Kafka)}
     served = given.brokers.split(",") if names else []
     brokers: list[Served] = [kinds[name](work / name) for name in served]
-    bench = Bench(brokers, clients, given.rounds, given.records, given.seconds, given.results)
+    bench = Bench(brokers, clients, given.rounds, given.records, given.seconds, Turns(given.results))
     try:
         if names:
             bench.prepare([ROWS[name] for name in names])

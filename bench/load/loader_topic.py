@@ -19,7 +19,8 @@ TOPIC = "events"
 PARTITIONS = 6
 RECORDS = 6_000_000
 DISTINCT = 601_000
-SCHEMA_ID = 7
+# The first one that a registry gives.
+SCHEMA_ID = 1
 FIRST_MS = 1_790_000_000_000
 _SENT_ROWS = 20_000
 
@@ -73,17 +74,17 @@ def values(count: int = DISTINCT) -> pa.BinaryArray:
     return encoder.encode(pa.RecordBatch.from_pylist(rows, schema=encoder.schema))
 
 
-def fill(bootstrap: str, records: int, distinct: pa.BinaryArray) -> None:
-    """Create the topic, and put so many records into it, the distinct ones over and over, in turn among partitions."""
+def fill(bootstrap: str, topic: str, partitions: int, records: int, distinct: pa.BinaryArray) -> None:
+    """Create a topic, and put so many records into it, the distinct ones over and over, as many into each partition."""
     with Admin(bootstrap) as admin:
-        admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1, {"retention.ms": "-1"})])
-    per_partition = records // PARTITIONS
+        admin.create_topics([NewTopic(topic, partitions, 1, {"retention.ms": "-1"})])
+    per_partition = records // partitions
     with Producer(bootstrap, compression_type="lz4", batch_size=131_072, linger_ms=50) as producer:
-        for partition in range(PARTITIONS):
+        for partition in range(partitions):
             sent = 0
             while sent < per_partition:
                 start = (partition * per_partition + sent) % len(distinct)
                 rows = distinct.slice(start, min(_SENT_ROWS, per_partition - sent))
-                producer.send_batch(TOPIC, pa.table({"value": rows}), partition=partition)
+                producer.send_batch(topic, pa.table({"value": rows}), partition=partition)
                 sent += len(rows)
         producer.flush()

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench.client import OURS, RATE, ROWS, Bench, Goal, Measured, filled_batch
+from bench.client import RATE, ROWS, Bench, filled_batch
 from bench.load.clients import CLIENTS, PARTITIONS
+from bench.load.turns import OURS, Goal, Turn, Turns
 
 from millstream.core.records import Compression, read_header
 from millstream.testing import TestBroker, broker
@@ -60,8 +61,8 @@ def test_goals_are_judged_by_medians_against_the_peer() -> None:
 
     bench = Bench([Named()], list(CLIENTS), 3, 0, 1)  # type: ignore[list-item]
     for number, (ours, theirs) in enumerate([(9.0, 3.0), (5.0, 2.0), (6.0, 1.0)]):
-        bench.measured.append(Measured("send", "millstream", OURS, number, {RATE: ours}))
-        bench.measured.append(Measured("send", "millstream", "aiokafka", number, {RATE: theirs}))
+        bench.turns.keep(Turn("send", "millstream", OURS, number, {RATE: ours}))
+        bench.turns.keep(Turn("send", "millstream", "aiokafka", number, {RATE: theirs}))
     (line,) = bench.lines()
     assert line[3:] == ("6", "", "", "2", ">= 1x confluent-kafka; >= 4x aiokafka", ", **no**")
     assert any("| 6 |" in text for text in bench.section())
@@ -73,10 +74,13 @@ def test_goals_are_judged_by_medians_against_the_peer() -> None:
 def test_runs_of_a_series_add_up(tmp_path: Path) -> None:
     results = tmp_path / "run.jsonl"
     for rate in (5.0, 7.0):
-        run = Bench([], list(CLIENTS), 1, 0, 1, results)
-        run.started = f"2026-01-01 00:0{rate:.0f}:00"
-        run.keep(Measured("send", "kafka", OURS, len(run.measured), {RATE: rate}, run.started, f"send {rate:.0f}"))
-    series = Bench([], list(CLIENTS), 1, 0, 1, results)
+        turns = Turns(results)
+        (number,) = turns.rounds_to_come(1, "send", "kafka")
+        turns.keep(
+            Turn("send", "kafka", OURS, number, {RATE: rate}, f"2026-01-01 00:0{rate:.0f}:00", f"send {rate:.0f}")
+        )
+    assert list(Turns(results).rounds_to_come(2, "send", "kafka")) == [2, 3]
+    series = Bench([], list(CLIENTS), 1, 0, 1, Turns(results))
     (line,) = series.lines()
     assert line[1:4] == ("kafka", RATE, "6")
     page = "\n".join(series.section())
