@@ -15,11 +15,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from millstream.core.client.cluster import TopicPartition
-from millstream.core.client.consumer import FetchedRecords, OffsetOutOfRangeError
+from millstream.core.client.consumer import (
+    CorruptBatchError,
+    FetchedRecords,
+    LogTruncationError,
+    OffsetOutOfRangeError,
+)
 from millstream.core.client.group_offsets import CommittedOffset
 from millstream.core.columns.blocking_consumer import Consumer
 from millstream.core.records import RecordColumns
-from millstream.hadoop_loader.running.errors import RangeGoneError, StalledError, TopicRecreatedError
+from millstream.hadoop_loader.running.errors import RangeGoneError, StalledError, TopicRecreatedError, unreadable
 from millstream.hadoop_loader.running.gaps import epoch_before
 from millstream.hadoop_loader.running.range_state import RangeState
 from millstream.hadoop_loader.values.fetched import LOCATED_ROWS, Fetched, fetched_rows
@@ -80,13 +85,15 @@ class SplitReader:
     def poll(self) -> Iterator[tuple[RangeState, Fetched]]:
         """Yield what came, each some rows of one range in order; they are not counted yet.
 
-        Offsets that brought nothing are. Raises RangeGoneError, StalledError, KafkaError.
+        Offsets that brought nothing are. Raises RangeGoneError, TopicUnreadableError, StalledError, KafkaError.
         """
         try:
             pieces = self._consumer.poll(POLL_S)
         except OffsetOutOfRangeError as error:
             self._handle_out_of_range(error)
             return
+        except (CorruptBatchError, LogTruncationError) as error:
+            raise unreadable(error) from error
         # Of one partition there may be several: what follows the end of a range is no part of the next one, which is
         # read from its own start.
         states_now = {tp: states[0] for tp, states in self._waiting.items()}
@@ -166,6 +173,8 @@ class SplitReader:
         waited_s = time.monotonic() - self._stalled_at
         if waited_s < self._source.timeout_s or not self._waiting:
             return
+        # One that is gone is named; asked for its end it would be an error of all.
+        self.check_topics([states[0] for states in self._waiting.values()])
         for tp, end in self._consumer.end_offsets(self._waiting).items():
             state = self._waiting[tp][0]
             if end < state.wanted.end_offset:
@@ -174,8 +183,7 @@ class SplitReader:
                     tp.partition,
                     f"its log ends at {end}, before offset {state.wanted.end_offset} that was to be read: it was cut",
                 )
-        names = ", ".join(str(tp) for tp in sorted(self._waiting)[:3])
-        raise StalledError(f"nothing came of {names} for {waited_s:.0f} s, though there is something to come")
+        raise StalledError(self._waiting, waited_s)
 
     def _handle_out_of_range(self, error: OffsetOutOfRangeError) -> None:
         tp = error.topic_partition
