@@ -151,7 +151,7 @@ class RangeRead:
     tombstones: int  # records with a null value, also those written as rows
     tombstones_left_out: int
     bytes: int  # of keys and values
-    max_timestamp_ms: int  # -1 if no record was read
+    max_timestamp_ms: int  # the latest of the time that names directories, of a field or Kafka's; -1 if there was none
 
     @property
     def topic_partition_id(self) -> TopicPartitionId:

@@ -9,7 +9,14 @@ from typing import Any, cast
 import pytest
 
 from millstream.hadoop_loader.driver.schemas import RunSchemas
-from millstream.hadoop_loader.job import DestinationSettings, LoadJob, RegistrySettings, SourceSettings, ValueSettings
+from millstream.hadoop_loader.job import (
+    DestinationSettings,
+    LoadJob,
+    Partitioning,
+    RegistrySettings,
+    SourceSettings,
+    ValueSettings,
+)
 from millstream.hadoop_loader.splits import UnknownSchema
 from millstream.schemas.client import RegistryClient
 from millstream.schemas.parsing import Reference, SchemaType, parse
@@ -122,6 +129,50 @@ def test_a_schema_met_that_brings_a_column_s_name_is_refused() -> None:
 
     assert "have a field 'Key'" in refused["events"]
     assert list(schemas.tables["events"].writers) == [1]
+
+
+@pytest.mark.parametrize(
+    ("partitioning", "said"),
+    [
+        ({"kind": "fields", "fields": ("idd",)}, 'has "idd": the values have no such field; did you mean id?'),
+        ({"kind": "fields", "fields": ("user.id",)}, 'has "user.id": the values have no such field'),
+        ({"timestamp": "Key"}, None),
+        ({"timestamp": "nothing"}, 'partitioning.timestamp = "nothing": the values have no such field'),
+        ({"kind": "fields", "fields": ("k",)}, None),
+    ],
+)
+def test_a_field_that_no_table_has_gives_its_topic_up(partitioning: dict[str, Any], said: str | None) -> None:
+    job = replace(
+        job_of(format="avro", schema=WITH_KEY),
+        key=ValueSettings(format="raw", column="k"),
+        partitioning=Partitioning(**partitioning),
+    )
+    schemas = RunSchemas(job, {}, None)
+    if said is None:
+        schemas.prepare("events")
+        return
+
+    with pytest.raises(ValueError, match="table events: ") as refused:
+        schemas.prepare("events")
+
+    assert said in str(refused.value)
+    assert (schemas.tables, schemas.changed) == ({}, {})
+
+
+def test_a_schema_met_without_the_field_is_refused_where_no_table_has_it() -> None:
+    job = replace(
+        job_of(format="json"),
+        registry=RegistrySettings(urls=("http://127.0.0.1:9",)),
+        value=ValueSettings(format="avro"),
+        partitioning=Partitioning(kind="fields", fields=("kee",)),
+    )
+    schemas = RunSchemas(job, {}, None)
+    schemas.prepare("events")
+    assert "did you mean Key?" in schemas.learn([UnknownSchema("events", 1, WITH_KEY)])["events"]
+
+    has_it = WITH_KEY.replace('"V"', '"W"').replace("Key", "kee")
+    assert schemas.learn([UnknownSchema("events", 2, has_it)]) == {}
+    assert schemas.learn([UnknownSchema("events", 1, WITH_KEY)]) == {}, "one of the topic's tables has it"
 
 
 class Registry:

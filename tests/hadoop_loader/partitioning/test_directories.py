@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from millstream.hadoop_loader.job import Partitioning
 from millstream.hadoop_loader.partitioning import TimeDirectories, partitioner
+from millstream.hadoop_loader.partitioning.field_directories import codes
 from millstream.hadoop_loader.partitioning.partitioner import NO_TIMESTAMP, Batch, Unplaced
 
 ZONES = ["UTC", "Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "Africa/Monrovia"]
@@ -89,22 +90,152 @@ def test_a_time_that_no_calendar_has_is_reported(times: list[int | None]) -> Non
 
 
 @pytest.mark.parametrize(
-    "column",
+    ("column", "unit"),
     [
-        pa.array([1_790_000_000_123, None], pa.int64()),
-        pa.array([1_790_000_000_123, None], pa.timestamp("ms", "UTC")),
-        pa.array([1_790_000_000_123_456, None], pa.timestamp("us", "UTC")),
-        pa.array([1_790_000_000_123_456_789, None], pa.timestamp("ns")),
-        pa.array([20_717, None], pa.date32()),
+        (pa.array([1_790_000_000, None], pa.int64()), "s"),
+        (pa.array([1_790_000_000, None], pa.int32()), "s"),
+        (pa.array([1_790_000_000_123, None], pa.int64()), "ms"),
+        (pa.array([1_790_000_000_123_456, None], pa.int64()), "us"),
+        (pa.array([1_790_000_000_123_456_789, None], pa.int64()), "ns"),
+        (pa.array([1_790_000_000_123, None], pa.timestamp("ms", "UTC")), "s"),
+        (pa.array([1_790_000_000_123_456, None], pa.timestamp("us", "UTC")), "ms"),
+        (pa.array([1_790_000_000_123_456_789, None], pa.timestamp("ns")), "ms"),
+        (pa.array([20_717, None], pa.date32()), "s"),
+        (pa.array(["2026-09-21", None]), "ms"),
+        (pa.array(["2026-09-21T14:13:20.123456789Z", "2026-09-31"]), "ms"),
+        (pa.array(["2026-09-22T01:13:20+09:00", "1790000000123"]), "ms"),
+        (pa.array(["2026-09-21 14:13", "yesterday"]), "ms"),
     ],
-    ids=lambda column: str(column.type),
 )
-def test_fields_of_all_kinds_of_time(column: pa.Array) -> None:
-    settings = Partitioning(kind="time", pattern="%Y-%m-%d", timestamp="at")
-    batch = Batch(2, pa.array([0, 0], pa.int64()), 0, pa.record_batch({"at": column}))
+@pytest.mark.parametrize("count", [1, 2])
+def test_fields_of_all_kinds_of_time(column: pa.Array, unit: str, count: int) -> None:
+    settings = Partitioning(kind="time", pattern="%Y-%m-%d", timestamp="at", timestamp_unit=unit)
+    batch = Batch(count, pa.array([0] * count, pa.int64()), 0, pa.record_batch({"at": column[:count]}))
     found, unplaced = placed(settings, batch)
     assert found == {0: "2026-09-21"}
-    assert [one.row for one in unplaced] == [1]
+    assert [one.row for one in unplaced] == [1][: count - 1]
+
+
+@pytest.mark.parametrize(
+    ("column", "unit"),
+    [
+        (pa.array([-1], pa.int64()), "s"),
+        (pa.array([-1], pa.int64()), "us"),
+        (pa.array([-1], pa.int64()), "ns"),
+        (pa.array([-1], pa.timestamp("ns", "UTC")), "ms"),
+        (pa.array(["1969-12-31T23:59:59.999999Z"]), "ms"),
+    ],
+)
+def test_what_is_just_before_1970_is_not_after_it(column: pa.Array, unit: str) -> None:
+    settings = Partitioning(kind="time", pattern="%Y", timestamp="at", timestamp_unit=unit)
+    assert placed(settings, Batch(1, pa.array([0], pa.int64()), 0, pa.record_batch({"at": column})))[0] == {0: "1969"}
+
+
+local_times = st.builds(
+    lambda day, rest: datetime.datetime(1970, 1, 1) + datetime.timedelta(milliseconds=day + rest),
+    st.sampled_from([day for day in DAYS_MS if day > 63_072_000_000]),
+    st.integers(-HOUR_MS * 20, HOUR_MS * 48),
+)
+
+
+@given(
+    times=st.lists(st.tuples(local_times, st.none() | st.integers(-14, 14)), min_size=1, max_size=12),
+    pattern=st.sampled_from(PATTERNS),
+    zone=st.sampled_from(ZONES),
+    has_wrong=st.booleans(),
+)
+def test_texts_of_times_are_read_as_one_by_one(
+    times: list[tuple[datetime.datetime, int | None]], pattern: str, zone: str, has_wrong: bool
+) -> None:
+    """With an offset a text is an instant; without one it is what the clock shows there, where it ever does."""
+    texts: list[str] = []
+    expected: list[str | None] = []
+    for time, hours in times:
+        if hours is None:
+            texts.append(time.isoformat())
+            shown = time.replace(tzinfo=ZoneInfo(zone))
+            is_shown = shown.astimezone(datetime.UTC).astimezone(ZoneInfo(zone)).replace(tzinfo=None) == time
+            expected.append(time.strftime(pattern) if is_shown else None)
+            continue
+        exact = time.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=hours)))
+        texts.append(exact.isoformat())
+        expected.append(exact.astimezone(ZoneInfo(zone)).strftime(pattern))
+    columns = pa.record_batch({"at": pa.array([*texts, *(["2026-02-30"] if has_wrong else [])])})
+    settings = Partitioning(kind="time", pattern=pattern, zone=zone, timestamp="at")
+    found, unplaced = placed(settings, Batch(columns.num_rows, pa.array([0] * columns.num_rows), 0, columns))
+    assert all(found[row] == name for row, name in enumerate(expected) if name is not None)
+    assert [one.row for one in unplaced] == ([len(texts)] if has_wrong else [])
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_no_zone_shifts_a_date(zone: str) -> None:
+    days = [datetime.date(2026, 1, 1), datetime.date(1972, 6, 30), datetime.date(2026, 10, 25)]
+    columns = pa.record_batch({"day": days, "local": pa.array(days, pa.date32()).cast(pa.timestamp("us"))})
+    for name in columns.schema.names:
+        settings = Partitioning(kind="time", pattern="%Y-%m-%d", zone=zone, timestamp=name)
+        found, _ = placed(settings, Batch(3, pa.array([0, 0, 0]), 0, columns))
+        assert found == {row: str(day) for row, day in enumerate(days)}
+
+
+def test_days_long_ago_are_named_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    directories = TimeDirectories("%Y-%m-%d", "Africa/Monrovia")
+    named: list[datetime.datetime] = []
+    shown = TimeDirectories._shown
+
+    def counted(self: TimeDirectories, local: datetime.datetime) -> str:
+        named.append(local)
+        return shown(self, local)
+
+    monkeypatch.setattr(TimeDirectories, "_shown", counted)
+    births = pa.array(range(-86_400_000 * 2_000, 0, 86_400_000 // 10), pa.int64())
+    codes_found, names = directories.codes(births)
+    assert codes_found is not None
+    assert len(births) == 20_000
+    assert len(named) == len(names) == 2_001  # its clock is some minutes behind
+
+
+@given(
+    rows=st.lists(st.tuples(st.sampled_from(["CH", None, "a/b"]), times_ms | st.none()), min_size=1, max_size=12),
+    zone=st.sampled_from(ZONES),
+    pattern=st.sampled_from(PATTERNS),
+)
+def test_times_lie_within_fields(rows: list[tuple[str | None, int | None]], zone: str, pattern: str) -> None:
+    settings = Partitioning(kind="time", pattern=pattern, zone=zone, timestamp="at", fields=("c", "n"))
+    columns = pa.record_batch(
+        {
+            "c": pa.array([one for one, _ in rows], pa.string()),
+            "n": pa.array([1] * len(rows), pa.int64()),
+            "at": pa.array([one for _, one in rows], pa.int64()),
+        }
+    )
+    found, unplaced = placed(settings, Batch(len(rows), pa.array([5] * len(rows), pa.int64()), 0, columns))
+    alone = TimeDirectories(pattern, zone)
+    for row, (country, time_ms) in enumerate(rows):
+        if time_ms is None:
+            assert Unplaced(row, "the field 'at' has no time that names a directory") in unplaced
+            continue
+        assert found[row] == f"{hive_part('c', country)}/n=1/{alone.name(time_ms)}"
+        assert partitioner(settings).end_ms(found[row]) == alone.end_ms(alone.name(time_ms))
+    assert partitioner(settings).end_ms(alone.name(0)) is None, "a directory of no fields is another's"
+
+
+def test_rows_without_a_value_are_placed_by_when_they_were_sent() -> None:
+    settings = Partitioning(kind="time", pattern="%Y", timestamp="at", fields=("c",))
+    columns = pa.record_batch({"c": pa.nulls(2, pa.string()), "at": pa.nulls(2, pa.int64())})
+    sent = pa.array([1_790_000_000_123, NO_TIMESTAMP], pa.int64())
+    chosen = partitioner(settings)
+    unplaced: list[Unplaced] = []
+    (group,) = chosen.groups(Batch(2, sent, 0, columns, are_tombstones=True), unplaced)
+    assert group.directory == "c=__HIVE_DEFAULT_PARTITION__/2026"
+    assert unplaced == [Unplaced(1, "the record has no time that names a directory")]
+    assert chosen.take_newest_ms() == -1, "when a deletion was sent says nothing of the fields' times"
+
+
+def test_the_newest_time_is_that_of_rows_that_were_placed() -> None:
+    chosen = partitioner(Partitioning(kind="time", pattern="%Y", timestamp="at"))
+    columns = pa.record_batch({"at": pa.array([5, 10**17, 7, None, 0], pa.int64())})
+    assert len(list(chosen.groups(Batch(5, pa.array([9] * 5, pa.int64()), 0, columns), []))) == 1
+    assert (chosen.take_newest_ms(), chosen.take_newest_ms()) == (7, -1)
 
 
 texts = st.none() | st.sampled_from(["", "a", "b", "Zürich", "a/b", "x=y", "100%", "a b", "{}", "\x01", "c:d"])
@@ -114,6 +245,23 @@ HIVE = {"/": "%2F", "=": "%3D", "%": "%25", "{": "%7B", "\x01": "%01", ":": "%3A
 def hive_part(name: str, value: str | None) -> str:
     text = "".join(HIVE.get(char, char) for char in value) if value else "__HIVE_DEFAULT_PARTITION__"
     return f"{name}={text}"
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        (pa.array([0, 1_500, 60_000], pa.timestamp("ms", "UTC")), ["00:00:00", "00:00:01.5", "00:01:00"]),
+        (pa.array([0, 10_000_000], pa.timestamp("us")), ["00:00:00", "00:00:10"]),
+        (pa.array([10], pa.timestamp("s")), ["00:00:10"]),
+        (pa.array([1.0, 0.1, -2.25, 1e7, 9_999_999.0, 1e-3]), ["1.0", "0.1", "-2.25", "1.0E7", "9999999.0", "0.001"]),
+        (pa.array([9.99e-4, 123_456_789.125, float("nan")]), ["9.99E-4", "1.23456789125E8", "NaN"]),
+        (pa.array([0.1, 16_777_216.0], pa.float32()), ["0.1", "1.6777216E7"]),
+        (pa.array([True, False]), ["true", "false"]),
+    ],
+)
+def test_values_are_shown_as_hive_shows_them(column: pa.Array, shown: list[str]) -> None:
+    day = "1970-01-01 " if pa.types.is_timestamp(column.type) else ""
+    assert codes([("f", column)])[1] == [hive_part("f", f"{day}{one}") for one in shown]
 
 
 @given(

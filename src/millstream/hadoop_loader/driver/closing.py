@@ -1,11 +1,11 @@
-"""Watermarks of record time, and the directories they close; pure.
+"""Watermarks of the time that names directories, and the directories they close; pure.
 
-Each partition has a watermark: the latest record time that was loaded from it. A topic's watermark is the least of
-those of its partitions; one that brought nothing new in a run and has nothing left to load does not hold it back,
-unless the job says so (`late.idle_partitions`); one that is away, or has a transaction open, does. A time directory
-whose end lies `late.close_after_s` behind the topic's watermark is closed with the commit that moves the watermark
-there: it gets `_SUCCESS`, and what still comes for it is late. No wall clock is asked, so the same records close the
-same directories whenever they are loaded.
+That is the records' own time in Kafka, or a field's. Each partition has a watermark: the latest that was loaded of it.
+A topic's watermark is the least of those of its partitions; one that brought nothing new in a run and has nothing left
+to load does not hold it back, unless the job says so (`late.idle_partitions`); one that is away, or has a transaction
+open, does. A time directory whose end lies `late.close_after_s` behind the topic's watermark is closed with the commit
+that moves the watermark there: it gets `_SUCCESS`, and what still comes for it is late. No wall clock is asked, so the
+same records close the same directories whenever they are loaded.
 """
 
 from __future__ import annotations

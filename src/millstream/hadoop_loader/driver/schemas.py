@@ -95,6 +95,7 @@ class RunSchemas:
             parquet="parquet" in self._job.destination.formats,
         )
         self._check_columns(merged.version)
+        self._check_fields(merged.version)
         self.tables[topic] = merged.version
         if merged.document is not before:
             self._documents[topic] = self.changed[topic] = merged.document
@@ -118,6 +119,20 @@ class RunSchemas:
             is_known = table.avro_schema is not None or value.framing == "none" or value.format == "raw"
             if is_known and (reason := why_columns_meet(self._job, table)):
                 raise ValueError(reason)
+
+    def _check_fields(self, version: TableVersion) -> None:
+        """Raise ValueError where no row of any table could be placed: a field's name, or its type, is wrong."""
+        from millstream.hadoop_loader.partitioning import why_not_placed
+        from millstream.hadoop_loader.values.file_schema import file_schema
+
+        tables = [one for one in version.tables() if one.avro_schema is not None]
+        reasons = [
+            why_not_placed(self._job.partitioning, file_schema(self._job, one).parquet, one.avro_schema)
+            for one in tables
+        ]
+        # Of several kinds of records in one topic some may have no such field.
+        if reasons and all(reasons):
+            raise ValueError(f"table {tables[0].name}: {reasons[0]}")
 
     def _first(self, topic: str) -> dict[int, ParsedSchema]:
         from millstream.schemas.client import RegistryError, RegistryUnavailableError

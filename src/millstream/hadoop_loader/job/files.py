@@ -37,12 +37,19 @@ class Partitioning:
     )
     zone: str = setting("Of `time`: the zone whose clock names the directories, as in `Europe/Berlin`.", default="UTC")
     timestamp: str = setting(
-        "Of `time`: `record` for the record's own timestamp, or the name of a field (a timestamp, a date, or a number"
-        " of ms since 1970).",
+        "Of `time`: `record` for the record's own timestamp, or the name of a field: a timestamp, a date, a number, or"
+        " text as in ISO 8601. Dates, local timestamps and text without an offset are what the clock of `zone` shows.",
         default="record",
     )
+    timestamp_unit: str = setting(
+        "Of `time` by a field that is a plain number: its unit, since 1970.",
+        default="ms",
+        choices=("s", "ms", "us", "ns"),
+    )
     fields: tuple[str, ...] = setting(
-        "Of `fields`: the fields, outermost directory first.", default=(), example='["country", "city"]'
+        "Of `fields`: the fields, outermost directory first. Of `time`: fields whose directories those of time lie in.",
+        default=(),
+        example='["country", "city"]',
     )
 
     @property

@@ -1,10 +1,13 @@
 """Into which directory each row goes, a whole batch at a time.
 
 partitioner.py   what a job wants, to the groups of rows of a batch     time_directories.py   by a clock
-field_directories.py   by values, Hive's `key=value`                    grouping.py   rows of one code together
+field_directories.py   by values, Hive's `key=value`                    field_times.py   fields that say a time
+grouping.py   rows of one code together                          checking.py   fields that no row could be placed by
 """
 
+from millstream.hadoop_loader.partitioning.checking import why_not_placed
+from millstream.hadoop_loader.partitioning.field_times import LATEST_MS
 from millstream.hadoop_loader.partitioning.partitioner import Group, Partitioner, partitioner
-from millstream.hadoop_loader.partitioning.time_directories import LATEST_MS, TimeDirectories
+from millstream.hadoop_loader.partitioning.time_directories import TimeDirectories
 
-__all__ = ["LATEST_MS", "Group", "Partitioner", "TimeDirectories", "partitioner"]
+__all__ = ["LATEST_MS", "Group", "Partitioner", "TimeDirectories", "partitioner", "why_not_placed"]

@@ -1,4 +1,8 @@
-"""Rows with the same code, put together: by masks where there are few codes, by one sort where there are many."""
+"""Rows with the same code, put together: by masks where there are few codes, by one sort where there are many.
+
+A coding is a number for each row among names of directories, null where a row has none; None where all rows have the
+first name.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _MASKS_MAX: Final = 4
+
+Coding = tuple[pa.Array | None, list[str]]
+
+
+def below(outer: Coding, inner: Coding) -> Coding:
+    """Return the coding of directories that lie in those of `outer` and are named as `inner` says."""
+    codes, names = outer
+    within, parts = inner
+    if codes is None and names:
+        return within, [f"{names[0]}/{part}" for part in parts]
+    if within is None and parts:
+        return codes, [f"{name}/{parts[0]}" for name in names]
+    assert codes is not None, names
+    assert within is not None, parts
+    # Pairs of numbers become one, and that is numbered anew: few of all the pairs occur.
+    pairs = pc.add(pc.multiply(codes.cast(pa.int64()), len(parts)), within.cast(pa.int64())).dictionary_encode()
+    found = pairs.dictionary.to_pylist()
+    return pairs.indices.cast(pa.int64()), [f"{names[pair // len(parts)]}/{parts[pair % len(parts)]}" for pair in found]
 
 
 def grouped(codes: pa.Array, count: int) -> Iterator[tuple[int, pa.Int64Array]]:

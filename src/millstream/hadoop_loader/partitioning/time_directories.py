@@ -1,8 +1,9 @@
 """Directories named by a clock: the record's time, or a field's, in a time zone.
 
-Zones shift by quarters of an hour (since 1972: before that by any second), so all instants of one quarter have the same
-name, unless the pattern has minutes. Instants are divided into such buckets, and only the few buckets of a batch are
-made names of; a batch that lies within one, as most do, costs a look at its least and greatest time.
+Zones shift by quarters of an hour since 1972, so all instants of one quarter have the same name, unless the pattern has
+minutes. Instants are divided into such buckets, and only the few buckets of a batch are made names of; a batch that
+lies within one, as most do, costs a look at its least and greatest time. Before 1972 zones shifted by any second: with
+such a time in it a batch is divided by what the clock shows, which Arrow has to look up for each.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millstream.hadoop_loader.partitioning.field_times import known
+
 _QUARTER_MS: Final = 900_000
 _MINUTE_MS: Final = 60_000
-_SECOND_MS: Final = 1_000
+_HOUR_MS: Final = 3_600_000
+_DAY_MS: Final = 86_400_000
+_EPOCH: Final = datetime.datetime(1970, 1, 1)
 _REGULAR_FROM_MS: Final = 63_072_000_000  # 1972
-# What datetime can name.
-_MIN_MS: Final = -62_135_510_400_000  # the day after 0001-01-01, as a zone may take a day off
-LATEST_MS: Final = 253_402_214_400_000  # the day before 9999-12-31
 
 _SPANS: Final = {"%Y": "year", "%m": "month", "%d": "day", "%H": "hour", "%M": "minute"}
 
@@ -35,14 +37,19 @@ class TimeDirectories:
         found = re.findall(r"%[YmdHM]", pattern)
         self._finest = found[-1] if found else "%Y"
         self._bucket_ms = _MINUTE_MS if "%M" in found else _QUARTER_MS
+        # Of what the clock shows, for times before 1972.
+        self._shown_ms = {"%M": _MINUTE_MS, "%H": _HOUR_MS}.get(self._finest, _DAY_MS)
         # Names of buckets met lately.
-        self._names: dict[tuple[int, int], str] = {}
+        self._names: dict[int, str] = {}
         self._parts = re.compile(_parser(pattern) + r"\Z")
 
     def name(self, time_ms: int) -> str:
         """Return the directory of an instant, ms since 1970."""
         seconds, rest_ms = divmod(time_ms, 1000)
-        local = datetime.datetime.fromtimestamp(seconds, self._zone).replace(microsecond=rest_ms * 1000)
+        return self._shown(datetime.datetime.fromtimestamp(seconds, self._zone).replace(microsecond=rest_ms * 1000))
+
+    def _shown(self, local: datetime.datetime) -> str:
+        """Return the directory of what the clock shows."""
         # By hand, as strftime does not pad years below 1000 everywhere.
         values = {
             "%Y": f"{local.year:04}",
@@ -91,34 +98,39 @@ class TimeDirectories:
 
         A time that no calendar has is null.
         """
+        times = known(times)
         ends = pc.min_max(times)
         least, greatest = ends["min"].as_py(), ends["max"].as_py()
         if least is None:
             return pa.nulls(len(times), pa.int32()), []
-        if least < _MIN_MS or greatest > LATEST_MS:
-            inside = pc.and_(pc.greater_equal(times, _MIN_MS), pc.less_equal(times, LATEST_MS))
-            return self.codes(pc.if_else(inside, times, pa.scalar(None, pa.int64())))
-        bucket_ms = self._bucket_ms if least >= _REGULAR_FROM_MS else _SECOND_MS
+        bucket_ms, named = self._bucket_ms, self._named
+        if least < _REGULAR_FROM_MS:
+            times = pc.local_timestamp(times.cast(pa.timestamp("ms", self._zone.key))).cast(pa.int64())
+            bucket_ms, named = self._shown_ms, self._shown_from
+            ends = pc.min_max(times)
+            least, greatest = ends["min"].as_py(), ends["max"].as_py()
         first, last = least // bucket_ms, greatest // bucket_ms
         if first == last and not times.null_count:
-            return None, [self._named(first, bucket_ms)]
+            return None, [named(first)]
         # Arrow divides towards zero: away from the least there is nothing below it.
         buckets = pc.divide(pc.subtract(times, first * bucket_ms), bucket_ms).dictionary_encode()
-        names = [self._named(first + bucket, bucket_ms) for bucket in buckets.dictionary.to_pylist()]
+        names = [named(first + bucket) for bucket in buckets.dictionary.to_pylist()]
         distinct = list(dict.fromkeys(names))
         if len(distinct) == 1 and not times.null_count:
             return None, distinct
         number = {name: index for index, name in enumerate(distinct)}
         return pa.array([number[name] for name in names], pa.int32()).take(buckets.indices), distinct
 
-    def _named(self, bucket: int, bucket_ms: int) -> str:
-        key = bucket, bucket_ms
-        name = self._names.get(key)
+    def _named(self, bucket: int) -> str:
+        name = self._names.get(bucket)
         if name is None:
             if len(self._names) > 10_000:
                 self._names.clear()
-            name = self._names[key] = self.name(bucket * bucket_ms)
+            name = self._names[bucket] = self.name(bucket * self._bucket_ms)
         return name
+
+    def _shown_from(self, bucket: int) -> str:
+        return self._shown(_EPOCH + datetime.timedelta(milliseconds=bucket * self._shown_ms))
 
 
 def _parser(pattern: str) -> str:

@@ -71,7 +71,9 @@ class Sorter:
         if bad:
             self._bury(state, fetched.records, bad)
         state.bytes += fetched.size_bytes
-        state.max_timestamp_ms = max(state.max_timestamp_ms, _newest_ms(fetched.times))
+        by_field = self._partitioner.goes_by_field
+        newest_ms = self._partitioner.take_newest_ms() if by_field else _newest_ms(fetched.times)
+        state.max_timestamp_ms = max(state.max_timestamp_ms, newest_ms)
 
     def _read(self, topic: str, fetched: Fetched, bad: list[BadRow]) -> Iterator[TableRows]:
         # What is raised while a caller has the rows is not of this topic alone: files are written then.
@@ -106,7 +108,7 @@ class Sorter:
         if rows.rows is not None:
             offsets, times = offsets.take(rows.rows), times.take(rows.rows)
         unplaced: list[Unplaced] = []
-        batch = Batch(rows.count, times, state.wanted.partition, rows.columns)
+        batch = Batch(rows.count, times, state.wanted.partition, rows.columns, rows.are_tombstones)
         closed = self._closed.get(rows.table.name, frozenset())
         refused = self._with_bad_keys(rows)
         for directory, group in self._partitioner.groups(batch, unplaced):
