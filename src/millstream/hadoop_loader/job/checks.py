@@ -287,17 +287,50 @@ def _check_partitioning(job: LoadJob) -> Iterator[Problem]:
     partitioning = job.partitioning
     if partitioning.kind == "fields" and not partitioning.fields:
         yield Problem("partitioning.fields", "[]", "partitioning.kind is fields", "name at least one field")
-    if partitioning.kind != "fields" and partitioning.fields:
-        what = f"partitioning.kind is {partitioning.kind}: they would not be used"
-        yield Problem("partitioning.fields", shown(partitioning.fields), what, 'set kind = "fields", or leave them out')
-    if partitioning.kind in ("fields", "time"):
-        wants_field = partitioning.kind == "fields" or partitioning.timestamp != "record"
-        if wants_field and job.value.format == "raw":
-            key = "fields" if partitioning.kind == "fields" else "timestamp"
-            what = "value.format is raw: there are no fields"
-            yield Problem(f"partitioning.{key}", shown(getattr(partitioning, key)), what, "partition by record time")
+    if partitioning.kind not in ("fields", "time"):
+        if partitioning.fields:
+            what = f"partitioning.kind is {partitioning.kind}: they would not be used"
+            remedy = 'set kind = "fields" or "time", or leave them out'
+            yield Problem("partitioning.fields", shown(partitioning.fields), what, remedy)
+    else:
+        yield from _check_partitioning_fields(job)
     yield from _check_pattern(partitioning.pattern)
     yield from _check_zone("partitioning.zone", partitioning.zone)
+
+
+def _check_partitioning_fields(job: LoadJob) -> Iterator[Problem]:
+    """Fields that name directories: that there are any, and that readers see the directories."""
+    partitioning = job.partitioning
+    value = job.value
+    named = {"fields": partitioning.fields}
+    if partitioning.kind == "time" and partitioning.timestamp != "record":
+        named["timestamp"] = (partitioning.timestamp,)
+    # A column of text or bytes has no fields; the key may.
+    has_none = value.format == "raw" or (
+        value.format == "json" and value.framing == "none" and value.schema is None and value.schema_file is None
+    )
+    key_column = (job.key.column or "key") if job.key.format != "none" else None
+    for key, fields in named.items():
+        if has_none and any(field.partition(".")[0] != key_column for field in fields):
+            said = "raw" if value.format == "raw" else "json, without a schema"
+            remedy = "partition by record time" + ("" if value.format == "raw" else ", or give value.schema_file")
+            given = shown(getattr(partitioning, key))
+            yield Problem(f"partitioning.{key}", given, f"value.format is {said}: there are no fields", remedy)
+            return
+    given = shown(partitioning.fields)
+    for field in partitioning.fields:
+        if field.startswith((".", "_")):
+            what = f"readers pass over directories that begin as {field}=... does"
+            yield Problem("partitioning.fields", given, what, "name fields that begin with a letter")
+            return
+    names = [*partitioning.fields]
+    if partitioning.kind == "time":
+        names += [part.partition("=")[0] for part in partitioning.time_pattern.split("/") if "=" in part]
+    twice = next(
+        (name for index, name in enumerate(names) if name.casefold() in map(str.casefold, names[:index])), None
+    )
+    if twice is not None:
+        yield Problem("partitioning.fields", given, f"two directories are named {twice}", "name each once")
 
 
 def _check_pattern(pattern: str) -> Iterator[Problem]:
@@ -357,6 +390,13 @@ def _check_schedule(job: LoadJob) -> Iterator[Problem]:
             yield Problem("schedule.cron", shown(schedule.cron), f"it is no cron expression ({error})", remedy)
 
 
+def _check_retention(job: LoadJob) -> Iterator[Problem]:
+    if job.destination.retention_s is not None and job.partitioning.kind != "time":
+        what = f'directories of partitioning.kind = "{job.partitioning.kind}" have no time, so none of them expires'
+        remedy = 'take it out, or give partitioning.kind = "time"'
+        yield Problem("destination.retention_s", shown(job.destination.retention_s), what, remedy)
+
+
 def _check_compaction(job: LoadJob) -> Iterator[Problem]:
     compaction = job.compaction
     if compaction.deduplicate_by:
@@ -402,6 +442,7 @@ _CHECKS: Final[tuple[Callable[[LoadJob], Iterable[Problem]], ...]] = (
     _check_destination,
     _check_partitioning,
     _check_schedule,
+    _check_retention,
     _check_compaction,
     _check_encoding,
 )
