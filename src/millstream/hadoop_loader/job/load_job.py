@@ -15,7 +15,7 @@ Either way every problem is found before anything is opened, and all of them are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from millstream.hadoop_loader.job.destination import DestinationSettings, HiveSettings, IcebergSettings
@@ -119,6 +119,21 @@ class LoadJob:
         from millstream.hadoop_loader.job.reading import read_job
 
         return read_job(text, origin=origin)
+
+    def for_workers(self, workers: int) -> LoadJob:
+        """Return the job as the tasks of so many workers carry it: without the driver's own part, secrets included.
+
+        Rates are of all workers together, and each takes its share.
+        """
+        return replace(
+            self,
+            workers=workers,
+            hive=None,
+            iceberg=None,
+            spark=SparkSettings(),
+            schedule=None,
+            report=ReportSettings(),
+        )
 
     def resolved(self, environ: Mapping[str, str]) -> LoadJob:
         """Return the job with the text of its secrets looked up, for one run. Raises JobError for those that lack."""
