@@ -5,6 +5,7 @@ Values are running numbers. What is expected comes from another client, so that 
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import confluent_kafka
+import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tests.support.inline_engine import InlineEngine
@@ -100,15 +102,15 @@ class RawTopic:
         }
         return LoadJob(**settings)
 
-    def rows(self, *, missing_ok: bool = False) -> Counter[Row]:
-        """What the files hold, late records among it, as readers of plain directories see them.
+    def rows(self, name: str = "parquet", *, missing_ok: bool = False) -> Counter[Row]:
+        """What the files of a format hold, late records among it, as readers of plain directories see them.
 
         A directory that is being compacted is away for a moment: a file that was listed may be gone (`missing_ok`).
         """
         held: Counter[Row] = Counter()
         with open_filesystem(self.uri, FileSystemSettings()) as filesystem:
             for path in _files(filesystem, ""):
-                if path.endswith(".parquet") and path.partition("/")[0] in (self.name, f"{self.name}.late"):
+                if path.endswith(f".{name}") and path.partition("/")[0] in (self.name, f"{self.name}.late"):
                     with suppress(FileNotFoundError) if missing_ok else nullcontext():
                         held += _rows(filesystem, path)
         return held
@@ -164,7 +166,11 @@ def _files(filesystem: FileSystem, folder: str) -> Iterator[str]:
 
 def _rows(filesystem: FileSystem, path: str) -> Counter[Row]:
     with filesystem.open(path) as file:
-        columns = pq.ParquetFile(pa.BufferReader(file.read_at(0, file.size))).read().to_pydict()
+        data = file.read_at(0, file.size)
+    if path.endswith(".avro"):
+        records: Iterable[Any] = fastavro.reader(io.BytesIO(data))
+        return Counter((one["_kafka_partition"], one["_kafka_offset"], one["value"]) for one in records)
+    columns = pq.ParquetFile(pa.BufferReader(data)).read().to_pydict()
     return Counter(zip(columns["_kafka_partition"], columns["_kafka_offset"], columns["value"], strict=True))
 
 
@@ -189,8 +195,10 @@ def run_inline(job: LoadJob, *, in_the_middle: Callable[[], object] | None = Non
     return report
 
 
-def assert_held(topic: RawTopic, *, but: Iterable[Row] = ()) -> None:
-    """Assert that the files hold each record that readers are shown once, and `but` those of before."""
-    expected, held = topic.shown() + Counter(but), topic.rows()
-    assert not expected - held, f"{sum((expected - held).values())} are missing, such as {list(expected - held)[:3]}"
-    assert not held - expected, f"{sum((held - expected).values())} are too many, such as {list(held - expected)[:3]}"
+def assert_held(topic: RawTopic, *formats: str, but: Iterable[Row] = ()) -> None:
+    """Assert that each format (Parquet) holds each record that readers are shown once, and `but` those of before."""
+    expected = topic.shown() + Counter(but)
+    for name in formats or ("parquet",):
+        missing, surplus = expected - (held := topic.rows(name)), held - expected
+        assert not missing, f"{name}: {sum(missing.values())} are missing, such as {list(missing)[:3]}"
+        assert not surplus, f"{name}: {sum(surplus.values())} are too many, such as {list(surplus)[:3]}"

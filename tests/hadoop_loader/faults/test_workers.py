@@ -1,0 +1,110 @@
+"""A worker is killed before or after one of its acts on the destination: another one takes its split, and the run ends
+as if nothing had been.
+
+`make test` takes a seeded sample of acts, `make soak` all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Final
+
+import pytest
+from tests.support import killed_worker
+from tests.support.raw_topics import RawTopic, assert_held
+
+from millstream.hadoop_loader.driver import LoadReport, Outcome, run_load
+from millstream.hadoop_loader.driver.surroundings import Surroundings
+from millstream.hadoop_loader.driver.verify import verify_destination
+from millstream.hadoop_loader.engines.local import LocalEngine
+from millstream.hadoop_loader.job import DestinationSettings, LoadJob, Partitioning
+from millstream.testing import TestBroker
+from millstream.testing.hdfs import MiniHdfs
+
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.slow]
+
+RECORDS: Final = 200
+SEED: Final = 20260101
+SAMPLE: Final = 3
+SAMPLE_ON_HDFS: Final = 1
+
+
+class Kills:
+    """Runs of one topic, each into a root of its own, each with a worker that is killed at one act."""
+
+    def __init__(self, bootstrap: str, uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._bootstrap = bootstrap
+        self._uri = uri
+        self._folder = folder
+        self._monkeypatch = monkeypatch
+        self._topic = RawTopic(bootstrap, uri, partitions=2)
+        for partition in range(2):
+            self._topic.send(RECORDS, partition=partition)
+
+    def run(self, act: int, when: str) -> tuple[LoadReport, LoadJob, Path]:
+        """Run once; returns the folder with what the workers told, too."""
+        name = f"{when}-{act}"
+        folder = self._folder / name
+        folder.mkdir(parents=True)
+        told = json.dumps({"act": act, "when": when, "folder": str(folder)})
+        self._monkeypatch.setenv(killed_worker.VARIABLE, told)
+        self._topic.uri = f"{self._uri}/{name}"
+        job = self._topic.job(
+            changes={
+                "destination": DestinationSettings(uri=self._topic.uri, formats=frozenset({"avro", "parquet"})),
+                "partitioning": Partitioning(kind="time", pattern="daily"),
+            }
+        )
+
+        def open_engine(job: LoadJob) -> LocalEngine:
+            return LocalEngine(job.workers, worker_module=killed_worker.__name__)
+
+        return run_load(job, surroundings=Surroundings(open_engine=open_engine)), job, folder
+
+    def acts(self) -> int:
+        """How many acts a worker makes of which nobody kills any."""
+        report, _, folder = self.run(0, "after")
+        assert (report.outcome, report.failed_attempts) == (Outcome.LOADED, 0)
+        assert_held(self._topic, "avro", "parquet")
+        return len((folder / "acts").read_text().splitlines())
+
+    def check(self, act: int, when: str) -> None:
+        """Run, and see that it cost nothing but an attempt."""
+        report, job, folder = self.run(act, when)
+        where = f"{when} act {act}: {(folder / 'killed').read_text()}"
+        assert (report.outcome, report.errors) == (Outcome.LOADED, []), where
+        assert report.failed_attempts == 1, where
+        assert report.rows == 2 * RECORDS, where
+        assert_held(self._topic, "avro", "parquet")
+        assert verify_destination(job, deep=True).findings == [], where
+
+
+def check_points(kills: Kills, sample: int | None) -> None:
+    acts = kills.acts()
+    points = [(act, when) for act in range(1, acts + 1) for when in ("before", "after")]
+    for act, when in points if sample is None else random.Random(SEED).sample(points, sample):
+        kills.check(act, when)
+
+
+def test_a_killed_worker_costs_an_attempt(
+    millstream_broker_session: TestBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soak: bool
+) -> None:
+    kills = Kills(
+        millstream_broker_session.bootstrap_servers, (tmp_path / "lake").as_uri(), tmp_path / "told", monkeypatch
+    )
+    check_points(kills, None if soak else SAMPLE)
+
+
+@pytest.mark.hdfs
+def test_a_killed_worker_costs_an_attempt_on_hdfs(
+    millstream_broker_session: TestBroker,
+    hdfs: MiniHdfs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    soak: bool,
+) -> None:
+    uri = f"{hdfs.uri}/{'-'.join(tmp_path.parts[-2:])}"
+    kills = Kills(millstream_broker_session.bootstrap_servers, uri, tmp_path / "told", monkeypatch)
+    check_points(kills, None if soak else SAMPLE_ON_HDFS)
