@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from tests.cli.conftest import CommandLine
 from tests.support.secured_kafka import PASSWORD, SECURITY, USER, Secured
 
 from millstream.hadoop_loader.driver import run_load
 from millstream.hadoop_loader.driver.report import Outcome
-from millstream.hadoop_loader.job import LoadJob
+from millstream.hadoop_loader.job import DestinationSettings, LoadJob, Secret, SourceSettings, ValueSettings
+from millstream.testing.kafka import wait_until
 
 pytestmark = pytest.mark.java
 
@@ -135,3 +141,64 @@ def test_a_load_comes_in_with_its_workers(secured: Secured, tmp_path: Path, way:
 
     assert (report.outcome, report.rows, report.errors) == (Outcome.LOADED, 2, [])
     assert PASSWORD not in json.dumps(report.as_json()) + repr(job.resolved(secrets))
+
+
+@contextmanager
+def denied(secured: Secured, topic: str, operation: AclOperation) -> Iterator[None]:
+    """Have the user lack a right to a topic that everybody else has."""
+    admin = AdminClient({"bootstrap.servers": secured.kafka.bootstrap_servers})
+
+    where = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL)
+    acls = [
+        AclBinding(*where, "User:*", "*", AclOperation.ALL, AclPermissionType.ALLOW),
+        AclBinding(*where, f"User:{USER}", "*", operation, AclPermissionType.DENY),
+    ]
+    of_topic = AclBindingFilter(*where, None, None, AclOperation.ANY, AclPermissionType.ANY)  # type: ignore[arg-type]
+
+    def wait_for(count: int) -> None:
+        # The controller has taken them; the broker's authorizer hears of them a moment later.
+        wait_until(lambda: len(admin.describe_acls(of_topic).result(60)) == count, 60.0, f"{count} ACLs of {topic}")
+
+    for made in admin.create_acls(acls).values():
+        made.result(60)
+    wait_for(2)
+    yield
+    for gone in admin.delete_acls([of_topic]).values():
+        gone.result(60)
+    wait_for(0)
+
+
+def test_a_right_that_lacks_leaves_out_its_topic_alone(secured: Secured, tmp_path: Path) -> None:
+    port, settings = WAYS["plain"](secured)
+    shown, hidden = "acl-shown", "acl-hidden"
+    given = ("--command-config", write(tmp_path / "client.properties", settings))
+    millstream = CommandLine(f"127.0.0.1:{port}")
+    for topic in (shown, hidden):
+        millstream("topics", "create", topic, "-p", "1", *given)
+        millstream("produce", topic, *given, stdin="one\ntwo\n")
+    client = {name: Secret(text=value) if name in SECRETS else value for name, value in settings.items()}
+    job = LoadJob(
+        name="rights",
+        workers=1,
+        split_attempts=1,
+        source=SourceSettings(bootstrap_servers=f"127.0.0.1:{port}", topics=(shown, hidden), client=client),
+        value=ValueSettings(format="raw"),
+        destination=DestinationSettings(uri=(tmp_path / "lake").as_uri()),
+    )
+
+    # They share a split: it is told of the one, and the other one is loaded.
+    with denied(secured, hidden, AclOperation.READ):
+        partly = run_load(job)
+    assert (partly.outcome, partly.splits, partly.rows) == (Outcome.PARTIAL, 1, 2)
+    assert [hidden in error and "fetch of" in error for error in partly.errors] == [True]
+    assert (run_load(job).outcome, run_load(job).outcome) == (Outcome.LOADED, Outcome.NOTHING_NEW)
+
+    # A topic that was loaded and is not shown any more is no deleted one, by its name nor by a pattern.
+    by_pattern = replace(job, source=replace(job.source, topics=(), topics_pattern="acl-.*"))
+    with denied(secured, hidden, AclOperation.DESCRIBE):
+        for one in (job, by_pattern):
+            report = run_load(one)
+            assert (report.outcome, report.exit_code) == (Outcome.PARTIAL, 3)
+            assert f"topic {hidden} was loaded before and cannot be read now" in report.errors[0]
+            assert "the rights to describe and to read it" in report.errors[0]
+    assert run_load(by_pattern).outcome is Outcome.NOTHING_NEW

@@ -1,4 +1,4 @@
-"""Apache Kafka with a listener for each way to come in: TLS, mutual TLS, SASL with TLS and without."""
+"""Apache Kafka with a listener for each way to come in: TLS, mutual TLS, SASL with TLS and without; and with ACLs."""
 
 from __future__ import annotations
 
@@ -41,6 +41,9 @@ class Secured:
             "ssl.truststore.location": str(self.certificates.authority),
             "listener.name.mutual.ssl.client.auth": "required",
             "connections.max.reauth.ms": str(SESSION_MS),
+            # Everybody may do what no ACL is about.
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "true",
         }
         password = PASSWORD.replace('"', '\\"')
         for name in ("sasl", "sasltls"):

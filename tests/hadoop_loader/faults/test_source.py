@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.loads import KEPT
 from tests.support.raw_topics import RawTopic, assert_held, run_inline
 
 from millstream import Admin, TopicPartition
@@ -20,6 +19,7 @@ from millstream.hadoop_loader.job import EncodingSettings, LoadJob, SourceSettin
 from millstream.hadoop_loader.job.files import ParquetSettings
 from millstream.testing import TestBroker, broker
 from millstream.testing.fault_proxy import Cut, Delay, Drop, FaultProxy, RandomFaults
+from millstream.testing.kafka import ApacheKafka
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -72,9 +72,7 @@ def test_a_topic_made_anew_in_the_middle_is_not_mixed_with_the_old_one(topic: Ra
     job = topic.job(recreated="continue", timeout_s=5.0, changes={**LITTLE, "split_attempts": 1})
 
     def make_anew() -> None:
-        with Admin(topic.bootstrap) as admin:
-            admin.delete_topic(topic.name)
-            admin.create_topic(topic.name, partitions=1, configs=KEPT)
+        topic.make_anew()
         topic.send(RECORDS, size=RECORD_BYTES)
 
     report = run_inline(job, in_the_middle=make_anew)
@@ -86,19 +84,28 @@ def test_a_topic_made_anew_in_the_middle_is_not_mixed_with_the_old_one(topic: Ra
     assert_held(topic)
 
 
-def test_a_broker_that_restarts_in_the_middle_costs_time(tmp_path: Path) -> None:
-    with broker() as restarted:
+@pytest.mark.parametrize("kind", ["millstream", pytest.param("kafka", marks=pytest.mark.java)])
+def test_a_broker_that_restarts_in_the_middle_costs_time(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, soak: bool
+) -> None:
+    if kind == "millstream":
+        fresh: TestBroker | ApacheKafka = broker()
+    else:
+        fresh = ApacheKafka(tmp_path / "kafka", jars=request.getfixturevalue("jars"))
+    # A start of Apache Kafka takes its time: one is enough where there is little.
+    ends = ["kill", "stop"] if soak or kind == "millstream" else ["kill"]
+    with fresh as restarted:
         topic = RawTopic(restarted.bootstrap_servers, tmp_path / "lake")
         topic.send(RECORDS, size=RECORD_BYTES)
-        for number, end in enumerate((TestBroker.kill, TestBroker.stop)):
+        for end in ends:
 
-            def restart(end: Any = end) -> None:
-                end(restarted)
+            def restart(end: str = end) -> None:
+                getattr(restarted, end)()
                 restarted.start()
 
             report = run_inline(topic.job(changes=LITTLE), in_the_middle=restart)
 
-            assert (report.outcome, report.errors, report.rows) == (Outcome.LOADED, [], RECORDS), number
+            assert (report.outcome, report.errors, report.rows) == (Outcome.LOADED, [], RECORDS), end
             topic.send(RECORDS, size=RECORD_BYTES)
         assert run_inline(topic.job()).rows == RECORDS
         assert_held(topic)
