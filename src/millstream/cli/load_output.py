@@ -238,6 +238,9 @@ class CompactionProgress:
 
 def print_compaction(compacted: CompactionRun, *, quiet: bool = False) -> None:
     """Print how a compaction went."""
+    if not quiet:
+        for sentence in compacted.notes:
+            note(sentence)
     if not quiet and compacted.done:
         replaced = f", {compacted.rows_replaced:,} rows replaced" if compacted.rows_replaced else ""
         seconds = max(compacted.wall_s, 1e-6)
@@ -270,6 +273,8 @@ def print_replay(replay: Replay, *, dry_run: bool) -> None:
 def print_findings(verified: Verified) -> None:
     """Print what a verification found."""
     done(verified.headline)
+    for path in verified.repaired:
+        done(f"made anew: {path}")
     for finding in verified.findings:
         print_errors([f"{finding.what}; {finding.remedy}"])
     if not verified.findings:

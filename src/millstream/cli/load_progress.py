@@ -1,17 +1,19 @@
 """What a terminal shows while a load runs: how far each partition is, rows and megabytes a second, the time left.
 
 Only on a terminal: a log of a scheduled run gets its notes as lines and no more. The display stands below what is
-printed meanwhile, and is gone when the run ends.
+printed meanwhile, and is gone when the run ends. A partition's rates are those of the last seconds, so that one that
+stands still is seen to; those of the run, and the time left, are means.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from rich.console import Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
@@ -19,6 +21,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from millstream.cli.load_output import counted
 from millstream.cli.output import err, note, size_text
 from millstream.hadoop_loader.driver.observer import Observer, Phase
 from millstream.hadoop_loader.driver.progress import PartitionProgress, RunProgress
@@ -29,14 +32,25 @@ PARTITIONS_SHOWN: Final = 12
 _BAR_WIDTH: Final = 24
 _REFRESH_INTERVAL_S: Final = 0.2
 _SECONDS_PER_MINUTE: Final = 60
+_RATES_OVER_S: Final = 5.0
+_SAMPLE_INTERVAL_S: Final = 1.0
 
 
 class LoadProgress(Observer):
     """Shows a run on standard error, where that is a terminal; notes are printed either way."""
 
-    def __init__(self, *, shown: bool = True) -> None:
-        console = err()
-        self._progress = RunProgress()
+    def __init__(
+        self,
+        *,
+        shown: bool = True,
+        console: Console | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`console` is that of standard error by default."""
+        console = err() if console is None else console
+        self._monotonic = monotonic
+        self._progress = RunProgress(monotonic=monotonic)
+        self._rates = Rates()
         self._spinner = Spinner("dots")
         self._live = (
             Live(console=console, transient=True, auto_refresh=False) if shown and console.is_terminal else None
@@ -86,34 +100,67 @@ class LoadProgress(Observer):
     def handle_waiting(self) -> None:
         self._refresh()
 
+    def display(self) -> RenderableType:
+        """What is shown just now."""
+        progress, spinner = self._progress, self._spinner
+        if progress.phase is not Phase.LOADING or not progress.partitions:
+            spinner.update(text=Text(progress.phase.value, style="dim"))
+            return spinner
+        now_s = self._monotonic()
+        self._rates.look(progress.partitions.values(), now_s)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+        for _ in range(3):
+            table.add_column()
+        for _ in range(3):
+            table.add_column(justify="right")
+        shown = _most_telling(list(progress.partitions.values()))
+        for one in shown:
+            rows_per_s, bytes_per_s = self._rates.of(one, now_s)
+            is_moving = rows_per_s > 0
+            table.add_row(
+                escape(f"{one.topic}-{one.partition}"),
+                ProgressBar(total=max(one.offsets, 1), completed=one.offsets_read, width=_BAR_WIDTH),
+                _share(one.offsets_read, one.offsets),
+                f"{one.rows:,}",
+                f"{rows_per_s:,.0f} records/s" if is_moving else "",
+                f"{size_text(bytes_per_s)}/s" if is_moving else "",
+            )
+        lines: list[RenderableType] = [table]
+        hidden = len(progress.partitions) - len(shown)
+        if hidden:
+            lines.append(Text(f"and {hidden:,} more partitions", style="dim"))
+        return Group(*lines, _summary(progress))
+
     def _refresh(self, *, at_once: bool = False) -> None:
-        if self._live is None or not (at_once or time.monotonic() >= self._refresh_at):
+        if self._live is None or not (at_once or self._monotonic() >= self._refresh_at):
             return
-        self._refresh_at = time.monotonic() + _REFRESH_INTERVAL_S
-        self._live.update(_shown(self._progress, self._spinner), refresh=True)
+        self._refresh_at = self._monotonic() + _REFRESH_INTERVAL_S
+        self._live.update(self.display(), refresh=True)
 
 
-def _shown(progress: RunProgress, spinner: Spinner) -> Group | Spinner:
-    if progress.phase is not Phase.LOADING or not progress.partitions:
-        spinner.update(text=Text(progress.phase.value, style="dim"))
-        return spinner
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    for _ in range(3):
-        table.add_column()
-    table.add_column(justify="right")
-    shown = _most_telling(list(progress.partitions.values()))
-    for one in shown:
-        table.add_row(
-            escape(f"{one.topic}-{one.partition}"),
-            ProgressBar(total=max(one.offsets, 1), completed=one.offsets_read, width=_BAR_WIDTH),
-            f"{_share(one.offsets_read, one.offsets)}",
-            f"{one.rows:,}",
-        )
-    hidden = len(progress.partitions) - len(shown)
-    lines = [table]
-    if hidden:
-        lines.append(Text(f"and {hidden:,} more partitions", style="dim"))  # type: ignore[arg-type]
-    return Group(*lines, _summary(progress))
+class Rates:
+    """Rows and bytes a second of each partition, over the last seconds that it was looked at."""
+
+    def __init__(self) -> None:
+        # (when, rows and bytes by partition), oldest first; the oldest is the last one before the window.
+        self._samples: deque[tuple[float, dict[tuple[str, int], tuple[int, int]]]] = deque()
+
+    def look(self, partitions: Iterable[PartitionProgress], now_s: float) -> None:
+        """Take note of how far partitions are."""
+        if self._samples and now_s - self._samples[-1][0] < _SAMPLE_INTERVAL_S:
+            return
+        self._samples.append((now_s, {(one.topic, one.partition): (one.rows, one.bytes) for one in partitions}))
+        while len(self._samples) > 1 and self._samples[1][0] <= now_s - _RATES_OVER_S:
+            self._samples.popleft()
+
+    def of(self, one: PartitionProgress, now_s: float) -> tuple[float, float]:
+        """Return its rows and bytes a second; none before there is a past, and where an attempt was taken back."""
+        since_s, held = self._samples[0]
+        rows, size_bytes = held.get((one.topic, one.partition), (0, 0))
+        seconds = now_s - since_s
+        if seconds <= 0 or one.rows < rows:
+            return 0.0, 0.0
+        return (one.rows - rows) / seconds, (one.bytes - size_bytes) / seconds
 
 
 def _most_telling(partitions: list[PartitionProgress]) -> list[PartitionProgress]:
@@ -128,7 +175,7 @@ def _summary(progress: RunProgress) -> Text:
     return Text(
         f"{progress.rows:,} records, {size_text(progress.bytes)} · {progress.rows / seconds:,.0f} records/s, "
         f"{size_text(progress.bytes / seconds)}/s · {_share(progress.offsets_read, progress.offsets)}"
-        f" · {progress.splits_done} of {progress.splits} splits on {progress.workers} workers"
+        f" · {progress.splits_done} of {counted(progress.splits, 'split')} on {counted(progress.workers, 'worker')}"
         + ("" if remaining is None else f" · {_duration(remaining)} left")
     )
 

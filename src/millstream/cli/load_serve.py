@@ -61,7 +61,10 @@ def serve(
         with lock:
             metrics.handle_report(report)
             if job.report.metrics_file is not None:
-                metrics.write(Path(job.report.metrics_file))
+                try:
+                    metrics.write(Path(job.report.metrics_file))
+                except OSError as error:
+                    _tell(f"{job.name}: {job.report.metrics_file}: the metrics were not written: {error}")
         return report
 
     def text() -> str:

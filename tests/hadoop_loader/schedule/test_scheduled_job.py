@@ -50,6 +50,18 @@ def test_or_what_was_missed_is_skipped() -> None:
     assert one.missed == 1
 
 
+def test_a_run_that_ended_at_its_bound_is_followed_at_once() -> None:
+    one = job()
+    one.handle_started(1000)
+    one.handle_ended(1010, "loaded", 0, has_more=True)
+    assert one.due_s == 1010
+    assert run(one, 1010, 1020) == 1100
+
+    one.handle_started(1100)
+    one.handle_ended(1110, "failed", 1, has_more=True)
+    assert one.due_s > 1110, "one that failed waits all the same"
+
+
 def test_a_failed_run_is_tried_again_each_time_later_and_never_after_the_regular_time() -> None:
     one = job(retry_after_s=10.0)
     due = [run(one, 1000, 1001, 1)]
@@ -70,6 +82,13 @@ def test_a_failed_run_without_tries_waits_for_its_time() -> None:
 def test_a_run_that_fails_slower_than_its_interval_still_pauses() -> None:
     one = job(every_s=1.0, retry_after_s=10.0)
     assert run(one, 1000, 1005, 1) == 1015
+
+
+def test_an_entry_that_readers_do_not_see_whole_is_finished_soon() -> None:
+    one = job(retry_after_s=10.0)
+    one.handle_started(1000)
+    one.handle_ended(1001, "partial", 3, is_unapplied=True)
+    assert one.due_s == 1011
 
 
 def test_another_driver_at_work_is_no_failure() -> None:

@@ -3,7 +3,9 @@
 States: WAITING -> RUNNING (handle_started) -> WAITING (handle_ended) ... -> STOPPED (handle_stopped, from either).
 
 A job never overlaps itself: what becomes due while it runs is missed, and `catch_up` says whether that is made good
-once, at once, or skipped. A run that failed is tried again soon, each time later, until the regular time takes over.
+once, at once, or skipped. A run that ended at its bound (`source.run_bytes_max`) and left something is followed by
+the next one at once, until nothing is left. A run that failed is tried again soon, each time later, until the regular
+time takes over.
 The service keeps nothing between its own starts: a run that finds nothing new is short and harmless, so with catch_up
 `once` the first one is due when the service starts.
 """
@@ -92,13 +94,26 @@ class ScheduledJob:
         if now_s >= self._regular_s:
             self._regular_s = self._timetable.following(now_s)
 
-    def handle_ended(self, now_s: float, outcome: str, exit_code: int, sentences: tuple[str, ...] = ()) -> None:
-        """The run has ended; `due_s` is when the next one starts."""
+    def handle_ended(
+        self,
+        now_s: float,
+        outcome: str,
+        exit_code: int,
+        sentences: tuple[str, ...] = (),
+        *,
+        is_unapplied: bool = False,
+        has_more: bool = False,
+    ) -> None:
+        """The run has ended; `due_s` is when the next one starts.
+
+        `is_unapplied`: before the next run readers do not see all of what it committed, as urgent as a failure.
+        `has_more`: it ended at its bound, and left something.
+        """
         assert self.state is JobState.RUNNING, self.state
         assert self.started_s is not None
         self.runs.append(RunRecord(self.started_s, now_s, outcome, exit_code, sentences))
         self.state, self.started_s = JobState.WAITING, None
-        self.failures = self.failures + 1 if exit_code == _FAILED else 0
+        self.failures = self.failures + 1 if exit_code == _FAILED or is_unapplied else 0
         if self._regular_s > now_s:
             self.due_s = self._with_jitter(self._regular_s)
         else:
@@ -109,6 +124,8 @@ class ScheduledJob:
             else:
                 self._regular_s = self._timetable.following(now_s)
                 self.due_s = self._with_jitter(self._regular_s)
+        if has_more and not self.failures:
+            self.due_s = now_s
         if self.failures and self._settings.retry_after_s > 0:
             pause_s = self._settings.retry_after_s * 2.0 ** min(self.failures - 1, 30)
             # A run that is due at once and failed waits all the same: it would only fail faster.

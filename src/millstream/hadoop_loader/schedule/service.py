@@ -187,7 +187,10 @@ class LoadService:
             root.release()
 
     def _run_now(self, thread: _JobThread, job: LoadJob, settings: ScheduleSettings) -> None:
+        from millstream.hadoop_loader.driver.rounds import has_more
+
         state = thread.state
+        is_unapplied = more = False
         thread.stop_grace_s = settings.stop_grace_s
         with self.lock:
             state.update(settings, self._clock())
@@ -195,7 +198,9 @@ class LoadService:
         try:
             report = self._run(job, thread.run_stop)
             outcome, exit_code, sentences = report.outcome.value, report.exit_code, tuple(report.errors)
+            is_unapplied = report.is_unapplied
             told = f"{outcome}, {report.rows:,} rows in {report.wall_s:.1f} s" if report.rows else outcome
+            more = has_more(job, report)
         except JobError as error:
             outcome, exit_code = "job wrong", EXIT_JOB_WRONG
             sentences = tuple(str(problem) for problem in error.problems)
@@ -205,9 +210,10 @@ class LoadService:
             outcome, exit_code, sentences = "failed", 1, (f"{type(error).__name__}: {error}",)
             told = "failed"
         with self.lock:
-            state.handle_ended(self._clock(), outcome, exit_code, sentences)
+            state.handle_ended(self._clock(), outcome, exit_code, sentences, is_unapplied=is_unapplied, has_more=more)
             due_s = state.due_s
-        self._tell(f"{state.name}: {told}; next run {_moment(due_s)}")
+        told_next = "the rest follows at once" if more and due_s <= self._clock() else f"next run {_moment(due_s)}"
+        self._tell(f"{state.name}: {told}; {told_next}")
         for sentence in sentences:
             self._tell(f"{state.name}: {sentence}")
 
