@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.support.registry import registry
 
+from millstream.cli.child import RegistryProcess
 from millstream.testing.hdfs import HdfsUnavailableError, MiniHdfs, hadoop_jars
 from millstream.testing.kafka import ApacheKafka, KafkaUnavailableError, kafka_jars
 
@@ -18,6 +20,30 @@ settings.load_profile("untimed")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of this project's tests."""
     parser.addoption("--rerecord", action="store_true", help="write golden transcripts anew; read the difference")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test whose broker may be of either kind on ours, and where its marker `from_kafka` says so on Kafka too."""
+    if "broker_kind" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker("from_kafka")
+    too = marker is not None and (not marker.kwargs.get("soak") or os.environ.get("MILLSTREAM_SOAK") == "1")
+    kinds = ["millstream", *([pytest.param("kafka", marks=pytest.mark.java)] if too else [])]
+    metafunc.parametrize("broker_kind", kinds, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def broker_kind(request: pytest.FixtureRequest) -> str:
+    """Whose broker a test reads from: "millstream" or "kafka"; fixtures that start one ask for it."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture(scope="session")
+def kafka_registry(apache_kafka: ApacheKafka) -> Iterator[RegistryProcess]:
+    """A registry that keeps its schemas in this worker's Apache Kafka."""
+    with registry(apache_kafka.bootstrap_servers, {"kafkastore.topic": "_schemas_of_loads"}) as running:
+        yield running
 
 
 @pytest.fixture

@@ -24,7 +24,13 @@ DEADLINE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def events() -> Iterator[Events]:
+def events(broker_kind: str, request: pytest.FixtureRequest) -> Iterator[Events]:
+    if broker_kind == "kafka":
+        bootstrap: str = request.getfixturevalue("apache_kafka").bootstrap_servers
+        made = Events(bootstrap, request.getfixturevalue("kafka_registry").url, "clicks")
+        made.send(600)
+        yield made
+        return
     with broker() as kafka, registry(kafka.bootstrap_servers) as schemas:
         made = Events(kafka.bootstrap_servers, schemas.url, "clicks")
         made.send(600)
@@ -73,6 +79,7 @@ def job(events: Events, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> J
     return Job(events, tmp_path, capsys)
 
 
+@pytest.mark.from_kafka
 def test_a_load_from_plan_to_compaction(job: Job, events: Events) -> None:
     count = events.next_id
     assert job.json("plan")["offsets"] == count

@@ -1,4 +1,4 @@
-"""A broker and a registry for the loads of one module; each test has a topic of its own."""
+"""A broker and a registry for the loads of one module, ours or Apache Kafka's; each test has a topic of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ class Cluster(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster(broker_kind: str, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    if broker_kind == "kafka":
+        bootstrap: str = request.getfixturevalue("apache_kafka").bootstrap_servers
+        yield Cluster(bootstrap, request.getfixturevalue("kafka_registry").url)
+        return
     with broker() as kafka, registry(kafka.bootstrap_servers) as schemas:
         yield Cluster(kafka.bootstrap_servers, schemas.url)
 

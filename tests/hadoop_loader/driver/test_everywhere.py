@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer as ConfluentProducer
 from tests.support.loads import SCHEMA_2, Events, assert_same, job_for, stored_rows
-from tests.support.registry import registry
 
+from millstream.cli.child import RegistryProcess
 from millstream.hadoop_loader.driver import Outcome, run_load
 from millstream.hadoop_loader.driver.status import status_of
 from millstream.hadoop_loader.driver.verify import verify_destination
@@ -23,9 +23,8 @@ DAILY = Partitioning(kind="time", pattern="daily")
 
 
 @pytest.fixture(scope="module")
-def kafka_events(apache_kafka: ApacheKafka) -> Iterator[Events]:
-    with registry(apache_kafka.bootstrap_servers, {"kafkastore.topic": "_schemas_of_loads"}) as schemas:
-        yield Events(apache_kafka.bootstrap_servers, schemas.url, "loaded-from-kafka")
+def kafka_events(apache_kafka: ApacheKafka, kafka_registry: RegistryProcess) -> Events:
+    return Events(apache_kafka.bootstrap_servers, kafka_registry.url, "loaded-from-kafka")
 
 
 @pytest.mark.java

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from tests.support.loads import SCHEMA_2, Events, assert_same, job_for
 from tests.support.registry import registry
 
@@ -24,10 +25,13 @@ from millstream.hadoop_loader.engines.local import LocalEngine
 from millstream.hadoop_loader.job import BadRecords, LoadJob, Partitioning, RegistrySettings
 from millstream.testing import broker
 
+pytestmark = pytest.mark.from_kafka(soak=True)
+
 NewEvents = Callable[..., Events]
 DAILY = Partitioning(kind="time", pattern="daily")
 
 
+@pytest.mark.from_kafka
 def test_each_run_loads_what_is_new(new_events: NewEvents, tmp_path: Path) -> None:
     events = new_events()
     events.send(3_000)
@@ -65,6 +69,7 @@ def test_a_report_is_kept_beside_the_log_and_where_the_job_says(new_events: NewE
     assert [one["next_offset"] for one in kept["topics"][0]["partitions"]] == [10, 10, 10]
 
 
+@pytest.mark.from_kafka
 def test_directories_close_with_record_time(new_events: NewEvents, tmp_path: Path) -> None:
     events = new_events(partitions=1)
     events.send(60 * 4)  # four hours, a record a minute
@@ -231,6 +236,7 @@ def test_a_stopped_run_leaves_nothing(new_events: NewEvents, tmp_path: Path) -> 
     assert_same(events, tmp_path, "avro", "parquet")
 
 
+@pytest.mark.from_kafka
 def test_a_topic_with_too_many_bad_records_is_left_out_alone(new_events: NewEvents, tmp_path: Path) -> None:
     good, bad = new_events(), new_events()
     good.send(300)
@@ -271,6 +277,7 @@ def test_an_empty_topic_named_like_anothers_late_records_is_left_out(new_events:
     assert_same(events, tmp_path, "parquet", "avro")
 
 
+@pytest.mark.from_kafka
 def test_a_recreated_topic_is_noticed(new_events: NewEvents, tmp_path: Path) -> None:
     events = new_events()
     events.send(300)
@@ -290,6 +297,7 @@ def test_a_recreated_topic_is_noticed(new_events: NewEvents, tmp_path: Path) -> 
     assert (followed.outcome, followed.rows) == (Outcome.LOADED, 30)
 
 
+@pytest.mark.from_kafka
 def test_what_retention_took_is_never_passed_over_silently(new_events: NewEvents, tmp_path: Path) -> None:
     events = new_events(partitions=1)
     events.send(100)
@@ -324,6 +332,7 @@ def test_known_schemas_need_no_registry(new_events: NewEvents, tmp_path: Path) -
     assert_same(events, tmp_path, "avro", "parquet")
 
 
+@pytest.mark.from_kafka
 def test_positions_are_told_to_a_group(new_events: NewEvents, tmp_path: Path) -> None:
     events = new_events(partitions=2)
     events.send(20)

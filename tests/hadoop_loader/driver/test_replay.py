@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from tests.support.loads import SCHEMA_2, Events, job_for, local_rows
 
 from millstream import Admin, Consumer
@@ -15,6 +16,8 @@ from millstream.hadoop_loader.driver.verify import verify_destination
 from millstream.hadoop_loader.job import Partitioning
 from millstream.schemas.avro import AvroEncoder
 from millstream.schemas.client import RegistryClient
+
+pytestmark = pytest.mark.from_kafka(soak=True)
 
 NewEvents = Callable[..., Events]
 
@@ -34,6 +37,7 @@ def next_schema_id(events: Events) -> int:
         return registry.register(f"probe-{events.topic}", other % events.topic) + 1
 
 
+@pytest.mark.from_kafka
 def test_a_letter_becomes_a_row_once_its_schema_is_known(new_events: NewEvents, tmp_path: Path) -> None:
     events = new_events(partitions=1)
     # Of this topic only, so that its id is the next one.
@@ -61,6 +65,7 @@ def test_a_letter_becomes_a_row_once_its_schema_is_known(new_events: NewEvents, 
     assert [(one.letters, one.replayed) for one in again.topics] == [(1, 0)]  # the one that never was a datum
 
 
+@pytest.mark.from_kafka
 def test_letters_go_back_to_a_topic_as_they_came(new_events: NewEvents, tmp_path: Path) -> None:
     events = new_events(partitions=1)
     events.send(5)

@@ -16,9 +16,12 @@ from millstream.hadoop_loader.driver.status import status_of
 from millstream.hadoop_loader.driver.verify import files_sharing_offsets, verify_destination
 from millstream.hadoop_loader.job import Partitioning
 
+pytestmark = pytest.mark.from_kafka(soak=True)
+
 NewEvents = Callable[..., Events]
 
 
+@pytest.mark.from_kafka
 def test_a_plan_is_what_the_run_does(new_events: NewEvents, tmp_path: Path) -> None:
     events = new_events()
     events.send(300)

@@ -25,7 +25,8 @@ from millstream.hadoop_loader.running import RangeGoneError, SplitStoppedError, 
 from millstream.hadoop_loader.splits import FileKind, GapReason, OffsetRange, Progress
 from millstream.hadoop_loader.tables import TableVersion, merge
 from millstream.schemas.parsing import SchemaType, parse
-from millstream.testing import TestBroker
+
+pytestmark = pytest.mark.from_kafka(soak=True)
 
 _numbers = itertools.count()
 HOUR_MS = 3_600_000
@@ -34,10 +35,13 @@ NewTopic = Callable[..., SplitTopic]
 
 
 @pytest.fixture
-def new_topic(millstream_broker_session: TestBroker, tmp_path_factory: pytest.TempPathFactory) -> NewTopic:
+def new_topic(broker_kind: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NewTopic:
+    kind = "millstream_broker_session" if broker_kind == "millstream" else "apache_kafka"
+    bootstrap: str = request.getfixturevalue(kind).bootstrap_servers
+
     def made(partitions: int = 1) -> SplitTopic:
         name = f"split-{next(_numbers)}"
-        return SplitTopic(millstream_broker_session.bootstrap_servers, name, tmp_path_factory.mktemp(name), partitions)
+        return SplitTopic(bootstrap, name, tmp_path_factory.mktemp(name), partitions)
 
     return made
 
@@ -71,6 +75,7 @@ drawn_records = st.lists(
 )
 
 
+@pytest.mark.from_kafka
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     drawn=drawn_records,
@@ -162,6 +167,7 @@ def test_the_files_hold_what_the_range_holds(
     assert sum(one.tombstones_left_out for one in read) == (nulls if tombstones == "skip" else 0)
 
 
+@pytest.mark.from_kafka
 def test_datums_pass_through_unchanged_and_older_ones_do_not(new_topic: NewTopic) -> None:
     topic = new_topic()
     same = [value(number, SCHEMA_2, 2, country="CH") for number in range(3)]
@@ -182,6 +188,7 @@ def test_datums_pass_through_unchanged_and_older_ones_do_not(new_topic: NewTopic
     assert [(row["id"], row["country"]) for row in found] == [(0, "CH"), (1, "CH"), (2, "CH"), (7, "?")]
 
 
+@pytest.mark.from_kafka
 def test_a_part_of_a_partition_in_two_ranges(new_topic: NewTopic) -> None:
     topic = new_topic()
     topic.send([Record(value(number)) for number in range(100)], compression_type="zstd")
@@ -273,8 +280,10 @@ def test_late_records(policy: str, new_topic: NewTopic) -> None:
     expected = {"separate": ([0, 2], [1]), "append": ([0, 1, 2], []), "dead_letters": ([0, 2], [])}[policy]
     assert (ids[FileKind.DATA], ids[FileKind.LATE]) == expected
     assert [letter["offset"] for letter in done.dead_letters()] == ([1] if policy == "dead_letters" else [])
+    assert [read.late for read in done.result.read] == [0 if policy == "dead_letters" else 1]
 
 
+@pytest.mark.from_kafka
 def test_retention_that_was_quicker_is_a_gap_or_an_error(new_topic: NewTopic) -> None:
     topic = new_topic()
     topic.send([Record(value(number)) for number in range(20)])
