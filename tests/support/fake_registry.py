@@ -131,6 +131,9 @@ class FakeRegistry:
                     if found["guid"] == guid:
                         return Answer(body=found)
                 return Answer(404, _error(40403, "Schema not found"))
+            case "GET", ["schemas", "guids", guid, "ids"]:
+                numbers = [number for number, found in self.schemas.items() if found["guid"] == guid]
+                return Answer(body=[{"context": ".", "id": number} for number in numbers])
             case "GET", ["schemas", "ids", schema_id, "versions"]:
                 return Answer(
                     body=[

@@ -13,9 +13,11 @@ Nothing here opens anything. A topic's id is Kafka's text for it (url-safe base6
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -78,6 +80,37 @@ class Split:
         return sum(wanted.estimated_bytes for wanted in self.ranges)
 
 
+class DirectoryNames:
+    """Names of directories, to be looked for among: they travel with every task of a run, and may be half a million.
+
+    So they travel compressed, which makes a tenth of names as alike as those of times, and a process that gets the same
+    ones with another task has them already.
+    """
+
+    __slots__ = ("_names", "_packed")
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._names = frozenset(names)
+        self._packed: bytes | None = None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._packed is None:
+            # No file system takes a name with a zero in it, which ends each here: "" is a name, too.
+            self._packed = zlib.compress("".join(f"{name}\0" for name in sorted(self._names)).encode())
+        return _unpacked, (self._packed,)
+
+
+@lru_cache(maxsize=16)
+def _unpacked(packed: bytes) -> DirectoryNames:
+    return DirectoryNames(zlib.decompress(packed).decode().split("\0")[:-1])
+
+
 @dataclass(frozen=True, slots=True)
 class SplitTask:
     """A split, and everything a worker needs to run it; only `filesystem` and the registry come from outside.
@@ -94,7 +127,7 @@ class SplitTask:
     staging: str
     run_id: str
     tables: Mapping[str, TableVersion]
-    closed_directories: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    closed_directories: Mapping[str, Container[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +185,7 @@ class RangeRead:
     tombstones_left_out: int
     bytes: int  # of keys and values
     max_timestamp_ms: int  # the latest of the time that names directories, of a field or Kafka's; -1 if there was none
+    late: int = 0  # of the rows: their directory was closed before they came, wherever they are put
 
     @property
     def topic_partition_id(self) -> TopicPartitionId:

@@ -107,6 +107,15 @@ def gather(
     return Gathered(batch, left, error)
 
 
+def gathered_headers(located: LocatedRecords) -> pa.Array:
+    """Return the headers of located records as a batch has them, without gathering anything else of them."""
+    data, columns, start, end = located
+    headers = _Headers(end - start, 0, len(data) - columns.header_positions[start])
+    done = headers.add(data, start, end, columns.header_positions, columns.header_counts, 0)
+    assert done == end - start, f"{done} of {end - start} rows"
+    return headers.array(done)
+
+
 def empty_batch(*, views: bool = False) -> pa.RecordBatch:
     """Return a batch of no records."""
     return pa.RecordBatch.from_pylist([], schema=VIEW_SCHEMA if views else RECORD_SCHEMA)

@@ -33,9 +33,9 @@ class ValueSettings:
         choices=(*FORMATS, "none"),
     )
     framing: str = setting(
-        "`registry`: each value begins with its schema's id in Confluent's five bytes (ids in headers are not read);"
-        " `none`: nothing is before the data, and `schema_file` says what it is (JSON may go without: it becomes one"
-        " column of text).",
+        "`registry`: each value names its schema by the id in Confluent's five bytes before it, or by a GUID or id in"
+        " the header `__value_schema_id` (of keys `__key_schema_id`); `none`: nothing is before the data, and"
+        " `schema_file` says what it is (JSON may go without: it becomes one column of text).",
         default="registry",
         choices=("registry", "none"),
     )

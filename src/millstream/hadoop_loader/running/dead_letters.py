@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -20,6 +20,9 @@ from millstream.hadoop_loader.values.located import locate, schema_ids
 from millstream.hadoop_loader.values.metadata import METADATA, ExtraColumn
 from millstream.hadoop_loader.writing import Datums, Rows
 from millstream.schemas.avro import AvroEncoder
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.values.fetched import Fetched
 
 _FIELDS: Final = ("topic", "partition", "offset", "timestamp", "timestamp_type", "key", "headers", "schema_id")
 
@@ -48,10 +51,10 @@ class DeadLetters:
     def __init__(self) -> None:
         self._encoder = AvroEncoder(SCHEMA)
 
-    def rows(self, records: pa.RecordBatch, bad: Sequence[BadRow]) -> Rows:
+    def rows(self, fetched: Fetched, bad: Sequence[BadRow]) -> Rows:
         """Return rows of the file of dead letters; `bad` are in the order of their rows."""
         rows = pa.array([one.row for one in bad], pa.int64())
-        kept = records.take(rows)
+        kept = fetched.records.take(rows)
         columns = {
             "topic": kept.column("topic").dictionary_decode(),
             "partition": kept.column("partition"),
@@ -60,7 +63,7 @@ class DeadLetters:
             "timestamp_type": kept.column("timestamp_type").cast(pa.int32()),
             "key": kept.column("key"),
             "headers": kept.column("headers"),
-            "schema_id": schema_ids(locate(kept.column("value"))),
+            "schema_id": schema_ids(fetched.values).take(rows),
             "value": kept.column("value"),
             "error": pa.array([one.reason for one in bad], pa.string()),
         }

@@ -22,6 +22,7 @@ class RangeState:
         # earlier record would not do: a later leader may have begun between the two, and the log would look as if cut.
         self.leader_epoch = -1
         self.rows = 0
+        self.late = 0
         self.bad = 0
         self.tombstones = 0
         self.tombstones_left_out = 0
@@ -83,4 +84,5 @@ class RangeState:
             tombstones_left_out=self.tombstones_left_out,
             bytes=self.bytes,
             max_timestamp_ms=self.max_timestamp_ms,
+            late=self.late,
         )

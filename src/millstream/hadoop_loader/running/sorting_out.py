@@ -6,7 +6,7 @@ taken by such numbers, and where all are meant, as most often, nothing is taken 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from millstream.hadoop_loader.running.errors import TopicUnreadableError
 from millstream.hadoop_loader.splits import FileKind
 from millstream.hadoop_loader.values import BadRow, TableRows, UnknownSchemaError, ValueReader, value_reader
 from millstream.hadoop_loader.values.fetched import Fetched
+from millstream.hadoop_loader.values.header_ids import HeaderIds
 from millstream.hadoop_loader.values.keys import DECODED_FORMATS, KeyReader
 from millstream.hadoop_loader.values.located import ints
 from millstream.hadoop_loader.values.tombstones import Tombstones
@@ -39,7 +40,7 @@ class Sorter:
         self,
         job: LoadJob,
         tables: Mapping[str, TableVersion],
-        closed_directories: Mapping[str, frozenset[str]],
+        closed_directories: Mapping[str, Container[str]],
         registry: RegistryClient | None,
         files: OpenFiles,
     ) -> None:
@@ -54,6 +55,8 @@ class Sorter:
         self._tombstones: dict[str, Tombstones] = {}
         self._dead_letters = DeadLetters()
         self._keys = KeyReader(job, registry) if job.key.format in DECODED_FORMATS else None
+        is_framed = job.value.framing == "registry" and job.value.format != "raw"
+        self._header_ids = HeaderIds(registry, job.value.format, "value") if is_framed else None
         # Why the keys of some of the fetched records cannot be read, by row.
         self._bad_keys: dict[int, str] = {}
 
@@ -63,13 +66,19 @@ class Sorter:
         topic = state.wanted.topic
         if self._keys is not None:
             with _blamed_on(topic):
-                fetched.read_keys, self._bad_keys = self._keys.read(fetched.records.column("key"))
+                fetched.read_keys, self._bad_keys = self._keys.read(fetched)
+        if self._header_ids is not None:
+            with _blamed_on(topic):
+                framed = self._header_ids.framed(fetched)
+            if framed is not None:
+                fetched.frame(framed[0])
+                bad += [BadRow(row, reason) for row, reason in framed[1].items()]
         if fetched.has_nulls:
             self._sort_tombstones(state, fetched, bad)
         for rows in self._read(topic, fetched, bad):
             self._place(state, fetched, rows, bad)
         if bad:
-            self._bury(state, fetched.records, bad)
+            self._bury(state, fetched, bad)
         state.bytes += fetched.size_bytes
         by_field = self._partitioner.goes_by_field
         newest_ms = self._partitioner.take_newest_ms() if by_field else _newest_ms(fetched.times)
@@ -117,12 +126,12 @@ class Sorter:
                 group = placed.filter(pc.invert(pc.is_in(placed, value_set=pa.array(list(refused), pa.int64()))))
                 if not len(group):
                     continue
-            is_late = directory in closed and self._job.late.policy != "append"
-            if is_late and self._job.late.policy == "dead_letters":
+            is_late, policy = directory in closed, self._job.late.policy
+            if is_late and policy == "dead_letters":
                 late = range(rows.count) if group is None else group.to_pylist()
                 unplaced += [Unplaced(row, f"it is late: {directory} is closed") for row in late]
                 continue
-            kind = FileKind.LATE if is_late else FileKind.DATA
+            kind = FileKind.LATE if is_late and policy == "separate" else FileKind.DATA
             for format_ in self._formats:
                 key = FileKey(
                     kind,
@@ -135,7 +144,9 @@ class Sorter:
                     rows.are_tombstones,
                 )
                 self._write(key, rows, group, offsets, times)
-            state.rows += rows.count if group is None else len(group)
+            count = rows.count if group is None else len(group)
+            state.rows += count
+            state.late += count if is_late else 0
         for row, reason in (dict(unplaced) | refused).items():
             bad.append(BadRow(row if rows.rows is None else rows.rows[row].as_py(), reason))
 
@@ -168,14 +179,14 @@ class Sorter:
         schema = rows.schema.avro_tombstones if rows.are_tombstones else rows.schema.avro
         self._files.append(key, schema, Rows(offsets, times, None, rows.datums, ints(chosen)))
 
-    def _bury(self, state: RangeState, records: pa.RecordBatch, bad: list[BadRow]) -> None:
+    def _bury(self, state: RangeState, fetched: Fetched, bad: list[BadRow]) -> None:
         """Put bad records into dead letters."""
         state.bad += len(bad)
         if self._job.bad_records.policy == "skip":
             return
         wanted = state.wanted
         key = FileKey(FileKind.DEAD_LETTERS, wanted.topic, wanted.topic, wanted.topic_id, wanted.partition, "", "avro")
-        self._files.append(key, SCHEMA, self._dead_letters.rows(records, sorted(bad)))
+        self._files.append(key, SCHEMA, self._dead_letters.rows(fetched, sorted(bad)))
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millstream.core.columns.gathering import gather
+from millstream.core.columns.gathering import gather, gathered_headers
 from millstream.core.records import RecordColumns, read_header
-from millstream.hadoop_loader.values.located import Located
+from millstream.hadoop_loader.values.located import Located, locate_each
 
 if TYPE_CHECKING:
     from millstream.core.client.consumer import FetchedRecords, LocatedRecords
@@ -46,6 +46,9 @@ class Fetched:
             end - start,
         )
         self.has_nulls: bool = pc.min(self._sizes).as_py() < 0
+        self._located = located._replace(start=start, end=end)
+        # The values with the ids that headers name, where any does.
+        self._framed: pa.Array | None = None
         # The keys as the job reads them, where they have a schema.
         self.read_keys: pa.Array | None = None
 
@@ -65,8 +68,28 @@ class Fetched:
         return pc.indices_nonzero(pc.less(self._sizes, 0)).cast(pa.int64())
 
     def value_rows(self) -> pa.Int64Array:
-        """Return the rows with a value."""
+        """Return the rows with a value that may be read."""
+        if self._framed is not None:
+            return pc.indices_nonzero(pc.is_valid(self._framed)).cast(pa.int64())
         return pc.indices_nonzero(pc.greater_equal(self._sizes, 0)).cast(pa.int64())
+
+    @property
+    def headers(self) -> pa.Array | None:
+        """The records' headers alone, as `records` has them; None where no record has any."""
+        _, columns, start, end = self._located
+        if pc.max(_int64s(columns.header_counts, start, end)).as_py() == 0:
+            return None
+        return gathered_headers(self._located)
+
+    def frame(self, values: pa.Array) -> None:
+        """Read these instead of the values as they came: they have the ids before them that headers name."""
+        self._framed = values
+        self.values = locate_each(values)
+
+    @property
+    def value_column(self) -> pa.Array:
+        """The values that are to be read, as a column."""
+        return self.records.column("value") if self._framed is None else self._framed
 
     @property
     def records(self) -> pa.RecordBatch:

@@ -98,9 +98,8 @@ class JsonParse:
             assert table.parquet_avro_schema is not None, table.name
             self._decode = TypedJson(plain, JsonObjects(table.parquet_avro_schema)).decode
 
-    def __call__(self, records: pa.RecordBatch, bad: list[BadRow]) -> tuple[pa.RecordBatch, pa.Int64Array | None]:
+    def __call__(self, values: pa.Array, bad: list[BadRow]) -> tuple[pa.RecordBatch, pa.Int64Array | None]:
         """Parse the values that are there."""
-        values = records.column("value")
         rows: pa.Int64Array | None = None
         if self._schemas is not None:
             by_id = self._schemas.rows_by_id(values, bad)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.hadoop_loader.tables.parquet import parquet_avro_schema
+from millstream.hadoop_loader.values.header_ids import HeaderIds
 from millstream.hadoop_loader.values.located import decoded_in_parts
 from millstream.hadoop_loader.values.registered import RegisteredSchemas
 from millstream.schemas.avro import AvroDecoder, arrow_to_avro_schema
@@ -22,6 +23,7 @@ from millstream.schemas.parsing import SchemaType, parse
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.values.fetched import Fetched
     from millstream.schemas.client import RegistryClient
 
 DECODED_FORMATS: Final = frozenset({"avro", "protobuf"})
@@ -52,6 +54,7 @@ class KeyReader:
         assert key.schema is not None, key
         framed = key.framing == "registry"
         schemas = RegisteredSchemas(registry, key.format) if framed else None
+        self._header_ids = HeaderIds(registry, key.format, "key") if framed else None
         framing: Any = "confluent" if framed else "none"
         self._decoder: Any
         if key.format == "avro":
@@ -62,18 +65,21 @@ class KeyReader:
 
             self._decoder = ProtobufDecoder(schemas, key.schema, message=key.message, framing=framing)
 
-    def read(self, keys: pa.Array) -> tuple[pa.Array, dict[int, str]]:
+    def read(self, fetched: Fetched) -> tuple[pa.Array, dict[int, str]]:
         """Return the column, null where a record has no key, and why rows have a key that cannot be read.
 
         Raises RegistryError where the registry is away.
         """
+        framed = None if self._header_ids is None else self._header_ids.framed(fetched)
+        keys, reasons = (fetched.records.column("key"), dict[int, str]()) if framed is None else framed
         decoded = decoded_in_parts(lambda start, stop: self._decoder.decode(keys[start:stop]), 0, len(keys))
         columns = [_plain(each) for each in decoded.batch.columns]
         column = pa.StructArray.from_arrays(columns, fields=list(self._type)) if self._is_record else columns[0]
         if decoded.rows is not None:
             rows = pa.array(range(len(keys)), pa.int64())
             column = column.take(pc.index_in(rows, value_set=decoded.rows))
-        return column, {error.row: f"its key: {error.reason}" for error in decoded.errors}
+        reasons |= {error.row: error.reason for error in decoded.errors}
+        return column, {row: f"its key: {reason}" for row, reason in reasons.items()}
 
 
 def _columns_of(job: LoadJob) -> tuple[pa.Schema, bool]:

@@ -32,6 +32,15 @@ def locate(values: pa.Array) -> Located:
     return Located(*located(values), len(values))
 
 
+def locate_each(values: pa.Array) -> Located:
+    """Return the same, with a size for each."""
+    where = locate(values)
+    if len(where.sizes):
+        return where
+    sizes = pc.binary_length(values).cast(pa.int64())
+    return where._replace(sizes=ints(sizes))
+
+
 def schema_ids(values: Located) -> pa.Array:
     """Return the id that each value names, as int32, null where it names none."""
     out = pa.allocate_buffer(4 * values.length)

@@ -30,11 +30,9 @@ if TYPE_CHECKING:
 
 
 class Parse(Protocol):
-    """Makes columns of the values of records; returns which records they are of (None: all), and notes bad ones."""
+    """Makes columns of values; returns which values they are of (None: all), and notes bad ones."""
 
-    def __call__(
-        self, records: pa.RecordBatch, bad: list[BadRow], /
-    ) -> tuple[pa.RecordBatch, pa.Int64Array | None]: ...
+    def __call__(self, values: pa.Array, bad: list[BadRow], /) -> tuple[pa.RecordBatch, pa.Int64Array | None]: ...
 
 
 class PlainValues:
@@ -51,10 +49,10 @@ class PlainValues:
     def read(self, fetched: Fetched, bad: list[BadRow], only: pa.Int64Array | None = None) -> Iterator[TableRows]:
         """Yield the rows of `only` these records that have a value. Raises UnknownSchemaError, RegistryError."""
         if only is None:
-            columns, rows = self._parse(fetched.records, bad)
+            columns, rows = self._parse(fetched.value_column, bad)
         else:
             found: list[BadRow] = []
-            columns, rows = self._parse(fetched.records.select(["value"]).take(only), found)
+            columns, rows = self._parse(fetched.value_column.take(only), found)
             bad += [BadRow(only[one.row].as_py(), one.reason) for one in found]
             rows = only if rows is None else only.take(rows)
         if not columns.num_rows:
@@ -80,9 +78,8 @@ class RawParse:
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
 
-    def __call__(self, records: pa.RecordBatch, bad: list[BadRow]) -> tuple[pa.RecordBatch, pa.Int64Array | None]:
+    def __call__(self, values: pa.Array, bad: list[BadRow]) -> tuple[pa.RecordBatch, pa.Int64Array | None]:
         """Take the values that are there."""
-        values = records.column("value")
         rows = None
         if values.null_count:
             rows = pc.indices_nonzero(pc.is_valid(values)).cast(pa.int64())

@@ -41,9 +41,8 @@ class ProtobufParse:
                 framing="none",
             )
 
-    def __call__(self, records: pa.RecordBatch, bad: list[BadRow]) -> tuple[pa.RecordBatch, pa.Int64Array | None]:
+    def __call__(self, values: pa.Array, bad: list[BadRow]) -> tuple[pa.RecordBatch, pa.Int64Array | None]:
         """Parse the values that are there. Raises UnknownSchemaError, RegistryError."""
-        values = records.column("value")
         decoded = decoded_in_parts(lambda start, stop: self._decoder.decode(values[start:stop]), 0, len(values))
         bad += [BadRow(error.row, error.reason) for error in decoded.errors]
         return decoded.batch, decoded.rows

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 UNUSABLE_MAX: Final = 1_024
 """Ids remembered that no value can be read of; over it all are forgotten."""
+_DEFAULT_CONTEXT: Final = "."
 _NAMES: Final = {"AVRO": "Avro", "JSON": "JSON Schema", "PROTOBUF": "Protobuf"}
 # A schema that is not there, or refers to one that is not, or that the registry itself cannot make sense of.
 _OF_THE_SCHEMA: Final = frozenset(
@@ -72,6 +73,20 @@ class RegisteredSchemas:
                 f"it is one of {_NAMES[SchemaType(found.type)]}, and the job reads {_NAMES[self._type]}"
             )
         return found
+
+    def id_of(self, guid: UUID) -> int:
+        """Return the id of a GUID, in the default context where it has one there. Raises as `schema` does."""
+        if self._registry is None:
+            raise LookupError(guid)
+        from millstream.schemas.client import RegistryError
+
+        try:
+            ids = self._registry.ids_of_guid(guid)
+        except RegistryError as error:
+            raise _whose_fault(error, guid) from error
+        if not ids:
+            raise LookupError(guid)
+        return ids.get(_DEFAULT_CONTEXT, next(iter(ids.values())))
 
     def unknown(self, topic: str, schema_id: int) -> UnknownSchemaError:
         """Return what is to be raised for an id whose schema the topic's table lacks; raises as `schema` does."""

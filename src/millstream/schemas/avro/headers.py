@@ -53,8 +53,8 @@ class HeaderNames:
         return UUID(bytes=content[1:]) if len(content) == _GUID_SIZE and content[0] == 1 else None
 
 
-def header_numbers(headers: pa.Array | pa.ChunkedArray, field: Field, names: HeaderNames) -> Any:
-    """Return for each row the number of the schema that its headers name (int32s); empty where none does.
+def header_contents(headers: pa.Array | pa.ChunkedArray, field: Field) -> pa.BinaryArray | None:
+    """Return what the header says that names the schema of each row, null where none does; None where no row has one.
 
     `headers` are lists of structs of a name and a value, or maps; of several headers of the name the last one counts,
     as a serializer adds its own behind those that were copied from another record.
@@ -71,13 +71,20 @@ def header_numbers(headers: pa.Array | pa.ChunkedArray, field: Field, names: Hea
     named = pc.and_(pc.equal(items.field(0).cast(pa.binary()), name), pc.is_valid(items.field(1)))
     places = pc.indices_nonzero(named)
     if not len(places):
-        return array("i")
+        return None
     holders = pc.list_parent_indices(headers).take(places)
     is_last = pa.concat_arrays([pc.not_equal(holders[1:], holders[:-1]), pa.array([True])])
-    contents = items.field(1).take(places).filter(is_last).cast(pa.binary()).dictionary_encode()
-    numbers = pa.array([names.number(one) for one in contents.dictionary.to_pylist()], pa.int32())
+    contents = items.field(1).take(places).filter(is_last).cast(pa.binary())
     is_named = pc.is_in(pc.indices_nonzero(pa.repeat(True, rows)), value_set=holders.cast(pa.uint64()))
-    found = pc.replace_with_mask(
-        pa.repeat(pa.scalar(NOT_NUMBERED, pa.int32()), rows), is_named, numbers.take(contents.indices)
-    )
-    return memoryview(found.buffers()[1]).cast("B").cast("i")[found.offset : found.offset + rows]
+    return pc.replace_with_mask(pa.nulls(rows, pa.binary()), is_named, contents)
+
+
+def header_numbers(headers: pa.Array | pa.ChunkedArray, field: Field, names: HeaderNames) -> Any:
+    """Return for each row the number of the schema that its headers name (int32s); empty where none does."""
+    contents = header_contents(headers, field)
+    if contents is None:
+        return array("i")
+    encoded = contents.dictionary_encode()
+    numbers = pa.array([names.number(one) for one in encoded.dictionary.to_pylist()], pa.int32())
+    found = pc.fill_null(numbers.take(encoded.indices), NOT_NUMBERED)
+    return memoryview(found.buffers()[1]).cast("B").cast("i")[found.offset : found.offset + len(found)]

@@ -66,6 +66,10 @@ class AsyncRegistryClient:
     async def schema_by_guid(self, guid: UUID | str) -> ParsedSchema:
         return await self.run(self.calls.schema_by_guid(guid))
 
+    async def ids_of_guid(self, guid: UUID | str) -> dict[str, int]:
+        """The id that the schema with this GUID has, by context; asked anew each time."""
+        return await self.run(self.calls.ids_of_guid(guid))
+
     async def schema_types(self) -> list[str]:
         return await self.run(self.calls.schema_types())
 

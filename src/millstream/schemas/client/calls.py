@@ -103,10 +103,14 @@ class RegistryCalls:
             subject = None
             if _references(answer):
                 # The answer says no subject, and so not where its references are looked for.
-                contexts = [str(_field(one, "context")) for one in _list((yield _get(f"schemas/guids/{guid}/ids")))]
+                contexts = [*(yield from self.ids_of_guid(guid))]
                 subject = f":{contexts[0]}:" if contexts else None
             found = self._by_guid.put(guid, (yield from self._parsed(answer, subject)))
         return found
+
+    def ids_of_guid(self, guid: UUID | str) -> Steps[dict[str, int]]:
+        answer = yield _get(f"schemas/guids/{guid}/ids")._replace(may_lag=True)
+        return {str(_field(one, "context")): _integer(_field(one, "id")) for one in _list(answer)}
 
     def schema_types(self) -> Steps[list[str]]:
         return _strings((yield _get("schemas/types")))

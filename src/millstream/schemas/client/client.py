@@ -80,6 +80,10 @@ class RegistryClient:
         """The schema with this GUID: one for the same schema in every registry."""
         return self.run(self.calls.schema_by_guid(guid))
 
+    def ids_of_guid(self, guid: UUID | str) -> dict[str, int]:
+        """The id that the schema with this GUID has, by context; asked anew each time."""
+        return self.run(self.calls.ids_of_guid(guid))
+
     def schema_types(self) -> list[str]:
         """The types of schemas the registry takes."""
         return self.run(self.calls.schema_types())
