@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from millstream.cli import load_directories, load_serve
 from millstream.cli.load_options import JobFile, MetricsFile, Quiet, job_of, stop_on_signals
 from millstream.cli.options import Json, examples
 from millstream.cli.output import print_json
+
+if TYPE_CHECKING:
+    from millstream.hadoop_loader.job import LoadJob
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,10 +42,22 @@ def register(root: typer.Typer) -> None:
     epilog=examples(
         "millstream load run flights.toml",
         "millstream load run flights.toml --json | jq .rows",
+        "millstream load run flights.toml --until-done",
         "millstream load run flights.toml --quiet || mail -s 'flights: not loaded' ops@example.org",
     )
 )
-def run(job_file: JobFile, quiet: Quiet = False, metrics_file: MetricsFile = None, as_json: Json = False) -> int:
+def run(
+    job_file: JobFile,
+    until_done: Annotated[
+        bool,
+        typer.Option(
+            "--until-done", help="As many rounds of source.run_bytes_max as it takes, each with a commit of its own."
+        ),
+    ] = False,
+    quiet: Quiet = False,
+    metrics_file: MetricsFile = None,
+    as_json: Json = False,
+) -> int:
     """Load what the topics hold now and the destination does not.
 
     Runs may be started as often as you like: each begins where the last commit
@@ -53,22 +68,32 @@ def run(job_file: JobFile, quiet: Quiet = False, metrics_file: MetricsFile = Non
     job = job_of(job_file)
     if isinstance(job, int):
         return job
-    from millstream.cli.load_output import print_report
+    from millstream.cli.load_output import print_errors, print_report
     from millstream.cli.load_progress import LoadProgress
     from millstream.hadoop_loader.driver.load import run_load
     from millstream.hadoop_loader.driver.metrics import LoadMetrics
     from millstream.hadoop_loader.driver.observer import Observers
+    from millstream.hadoop_loader.driver.report import Outcome
+    from millstream.hadoop_loader.driver.rounds import has_more
 
     metrics = LoadMetrics()
-    with stop_on_signals() as stop, LoadProgress(shown=not quiet and not as_json) as progress:
-        report = run_load(job, observer=Observers([metrics, *([] if quiet else [progress])]), stop=stop)
     path = metrics_file or (None if job.report.metrics_file is None else Path(job.report.metrics_file))
-    if path is not None:
-        metrics.write(path)
-    if as_json:
-        print_json(report.as_json())
-    else:
-        print_report(report, quiet=quiet, told=progress.told)
+    with stop_on_signals() as stop:
+        while True:
+            with LoadProgress(shown=not quiet and not as_json) as progress:
+                report = run_load(job, observer=Observers([metrics, *([] if quiet else [progress])]), stop=stop)
+            if as_json:
+                print_json(report.as_json())
+            else:
+                print_report(report, quiet=quiet, told=progress.told)
+            if not until_done or not has_more(job, report):
+                break
+    try:
+        if path is not None:
+            metrics.write(path)
+    except OSError as error:
+        print_errors([f"{path}: the metrics were not written: {error.strerror or error}"])
+        return report.exit_code or Outcome.PARTIAL.exit_code
     return report.exit_code
 
 
@@ -87,7 +112,7 @@ def plan(
     from millstream.cli.load_output import print_plan
     from millstream.hadoop_loader.driver.dry_run import plan_load
 
-    with load_sentences():
+    with load_sentences(job):
         planned = plan_load(job)
     if as_json:
         print_json(planned.as_json())
@@ -113,7 +138,7 @@ def status(
     from millstream.cli.load_output import print_status
     from millstream.hadoop_loader.driver.status import status_of
 
-    with load_sentences():
+    with load_sentences(job):
         found = status_of(job, offline=offline)
     if as_json:
         print_json(found.as_json())
@@ -122,20 +147,30 @@ def status(
     return found.exit_code
 
 
-@app.command(epilog=examples("millstream load verify flights.toml", "millstream load verify flights.toml --deep"))
+@app.command(
+    epilog=examples(
+        "millstream load verify flights.toml",
+        "millstream load verify flights.toml --deep",
+        "millstream load verify flights.toml --repair --offline",
+    )
+)
 def verify(
     job_file: JobFile,
     deep: Annotated[
         bool, typer.Option("--deep", help="Read every file whole, and hold its bytes against the log's checksum.")
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask the cluster about the topics.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Give closed directories back a _SUCCESS that is gone.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Hold the destination against its log and its topics.
 
     Every file the log names must be there with its length, every file that is
     there must be in the log, each position within its topic. --deep also reads
-    them. Ends with 3 where something was found. Changes nothing.
+    them. Ends with 3 where something was found. Changes nothing but what
+    --repair mends.
     """
     job = job_of(job_file)
     if isinstance(job, int):
@@ -143,8 +178,8 @@ def verify(
     from millstream.cli.load_output import print_findings
     from millstream.hadoop_loader.driver.verify import verify_destination
 
-    with load_sentences():
-        verified = verify_destination(job, deep=deep, offline=offline)
+    with load_sentences(job):
+        verified = verify_destination(job, deep=deep, offline=offline, repair=repair)
     if as_json:
         print_json(verified.as_json())
     else:
@@ -228,14 +263,15 @@ load_serve.add_to(app)
 
 
 @contextmanager
-def load_sentences() -> Iterator[None]:
+def load_sentences(job: LoadJob) -> Iterator[None]:
     """Make sentences of what commands on a destination may meet. Raises CommandError."""
     from millstream.cli.errors import CommandError
     from millstream.hadoop_loader.commit import CommitError
+    from millstream.hadoop_loader.driver.problems import sentence_of
     from millstream.hadoop_loader.filesystem import FileSystemError
     from millstream.hadoop_loader.job import JobError
 
     try:
         yield
-    except (CommitError, FileSystemError, JobError) as error:
-        raise CommandError(str(error)) from error
+    except (CommitError, FileSystemError, JobError, ImportError) as error:
+        raise CommandError(sentence_of(error, job.destination.uri)) from error

@@ -71,6 +71,11 @@ def test_whatever_was_changed_by_hand_is_found(new_events: NewEvents, tmp_path: 
     assert not any(flipped.name in what for what in shallow)
     assert any(flipped.name in what and "checksum" in what for what in deep)
 
+    repaired = verify_destination(job, repair=True)
+    assert repaired.repaired == [success.relative_to(tmp_path).as_posix()]
+    assert success.exists()
+    assert [finding.what for finding in repaired.findings] == [what for what in shallow if "_SUCCESS" not in what]
+
 
 def file_of(first: int, last: int, rows: int) -> TableFile:
     return TableFile("t/avro", f"{first}-{last}.avro", "t", "id", 0, first, last, rows, 1, "crc32c:00000000", -1, -1)

@@ -1,4 +1,4 @@
-"""Compaction at work: each directory encoded or copied to staging, then committed, one after the other.
+"""Compaction at work: directories encoded or copied to staging by some threads, and committed one by one.
 
 Whoever runs it holds the claim for compaction and renews it. What was staged for a directory that is left as it was
 goes at once, and what a process that died had staged with the next claim. A directory that got another file meanwhile
@@ -7,11 +7,13 @@ is done the next time.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from millstream.hadoop_loader.commit import CompactDraft, CompactedDirectory, CompactionConflictError
 from millstream.hadoop_loader.commit.names import SUCCESS
@@ -20,11 +22,13 @@ from millstream.hadoop_loader.compaction.planning import DirectoryPlan
 from millstream.hadoop_loader.filesystem import FileSystemError
 
 if TYPE_CHECKING:
-    import threading
-
     from millstream.hadoop_loader.commit import Claim, Entry
     from millstream.hadoop_loader.filesystem import FileSystem
     from millstream.hadoop_loader.job import CompactionSettings, EncodingSettings
+
+
+WORKER_MEMORY_BYTES: Final = 256 << 20
+"""Memory below which another directory at once would only make them all spill."""
 
 
 class Committer(Protocol):
@@ -86,49 +90,136 @@ def compact(
     stop: threading.Event,
     on_progress: Callable[[DirectoryPlan, int], None] = lambda _plan, _bytes: None,
     report: CompactionReport | None = None,
+    workers: int = 1,
 ) -> CompactionReport:
     """Compact directories and commit each; `on_progress` is told of bytes read, `report` filled, also up to an error.
 
-    What one directory is refused for, or what Arrow or this machine's disk says of it, does not keep the others.
-    Raises FencedError, FileSystemError.
+    Up to `workers` directories are staged at once, by threads that share `settings.memory_bytes`: nearly all of the
+    work is Arrow's, which needs no interpreter's lock. What one directory is refused for, or what Arrow or this
+    machine's disk says of it, does not keep the others. Raises FencedError, FileSystemError.
     """
-    import pyarrow as pa
-
     report = report or CompactionReport()
-    for number, plan in enumerate(plans):
-        result = DirectoryResult(plan.directory, len(plan.files), plan.size_bytes)
-        began = time.monotonic()
-        staging = ""
+    numbered = list(enumerate(plans))
+    count = max(1, min(workers, len(numbered), settings.memory_bytes // WORKER_MEMORY_BYTES))
+    work = _Staging(
+        filesystem, claim, replace(settings, memory_bytes=settings.memory_bytes // count), encoding, stop, on_progress
+    )
+    results: dict[int, DirectoryResult] = {}
+    # In their order, and never much more than what is worked on: what is staged takes room until it is committed.
+    coming = iter(numbered)
+    under_way: set[Future[_Staged]] = set()
+    with ThreadPoolExecutor(count, thread_name_prefix="compact") as threads:
         try:
-            staging = claim.staging(number, 0)
-            try:
-                compacted = compact_directory(
-                    filesystem,
-                    plan,
-                    staging,
-                    settings,
-                    encoding,
-                    stop=stop,
-                    on_progress=on_progress,
-                    result=result,
-                )
-            except (pa.ArrowException, OSError) as error:
-                found = str(error) or type(error).__name__
-                raise CompactionError(
-                    f"{found}; the directory is as it was, the next compaction tries again"
-                ) from error
-            draft = CompactDraft(directories=(compacted,), report={"rows_replaced": result.rows_replaced})
-            result.number = log.commit(claim, draft).number
+            while True:
+                while len(under_way) < count and (following := next(coming, None)) is not None:
+                    under_way.add(threads.submit(work.stage, *following))
+                if not under_way:
+                    break
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    under_way.remove(future)
+                    staged = future.result()
+                    _commit(filesystem, log, claim, staged)
+                    results[staged.number] = staged.result
+                    report.directories[:] = [results[number] for number in sorted(results)]
         except StoppedError:
             report.is_stopped = True
-            _discard(filesystem, staging)
-            break
-        except (CompactionError, CompactionConflictError) as error:
-            result.refused = str(error)
-            _discard(filesystem, staging)
-        result.seconds = time.monotonic() - began
-        report.directories.append(result)
+            for future in wait(under_way).done:
+                if future.exception() is None:
+                    _discard(filesystem, future.result().path)
+        finally:
+            # Those that are still at work, after a stop or an error, see it and clean up behind them.
+            work.is_over.set()
     return report
+
+
+@dataclass(slots=True)
+class _Staged:
+    """What a thread made of one directory: nothing to commit where it was refused."""
+
+    number: int
+    path: str
+    result: DirectoryResult
+    compacted: CompactedDirectory | None = None
+
+
+class _Staging:
+    """Stages directories, each on one thread, until there is a stop or the whole is over."""
+
+    def __init__(
+        self,
+        filesystem: FileSystem,
+        claim: Claim,
+        settings: CompactionSettings,
+        encoding: EncodingSettings,
+        stop: threading.Event,
+        on_progress: Callable[[DirectoryPlan, int], None],
+    ) -> None:
+        self._filesystem = filesystem
+        self._claim = claim
+        self._settings = settings
+        self._encoding = encoding
+        self._stop = stop
+        self._on_progress = on_progress
+        self._telling = threading.Lock()
+        self.is_over = threading.Event()
+
+    def is_set(self) -> bool:
+        """Whether to end."""
+        return self._stop.is_set() or self.is_over.is_set()
+
+    def stage(self, number: int, plan: DirectoryPlan) -> _Staged:
+        """Stage one directory; what of it is in its result. Raises StoppedError, FencedError, FileSystemError."""
+        import pyarrow as pa
+
+        began = time.monotonic()
+        result = DirectoryResult(plan.directory, len(plan.files), plan.size_bytes)
+        staged = _Staged(number, self._claim.staging(number, 0), result)
+        try:
+            staged.compacted = compact_directory(
+                self._filesystem,
+                plan,
+                staged.path,
+                self._settings,
+                self._encoding,
+                stop=self,
+                on_progress=self._tell,
+                result=result,
+            )
+        except StoppedError:
+            _discard(self._filesystem, staged.path)
+            raise
+        except CompactionError as error:
+            result.refused = str(error)
+        except (pa.ArrowException, OSError) as error:
+            found = str(error) or type(error).__name__
+            result.refused = f"{found}; the directory is as it was, the next compaction tries again"
+        result.seconds = time.monotonic() - began
+        return staged
+
+    def _tell(self, plan: DirectoryPlan, size_bytes: int) -> None:
+        with self._telling:
+            self._on_progress(plan, size_bytes)
+
+
+def _commit(filesystem: FileSystem, log: Committer, claim: Claim, staged: _Staged) -> None:
+    """Commit a staged directory, or clean up behind it where it is refused."""
+    result = staged.result
+    if staged.compacted is not None:
+        draft = CompactDraft(directories=(staged.compacted,), report={"rows_replaced": result.rows_replaced})
+        try:
+            result.number = log.commit(claim, draft).number
+        except CompactionConflictError as error:
+            result.refused = str(error)
+    if result.refused:
+        _discard(filesystem, staged.path)
+
+
+class _Stop(Protocol):
+    """What is asked, while a directory is read, whether to go on."""
+
+    def is_set(self) -> bool:
+        """Whether to end."""
+        ...
 
 
 def compact_directory(
@@ -138,7 +229,7 @@ def compact_directory(
     settings: CompactionSettings,
     encoding: EncodingSettings,
     *,
-    stop: threading.Event,
+    stop: _Stop,
     on_progress: Callable[[DirectoryPlan, int], None] = lambda _plan, _bytes: None,
     result: DirectoryResult | None = None,
 ) -> CompactedDirectory:
@@ -174,7 +265,11 @@ def compact_directory(
         result.files_after, result.bytes_after = len(files), sum(file.length for file in files)
         result.rows, result.rows_replaced = rows, replaced
     return CompactedDirectory(
-        directory=plan.directory, staged=staging, files=files, replaced=tuple(file.name for file in plan.files)
+        directory=plan.directory,
+        staged=staging,
+        files=files,
+        replaced=tuple(file.name for file in plan.files),
+        is_whole=plan.is_whole,
     )
 
 
@@ -182,7 +277,7 @@ def _check_listed(filesystem: FileSystem, plan: DirectoryPlan) -> None:
     """Raises CompactionError for a directory that could not be replaced, before any work is done on it."""
     there = {status.name for status in filesystem.list(plan.directory)} - {SUCCESS}
     wanted = {file.name for file in plan.files}
-    if wrong := sorted(there ^ wanted):
+    if wrong := sorted(there ^ wanted if plan.is_whole else wanted - there):
         what = "not in the commit log" if wrong[0] in there else "gone, though the commit log has it"
         raise CompactionError(
             f"{plan.directory}/{wrong[0]} is {what} ({len(wrong)} such); `millstream load verify` tells more"

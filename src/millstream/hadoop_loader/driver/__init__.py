@@ -1,6 +1,8 @@
 """One run of a load job, from the claim to the report; and what else is asked of a destination.
 
 load.py        run_load: the order of a run, and what its failures become
+finishing.py   what a run does behind its commit, or where nothing is new; failures.py what is remembered of failed ones
+problems.py    what a run may meet, as sentences; surroundings.py what it takes from the world
 attempts.py    which split runs next, which is tried again, which topics are given up; pure
 schemas.py     tables' schemas at the start of a run, and schemas that splits met and nobody knew
 closing.py     watermarks of record time, and the directories they close; pure

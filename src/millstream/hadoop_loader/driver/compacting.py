@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from millstream.hadoop_loader.commit import ClaimedError, CommitError, Role
 from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
+from millstream.hadoop_loader.driver.problems import MET, sentence_of
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.filesystem import FileSystemError
@@ -39,6 +40,8 @@ class CompactionRun:
     wall_s: float = 0.0
     directories: list[DirectoryResult] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    # Nothing to be done at once.
+    notes: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -80,23 +83,31 @@ class CompactionRun:
         """Rows that later ones of the same key replaced."""
         return sum(one.rows_replaced for one in self.done)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+    def totals(self) -> dict[str, Any]:
+        """Return what it came to in all, as the report of the run has it that it follows."""
         return {
-            "run_id": self.run_id,
-            "job": self.job,
-            "destination": self.destination,
             "outcome": self.outcome.value,
-            "exit_code": self.exit_code,
             "wall_s": self.wall_s,
+            "compacted_directories": len(self.done),
             "files_before": self.files_before,
             "files_after": self.files_after,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "rows": self.rows,
             "rows_replaced": self.rows_replaced,
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "run_id": self.run_id,
+            "job": self.job,
+            "destination": self.destination,
+            "exit_code": self.exit_code,
+            **self.totals(),
             "directories": [asdict(one) for one in self.directories],
             "errors": self.errors,
+            "notes": self.notes,
         }
 
 
@@ -124,9 +135,11 @@ def run_compaction(
         run.errors.append(str(error))
     except _StoppedError:
         run.outcome = Outcome.STOPPED
-    except (FileSystemError, CommitError, OSError) as error:
-        run.outcome = Outcome.PARTIAL if run.done else Outcome.FAILED
-        run.errors.append(str(error) or type(error).__name__)
+    except MET as error:
+        # What was published is done by the next run, though this one has not seen it.
+        is_partial = bool(run.done) or (isinstance(error, CommitError) and error.published is not None)
+        run.outcome = Outcome.PARTIAL if is_partial else Outcome.FAILED
+        run.errors.append(sentence_of(error, run.destination))
     run.wall_s = world.monotonic() - began
     return run
 
@@ -144,7 +157,7 @@ def _run(
     tables: Collection[str] | None,
     on_progress: OnProgress,
 ) -> None:
-    from millstream.hadoop_loader.compaction import compact, plan_compaction
+    from millstream.hadoop_loader.compaction import CompactionReport, compact, plan_compaction
 
     def wait(seconds: float) -> None:
         if stop.wait(seconds):
@@ -152,13 +165,14 @@ def _run(
 
     filesystem = stack.enter_context(world.open_filesystem(job))
     log = world.commit_log(job, filesystem, wait=wait)
-    if not plan_compaction(log.read(), job.compaction, tables=tables):
+    is_due = log.cleaning_is_due(Role.COMPACT)
+    if not is_due and not plan_compaction(log.read(), job.compaction, tables=tables):
         run.outcome = Outcome.NOTHING_NEW
         return
     claim = log.claim(Role.COMPACT, owner=world.owner(), run_id=run.run_id)
     stack.callback(_release, claim)
     stack.enter_context(ClaimKeeper(claim, world.settings(job).renewal_interval_s))
-    log.clean(claim)
+    told = log.clean(claim)
     plans = plan_compaction(claim.state, job.compaction, tables=tables)
     total, read = sum(plan.size_bytes for plan in plans), 0
 
@@ -167,8 +181,18 @@ def _run(
         read += size_bytes
         on_progress(read, total)
 
-    report = compact(filesystem, log, claim, plans, job.compaction, job.encoding, stop=stop, on_progress=handle_read)
-    run.directories = report.directories
+    report = CompactionReport(run.directories)
+    compact(
+        filesystem,
+        log,
+        claim,
+        plans,
+        job.compaction,
+        job.encoding,
+        stop=stop,
+        on_progress=handle_read,
+        report=report,
+    )
     run.errors += [f"{one.directory}: {one.refused}" for one in report.directories if one.refused]
     if report.is_stopped:
         run.outcome = Outcome.STOPPED
@@ -176,7 +200,8 @@ def _run(
         run.outcome = Outcome.PARTIAL if run.done else Outcome.FAILED
     else:
         run.outcome = Outcome.LOADED if run.done else Outcome.NOTHING_NEW
-    log.clean(claim)
+    told += log.clean(claim)
+    run.notes += [f"cleaning: {sentence}" for sentence in dict.fromkeys(told)]
     if run.done and (job.hive is not None or job.iceberg is not None):
         _tell_catalogs(job, filesystem, claim, run)
 

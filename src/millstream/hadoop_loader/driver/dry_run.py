@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from millstream.hadoop_loader.driver.report import Outcome
-from millstream.hadoop_loader.driver.surroundings import Surroundings
+from millstream.hadoop_loader.driver.surroundings import Surroundings, look_at_topics
 from millstream.hadoop_loader.planning import plan_splits, take_share
-from millstream.hadoop_loader.source import Severity, read_source, reconcile
+from millstream.hadoop_loader.source import Severity, reconcile
 from millstream.hadoop_loader.splits import OffsetRange, Split
 
 if TYPE_CHECKING:
@@ -93,11 +93,11 @@ class PlannedLoad:
 
 
 def plan_load(job: LoadJob, surroundings: Surroundings | None = None) -> PlannedLoad:
-    """Plan a run without claiming anything. Raises KafkaError, CommitError, FileSystemError."""
+    """Plan a run without claiming anything. Raises KafkaError, CommitError, FileSystemError, JobError."""
     world = surroundings or Surroundings()
     with world.open_filesystem(job) as filesystem:
         state = world.commit_log(job, filesystem).read()
-        snapshot = read_source(job.source, state.positions, state.topics)
+        snapshot = look_at_topics(job, state)
     found = reconcile(snapshot, job.source, cluster_id=state.cluster_id, topics=state.topics, positions=state.positions)
     ranges = [] if found.is_stopped else found.ranges
     if job.source.run_bytes_max is not None:

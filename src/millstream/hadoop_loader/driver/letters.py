@@ -1,21 +1,17 @@
 """Dead letters read back: what could not be read, as it came, from the Avro files below `_dead_letters`.
 
 Which files were replayed is in the commit log, in the document REPLAYED + topic: the entry that brings the rows says so
-too, and one entry is all or nothing. The files stay where they are, as a record of what happened.
+too, and one entry is all or nothing. The files stay where they are, as a record of what happened. The document names
+those that wait still, of what entries up to a number brought, so it does not grow with what was replayed.
 """
 
 from __future__ import annotations
 
-import bz2
-import io
-import json
-import lzma
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from millstream.hadoop_loader.commit.names import DEAD_LETTERS, dead_letters_directory
+from millstream.hadoop_loader.commit.names import DEAD_LETTERS, SEPARATOR, dead_letters_directory
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import TableFile, TableState
@@ -23,7 +19,6 @@ if TYPE_CHECKING:
 
 # No topic's name has a slash.
 REPLAYED: Final = "_dead_letters/"
-_SNAPPY_CRC_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +42,13 @@ def letter_topics(state: TableState) -> list[str]:
 
 def letter_files(state: TableState, topic: str) -> list[TableFile]:
     """The files of a topic's dead letters that were not replayed, by name."""
-    replayed = set(replayed_files(state, topic))
-    return [file for file in state.files.under(dead_letters_directory(topic)) if file.name not in replayed]
+    document = state.schemas.get(f"{REPLAYED}{topic}") or {}
+    up_to, waiting = document.get("up_to", 0), set(document.get("waiting", ()))
+    return [
+        file
+        for file in state.files.under(dead_letters_directory(topic))
+        if _entry_of(file) > up_to or file.name in waiting
+    ]
 
 
 def waiting_letters(state: TableState) -> dict[str, int]:
@@ -56,37 +56,24 @@ def waiting_letters(state: TableState) -> dict[str, int]:
     return {topic: sum(file.rows for file in letter_files(state, topic)) for topic in letter_topics(state)}
 
 
-def replayed_files(state: TableState, topic: str) -> list[str]:
-    """The names of the files whose letters were replayed."""
-    document = state.schemas.get(f"{REPLAYED}{topic}") or {}
-    names: list[str] = document.get("replayed", [])
-    return names
+def replayed_document(state: TableState, topic: str, files: Collection[TableFile]) -> dict[str, Any]:
+    """The topic's document once these files were replayed: `state` is what the entry that says so is made on."""
+    done = {file.name for file in files}
+    waiting = [file.name for file in letter_files(state, topic) if file.name not in done]
+    return {"up_to": state.number, "waiting": waiting}
 
 
-def replayed_document(state: TableState, topic: str, files: list[TableFile]) -> dict[str, Any]:
-    """The topic's document once these files were replayed."""
-    return {"replayed": sorted({*replayed_files(state, topic), *(file.name for file in files)})}
+def _entry_of(file: TableFile) -> int:
+    """The number of the entry that brought a file, which its name ends with."""
+    return int(file.name.rpartition(".")[0].rpartition(SEPARATOR)[2])
 
 
 def read_letters(filesystem: FileSystem, path: str) -> Iterator[DeadLetter]:
     """Yield the letters of one file. Raises FileNotFoundError, FileSystemError, ContainerError for a damaged file."""
-    import fastavro
-
-    from millstream.hadoop_loader.writing.containers import read_avro_header
+    from millstream.hadoop_loader.writing.container_datums import read_datums
 
     with filesystem.open(path) as stored:
-        header = read_avro_header(stored)
-        blocks = io.BytesIO(stored.read_at(header.size, stored.size - header.size))
-    schema = fastavro.parse_schema(json.loads(header.schema))
-    end = blocks.seek(0, io.SEEK_END)
-    blocks.seek(0)
-    while blocks.tell() < end:
-        count: Any = fastavro.schemaless_reader(blocks, "long", None)
-        packed: Any = fastavro.schemaless_reader(blocks, "bytes", None)
-        blocks.seek(len(header.sync), io.SEEK_CUR)
-        datums = io.BytesIO(_unpacked(header.codec, packed))
-        for _ in range(count):
-            yield _letter(fastavro.schemaless_reader(datums, schema, None))
+        yield from map(_letter, read_datums(stored))
 
 
 def _letter(datum: Any) -> DeadLetter:
@@ -106,20 +93,3 @@ def _milliseconds(time: Any) -> int:
     if time is None:
         return -1
     return time if isinstance(time, int) else round(time.timestamp() * 1000)
-
-
-def _unpacked(codec: str, block: bytes) -> bytes:
-    if codec == "null":
-        return block
-    if codec == "deflate":
-        return zlib.decompress(block, -15)
-    if codec == "bzip2":
-        return bz2.decompress(block)
-    if codec == "xz":
-        return lzma.decompress(block)
-    import cramjam
-
-    if codec == "snappy":
-        return bytes(cramjam.snappy.decompress_raw(block[:-_SNAPPY_CRC_BYTES]))
-    assert codec == "zstandard", codec
-    return bytes(cramjam.zstd.decompress(block))

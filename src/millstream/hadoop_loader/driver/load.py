@@ -2,41 +2,39 @@
 
     1  open the destination, read its log               5  run the splits (`loading.py`)
     2  look what the topics hold (`source/`)            6  add up (`audit.py`), commit, apply
-    3  nothing new: the run ends here, without a claim  7  offsets to a group; the report beside the log
+    3  nothing new: the run ends here, without a claim  7  tell others, clean up (`finishing.py`)
     4  claim, which repairs what a crash left; plan
 
 Up to the commit a run may end anywhere, killed too, with nothing of it visible. From there on the next run's claim
-finishes what was begun. What follows the commit is told where it fails, and no reason to take anything back.
+finishes what was begun. What follows the commit is told where it fails, and no reason to take anything back. A run that
+committed nothing is remembered at the destination (`failures.py`) until one ends well.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from millstream.core.wire import KafkaError
 from millstream.hadoop_loader.commit import ClaimedError, CommitError, CommitLog, Role
 from millstream.hadoop_loader.driver.attempts import Attempts
 from millstream.hadoop_loader.driver.audit import Audit, audit_run
 from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
-from millstream.hadoop_loader.driver.compacting import run_compaction
 from millstream.hadoop_loader.driver.draft import draft_of
+from millstream.hadoop_loader.driver.failures import forget_failure, remember_failure
+from millstream.hadoop_loader.driver.finishing import Finishing
 from millstream.hadoop_loader.driver.loading import Loading, StoppedError
 from millstream.hadoop_loader.driver.observer import Observer, Phase
+from millstream.hadoop_loader.driver.problems import MET, sentence_of
 from millstream.hadoop_loader.driver.report import LoadReport, Outcome, TopicReport
-from millstream.hadoop_loader.driver.reporting import describe, keep_report, kept_problems, write_local
+from millstream.hadoop_loader.driver.reporting import describe
 from millstream.hadoop_loader.driver.schemas import RunSchemas
-from millstream.hadoop_loader.driver.surroundings import Surroundings
-from millstream.hadoop_loader.engines import EngineError
-from millstream.hadoop_loader.filesystem import FileSystem, FileSystemError
-from millstream.hadoop_loader.job import JobError
+from millstream.hadoop_loader.driver.surroundings import Surroundings, look_at_topics
+from millstream.hadoop_loader.filesystem import FileSystem, FileSystemError, UnavailableError, UnknownOutcomeError
 from millstream.hadoop_loader.planning import plan_splits, take_share
-from millstream.hadoop_loader.source import Reconciled, Severity, SourceSnapshot, read_source, reconcile
+from millstream.hadoop_loader.source import Reconciled, Severity, SourceSnapshot, reconcile
 from millstream.hadoop_loader.splits import TopicPartitionId
 from millstream.hadoop_loader.tables.naming import why_no_table
 
@@ -74,6 +72,12 @@ class _Run:
         self._started = surroundings.monotonic()
         # From here on the run is not stopped: what it does is visible, or about to be.
         self._is_committing = False
+        # Of the destination, once it is open; None again once it does not answer.
+        self._filesystem: FileSystem | None = None
+        # Where the log ended when the run looked.
+        self._number = 0
+        # Whether the claim brought the entry of another run to its end.
+        self._finished_another = False
         self._report = LoadReport(
             surroundings.run_id(),
             job.name,
@@ -81,52 +85,67 @@ class _Run:
             engine=job.engine,
             started=datetime.fromtimestamp(surroundings.wall_clock(), UTC).isoformat(timespec="seconds"),
         )
+        self._finishing = Finishing(job, surroundings, self._report, self._note, stop)
 
     def run(self) -> LoadReport:
         report = self._report
+        # The destination stays open until the run's end is remembered there.
+        with ExitStack() as stack:
+            self._run(stack)
+            if report.outcome not in (Outcome.STOPPED, Outcome.CLAIMED):
+                self._remember()
+        has_closed = bool(report.number is not None and report.closed_directories) or self._finished_another
+        if self._job.compaction.after_runs and has_closed and not report.is_unapplied:
+            self._finishing.compact()
+        if self._job.destination.retention_s is not None and report.number is not None and not report.is_unapplied:
+            self._finishing.expire()
+        report.wall_s = self._world.monotonic() - self._started
+        self._finishing.write_report()
+        self._observer.handle_report(report)
+        return report
+
+    def _run(self, outer: ExitStack) -> None:
+        report = self._report
         try:
             with ExitStack() as stack:
-                self._run(stack)
+                self._run_to_its_end(outer, stack)
         except StoppedError:
             report.outcome = Outcome.STOPPED
         except ClaimedError as error:
             report.outcome = Outcome.CLAIMED
             report.errors.append(str(error))
-        except (KafkaError, FileSystemError, CommitError, EngineError, JobError, OSError) as error:
+        except MET as error:
             # An error behind the commit leaves the run partly done, never undone.
             report.outcome = Outcome.FAILED if report.number is None else Outcome.PARTIAL
-            report.errors.append(self._sentence(error))
-        if report.number is not None and report.closed_directories and self._job.compaction.after_runs:
-            self._compact()
-        report.wall_s = self._world.monotonic() - self._started
-        if self._job.report.directory is not None:
-            try:
-                write_local(Path(self._job.report.directory), report)
-            except OSError as error:
-                self._note(f"the report could not be written: {error}")
-        self._observer.handle_report(report)
-        return report
+            report.errors.append(sentence_of(error, report.destination))
+            if isinstance(error, (UnavailableError, UnknownOutcomeError)):
+                # Whoever does not answer need not be asked to remember that.
+                self._filesystem = None
 
-    def _run(self, stack: ExitStack) -> None:
+    def _run_to_its_end(self, outer: ExitStack, stack: ExitStack) -> None:
+        report, job = self._report, self._job
         with self._phase(Phase.OPENING):
-            filesystem = stack.enter_context(self._world.open_filesystem(self._job))
-            log = self._world.commit_log(self._job, filesystem, wait=self._wait)
+            filesystem = self._filesystem = outer.enter_context(self._world.open_filesystem(job))
+            log = self._world.commit_log(job, filesystem, wait=self._wait)
             state = log.read()
+            self._number = state.number
         with self._phase(Phase.LOOKING):
-            snapshot = read_source(self._job.source, state.positions, state.topics)
+            snapshot = look_at_topics(job, state)
             found = self._reconciled(snapshot, state)
-        if found.is_stopped or (not found.ranges and not found.moved and log.unapplied() is None):
+        unapplied = log.unapplied()
+        if found.is_stopped or (not found.ranges and not found.moved and unapplied is None):
             self._describe(found, state)
-            self._report.outcome = self._nothing_loaded(found)
-            if not found.is_stopped and self._catalogs_lack(filesystem, state):
-                self._tell_catalogs(filesystem, state)
+            report.outcome = self._nothing_loaded(found)
+            if not found.is_stopped:
+                self._finishing.finish_without_entry(filesystem, log, state)
             return
         with self._phase(Phase.CLAIMING):
-            claim = log.claim(Role.LOAD, owner=self._world.owner(), run_id=self._report.run_id)
-            keeper = ClaimKeeper(claim, self._world.settings(self._job).renewal_interval_s)
+            claim = log.claim(Role.LOAD, owner=self._world.owner(), run_id=report.run_id)
+            keeper = ClaimKeeper(claim, self._world.settings(job).renewal_interval_s)
             stack.callback(self._release, claim)
             stack.enter_context(keeper)
-            log.clean(claim)
+            self._finished_another = unapplied is not None
+            self._finishing.clean(log, claim)
             if not claim.state.positions:
                 # Nothing was loaded here before: see that files can be moved out of staging before any is written.
                 claim.probe([_PROBE])
@@ -134,12 +153,31 @@ class _Run:
         if claim.state.positions != state.positions:
             # Another driver has moved on between the look at the log and the claim: its positions may lie behind the
             # ends that were seen, and would look as if the logs had been cut.
-            snapshot = read_source(self._job.source, claim.state.positions, claim.state.topics)
+            snapshot = look_at_topics(job, claim.state)
         found = self._reconciled(snapshot, claim.state)
         if found.is_stopped:
             self._describe(found, claim.state)
             return
+        if not found.ranges and not found.moved:
+            # The claim has finished what another run began, and that is all there was to do.
+            self._describe(found, claim.state)
+            report.outcome = self._nothing_loaded(found)
+            self._finishing.finish_without_entry(filesystem, log, claim.state, is_claimed=True)
+            return
         self._load(stack, filesystem, log, claim, keeper, snapshot, found)
+
+    def _remember(self) -> None:
+        """Have the destination know that this run committed nothing, or that all is well again."""
+        report, filesystem = self._report, self._filesystem
+        if filesystem is None:
+            return
+        try:
+            if report.number is None and report.errors:
+                remember_failure(filesystem, report, self._number)
+            else:
+                forget_failure(filesystem, self._job.name)
+        except (FileSystemError, OSError) as error:
+            self._note(f"how this run ended could not be remembered: {error}")
 
     def _load(
         self,
@@ -199,8 +237,9 @@ class _Run:
         with self._phase(Phase.COMMITTING):
             keeper.check()
             self._commit(log, claim, snapshot, found, attempts, schemas)
-        with self._phase(Phase.FINISHING):
-            self._finish(filesystem, log, claim)
+        if report.number is not None:
+            with self._phase(Phase.FINISHING):
+                self._finishing.finish(filesystem, log, claim)
 
     def _commit(
         self,
@@ -253,19 +292,15 @@ class _Run:
         )
         report.closed_directories = list(closed)
         self._is_committing = True
-        entry = log.commit(claim, draft)
-        report.number = entry.number
-
-    def _finish(self, filesystem: FileSystem, log: CommitLog, claim: Claim) -> None:
-        """What follows the commit: each part may fail, and is then told."""
-        report, job = self._report, self._job
-        if report.number is None:
-            return
-        if job.source.group is not None:
-            self._commit_to_group()
-        self._tell_catalogs(filesystem, claim.state)
-        self._after_commit(partial(keep_report, filesystem, report))
-        self._after_commit(partial(log.clean, claim))
+        try:
+            report.number = log.commit(claim, draft).number
+        except CommitError as error:
+            if error.published is None:
+                raise
+            # It counts, though its files are not all where readers look: the next run sees to that.
+            report.number, report.is_unapplied = error.published.number, True
+            report.outcome = Outcome.PARTIAL
+            report.errors.append(str(error))
 
     def _nothing_loaded(self, found: Reconciled, attempts: Attempts | None = None) -> Outcome:
         """How a run ends that commits nothing: well, or with what is wrong with some of its topics, or with all.
@@ -276,76 +311,6 @@ class _Run:
             return Outcome.NOTHING_NEW
         given_up = set() if attempts is None else set(attempts.given_up)
         return Outcome.PARTIAL if set(found.topics.values()) - given_up else Outcome.FAILED
-
-    def _tell_catalogs(self, filesystem: FileSystem, state: TableState) -> None:
-        """Tell Hive and Iceberg; what they could not be told the next run tells them."""
-        if self._job.hive is None and self._job.iceberg is None:
-            return
-        # Loads Arrow, which a run with nothing new does without.
-        from millstream.hadoop_loader.catalogs import CatalogError, tell_catalogs
-
-        report = self._report
-        try:
-            report.catalog_problems = tell_catalogs(self._job, filesystem, state)
-        except CatalogError as error:
-            # As the job wants it: `hive.fail`.
-            report.catalog_problems = [str(error)]
-            report.errors.append(str(error))
-            report.outcome = Outcome.PARTIAL
-        except (FileSystemError, OSError) as error:
-            report.catalog_problems = [self._sentence(error)]
-        for problem in report.catalog_problems:
-            self._note(problem)
-
-    def _catalogs_lack(self, filesystem: FileSystem, state: TableState) -> bool:
-        """Whether the last run could not tell them of all."""
-        if self._job.hive is None and self._job.iceberg is None:
-            return False
-        last = next((one["number"] for one in reversed(state.reports) if one["kind"] == "load"), None)
-        return last is not None and kept_problems(filesystem, last) != []
-
-    def _sentence(self, error: Exception) -> str:
-        if isinstance(error, OSError):
-            reason = (error.strerror or str(error)).lower()
-            where = f"{error.filename}: " if error.filename is not None else ""
-            return f"{self._job.destination.uri}: {where}{reason}; see that the path can be made and written to"
-        return str(error) or type(error).__name__
-
-    def _compact(self) -> None:
-        """Compact what this run closed, and what an earlier one left."""
-        compacted = run_compaction(self._job, stop=self._stop, surroundings=self._world)
-        self._report.phases_s["compacting"] = round(compacted.wall_s, 4)
-        if compacted.done:
-            self._note(
-                f"compacted {compacted.files_before} files of {len(compacted.done)} directories into "
-                f"{compacted.files_after}"
-            )
-        for error in compacted.errors:
-            self._note(f"compaction: {error}")
-
-    def _after_commit(self, act: Callable[[], None]) -> None:
-        """Do what may fail now that the commit is made, and tell of it."""
-        try:
-            act()
-        except (KafkaError, FileSystemError, CommitError, OSError) as error:
-            self._note(f"after the commit: {error}")
-
-    def _commit_to_group(self) -> None:
-        from millstream.core.client import TopicPartition
-        from millstream.hadoop_loader.driver.group_offsets import commit_group_offsets
-
-        group = self._job.source.group
-        assert group is not None, "the job names no group"
-        offsets = {
-            TopicPartition(topic.topic, one.partition): one.next_offset
-            for topic in self._report.topics
-            if not topic.reason
-            for one in topic.partitions
-        }
-        try:
-            commit_group_offsets(self._job.source, group, offsets)
-        except KafkaError as error:
-            self._note(f"the offsets were not committed to group {group!r}: {error.message}")
 
     def _describe(
         self,

@@ -14,7 +14,7 @@ from millstream.hadoop_loader.driver.attempts import Attempts
 from millstream.hadoop_loader.driver.observer import Observer
 from millstream.hadoop_loader.engines.engine import AttemptFailed, AttemptFinished, AttemptProgressed
 from millstream.hadoop_loader.source import read_cut_topics
-from millstream.hadoop_loader.splits import SplitTask
+from millstream.hadoop_loader.splits import DirectoryNames, SplitTask
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import Claim
@@ -45,7 +45,7 @@ class Loading:
     attempts_made: int = 0
     peak_memory_bytes: int = 0
     # By table, of those that splits have gone to so far: a schema may bring a table that was left long ago.
-    _closed_directories: dict[str, frozenset[str]] = field(default_factory=dict)
+    _closed_directories: dict[str, DirectoryNames] = field(default_factory=dict)
 
     def run(self) -> None:
         """Run every split to its end. Raises StoppedError, FencedError, EngineError, and what staging may."""
@@ -101,10 +101,10 @@ class Loading:
         for topic in self.attempts.given_up.keys() - given_up:
             self.observer.handle_note(f"{topic} is given up in this run: {self.attempts.given_up[topic]}")
 
-    def _closed(self, topics: set[str]) -> dict[str, frozenset[str]]:
+    def _closed(self, topics: set[str]) -> dict[str, DirectoryNames]:
         names = {table.name for topic in topics for table in self.schemas.tables[topic].tables()}
         for name in names - self._closed_directories.keys():
-            self._closed_directories[name] = self.claim.state.closed_directories(name)
+            self._closed_directories[name] = DirectoryNames(self.claim.state.closed_directories(name))
         return {name: self._closed_directories[name] for name in names}
 
     def _give_up_cut_topics(self) -> None:

@@ -3,7 +3,9 @@
     millstream_loader_rows_total{job, topic}       rows committed          ..._bytes_total, ..._files_total{format}
     millstream_loader_bad_records_total            dead letters            ..._gap_offsets_total{reason}
     millstream_loader_runs_total{job, outcome}     runs                    ..._failed_attempts_total
-    millstream_loader_lag_offsets{job, topic}      what is not loaded yet, as of the last run
+    millstream_loader_lag_offsets{job, topic}      what is not loaded yet, as of the last run, ..._lag_age_seconds
+    millstream_loader_dead_letters_waiting{job, topic}, ..._unapplied_entry{job}      as of the last run
+    millstream_loader_compactions_total{job, outcome}   after runs     ..._compacted_directories_total, ..._bytes_total
     millstream_loader_last_run_timestamp_seconds, ..._last_success_timestamp_seconds, ..._last_run_duration_seconds
     millstream_loader_last_run_exit_code{job}, millstream_loader_committed_number{job}
 
@@ -45,6 +47,23 @@ class LoadMetrics(Observer):
         self._lag = add.gauge(
             f"{name}_lag_offsets", "Offsets that were there at the last run and are not loaded.", "job", "topic"
         )
+        self._lag_age = add.gauge(
+            f"{name}_lag_age_seconds",
+            "Since the newest record loaded of the partition farthest behind; 0 where nothing is left.",
+            "job",
+            "topic",
+        )
+        self._letters = add.gauge(
+            f"{name}_dead_letters_waiting", "Dead letters that were not replayed.", "job", "topic"
+        )
+        self._unapplied = add.gauge(
+            f"{name}_unapplied_entry", "Number of an entry that readers do not see all of yet; 0 if none is.", "job"
+        )
+        self._compactions = add.counter(
+            f"{name}_compactions_total", "Compactions after runs, by how they ended.", "job", "outcome"
+        )
+        self._compacted = add.counter(f"{name}_compacted_directories_total", "Directories compacted.", "job")
+        self._compacted_bytes = add.counter(f"{name}_compacted_bytes_total", "Bytes of files compacted.", "job")
         self._last = add.gauge(f"{name}_last_run_timestamp_seconds", "When the last run ended.", "job")
         self._success = add.gauge(f"{name}_last_success_timestamp_seconds", "When one last ended well.", "job")
         self._duration = add.gauge(f"{name}_last_run_duration_seconds", "How long the last run took.", "job")
@@ -65,7 +84,17 @@ class LoadMetrics(Observer):
             self._success.labels(job).value = now
         if report.number is not None:
             self._number.labels(job).value = report.number
+        self._unapplied.labels(job).value = (report.number or 0) if report.is_unapplied else 0
+        for name, letters in report.dead_letters.items():
+            self._letters.labels(job, name).value = letters
+        if compaction := report.compaction:
+            self._compactions.labels(job, compaction["outcome"]).value += 1
+            self._compacted.labels(job).value += compaction["compacted_directories"]
+            self._compacted_bytes.labels(job).value += compaction["bytes_before"]
         for topic in report.topics:
+            # Of partitions that nothing was loaded of yet nobody knows how old what is left is.
+            if topic.lag_age_s is not None or not topic.lag:
+                self._lag_age.labels(job, topic.topic).value = topic.lag_age_s or 0.0
             self._lag.labels(job, topic.topic).value = topic.lag
             if topic.reason or report.number is None:
                 continue

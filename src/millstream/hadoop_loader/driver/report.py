@@ -70,6 +70,8 @@ class TopicReport:
     bad: int = 0
     size_bytes: int = 0
     lag: int = 0
+    # How long ago the newest record was written that is loaded of the partition farthest behind; None without lag.
+    lag_age_s: float | None = None
     gaps: dict[str, int] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
     file_bytes: dict[str, int] = field(default_factory=dict)
@@ -88,6 +90,7 @@ class LoadReport:
     wall_s: float = 0.0
     phases_s: dict[str, float] = field(default_factory=dict)
     number: int | None = None  # of the entry in the commit log, where one was published
+    is_unapplied: bool = False  # it counts, and some of its files are not in their places: the next run goes on with it
     engine: str = "local"
     workers: int = 0
     splits: int = 0
@@ -101,6 +104,10 @@ class LoadReport:
     errors: list[str] = field(default_factory=list)
     # What Hive or Iceberg could not be told; the next run tells them.
     catalog_problems: list[str] = field(default_factory=list)
+    # Dead letters that wait to be replayed, by topic, whichever run brought them.
+    dead_letters: dict[str, int] = field(default_factory=dict)
+    # What a compaction after the run came to, where there was one.
+    compaction: dict[str, Any] = field(default_factory=dict)
     audit: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,6 +1,7 @@
 """Fills a run's report from what it came to, and keeps it: beside the log, and where the job wants it.
 
     ROOT/_millstream/reports/NUMBER.json      one for each load, NUMBER as in the log; the last REPORTS_KEPT
+    report.directory/JOB-TIME-RUN.json        one for each run, also with nothing new; the last REPORTS_KEPT of a job
 
 The entry in the log holds the totals; the whole report, with every partition, is for people. Nothing reads it to decide
 anything, so it is written after the commit, and a run whose report could not be written has loaded all the same.
@@ -9,23 +10,27 @@ anything, so it is written after the commit, and a run whose report could not be
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from millstream.hadoop_loader.commit.names import HOME, number_name
-from millstream.hadoop_loader.driver.report import LoadReport, PartitionReport, TopicReport
+from millstream.hadoop_loader.driver.report import LoadReport, Outcome, PartitionReport, TopicReport
 from millstream.hadoop_loader.filesystem import FileSystemError
 from millstream.hadoop_loader.splits import FileKind, RangeRead, StagedFile, TopicPartitionId
 
 if TYPE_CHECKING:
+    from millstream.hadoop_loader.commit import TableState
     from millstream.hadoop_loader.driver.audit import Audit
     from millstream.hadoop_loader.filesystem import FileSystem
 
 REPORTS: Final = f"{HOME}/reports"
 REPORTS_KEPT: Final = 500
+_OUTCOMES: Final = frozenset(one.value for one in Outcome)
+# What `write_local` names a report of one job, behind its name: of another job whose name begins the same it is none.
+_LOCAL_NAME: Final = re.compile(r"-\d{8}T\d{6}\S{5}-[^.]{1,8}\.json")
 
 
 def describe(
@@ -48,19 +53,14 @@ def describe(
     }
     for read in reads:
         reports[read.topic_id].rows += read.rows
+        reports[read.topic_id].late_rows += read.late
         reports[read.topic_id].bad += read.bad
         reports[read.topic_id].size_bytes += read.bytes
-    # Rows of late files, per topic and format: each format holds them all.
-    late: dict[tuple[str, str], int] = defaultdict(int)
     for file in files:
         report = reports[file.topic_id]
         kind = "dead_letters" if file.kind is FileKind.DEAD_LETTERS else file.format
         report.files[kind] = report.files.get(kind, 0) + 1
         report.file_bytes[kind] = report.file_bytes.get(kind, 0) + file.length
-        if file.kind is FileKind.LATE:
-            late[file.topic_id, file.format] += file.rows
-    for (topic_id, _), rows in late.items():
-        reports[topic_id].late_rows = max(reports[topic_id].late_rows, rows)
     for key, end_offset in end_offsets.items():
         one = audit.partitions.get(key)
         if one is None:
@@ -97,6 +97,16 @@ def keep_report(filesystem: FileSystem, report: LoadReport) -> None:
             filesystem.delete(one.path)
 
 
+def last_run(state: TableState) -> Mapping[str, Any] | None:
+    """What the log says of the last load that was a run.
+
+    Dead letters that were replayed and directories that were closed by hand are loads to the log too; they say so in
+    their outcome.
+    """
+    loads = (one for one in reversed(state.reports) if one["kind"] == "load")
+    return next((one for one in loads if one["report"].get("outcome") in _OUTCOMES), None)
+
+
 def kept_problems(filesystem: FileSystem, number: int) -> list[str] | None:
     """What the run that made entry `number` could not tell Hive or Iceberg; None where its report is not there."""
     try:
@@ -108,11 +118,21 @@ def kept_problems(filesystem: FileSystem, number: int) -> list[str] | None:
 
 
 def write_local(directory: Path, report: LoadReport) -> Path:
-    """Write the report into a local directory, in one step; return its path. Raises OSError."""
+    """Write the report into a local directory, in one step, and delete those before the job's last REPORTS_KEPT.
+
+    Returns its path. Raises OSError.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     stamp = report.started.replace(":", "").replace("-", "")
     path = directory / f"{report.job}-{stamp}-{report.run_id[:8]}.json"
     written = path.with_name(f".{path.name}.new")
     written.write_bytes(report.encoded())
     written.replace(path)
+    ours = [
+        one
+        for one in sorted(directory.glob(f"{report.job}-*.json"))
+        if _LOCAL_NAME.fullmatch(one.name.removeprefix(report.job))
+    ]
+    for old in ours[:-REPORTS_KEPT]:
+        old.unlink(missing_ok=True)
     return path

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from millstream.core.wire import KafkaError
 from millstream.hadoop_loader.commit import Role
 from millstream.hadoop_loader.commit.names import DEAD_LETTERS
-from millstream.hadoop_loader.driver.letters import letter_files, letter_topics
+from millstream.hadoop_loader.driver.failures import Failure, failure_of
+from millstream.hadoop_loader.driver.letters import waiting_letters
 from millstream.hadoop_loader.driver.report import Outcome
-from millstream.hadoop_loader.driver.surroundings import Surroundings
-from millstream.hadoop_loader.source import Severity, read_source, reconcile
+from millstream.hadoop_loader.driver.reporting import last_run
+from millstream.hadoop_loader.driver.surroundings import Surroundings, look_at_topics
+from millstream.hadoop_loader.job import JobError
+from millstream.hadoop_loader.source import Severity, reconcile
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import TableState
@@ -41,7 +44,7 @@ class RunLine(NamedTuple):
     rows: int
     bad: int
     wall_s: float | None
-    entries: int = 1  # compactions commit each directory by itself: so many entries up to `number`, of one run
+    entries: int = 1  # compactions and replays commit part by part: so many entries up to `number`, of one run
 
 
 class TableLine(NamedTuple):
@@ -113,7 +116,8 @@ def status_of(job: LoadJob, *, offline: bool = False, surroundings: Surroundings
     with world.open_filesystem(job) as filesystem:
         log = world.commit_log(job, filesystem)
         state, unapplied = log.read(), log.unapplied()
-        letters = {topic: sum(file.rows for file in letter_files(state, topic)) for topic in letter_topics(state)}
+        letters = waiting_letters(state)
+        failure = failure_of(filesystem, job.name)
     status = DestinationStatus(job.destination.uri, job.name, state.number, _headline(job, state))
     status.claims = {role.value: f"{claim.owner} (entry {claim.number})" for role, claim in state.claims.items()}
     status.tables = _tables(state, letters)
@@ -133,12 +137,16 @@ def status_of(job: LoadJob, *, offline: bool = False, surroundings: Surroundings
             )
         )
     _look_at_last_load(state, status)
+    if failure is not None:
+        _look_at_failure(failure, state, status)
     ends: dict[str, dict[int, int]] = {}
     if not offline:
         try:
-            snapshot = read_source(job.source, state.positions, state.topics)
+            snapshot = look_at_topics(job, state)
         except KafkaError as error:
             status.red.append(Red(f"the cluster was not reached: {error.message}", "see that its brokers run"))
+        except JobError as error:
+            status.red.append(Red(str(error), "mend the job"))
         else:
             ends = _look_at_topics(job, state, snapshot, status)
     _add_partitions(state, ends, status)
@@ -170,8 +178,9 @@ def _runs(state: TableState) -> list[RunLine]:
     last = ""
     for report in state.reports:
         line = _run(report)
-        if line.kind == "compact" and report["run_id"] == last:
-            line = line._replace(entries=lines.pop().entries + 1)
+        if report["run_id"] == last:
+            before = lines.pop()
+            line = line._replace(entries=before.entries + 1, rows=before.rows + line.rows, bad=before.bad + line.bad)
         lines.append(line)
         last = report["run_id"]
     return lines
@@ -193,7 +202,7 @@ def _run(report: Mapping[str, Any]) -> RunLine:
 
 def _look_at_last_load(state: TableState, status: DestinationStatus) -> None:
     """Say what the last load that committed something had to leave out."""
-    last = next((one for one in reversed(state.reports) if one["kind"] == "load"), None)
+    last = last_run(state)
     if last is None:
         return
     for topic, said in last["report"].get("topics", {}).items():
@@ -204,6 +213,21 @@ def _look_at_last_load(state: TableState, status: DestinationStatus) -> None:
                     "mend that and run the job again; nothing of the topic was lost or loaded",
                 )
             )
+
+
+def _look_at_failure(failure: Failure, state: TableState, status: DestinationStatus) -> None:
+    """Say that runs committed nothing, unless one has since."""
+    last = last_run(state)
+    if last is not None and last["number"] > failure.number:
+        return
+    runs = "the last run" if failure.runs == 1 else f"the last {failure.runs:,} runs, since {failure.since},"
+    told = f" {'; '.join(failure.errors)}" if failure.errors else ""
+    status.red.append(
+        Red(
+            f"{runs} of {status.job} committed nothing ({failure.started}):{told}",
+            "mend that and run the job again; nothing was lost, and the next run that ends well takes this away",
+        )
+    )
 
 
 def _look_at_topics(

@@ -1,4 +1,8 @@
-"""What a run takes from the world: the destination, workers, clocks, chance. Tests give their own."""
+"""What a run takes from the world: the destination, topics, workers, clocks, chance. Tests give their own.
+
+Settings that turn out to be wrong only here (an address that no Hadoop configuration explains, a trust store that is
+gone) are problems of the job, and raised as such.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,33 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from millstream.core.config import ConfigError
 from millstream.hadoop_loader.commit import CommitLog, CommitSettings
 from millstream.hadoop_loader.engines import Engine, open_engine
 from millstream.hadoop_loader.filesystem import FileSystem, open_filesystem
+from millstream.hadoop_loader.job import JobError, Problem
+from millstream.hadoop_loader.source import SourceSnapshot, read_source
 
 if TYPE_CHECKING:
+    from millstream.hadoop_loader.commit import TableState
     from millstream.hadoop_loader.job import LoadJob
 
 
 def _open_destination(job: LoadJob) -> FileSystem:
-    return open_filesystem(job.destination.uri, job.destination.filesystem)
+    try:
+        return open_filesystem(job.destination.uri, job.destination.filesystem)
+    except ValueError as error:
+        problem = Problem("destination", f'"{job.destination.uri}"', str(error), "see the destination's settings")
+        raise JobError([problem], origin=f"job {job.name}") from error
+
+
+def look_at_topics(job: LoadJob, state: TableState) -> SourceSnapshot:
+    """What the job's topics hold now. Raises KafkaError, WireError, JobError."""
+    try:
+        return read_source(job.source, state.positions, state.topics)
+    except ConfigError as error:
+        problem = Problem("source", "", str(error), "see source.client, and the files it names")
+        raise JobError([problem], origin=f"job {job.name}") from error
 
 
 def _new_run_id() -> str:

@@ -5,8 +5,8 @@
     every closed directory has its _SUCCESS                     the last entry is applied
     each position lies within its topic, which is the one that was loaded
 
-Only reads. A load that commits meanwhile adds files that this does not know: what looks wrong is looked at again with
-the log as it is then.
+Only reads, but for `repair`, which makes marks anew that are gone. A load that commits meanwhile adds files that this
+does not know: what looks wrong is looked at again with the log as it is then.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from millstream.core.wire import KafkaError
+from millstream.hadoop_loader.commit.applying import mark
 from millstream.hadoop_loader.commit.names import HOME, SUCCESS
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.status import Red
-from millstream.hadoop_loader.driver.surroundings import Surroundings
-from millstream.hadoop_loader.source import Severity, read_source, reconcile
+from millstream.hadoop_loader.driver.surroundings import Surroundings, look_at_topics
+from millstream.hadoop_loader.job import JobError
+from millstream.hadoop_loader.source import Severity, reconcile
 from millstream.hadoop_loader.splits import FileKind
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES: Final = 8 * 2**20
 THREADS: Final = 4
 FINDINGS_MAX: Final = 1_000
+_REPAIR: Final = "`millstream load verify --repair` makes it anew"
 _RUN_AGAIN: Final = "run the job again; if it stays, restore the file from a backup, or load its offsets anew"
 
 
@@ -48,11 +51,15 @@ class Verified:
     rows: int = 0
     bytes: int = 0
     directories: int = 0
+    # Marks that were made anew.
+    repaired: list[str] = field(default_factory=list)
     findings: list[Red] = field(default_factory=list)
 
     @property
     def headline(self) -> str:
         """One sentence about it."""
+        if not self.number:
+            return f"{self.destination}: nothing was ever loaded here"
         how = "read whole" if self.deep else "looked at"
         return (
             f"{self.destination}, entry {self.number}: {self.files:,} files with {self.rows:,} rows in "
@@ -74,29 +81,43 @@ class Verified:
             "rows": self.rows,
             "bytes": self.bytes,
             "directories": self.directories,
+            "repaired": self.repaired,
             "findings": [finding._asdict() for finding in self.findings],
         }
 
 
 def verify_destination(
-    job: LoadJob, *, deep: bool = False, offline: bool = False, surroundings: Surroundings | None = None
+    job: LoadJob,
+    *,
+    deep: bool = False,
+    offline: bool = False,
+    repair: bool = False,
+    surroundings: Surroundings | None = None,
 ) -> Verified:
-    """Verify the job's destination. Raises CommitError, FileSystemError."""
+    """Verify the job's destination; with `repair` give closed directories back a `_SUCCESS` that is gone.
+
+    Raises CommitError, FileSystemError, JobError.
+    """
     world = surroundings or Surroundings()
     with world.open_filesystem(job) as filesystem:
         log = world.commit_log(job, filesystem)
-        verified = _verify(filesystem, log, job, deep)
+        verified = _verify(filesystem, log, job, deep=deep, repair=repair)
         if verified.findings and log.read().number != verified.number:
             # Somebody committed meanwhile, and what was found may be that.
-            verified = _verify(filesystem, log, job, deep)
+            repaired = verified.repaired
+            verified = _verify(filesystem, log, job, deep=deep, repair=repair)
+            verified.repaired[:0] = repaired
         if not offline:
             _look_at_topics(job, log.read(), verified)
     return verified
 
 
-def _verify(filesystem: FileSystem, log: CommitLog, job: LoadJob, deep: bool) -> Verified:
+def _verify(filesystem: FileSystem, log: CommitLog, job: LoadJob, *, deep: bool, repair: bool) -> Verified:
     state, unapplied = log.read(), log.unapplied()
     verified = Verified(job.destination.uri, state.number, deep)
+    if not state.number:
+        # The root need not be there yet, and what lies in it is somebody else's.
+        return verified
     if unapplied is not None:
         verified.findings.append(Red(f"entry {unapplied.number} is not fully applied", "run the job again"))
     seen: set[str] = set()
@@ -105,7 +126,7 @@ def _verify(filesystem: FileSystem, log: CommitLog, job: LoadJob, deep: bool) ->
             files = list(group)
             seen.add(directory)
             verified.directories += 1
-            _look_at_directory(filesystem, directory, files, state, job, verified)
+            _look_at_directory(filesystem, directory, files, state, job, verified, repair=repair)
             if deep:
                 for finding in pool.map(lambda file: _read_whole(filesystem, file), files):
                     verified.findings += finding
@@ -117,7 +138,14 @@ def _verify(filesystem: FileSystem, log: CommitLog, job: LoadJob, deep: bool) ->
 
 
 def _look_at_directory(
-    filesystem: FileSystem, directory: str, files: list[TableFile], state: TableState, job: LoadJob, verified: Verified
+    filesystem: FileSystem,
+    directory: str,
+    files: list[TableFile],
+    state: TableState,
+    job: LoadJob,
+    verified: Verified,
+    *,
+    repair: bool,
 ) -> None:
     try:
         there = {one.name: one for one in filesystem.list(directory)}
@@ -135,7 +163,10 @@ def _look_at_directory(
                 Red(f"{file.path} has {found.length} bytes, the log says {file.length}", _RUN_AGAIN)
             )
     if state.is_closed(directory) and SUCCESS not in there and job.destination.success_files:
-        verified.findings.append(Red(f"{directory} is closed and has no {SUCCESS}", "run the job again"))
+        if repair and _has_been_marked(filesystem, f"{directory}/{SUCCESS}"):
+            verified.repaired.append(f"{directory}/{SUCCESS}")
+        else:
+            verified.findings.append(Red(f"{directory} is closed and has no {SUCCESS}", _REPAIR))
     for name, found in there.items():
         if _is_data(found):
             verified.findings.append(
@@ -182,6 +213,15 @@ def _surely_has_an_end_of(one: TableFile, other: TableFile) -> bool:
     return not ends.isdisjoint((one.first_offset, one.last_offset))
 
 
+def _has_been_marked(filesystem: FileSystem, path: str) -> bool:
+    """Make a mark that is gone. Needs no claim: a compaction that replaces the directory meanwhile takes it along."""
+    try:
+        mark(filesystem, path)
+    except FileNotFoundError:
+        return False  # just now there is no directory at its place
+    return True
+
+
 def _strays(filesystem: FileSystem, seen: set[str]) -> Iterator[str]:
     """Files in directories that the inventory does not know."""
     pending = [one for one in filesystem.list("") if one.is_directory and one.name != HOME]
@@ -219,9 +259,12 @@ def _read_whole(filesystem: FileSystem, file: TableFile) -> Iterable[Red]:
 
 def _look_at_topics(job: LoadJob, state: TableState, verified: Verified) -> None:
     try:
-        snapshot = read_source(job.source, state.positions, state.topics)
+        snapshot = look_at_topics(job, state)
     except KafkaError as error:
         verified.findings.append(Red(f"the cluster was not reached: {error.message}", "see that its brokers run"))
+        return
+    except JobError as error:
+        verified.findings.append(Red(str(error), "mend the job"))
         return
     found = reconcile(snapshot, job.source, cluster_id=state.cluster_id, topics=state.topics, positions=state.positions)
     verified.findings += [

@@ -1,0 +1,35 @@
+"""What a run may meet that is none of the loader's own mistakes, and how it is said in a sentence.
+
+Packages of extras are imported where they are needed, so that one is lacking may be met anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from millstream.core.wire import KafkaError, WireError
+from millstream.hadoop_loader.commit import CommitError
+from millstream.hadoop_loader.engines import EngineError
+from millstream.hadoop_loader.filesystem import FileSystemError
+from millstream.hadoop_loader.job import JobError
+
+MET: Final = (KafkaError, WireError, FileSystemError, CommitError, EngineError, JobError, ImportError, OSError)
+"""The errors that end a run with a sentence."""
+
+# The extra that brings a package, by the name it is imported by; `hdfs` brings the others.
+_EXTRAS: Final = {"pyiceberg": "iceberg", "pyspark": "spark", "gssapi": "kerberos"}
+
+
+def sentence_of(error: BaseException, destination: str) -> str:
+    """What happened and what to do about it; `destination` is the address of the table root."""
+    if isinstance(error, WireError):
+        return f"a broker answered what this client cannot read: {error}; see that it speaks Kafka's protocol"
+    if isinstance(error, ImportError):
+        package = (error.name or "").partition(".")[0]
+        extra = _EXTRAS.get(package, "hdfs")
+        return f"a package is not there ({error}): pip install 'millstream[{extra}]'"
+    if isinstance(error, OSError):
+        reason = (error.strerror or str(error)).lower()
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{destination}: {where}{reason}; see that the path can be made and written to"
+    return str(error) or type(error).__name__
