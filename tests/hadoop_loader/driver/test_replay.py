@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from tests.support.loads import SCHEMA_2, Events, job_for, local_rows
 
 from millstream import Admin, Consumer
+from millstream.hadoop_loader.commit import TableState
 from millstream.hadoop_loader.driver import Outcome, run_load
+from millstream.hadoop_loader.driver import replay as replaying
+from millstream.hadoop_loader.driver.letters import REPLAYED, letter_files, read_letters, waiting_letters
 from millstream.hadoop_loader.driver.replay import REPLAYED_FROM, replay_dead_letters
+from millstream.hadoop_loader.driver.reporting import last_run
+from millstream.hadoop_loader.driver.status import status_of
+from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import verify_destination
-from millstream.hadoop_loader.job import Partitioning
+from millstream.hadoop_loader.job import BadRecords, Partitioning
 from millstream.schemas.avro import AvroEncoder
 from millstream.schemas.client import RegistryClient
 
@@ -38,7 +46,9 @@ def next_schema_id(events: Events) -> int:
 
 
 @pytest.mark.from_kafka
-def test_a_letter_becomes_a_row_once_its_schema_is_known(new_events: NewEvents, tmp_path: Path) -> None:
+def test_a_letter_becomes_a_row_once_its_schema_is_known(
+    new_events: NewEvents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events = new_events(partitions=1)
     # Of this topic only, so that its id is the next one.
     schema = SCHEMA_2.replace('"Event"', f'"Event", "doc": "of {events.topic}"')
@@ -52,7 +62,10 @@ def test_a_letter_becomes_a_row_once_its_schema_is_known(new_events: NewEvents, 
 
     with RegistryClient(events.registry_url) as registry:
         assert registry.register(f"{events.topic}-other", schema) == schema_id
-    replay = replay_dead_letters(job)
+    # Letters are kept, be it that runs would skip such records now; and read in pieces.
+    skipping = replace(job, bad_records=BadRecords(policy="skip"))
+    monkeypatch.setattr(replaying, "_PIECE_LETTERS", 1)
+    replay = replay_dead_letters(skipping)
 
     assert replay.errors == []
     assert [(one.letters, one.replayed, one.still_bad) for one in replay.topics] == [(2, 1, 1)]
@@ -63,6 +76,63 @@ def test_a_letter_becomes_a_row_once_its_schema_is_known(new_events: NewEvents, 
 
     again = replay_dead_letters(job)
     assert [(one.letters, one.replayed) for one in again.topics] == [(1, 0)]  # the one that never was a datum
+    with Surroundings().open_filesystem(job) as lake:
+        state = Surroundings().commit_log(job, lake).read()
+    assert waiting_letters(state) == {events.topic: 1}
+    # What the log keeps of them does not grow with those that were replayed.
+    assert state.schemas[f"{REPLAYED}{events.topic}"]["waiting"] == []
+    # A replay is no run: what the last one said still holds.
+    assert [line.outcome for line in status_of(job, offline=True).runs] == ["loaded", "replayed"]
+
+
+def test_letters_of_many_runs_become_few_files(new_events: NewEvents, tmp_path: Path) -> None:
+    events = new_events(partitions=1)
+    job = job_for(events, tmp_path, partitioning=Partitioning(kind="none"))
+    for number in range(3):
+        events.send(2)
+        events.send_raw(b"no Avro at all %d" % number)
+        assert run_load(job).outcome is Outcome.LOADED
+
+    for _ in range(2):
+        replay = replay_dead_letters(job)
+        assert [(one.letters, one.replayed, one.still_bad) for one in replay.topics] == [(3, 0, 3)]
+
+    with Surroundings().open_filesystem(job) as lake:
+        state = Surroundings().commit_log(job, lake).read()
+        [kept] = letter_files(state, events.topic)
+        assert [letter.offset for letter in read_letters(lake, kept.path)] == [2, 5, 8]
+
+
+def test_what_was_left_out_is_red_until_the_next_run() -> None:
+    def report(number: int, outcome: str, topics: dict[str, Any]) -> dict[str, Any]:
+        said = {"outcome": outcome, "topics": topics}
+        return {"number": number, "kind": "load", "run_id": str(number), "at_ms": 0, "report": said}
+
+    state = TableState()
+    state.reports.append(report(2, "partial", {"clicks": {"reason": "too many bad records"}}))
+    state.reports.append(report(4, "replayed", {}))
+    last = last_run(state)
+
+    assert last is not None
+    assert last["number"] == 2
+
+
+def test_a_replay_that_does_not_add_up_is_not_committed(
+    new_events: NewEvents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = new_events(partitions=1)
+    events.send(2)
+    events.send_raw(b"no Avro at all", b"nor this")
+    job = job_for(events, tmp_path, partitioning=Partitioning(kind="none"))
+    run_load(job)
+    number = status_of(job, offline=True).number
+
+    monkeypatch.setattr(replaying, "_as_fetched", lambda _letters: ())
+    replay = replay_dead_letters(job)
+
+    assert (replay.outcome, replay.number) == (Outcome.FAILED, None)
+    assert "does not add up" in replay.errors[0]
+    assert [line.number for line in status_of(job, offline=True).runs] == [number]
 
 
 @pytest.mark.from_kafka

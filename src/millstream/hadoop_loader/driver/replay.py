@@ -1,9 +1,10 @@
 """replay_dead_letters: what could not be read, once more: with today's schemas into its table, or back to a topic.
 
-Into the table it is a load of its own: the letters of a topic become record batches again, at the offsets they had, and
-go the way that fetched records go. What still cannot be read becomes a dead letter anew. Rows, new letters, and which
-files are done with are one entry of the commit log for each topic, so a letter is replayed once, wherever this is
-killed.
+Into the table it is a load of its own: letters become record batches again, at the offsets they had, and go the way
+that fetched records go. What still cannot be read becomes a dead letter anew, also where the job's runs skip such
+records. They are read piece by piece, so memory is that of a worker, however many wait. Rows, new letters, and which
+files are done with are one entry of the commit log for some files at a time, so a letter is replayed once, wherever
+this is killed. What does not add up is not committed: each letter is a row, a letter again, or a tombstone left out.
 
 To a topic it cannot be more than at least once: the records are there before the log says so. Each carries the header
 REPLAYED_FROM with the place it came from, by which a consumer knows one it has seen.
@@ -11,13 +12,11 @@ REPLAYED_FROM with the place it came from, by which a consumer knows one it has 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from millstream.core.wire import KafkaError
 from millstream.hadoop_loader.commit import ClaimedError, CommitError, LoadDraft, Role
 from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
 from millstream.hadoop_loader.driver.letters import (
@@ -27,7 +26,9 @@ from millstream.hadoop_loader.driver.letters import (
     letter_topics,
     read_letters,
     replayed_document,
+    waiting_letters,
 )
+from millstream.hadoop_loader.driver.problems import MET, sentence_of
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.schemas import RunSchemas
 from millstream.hadoop_loader.driver.surroundings import Surroundings
@@ -35,13 +36,18 @@ from millstream.hadoop_loader.filesystem import FileSystemError
 from millstream.hadoop_loader.splits import FileKind, OffsetRange, StagedFile, UnknownSchema
 
 if TYPE_CHECKING:
-    from millstream.hadoop_loader.commit import Claim
+    from millstream.hadoop_loader.commit import Claim, CommitLog, TableFile
     from millstream.hadoop_loader.filesystem import FileSystem
     from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.tables import TableVersion
     from millstream.schemas.client import RegistryClient
 
 REPLAYED_FROM: Final = "millstream.replayed.from"
 _SCHEMA_ROUNDS_MAX: Final = 1_000
+# Of letters' files that one entry does away with, and of letters that are in memory at a time.
+_BATCH_BYTES: Final = 64 * 2**20
+_PIECE_LETTERS: Final = 1_000
+_PIECE_BYTES: Final = 8 * 2**20
 
 
 @dataclass(slots=True)
@@ -99,9 +105,11 @@ def replay_dead_letters(
     except ClaimedError as error:
         replay.outcome = Outcome.CLAIMED
         replay.errors.append(str(error))
-    except (KafkaError, FileSystemError, CommitError, ValueError, OSError) as error:
+    except (*MET, ValueError) as error:
+        if isinstance(error, CommitError) and error.published is not None:
+            replay.number = error.published.number
         replay.outcome = Outcome.FAILED if replay.number is None else Outcome.PARTIAL
-        replay.errors.append(str(error) or type(error).__name__)
+        replay.errors.append(sentence_of(error, replay.destination))
     return replay
 
 
@@ -121,7 +129,7 @@ def _run(
     names = [topic for topic in letter_topics(state) if wanted is None or topic in wanted]
     if dry_run:
         replay.topics = [
-            ReplayedTopic(name, letters=sum(file.rows for file in letter_files(state, name))) for name in names
+            ReplayedTopic(name, letters=count) for name, count in waiting_letters(state).items() if name in names
         ]
     if dry_run or not any(letter_files(state, name) for name in names):
         replay.outcome = Outcome.NOTHING_NEW
@@ -131,100 +139,203 @@ def _run(
     stack.enter_context(ClaimKeeper(claim, world.settings(job).renewal_interval_s))
     log.clean(claim)
     registry = None if job.registry is None else stack.enter_context(job.registry.client())
-    number = 0
+    replayer = _Replayer(job, filesystem, log, claim, registry, replay)
     for name in names:
+        sources = letter_files(claim.state, name)
+        if not sources:
+            continue
         told = ReplayedTopic(name)
-        # A topic that was deleted and created anew has letters of two, at the same offsets: an entry for each.
-        by_id = {file.topic_id: file for file in letter_files(claim.state, name)}
-        for topic_id in by_id:
-            sources = [file for file in letter_files(claim.state, name) if file.topic_id == topic_id]
-            letters = [letter for file in sources for letter in read_letters(filesystem, file.path)]
-            told.letters += len(letters)
-            still_bad = told.still_bad
-            schemas = RunSchemas(job, claim.state.schemas, registry)
-            staged: tuple[StagedFile, ...] = ()
-            if to_topic is not None:
-                _send(job, to_topic, letters)
-                told.replayed += len(letters)
+        replay.topics.append(told)
+        for some in _batches(sources):
+            if to_topic is None:
+                replayer.into_table(told, some)
             else:
-                staged = _decoded(job, filesystem, claim, number, letters, topic_id, schemas, registry, told)
-            number += 1
-            if to_topic is None and told.still_bad - still_bad == len(letters):
-                # Nothing came of them: they stay the letters that they are.
-                continue
-            document = replayed_document(claim.state, name, sources)
-            draft = LoadDraft(
-                files=staged,
-                schemas={**schemas.changed, f"{REPLAYED}{name}": document},
-                report={"job": job.name, "outcome": "replayed", "rows": told.replayed if to_topic is None else 0},
-            )
-            replay.number = log.commit(claim, draft).number
-        if by_id:
-            replay.topics.append(told)
+                replayer.to_topic(told, some, to_topic)
     replay.outcome = Outcome.PARTIAL if any(one.still_bad for one in replay.topics) else Outcome.LOADED
     log.clean(claim)
 
 
-def _decoded(
-    job: LoadJob,
-    filesystem: FileSystem,
-    claim: Claim,
-    number: int,
-    letters: list[DeadLetter],
-    topic_id: str,
-    schemas: RunSchemas,
-    registry: RegistryClient | None,
-    told: ReplayedTopic,
-) -> tuple[StagedFile, ...]:
-    """Write the letters' rows, and those that still cannot be read, to staging."""
-    from millstream.hadoop_loader.running.errors import TopicUnreadableError
-    from millstream.hadoop_loader.running.range_state import RangeState
-    from millstream.hadoop_loader.running.sorting_out import Sorter
-    from millstream.hadoop_loader.values import UnknownSchemaError
-    from millstream.hadoop_loader.writing import OpenFiles
+def _batches(sources: Iterable[TableFile]) -> Iterator[list[TableFile]]:
+    """Put files together that one entry does away with: of one topic id, and one behind the other in each partition.
 
-    schemas.prepare(told.topic)
-    for attempt in range(_SCHEMA_ROUNDS_MAX):
-        tables = {told.topic: schemas.tables[told.topic]}
-        closed = {table.name: claim.state.closed_directories(table.name) for table in tables[told.topic].tables()}
+    A topic that was deleted and created anew has letters of two, at the same offsets.
+    """
+    batch: list[TableFile] = []
+    size_bytes = 0
+    for file in sorted(sources, key=lambda one: (one.topic_id, one.partition, one.first_offset)):
+        before = batch[-1] if batch else None
+        follows = before is None or (
+            file.topic_id == before.topic_id
+            and (file.partition != before.partition or file.first_offset > before.last_offset)
+        )
+        if not follows or size_bytes >= _BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(file)
+        size_bytes += file.length
+    if batch:
+        yield batch
+
+
+@dataclass(slots=True)
+class _Replayer:
+    """Replays files of letters under one claim."""
+
+    job: LoadJob
+    filesystem: FileSystem
+    log: CommitLog
+    claim: Claim
+    registry: RegistryClient | None
+    replay: Replay
+    # Of the next staging directory.
+    number: int = 0
+
+    def to_topic(self, told: ReplayedTopic, sources: list[TableFile], topic: str) -> None:
+        """Send the letters of these files to a topic, then have the log say so."""
+        sent = _send(self.job, topic, self._letters(sources))
+        told.letters += sent
+        told.replayed += sent
+        self._commit(told.topic, sources, rows=0)
+
+    def into_table(self, told: ReplayedTopic, sources: list[TableFile]) -> None:
+        """Make rows of the letters of these files, and letters anew of those that still cannot be read."""
+        schemas = RunSchemas(self.job, self.claim.state.schemas, self.registry)
+        decoded = self._decoded(told.topic, sources, schemas)
+        told.letters += decoded.letters
+        told.replayed += decoded.rows
+        told.still_bad += decoded.bad
+        anew = [file for file in decoded.staged if file.kind is FileKind.DEAD_LETTERS]
+        for file in anew:
+            for letter in read_letters(self.filesystem, file.path):
+                told.errors[letter.error] = told.errors.get(letter.error, 0) + 1
+        if decoded.bad == decoded.letters and len(anew) >= len(sources):
+            # Nothing came of them: they stay the letters that they are.
+            return
+        self._commit(told.topic, sources, rows=decoded.rows, staged=decoded.staged, schemas=schemas.changed)
+
+    def _commit(
+        self,
+        topic: str,
+        sources: list[TableFile],
+        *,
+        rows: int,
+        staged: tuple[StagedFile, ...] = (),
+        schemas: Mapping[str, Any] | None = None,
+    ) -> None:
+        document = replayed_document(self.claim.state, topic, sources)
+        draft = LoadDraft(
+            files=staged,
+            schemas={**(schemas or {}), f"{REPLAYED}{topic}": document},
+            report={"job": self.job.name, "outcome": "replayed", "rows": rows},
+        )
+        self.replay.number = self.log.commit(self.claim, draft).number
+
+    def _letters(self, sources: Iterable[TableFile]) -> Iterator[DeadLetter]:
+        for file in sources:
+            yield from read_letters(self.filesystem, file.path)
+
+    def _decoded(self, topic: str, sources: list[TableFile], schemas: RunSchemas) -> _Decoded:
+        """Write the letters' rows, and those that still cannot be read, to staging."""
+        from millstream.hadoop_loader.running.errors import TopicUnreadableError
+        from millstream.hadoop_loader.values import UnknownSchemaError
+
+        schemas.prepare(topic)
+        number, self.number = self.number, self.number + 1
+        for attempt in range(_SCHEMA_ROUNDS_MAX):
+            try:
+                decoded = self._sorted(self.claim.staging(number, attempt), sources, schemas.tables[topic])
+            except UnknownSchemaError as error:
+                refused = schemas.learn([UnknownSchema(error.topic, error.schema_id, error.schema)])
+                if refused:
+                    raise ValueError(refused[topic]) from error
+                continue
+            except TopicUnreadableError as error:
+                raise ValueError(f"{topic}: {error}") from error
+            decoded.check(topic, self.job.destination.formats)
+            return decoded
+        raise ValueError(f"{topic}: letters met unknown schemas {_SCHEMA_ROUNDS_MAX} times")
+
+    def _sorted(self, staging: str, sources: list[TableFile], version: TableVersion) -> _Decoded:
+        from millstream.hadoop_loader.running.range_state import RangeState
+        from millstream.hadoop_loader.running.sorting_out import Sorter
+        from millstream.hadoop_loader.writing import OpenFiles
+
+        job, topic = self.job, sources[0].topic
+        closed = {table.name: self.claim.state.closed_directories(table.name) for table in version.tables()}
         files = OpenFiles(
-            filesystem,
-            claim.staging(number, attempt),
+            self.filesystem,
+            staging,
             limits=job.limits,
             encoding=job.encoding,
             memory_bytes_max=job.worker_memory_bytes // 2,
         )
+        # Those that cannot be read are still to be kept somewhere: their files are about to be done with.
+        keeping = replace(job, bad_records=replace(job.bad_records, policy="dead_letters"))
+        decoded = _Decoded()
         try:
-            sorter = Sorter(job, tables, closed, registry, files)
-            states = []
-            for partition, group in groupby(sorted(letters, key=_place), key=lambda letter: letter.partition):
-                some = list(group)
-                first, last = some[0].offset, some[-1].offset
-                states.append(RangeState(OffsetRange(told.topic, topic_id, partition, -1, first, last + 1)))
-                for fetched in _as_fetched(some):
-                    sorter.sort(states[-1], fetched)
-            staged = tuple(files.finish())
-        except UnknownSchemaError as error:
-            refused = schemas.learn([UnknownSchema(error.topic, error.schema_id, error.schema)])
-            if refused:
-                raise ValueError(refused[told.topic]) from error
-            continue
-        except TopicUnreadableError as error:
-            raise ValueError(f"{told.topic}: {error}") from error
+            sorter = Sorter(keeping, {topic: version}, closed, self.registry, files)
+            for source in sources:
+                wanted = OffsetRange(
+                    topic, source.topic_id, source.partition, -1, source.first_offset, source.last_offset + 1
+                )
+                state = RangeState(wanted)
+                for piece in _pieces(read_letters(self.filesystem, source.path)):
+                    decoded.letters += len(piece)
+                    for fetched in _as_fetched(piece):
+                        sorter.sort(state, fetched)
+                decoded.rows += state.rows
+                decoded.bad += state.bad
+                decoded.left_out += state.tombstones_left_out
+            decoded.staged = tuple(files.finish())
         finally:
             files.abandon()
-        told.replayed += sum(state.rows for state in states)
-        told.still_bad += sum(state.bad for state in states)
-        for file in staged:
-            if file.kind is FileKind.DEAD_LETTERS:
-                for letter in read_letters(filesystem, file.path):
-                    told.errors[letter.error] = told.errors.get(letter.error, 0) + 1
-        return staged
-    raise ValueError(f"{told.topic}: letters met unknown schemas {_SCHEMA_ROUNDS_MAX} times")
+        return decoded
 
 
-def _place(letter: DeadLetter) -> tuple[int, int]:
-    return letter.partition, letter.offset
+@dataclass(slots=True)
+class _Decoded:
+    """What letters came to."""
+
+    letters: int = 0
+    rows: int = 0
+    bad: int = 0
+    left_out: int = 0  # tombstones
+    staged: tuple[StagedFile, ...] = ()
+
+    def check(self, topic: str, formats: Iterable[str]) -> None:
+        """Raise ValueError if it does not add up."""
+        kept = sum(file.rows for file in self.staged if file.kind is FileKind.DEAD_LETTERS)
+        in_files = {
+            name: sum(
+                file.rows for file in self.staged if file.format == name and file.kind is not FileKind.DEAD_LETTERS
+            )
+            for name in formats
+        }
+        if (
+            self.letters == self.rows + self.bad + self.left_out
+            and kept == self.bad
+            and all(rows == self.rows for rows in in_files.values())
+        ):
+            return
+        raise ValueError(
+            f"{topic}: the replay does not add up, so nothing of it is committed: {self.letters:,} letters are"
+            f" {self.rows:,} rows ({', '.join(f'{rows:,} in {name}' for name, rows in sorted(in_files.items()))}),"
+            f" {self.bad:,} bad ({kept:,} kept) and {self.left_out:,} tombstones left out"
+        )
+
+
+def _pieces(letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    """Put letters together as far as memory is meant for."""
+    piece: list[DeadLetter] = []
+    size_bytes = 0
+    for letter in letters:
+        piece.append(letter)
+        size_bytes += len(letter.key or b"") + len(letter.value or b"")
+        if len(piece) >= _PIECE_LETTERS or size_bytes >= _PIECE_BYTES:
+            yield piece
+            piece, size_bytes = [], 0
+    if piece:
+        yield piece
 
 
 def _as_fetched(letters: list[DeadLetter]) -> Iterable[Any]:
@@ -250,25 +361,29 @@ def _as_fetched(letters: list[DeadLetter]) -> Iterable[Any]:
     yield from fetched_rows(piece, last.offset + 1, RecordColumns(LOCATED_ROWS))
 
 
-def _send(job: LoadJob, to_topic: str, letters: list[DeadLetter]) -> None:
-    """Send the letters' records; returns once all of them are acknowledged. Raises KafkaError."""
+def _send(job: LoadJob, to_topic: str, letters: Iterable[DeadLetter]) -> int:
+    """Send the letters' records; returns how many once all of them are acknowledged. Raises KafkaError."""
     from millstream.core.columns.blocking_producer import Producer
 
+    sent = 0
     with Producer(job.source.client_configs()) as producer:
-        handles = []
-        for letter in letters:
-            place = f"{letter.topic}/{letter.partition}/{letter.offset}".encode()
-            handles.append(
-                producer.send(
-                    to_topic,
-                    letter.value,
-                    key=letter.key,
-                    timestamp_ms=letter.timestamp_ms if letter.timestamp_ms >= 0 else None,
-                    headers=[*letter.headers, (REPLAYED_FROM, place)],
+        for piece in _pieces(letters):
+            handles = []
+            for letter in piece:
+                place = f"{letter.topic}/{letter.partition}/{letter.offset}".encode()
+                handles.append(
+                    producer.send(
+                        to_topic,
+                        letter.value,
+                        key=letter.key,
+                        timestamp_ms=letter.timestamp_ms if letter.timestamp_ms >= 0 else None,
+                        headers=[*letter.headers, (REPLAYED_FROM, place)],
+                    )
                 )
-            )
-        for handle in handles:
-            handle.result(job.source.timeout_s)
+            for handle in handles:
+                handle.result(job.source.timeout_s)
+            sent += len(handles)
+    return sent
 
 
 def _release(claim: Claim) -> None:
