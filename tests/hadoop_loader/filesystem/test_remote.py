@@ -68,10 +68,15 @@ def test_a_refusal_after_a_lost_answer_may_be_the_work_of_the_first_try() -> Non
             calls(server).read("path", server)
 
 
-def test_what_is_certain_after_a_lost_answer_stays_certain() -> None:
-    server = Server(LOST, QuotaExceededError("no room", uri="hdfs://host:8020", path="path"))
-    with pytest.raises(QuotaExceededError):
-        calls(server).act("path", server)
+@pytest.mark.parametrize("kind", [QuotaExceededError, AccessDeniedError, StorageFullError, FileSystemError])
+def test_no_refusal_makes_certain_what_was_not_answered(kind: type[FileSystemError]) -> None:
+    refusal = kind("no", uri="hdfs://host:8020", path="path", remedy="mend it")
+    with pytest.raises(UnknownOutcomeError, match="connection reset, and the next try says: no; mend it"):
+        calls(Server(LOST, refusal)).act("path", Server(LOST, refusal))
+    for server, call in ((Server(LOST, refusal), "read"), (Server(REFUSED, refusal), "act")):
+        with pytest.raises(kind) as raised:
+            getattr(calls(server), call)("path", server)
+        assert raised.value is refusal
 
 
 def test_at_the_deadline_what_was_never_begun_is_known() -> None:

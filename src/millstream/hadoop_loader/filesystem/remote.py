@@ -1,8 +1,8 @@
 """What HDFS by RPC and HDFS over HTTP have in common: what its Java exceptions mean, and when a call is sent again.
 
 A call that the server refused for now (safe mode after a start, a NameNode that is standby) has not begun: it is sent
-again until its deadline. So is one whose connection was lost, but that may have taken effect. Should the next try then
-say that the name is taken or gone, its own first try may be the reason, so the outcome is *unknown*, never "exists".
+again until its deadline. So is one whose connection was lost, but that may have taken effect. Whatever the next try
+then says (the name is taken, or gone, a quota is used up), the first may have done it, so the outcome is *unknown*.
 Bytes of a file are never sent twice: the file is broken, and its writer starts another.
 """
 
@@ -201,9 +201,8 @@ class RemoteCalls:
                     unanswered = problem
                     self._drop()
                 elif not isinstance(problem, NotBegunError):
-                    if unanswered is not None and missed is UnknownOutcomeError and isinstance(problem, OSError):
-                        what = f"{unanswered}, and the next try says: {problem.strerror or problem}"
-                        raise UnknownOutcomeError(what, uri=self._uri, path=path) from error
+                    if unanswered is not None and missed is UnknownOutcomeError:
+                        self._raise_unknown(unanswered, problem, path)
                     if problem is error:
                         raise
                     raise problem from error
@@ -213,6 +212,21 @@ class RemoteCalls:
                     raise kind(what, uri=self._uri, path=path) from error
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+
+    def _raise_unknown(self, unanswered: UnansweredError, problem: BaseException, path: str) -> None:
+        """Raise what an act comes to whose first try was not answered, and whose next one was refused.
+
+        Whatever the reason, be it a quota or a ticket that has run out in between, the first try may have taken effect.
+        """
+        if isinstance(problem, FileSystemError):
+            what, remedy = problem.what, problem.remedy
+        elif isinstance(problem, OSError):
+            what, remedy = problem.strerror or str(problem), ""
+        else:
+            return  # none of a file system's answers
+        raise UnknownOutcomeError(
+            f"{unanswered}, and the next try says: {what}", uri=self._uri, path=path, remedy=remedy
+        ) from problem
 
     def _raise_looked_into(self, error: FileSystemError) -> NoReturn:
         """Raise the same error, with what can be seen from here."""
