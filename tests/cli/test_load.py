@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,10 +16,12 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.support.loads import SCHEMA_2, Events
+import typer
+from tests.support.loads import SCHEMA_2, Events, assert_same
 from tests.support.registry import registry
 
 from millstream.cli.app import run
+from millstream.cli.load import app as load_app
 from millstream.testing import broker
 
 DEADLINE_S = 60.0
@@ -56,6 +60,7 @@ class Job:
             destination.uri = "{self.lake.as_uri()}"
             destination.formats = ["avro", "parquet"]
             partitioning.pattern = "daily"
+            metadata_columns = ["partition", "offset"]
             report.metrics_file = "{self.path.parent / "clicks.prom"}"
             {more}
             """
@@ -107,6 +112,20 @@ def test_a_load_from_plan_to_compaction(job: Job, events: Events) -> None:
     assert "no dead letters" in job("replay-dead-letters")[0]
 
 
+def test_rounds_load_all_of_it_each_with_a_commit_of_its_own(job: Job, events: Events) -> None:
+    job.write(events, "source.run_bytes_max = 12000\n            workers = 1")
+    (first,) = [json.loads(line) for line in job("run", "--json")[0].splitlines()]
+    assert 0 < first["rows"] < events.next_id
+
+    rounds = [json.loads(line) for line in job("run", "--until-done", "--json")[0].splitlines()]
+
+    assert first["rows"] + sum(one["rows"] for one in rounds) == events.next_id
+    assert len({one["number"] for one in rounds}) == len(rounds) > 1
+    assert [one["audit"]["lag"] > 0 for one in rounds] == [True] * (len(rounds) - 1) + [False]
+    assert job.json("run", "--until-done")["outcome"] == "nothing new"
+    assert_same(events, job.lake, "avro", "parquet")
+
+
 def test_what_is_wrong_with_a_job_is_listed(job: Job, events: Events) -> None:
     job.write(events, 'engin = "spark"\n            workers = 0')
 
@@ -125,6 +144,38 @@ def test_a_failure_is_a_sentence(job: Job, events: Events) -> None:
 
     assert err.splitlines()[-1].startswith("millstream: ")
     assert str(job.lake) in err
+
+
+def test_a_metrics_file_that_cannot_be_written_undoes_nothing(job: Job, events: Events) -> None:
+    nowhere = str(job.path.parent / "nowhere" / "clicks.prom")
+
+    out, err = job("run", "--json", "--metrics-file", nowhere, code=3)
+
+    report = json.loads(out)
+    assert (report["outcome"], report["exit_code"]) == ("loaded", 0)
+    assert "nowhere" in err
+    assert "the metrics were not written" in err
+
+
+def load_examples() -> Iterator[tuple[str, list[str]]]:
+    """Each command of `load` that the help of one shows, without what a shell makes of the rest of the line."""
+    load: Any = typer.main.get_command(load_app)
+    for command in load.commands.values():
+        for line in command.epilog.splitlines():
+            found = re.search(r"millstream load (.+)", line)
+            if found is not None:
+                name, *arguments = shlex.split(re.split(r" [|&]", found[1])[0])
+                yield name, arguments
+
+
+def test_the_examples_of_the_help_are_commands() -> None:
+    load: Any = typer.main.get_command(load_app)
+    shown = list(load_examples())
+
+    assert {name for name, _ in shown} == set(load.commands)
+    for name, arguments in shown:
+        # Raises for an option that is not there, and for what an option does not take.
+        load.commands[name].make_context(name, list(arguments))
 
 
 def test_something_red_ends_with_3(job: Job, events: Events) -> None:
