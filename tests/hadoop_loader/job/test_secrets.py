@@ -47,6 +47,28 @@ def test_they_reach_the_clients(job: LoadJob) -> None:
     assert travelled.source.client_configs()["sasl.password"] == "from-env"
 
 
+def test_tasks_carry_what_workers_need(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("from-file\n")
+    lines = """
+    [spark]
+    config = { "spark.hadoop.fs.s3a.secret.key" = { env = "OF_SPARK" } }
+    [iceberg]
+    properties = { uri = { env = "OF_CATALOG" } }
+    """
+    text = JOB.replace("FILE", str(tmp_path / "password")) + lines
+    secrets = {"KAFKA_PASSWORD": "from-env", "OF_SPARK": "text-of-spark", "OF_CATALOG": "text-of-catalog"}
+    resolved = LoadJob.loads(text).resolved(secrets)
+    whole, travelled = pickle.dumps(resolved), pickle.dumps(resolved.for_workers(4))
+
+    assert pickle.loads(travelled).workers == 4
+    assert [name for name in (b"text-of-spark", b"text-of-catalog") if name in whole and name not in travelled] == [
+        b"text-of-spark",
+        b"text-of-catalog",
+    ]
+    assert b"from-env" in travelled
+    assert b"from-file" in travelled
+
+
 def test_they_are_in_no_repr(job: LoadJob) -> None:
     resolved = job.resolved({"KAFKA_PASSWORD": "from-env"})
     for shown in (repr(resolved), str(resolved), repr(resolved.source.client), repr(Secret("from-env"))):

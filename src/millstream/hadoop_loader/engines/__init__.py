@@ -3,7 +3,7 @@
     engine.py    what an engine is, and what it tells the driver
     local.py     worker processes of this machine, one per core unless the job says otherwise
     worker.py    such a process; `task_runner.py` is what every worker does with a task
-    spark.py     tasks of a Spark job (PySpark 4), `engine = "spark"`
+    spark.py     tasks of a Spark job (PySpark 4), `engine = "spark"`; `spark_session.py` is the session they run on
 
 An engine decides nothing: which split runs, how often it is tried and what becomes of its files is the driver's.
 """

@@ -1,10 +1,15 @@
 """Splits as tasks of a Spark job: `engine = "spark"`, on any cluster PySpark 4 reaches (extra `spark`).
 
-All splits that are handed over at once are one Spark job with a task each. A task runs a split as a local worker does,
-in the executor's own Python, and its result comes back by an accumulator as soon as it has ended, so that the driver
-need not wait for the slowest one before it tries one again. What a task meets is its result; only the loss of an
-executor is a failure to Spark, which then runs the task again, as it may run a slow one twice (speculation): each has a
-staging folder of its own, and one of them is counted.
+All splits that are handed over at once are one Spark job with a task each; one that was tried before is a job of its
+own. A task runs a split as a local worker does, in the executor's own Python, and its result comes back by an
+accumulator as soon as it has ended, so that the driver need not wait for the slowest one before it tries one again.
+What a task meets is its result; only the loss of an executor is a failure to Spark, which then runs the task again, as
+it may run a slow one twice (speculation): each has a staging folder of its own, and one of them is counted. A task that
+Spark has lost too often ends its whole job: it alone has failed, the others were lost with it (`is_own=False`).
+
+Nothing is waited for without a bound. A task that tells nothing for as long as a local worker may be silent ends its
+executor's Python, which is a loss to Spark; where Spark has nothing at all at work for IDLE_S, as no executor is
+granted, that is an EngineError.
 
 What has to be on the executors:
 
@@ -21,14 +26,15 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import sys
-import tempfile
 import threading
-import zipfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from queue import SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from millstream.hadoop_loader.engines.engine import (
     AttemptFailed,
@@ -37,7 +43,16 @@ from millstream.hadoop_loader.engines.engine import (
     EngineError,
     EngineEvent,
 )
-from millstream.hadoop_loader.engines.task_runner import TaskRunner
+from millstream.hadoop_loader.engines.spark_session import (
+    ARCHIVE,
+    Release,
+    context_of,
+    is_gone,
+    sentence_of,
+    ship_package,
+    use_session,
+)
+from millstream.hadoop_loader.engines.task_runner import TaskRunner, stall_bound_s
 from millstream.hadoop_loader.splits import Progress, SplitTask
 
 if TYPE_CHECKING:
@@ -46,61 +61,53 @@ if TYPE_CHECKING:
 
     from millstream.hadoop_loader.job import LoadJob
 
-SHIP: Final = "spark.millstream.ship"
-_ARCHIVE: Final = "millstream_package"
-_SHIPPED_SUFFIXES: Final = (".py", ".so", ".pyd")
+IDLE_TIMEOUT: Final = "spark.millstream.idle.timeout.s"
+IDLE_S: Final = 600.0
+EXIT_STALLED: Final = 76
+JOBS_MAX: Final = 128
+"""Spark jobs at a time: each has a thread here, and one in the JVM."""
+_LOOK_S: Final = 5.0
 _JOIN_S: Final = 30.0
 _PYTHON_UNSET: Final = "python3"  # what PySpark takes where nobody said which
-
-
-# The folders of archives that were sent, by the application they were sent to: it takes one, once.
-_sent: dict[str, tempfile.TemporaryDirectory[str]] = {}
+_LOST_TASK: Final = re.compile(r"\bTask (\d+) in stage [\d.]+ failed \d+ times")
 
 
 class SparkEngine:
     """Runs splits on a Spark session; owned by the driver's thread."""
 
-    def __init__(self, session: SparkSession, workers: int | None = None, *, stops_session: bool = False) -> None:
-        """Run on `session`, which is stopped with the engine if `stops_session`. Raises EngineError."""
-        self._session = session
-        self._stops_session = stops_session
-        self._context = _context_of(session)
+    def __init__(self, session: SparkSession, workers: int | None = None, *, release: Release | None = None) -> None:
+        """Run on `session`; `release` is called when the engine is stopped. Raises EngineError."""
+        self._context = context_of(session)
+        self._release = release
         _choose_python(self._context)
         self._workers = workers or max(1, self._context.defaultParallelism)
+        self._idle_s = _seconds(self._context, IDLE_TIMEOUT, IDLE_S)
         self._group = f"millstream-{os.urandom(8).hex()}"
         self._wakes = threading.Condition()
         # What the jobs' threads tell; guarded by _wakes.
         self._failed: list[AttemptFailed] = []
         self._broken: str | None = None
         self._threads: list[threading.Thread] = []
+        # The tasks of each job that no thread has begun; None ends a thread.
+        self._jobs: SimpleQueue[tuple[SplitTask, ...] | None] = SimpleQueue()
+        self._jobs_open = 0  # handed over and not ended; guarded by _wakes
         # Attempts that were handed over and have not ended. Invariant: one event ends each.
         self._running: set[tuple[int, int]] = set()
         self._results: Any = None
         self._results_seen = 0
+        # When Spark had something at work for the last time, and when that was looked for.
+        self._at_work_at = self._looked_at = time.monotonic()
         self._is_stopped = False
 
     @classmethod
     def for_job(cls, job: LoadJob) -> SparkEngine:
         """Run on the session there is, or on one made as the job says. Raises EngineError."""
+        session, release = use_session(job)
         try:
-            from pyspark.sql import SparkSession
-        except ImportError as error:
-            raise EngineError(
-                "the engine `spark` needs PySpark: install the extra `spark` (pip install 'millstream[spark]')"
-            ) from error
-        active = SparkSession.getActiveSession()
-        if active is not None:
-            return cls(active, job.workers)
-        builder = SparkSession.builder.appName(f"millstream load {job.name}")
-        if job.spark.master is not None:
-            builder = builder.master(job.spark.master)
-        for name, value in job.spark.config.items():
-            builder = builder.config(name, value if isinstance(value, str) else value.reveal())
-        try:
-            session = builder.getOrCreate()
-        except Exception as error:
-            raise EngineError(f"no Spark session could be had: {_sentence(error)}; see [spark] in the job") from error
-        return cls(session, job.workers, stops_session=True)
+            return cls(session, job.workers, release=release)
+        except BaseException:
+            release()
+            raise
 
     @property
     def workers(self) -> int:
@@ -108,7 +115,7 @@ class SparkEngine:
         return self._workers
 
     def submit(self, tasks: Sequence[SplitTask]) -> None:
-        """Run these as one Spark job. Raises EngineError."""
+        """Run these: together what is new, alone what was tried before. Raises EngineError."""
         assert not self._is_stopped, "the engine was stopped"
         if not tasks:
             return
@@ -116,11 +123,21 @@ class SparkEngine:
             from pyspark.accumulators import AddingAccumulatorParam
 
             self._results = self._context.accumulator([], AddingAccumulatorParam([]))
-            self._ship()
+            ship_package(self._context)
+        if not self._running:
+            self._at_work_at = time.monotonic()
         self._running |= {(task.split.number, task.attempt) for task in tasks}
-        thread = threading.Thread(target=self._run_job, args=(tuple(tasks),), name="spark-job", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        new = tuple(task for task in tasks if not task.attempt)
+        jobs = [*([new] if new else []), *((task,) for task in tasks if task.attempt)]
+        with self._wakes:
+            self._jobs_open += len(jobs)
+            threads = min(JOBS_MAX, self._workers + 1, self._jobs_open)
+        for job in jobs:
+            self._jobs.put(job)
+        while len(self._threads) < threads:
+            thread = threading.Thread(target=self._run_jobs, name="spark-jobs", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def events(self, timeout_s: float) -> list[EngineEvent]:
         """Return what happened, waiting up to `timeout_s` for the first event. Raises EngineError."""
@@ -130,6 +147,7 @@ class SparkEngine:
             if self._broken is not None:
                 raise EngineError(self._broken)
             failed, self._failed = self._failed, []
+        self._check_at_work()
         told: list[EngineEvent] = []
         for event in [*self._take_results(), *failed]:
             key = _attempt_of(event)
@@ -149,14 +167,13 @@ class SparkEngine:
         # The cluster may be gone, with all that could be cancelled.
         with suppress(Exception):
             self._context.cancelJobGroup(self._group)
+        for _ in self._threads:
+            self._jobs.put(None)
+        deadline = time.monotonic() + _JOIN_S
         for thread in self._threads:
-            thread.join(_JOIN_S)
-        if self._stops_session:
-            sent = _sent.pop(self._context.applicationId, None)
-            with suppress(Exception):
-                self._session.stop()
-            if sent is not None:
-                sent.cleanup()
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if self._release is not None:
+            self._release()
 
     def _has_news(self) -> bool:
         return bool(self._failed) or self._broken is not None or len(self._results.value) > self._results_seen
@@ -168,18 +185,47 @@ class SparkEngine:
         self._results_seen += len(new)
         return [pickle.loads(data) for data in new]  # noqa: S301  made by our own tasks
 
-    def _run_job(self, tasks: Sequence[SplitTask]) -> None:
-        """Run one Spark job to its end; runs on a thread of its own."""
-        error: str | None = None
+    def _check_at_work(self) -> None:
+        """Raise EngineError where Spark has had nothing at work for too long, and there is something to do."""
+        now = time.monotonic()
+        if not self._running or now - self._looked_at < min(_LOOK_S, self._idle_s / 2):
+            return
+        self._looked_at = now
+        # Another job's tasks in the same session do as well: ours wait for them.
         try:
+            tracker = self._context.statusTracker()
+            stages = (tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds())
+            is_at_work = any(stage is not None and stage.numActiveTasks for stage in stages)
+        except Exception as error:
+            raise EngineError(f"the Spark session has ended: {sentence_of(error)}") from error
+        if is_at_work:
+            self._at_work_at = now
+        elif now - self._at_work_at > self._idle_s:
+            raise EngineError(
+                f"Spark has had no task at work for {self._idle_s:g} s: it is granted no executor (look at the "
+                f"cluster's queue, and at what an executor asks for), or {IDLE_TIMEOUT} is too short"
+            )
+
+    def _run_jobs(self) -> None:
+        """Run Spark jobs, one after the other, until the engine stops; runs on a thread of its own."""
+        while (tasks := self._jobs.get()) is not None and not self._is_stopped:
+            self._run_job(tasks)
+
+    def _run_job(self, tasks: Sequence[SplitTask]) -> None:
+        error: str | None = None
+        lost: int | None = None
+        try:
+            # Of the jobs that this thread starts.
             self._context.setJobGroup(self._group, "millstream load", interruptOnCancel=True)
             pickled = [pickle.dumps(task) for task in tasks]
             self._context.parallelize(pickled, len(pickled)).foreachPartition(_task_function(self._results))
         except Exception as failure:  # noqa: BLE001  whatever Spark says, its tasks have come to nothing
-            error = _sentence(failure)
+            error = sentence_of(failure)
+            lost = _lost_task(str(failure))
         with self._wakes:
+            self._jobs_open -= 1
             # Results come before the job's end; what has none by now was lost with its executor.
-            for task in tasks:
+            for number, task in enumerate(tasks):
                 self._failed.append(
                     AttemptFailed(
                         task.split.number,
@@ -187,29 +233,12 @@ class SparkEngine:
                         error or "Spark gave no result of its task",
                         "WorkerDied",
                         is_retriable=True,
+                        is_own=error is None or len(tasks) == 1 or number == lost,
                     )
                 )
-            if error is not None and _is_gone(self._context):
+            if error is not None and is_gone(self._context):
                 self._broken = f"the Spark session has ended: {error}"
             self._wakes.notify_all()
-
-    def _ship(self) -> None:
-        """Send this package to executors on other machines, or in processes of their own."""
-        master = self._context.master or ""
-        wanted = self._context.getConf().get(SHIP, "true")
-        is_local = master == "local" or master.startswith("local[")
-        if wanted == "false" or is_local or self._context.applicationId in _sent:
-            return
-        import millstream
-
-        package = Path(next(iter(millstream.__path__)))
-        folder = _sent[self._context.applicationId] = tempfile.TemporaryDirectory(prefix="millstream-spark-")
-        path = Path(folder.name) / f"{_ARCHIVE}.zip"
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for file in sorted(package.rglob("*")):
-                if file.suffix in _SHIPPED_SUFFIXES or file.name == "py.typed":
-                    archive.write(file, Path("millstream") / file.relative_to(package))
-        self._context.addArchive(f"{path}#{_ARCHIVE}")
 
 
 def _task_function(results: Any) -> Callable[[Iterable[bytes]], None]:
@@ -218,7 +247,7 @@ def _task_function(results: Any) -> Callable[[Iterable[bytes]], None]:
     It is a function within a function, so that it travels by value: the package it imports is found only once it has
     put the archive's folder first.
     """
-    archive = _ARCHIVE
+    archive = ARCHIVE
 
     def run_tasks(pickled: Iterable[bytes]) -> None:
         import sys
@@ -251,23 +280,58 @@ def run_pickled(pickled: bytes) -> bytes:
     task: SplitTask = pickle.loads(pickled)  # noqa: S301  made by our own driver
     context = TaskContext.get()
     number = 0 if context is None else context.attemptNumber()
-    return pickle.dumps(
-        _runner.run(task, threading.Event(), _tell_nobody, staging=f"{task.staging}-{number}" if number else None)
-    )
+    staging = f"{task.staging}-{number}" if number else None
+    with Watchdog(stall_bound_s(task.job)) as watchdog:
+        return pickle.dumps(_runner.run(task, threading.Event(), watchdog.handle_progress, staging=staging))
 
 
-def _tell_nobody(progress: AttemptProgressed) -> None:
-    """Spark brings results only: progress is told with them."""
+class Watchdog:
+    """Ends this process where a task tells nothing for too long, as the driver ends a local worker.
+
+    Spark brings results only, so that nobody else would notice; progress goes no further than here.
+    """
+
+    def __init__(self, bound_s: float) -> None:
+        self._bound_s = bound_s
+        self._heard_at = time.monotonic()
+        self._is_over = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._watch, name="split-watchdog", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._is_over.set()
+
+    def handle_progress(self, progress: AttemptProgressed) -> None:
+        """The task lives."""
+        del progress
+        self._heard_at = time.monotonic()
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(max(0.0, self._heard_at + self._bound_s - time.monotonic())):
+            if time.monotonic() - self._heard_at >= self._bound_s:
+                print(f"nothing was heard of the split for {self._bound_s:g} s", file=sys.stderr, flush=True)
+                os._exit(EXIT_STALLED)
 
 
-def _context_of(session: SparkSession) -> SparkContext:
+def _seconds(context: SparkContext, name: str, default: float) -> float:
+    text = context.getConf().get(name, None)
     try:
-        return session.sparkContext
-    except Exception as error:
-        raise EngineError(
-            "this Spark session has no context of its own (Spark Connect): start the job with spark-submit, or set "
-            "spark.master"
-        ) from error
+        seconds = default if text is None else float(text)
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise EngineError(f"{name} is {text!r}: give a number of seconds")
+    return seconds
+
+
+def _lost_task(message: str) -> int | None:
+    """Return which task of a job Spark gave up, by its place among them."""
+    found = _LOST_TASK.search(message)
+    return None if found is None else int(found[1])
 
 
 def _choose_python(context: SparkContext) -> None:
@@ -284,13 +348,6 @@ def _choose_python(context: SparkContext) -> None:
         context.pythonExec = sys.executable
 
 
-def _is_gone(context: SparkContext) -> bool:
-    try:
-        return bool(context._jsc.sc().isStopped())
-    except Exception:  # noqa: BLE001  whoever can't be asked any more is gone
-        return True
-
-
 def _attempt_of(event: AttemptFinished | AttemptFailed) -> tuple[int, int]:
     if isinstance(event, AttemptFinished):
         return event.result.split, event.result.attempt
@@ -304,10 +361,3 @@ def _progress_of(event: AttemptFinished) -> AttemptProgressed:
         result.attempt,
         tuple(Progress(read.topic, read.partition, read.next_offset, read.rows, read.bytes) for read in result.read),
     )
-
-
-def _sentence(error: Exception) -> str:
-    """What Spark says, without the stack of two languages below it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("at ", "An error occurred", ":"))]
-    return (told or lines or [type(error).__name__])[0][:500]
