@@ -43,7 +43,7 @@ def test_a_topic_with_a_new_schema_waits_and_its_neighbour_is_loaded(
             [known, grown],
             tmp_path,
             workers=1,
-            split_attempts=2,
+            split_attempts=1,
             partitioning=Partitioning(kind="none"),
             registry=RegistrySettings(urls=(schemas.url,), timeout_s=1.0),
         )
