@@ -79,7 +79,12 @@ class LoadJob:
         default=256 * MB,
         at_least=MB,
     )
-    split_attempts: int = setting("How often a split is tried before its run fails.", default=3, at_least=1)
+    split_attempts: int = setting(
+        "How often a split is tried before the topic that it fails by is left out; where it names none, each of its"
+        " topics is then tried once on its own.",
+        default=3,
+        at_least=1,
+    )
     source: SourceSettings = setting("Topics, and the part of them to load.")
     registry: RegistrySettings | None = setting("Where schemas are, for framing `registry`.", default=None)
     value: ValueSettings = setting("How values are read.", default_factory=ValueSettings)
