@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.support.registry import registry
 
@@ -74,6 +76,48 @@ def test_the_page_of_schemas(millstream_broker: Any) -> None:
     bootstrap = millstream_broker.bootstrap_servers
     with registry(bootstrap) as running:
         run(page, blocks, bootstrap, running.url)
+
+
+LOADER_PREPARED = """
+from millstream import Admin, Producer
+from millstream.schemas import RegistryClient
+from millstream.schemas.avro import AvroEncoder
+import pyarrow as pa
+with Admin("127.0.0.1:9092") as admin, RegistryClient("http://127.0.0.1:8081") as registry:
+    admin.create_topic("flights", partitions=2)
+    schema_id = registry.register("flights-value", FLIGHT)
+with Producer("127.0.0.1:9092") as producer:
+    values = AvroEncoder(FLIGHT, schema_id).encode(pa.table({"id": range(100)}))
+    producer.send_batch("flights", pa.table({"value": values})).result(60)
+"""
+FLIGHT = '{"type": "record", "name": "Flight", "fields": [{"name": "id", "type": "long"}]}'
+
+
+@pytest.mark.millstream(config={"num.partitions": 1})
+def test_the_page_of_the_loader(millstream_broker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its addresses are places below one folder, where the job file of its first TOML block lies too."""
+    page = ROOT / "docs" / "loader.md"
+    lake = (tmp_path / "lake").as_uri()
+    bootstrap = millstream_broker.bootstrap_servers
+    with registry(bootstrap) as running:
+
+        def placed(text: str) -> str:
+            for address in ("file:///var/lib/lake", "hdfs://cluster1/warehouse/raw", "hdfs://cluster1/warehouse"):
+                text = text.replace(f'"{address}"', f'"{lake}"')
+            text = text.replace("number=41", "number=report.number")
+            return text.replace(_BOOTSTRAP, bootstrap).replace(_REGISTRY, running.url)
+
+        first = re.search(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        assert first is not None
+        (tmp_path / "flights.toml").write_text(placed(first[1]).replace(', "weather"', ""))
+        clicks = tmp_path / "lake" / "raw" / "clicks" / "parquet"
+        clicks.mkdir(parents=True)
+        pq.write_table(pa.table({"id": range(3)}), clicks / "part-0.parquet")
+        monkeypatch.chdir(tmp_path)
+        blocks = [block for block in examples(page) if "BashOperator(" not in block.code]
+        assert len(blocks) == len(examples(page)) - 1, "Airflow's own is looked at by tests/packaging"
+        prepared = Example(1, f"FLIGHT = {FLIGHT!r}\n{LOADER_PREPARED}", None)
+        run(page, [prepared, *(block._replace(code=placed(block.code)) for block in blocks)], bootstrap, running.url)
 
 
 @pytest.mark.millstream(config={"num.partitions": 1, "group.initial.rebalance.delay.ms": 0})

@@ -1,6 +1,8 @@
 from millstream.hadoop_loader.commit import dataset as dataset
 from millstream.hadoop_loader.driver.compacting import CompactionRun as CompactionRun
 from millstream.hadoop_loader.driver.compacting import run_compaction as run_compaction
+from millstream.hadoop_loader.driver.directories import close_directories as close_directories
+from millstream.hadoop_loader.driver.directories import expire_directories as expire_directories
 from millstream.hadoop_loader.driver.dry_run import plan_load as plan_load
 from millstream.hadoop_loader.driver.load import run_load as run_load
 from millstream.hadoop_loader.driver.replay import replay_dead_letters as replay_dead_letters
