@@ -24,7 +24,7 @@ import fastavro._read
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from millstream import Admin, Consumer, Producer, TopicPartition
+from millstream import Admin, Consumer, KafkaError, Producer, TopicPartition
 from millstream.hadoop_loader.commit import Snapshot
 from millstream.hadoop_loader.filesystem import open_filesystem
 from millstream.hadoop_loader.job import (
@@ -36,6 +36,7 @@ from millstream.hadoop_loader.job import (
 )
 from millstream.schemas.avro import AvroEncoder
 from millstream.schemas.client import RegistryClient
+from millstream.testing.kafka import wait_until
 
 FIRST_MS: Final = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 STEP_MS: Final = 60_000
@@ -80,6 +81,21 @@ fastavro._read.BLOCK_READERS["zstandard"] = _zstandard_block
 Row = tuple[int, int, int, str]  # partition, offset, id, user
 
 
+def make_anew(bootstrap: str, topic: str, partitions: int) -> None:
+    """Delete a topic and make another of its name, without records."""
+    with Admin(bootstrap) as admin:
+        before = admin.describe_topic(topic).topic_id
+
+        def is_known() -> bool:
+            found = admin.describe_topics([topic])[topic]
+            return not isinstance(found, KafkaError) and found.topic_id != before
+
+        admin.delete_topic(topic)
+        admin.create_topic(topic, partitions=partitions, configs=KEPT)
+        # A broker learns of it after the controller: what is sent before that goes to the old topic, and with it.
+        wait_until(is_known, 60.0, "the broker to know the new topic")
+
+
 class Events:
     """A topic of Avro records with running ids."""
 
@@ -94,6 +110,10 @@ class Events:
         self.next_id = 0
         with Admin(bootstrap) as admin:
             admin.create_topic(topic, partitions=partitions, configs=KEPT | configs)
+
+    def make_anew(self) -> None:
+        """Another topic of the same name, without records; ids go on."""
+        make_anew(self.bootstrap, self.topic, self.partitions)
 
     def send(self, count: int, schema: str = SCHEMA_1, **configs: Any) -> None:
         """Send so many records, over all partitions in turn, one minute of record time apart."""

@@ -19,7 +19,7 @@ import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tests.support.inline_engine import InlineEngine
-from tests.support.loads import FIRST_MS, KEPT
+from tests.support.loads import FIRST_MS, KEPT, make_anew
 
 from millstream import Admin
 from millstream.hadoop_loader.driver import LoadReport, run_load
@@ -49,6 +49,10 @@ class RawTopic:
         self._sent = 0
         with Admin(bootstrap) as admin:
             admin.create_topic(self.name, partitions=partitions, configs=KEPT | configs)
+
+    def make_anew(self) -> None:
+        """Delete the topic and make another of its name, without records."""
+        make_anew(self.bootstrap, self.name, self.partitions)
 
     def producer(
         self, transactional_id: str | None = None, *, batch_messages: int = 10_000

@@ -283,11 +283,8 @@ def test_a_recreated_topic_is_noticed(new_events: NewEvents, tmp_path: Path) -> 
     events.send(300)
     job = job_for(events, tmp_path, partitioning=DAILY)
     assert run_load(job).outcome is Outcome.LOADED
-    with Admin(events.bootstrap) as admin:
-        admin.delete_topic(events.topic)
-    again = Events(events.bootstrap, events.registry_url, events.topic)
-    again.next_id = 10_000
-    again.send(30)
+    events.make_anew()
+    events.send(30)
 
     refused = run_load(job)
 
