@@ -9,6 +9,7 @@ from rich.console import Console
 
 from millstream.cli.load_progress import LoadProgress
 from millstream.hadoop_loader.driver.observer import Phase
+from millstream.hadoop_loader.driver.progress import RunProgress
 from millstream.hadoop_loader.engines import AttemptFailed, AttemptProgressed
 from millstream.hadoop_loader.splits import OffsetRange, Progress, Split
 
@@ -80,3 +81,22 @@ def test_a_run_as_a_person_sees_it() -> None:
     assert "split 0, attempt 1: [orders] was away" in screen.getvalue()
     assert "the table of clicks has a new column" in screen.getvalue()
     assert screen.getvalue().rstrip("\n").endswith(("\x1b[2K", "\x1b[?25h"))
+
+
+def test_a_split_that_is_divided_is_shown_by_its_parts() -> None:
+    topics = [OffsetRange(name, name, 0, -1, 0, 1_000) for name in ("clicks", "orders")]
+    with LoadProgress(shown=False, monotonic=lambda: 0.0) as progress:
+        progress.handle_phase(Phase.LOADING)
+        progress.handle_planned([Split(0, tuple(topics))], 2)
+        progress.handle_failed(AttemptFailed(0, 0, "it broke", "OSError", True))
+
+        progress.handle_divided(0, [Split(1, (topics[0],)), Split(2, (topics[1],))])
+        progress.handle_progressed(AttemptProgressed(2, 1, (Progress("orders", 0, 250, 250, MB),)))
+
+        assert "250 records, 1.0 MB" in seen(progress)[-1]
+        assert "0 of 2 splits" in seen(progress)[-1]
+
+
+def test_the_display_hears_what_its_counts_are_made_of() -> None:
+    counted = {name for name in vars(RunProgress) if name.startswith("handle_")}
+    assert counted <= vars(LoadProgress).keys()

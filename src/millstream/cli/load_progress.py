@@ -90,6 +90,9 @@ class LoadProgress(Observer):
         self._progress.handle_failed(event)
         self.handle_note(f"split {event.split}, attempt {event.attempt + 1}: {event.error}")
 
+    def handle_divided(self, split: int, parts: Sequence[Split]) -> None:
+        self._progress.handle_divided(split, parts)
+
     def handle_note(self, sentence: str) -> None:
         self.told.add(sentence)
         if self._live is None:
