@@ -44,6 +44,7 @@ DESTINATIONS = ("file", "hdfs")
 QUIET, QUIET_PARTITIONS = "quiet", 1_000
 PLANNED_PARTITIONS = 20_000
 ONE, TWO = "1 worker", "2 workers"
+LEVELS = {f"{name}, level {level}": (name, level) for name in ("avro", "parquet") for level in (1, 3)}
 CORES = len(os.sched_getaffinity(0))
 # Scripts read so many partitions of the topic: their rate is the same over all of them.
 SCRIPTS = {"polars": 2, "copy": 2, "read": 2, "fastavro": 1}
@@ -108,13 +109,13 @@ class Bench:
             return
         for source in self.sources:
             for destination in self.destinations:
-                if destination.name in row.destinations:
+                if source.name in row.brokers and destination.name in row.destinations:
                     yield Place(source, destination)
 
-    def job(self, name: str, place: Place, topic: str, formats: Sequence[str], workers: int) -> Path:
+    def job(self, name: str, place: Place, topic: str, formats: Sequence[str], workers: int, level: int = 1) -> Path:
         """Write a job whose destination is empty."""
         path = self.work / f"{name}-{place.name}.toml"
-        write_job(path, place.source, topic, place.destination.fresh(name), formats, workers)
+        write_job(path, place.source, topic, place.destination.fresh(name), formats, workers, level)
         return path
 
     def quiet_job(self, place: Place) -> Path:
@@ -168,13 +169,22 @@ def scaling(bench: Bench, row: Row, place: Place, program: str) -> dict[str, flo
         found = run_job(bench.job("scaled", place, TOPIC, row.formats, workers), bench.work)
     finally:
         place.destination.drop("scaled")
-    left = CORES - (place.source.cpu_s() - before) / found["phases_s"]["loading"]
+    left = CORES - (place.source.cpu_s() - before) / found["splits_s"]
     figures = job_figures(found)
     return {
         **figures,
         "cores left by the broker": left,
         "records/s per core": figures["records/s"] / min(workers, left),
     }
+
+
+def levels(bench: Bench, _: Row, place: Place, program: str) -> dict[str, float]:
+    """The same job by level of zstd: what the default was chosen by."""
+    format_, level = LEVELS[program]
+    try:
+        return job_figures(run_job(bench.job("levels", place, TOPIC, (format_,), 1, level), bench.work))
+    finally:
+        place.destination.drop("levels")
 
 
 def nothing_new(bench: Bench, _: Row, place: Place, __: str) -> dict[str, float]:
@@ -204,6 +214,7 @@ class Row:
     programs: tuple[str, ...]
     goals: tuple[Goal, ...] = ()
     formats: tuple[str, ...] = ()
+    brokers: tuple[str, ...] = BROKERS
     destinations: tuple[str, ...] = DESTINATIONS
     judged: str = OURS
 
@@ -242,6 +253,7 @@ ROWS = {
         ("file",),
         judged=TWO,
     ),
+    "levels": Row("by level of zstd", levels, tuple(LEVELS), brokers=(OURS,), destinations=("file",)),
     "planner": Row(
         f"planning {PLANNED_PARTITIONS:,} partitions", planning, (OURS,), (Goal("s", "<=", 1),), destinations=()
     ),

@@ -44,12 +44,12 @@ kind = "none"
 
 [encoding.parquet]
 codec = "zstd"
-level = 1
+level = {level}
 statistics = true
 
 [encoding.avro]
 codec = "zstandard"
-level = 1
+level = {level}
 """
 
 
@@ -65,10 +65,13 @@ def run_apart(command: Sequence[str], what: str, work: Path) -> dict[str, Any]:
     return {**found, "process_wall_s": time.monotonic() - began, "process_cpu_s": _reaped_cpu_s() - before}
 
 
-def write_job(path: Path, source: Source, topic: str, uri: str, formats: Sequence[str], workers: int) -> None:
+def write_job(
+    path: Path, source: Source, topic: str, uri: str, formats: Sequence[str], workers: int, level: int = 1
+) -> None:
     """Write a job file."""
     text = JOB.format(
         workers=workers,
+        level=level,
         bootstrap=source.bootstrap,
         topic=topic,
         registry=source.registry.url,
@@ -90,7 +93,7 @@ def job_figures(report: Mapping[str, Any]) -> dict[str, float]:
         {
             **report,
             "records": report["rows"],
-            "wall_s": report["phases_s"]["loading"],
+            "wall_s": report["splits_s"],
             "bytes": sum(sum(topic["file_bytes"].values()) for topic in report["topics"]),
             "peak_mb": report["peak_memory_bytes"] / 1e6,
         }

@@ -48,6 +48,7 @@ def test_ours_is_the_command(source: Source, tmp_path: Path) -> None:
     write_job(job, source, TOPIC, disk.fresh("loaded"), ("parquet",), 2)
     found = run_job(job, tmp_path)
     assert (found["outcome"], found["rows"], found["workers"]) == ("loaded", RECORDS, 2)
+    assert 0 < found["splits_s"] < found["phases_s"]["loading"] < found["process_wall_s"]
     figures = job_figures(found)
     files = list((tmp_path / "loaded" / TOPIC).rglob("*.parquet"))
     assert figures["B/record"] == pytest.approx(sum(path.stat().st_size for path in files) / RECORDS)

@@ -225,6 +225,7 @@ class _Run:
                 schemas=schemas,
                 observer=self._observer,
                 stop=self._stop,
+                monotonic=self._world.monotonic,
             )
             try:
                 loading.run()
@@ -232,6 +233,7 @@ class _Run:
                 report.attempts = loading.attempts_made
                 report.failed_attempts = attempts.failed_attempts
                 report.peak_memory_bytes = loading.peak_memory_bytes
+                report.splits_s = round(loading.splits_s, 4)
                 report.cpu_s = sum(result.cpu_s for result in attempts.results())
                 report.announcements += schemas.announcements
         with self._phase(Phase.COMMITTING):

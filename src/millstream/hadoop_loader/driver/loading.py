@@ -6,7 +6,10 @@ tasks are handed out, schemas that nobody knew are merged before the next attemp
 
 from __future__ import annotations
 
+import math
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -44,8 +47,17 @@ class Loading:
     stop: threading.Event
     attempts_made: int = 0
     peak_memory_bytes: int = 0
+    monotonic: Callable[[], float] = time.monotonic
+    # When the first split of a result began, and the last one ended.
+    _began: float = math.inf
+    _ended: float = -math.inf
     # By table, of those that splits have gone to so far: a schema may bring a table that was left long ago.
     _closed_directories: dict[str, DirectoryNames] = field(default_factory=dict)
+
+    @property
+    def splits_s(self) -> float:
+        """From the first split's first fetch to the last one's last close; the start of workers is not in it."""
+        return max(0.0, self._ended - self._began)
 
     def run(self) -> None:
         """Run every split to its end. Raises StoppedError, FencedError, EngineError, and what staging may."""
@@ -84,6 +96,8 @@ class Loading:
         given_up = set(self.attempts.given_up)
         if isinstance(event, AttemptFinished):
             self.observer.handle_finished(event)
+            self._ended = self.monotonic()
+            self._began = min(self._began, self._ended - event.result.wall_s)
             self.peak_memory_bytes = max(self.peak_memory_bytes, event.peak_memory_bytes)
             announced = len(self.schemas.announcements)
             for topic, reason in self.schemas.learn(self.attempts.handle_finished(event.result)).items():

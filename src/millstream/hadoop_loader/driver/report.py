@@ -96,6 +96,7 @@ class LoadReport:
     splits: int = 0
     attempts: int = 0
     failed_attempts: int = 0
+    splits_s: float = 0.0  # from the first split's first fetch to the last one's last close
     cpu_s: float = 0.0  # of the workers, while they ran splits
     peak_memory_bytes: int = 0  # of the largest worker
     topics: list[TopicReport] = field(default_factory=list)
