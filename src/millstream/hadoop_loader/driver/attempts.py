@@ -31,7 +31,8 @@ FAILURES_MAX: Final = 4  # attempts of one split that may fail
 SCHEMA_ROUNDS_MAX: Final = 1_000
 # Times a split may be lost together with others; an engine that runs it alone from then on loses it once or twice.
 LOST_MAX: Final = 10
-# Parts of splits that may fail one after the other, with none that came to its end between them.
+# Parts of splits that may fail one after the other, with none that came to its end between them. So many run at once:
+# those that an engine has cannot be taken back.
 PARTS_FAILED_MAX: Final = 16
 
 
@@ -94,15 +95,23 @@ class Attempts:
     def take(self) -> list[Attempt]:
         """Return what is to run now; each counts as running from here on."""
         taken = []
+        waiting: deque[int] = deque()
+        room_for_parts = PARTS_FAILED_MAX - sum(self._states[number].is_part for number in self._running)
         while self._pending:
             state = self._states[self._pending.popleft()]
             ranges = tuple(wanted for wanted in state.split.ranges if wanted.topic not in self.given_up)
             if not ranges:
                 continue
+            if state.is_part:
+                if not room_for_parts:
+                    waiting.append(state.split.number)
+                    continue
+                room_for_parts -= 1
             state.split = replace(state.split, ranges=ranges)
             self._running.add(state.split.number)
             taken.append(Attempt(state.split, state.attempt))
             state.attempt += 1
+        self._pending = waiting
         return taken
 
     def handle_finished(self, result: SplitResult) -> Sequence[UnknownSchema]:
