@@ -249,10 +249,14 @@ class _FaultyOutputFile:
         """An act."""
         self._filesystem._act(f"close {self.path}", self._inner.close)
 
-    def abandon(self) -> None:
+    def abandon(self) -> bool:
         """An act that never raises, unless the process is dead."""
-        with suppress(FileSystemError, OSError):
-            self._filesystem._act(f"abandon {self.path}", self._inner.abandon)
+        try:
+            return self._filesystem._act(f"abandon {self.path}", self._inner.abandon)
+        except (UnavailableError, UnknownOutcomeError):
+            return False
+        except (FileSystemError, OSError):
+            return True
 
     def __enter__(self) -> Self:
         return self

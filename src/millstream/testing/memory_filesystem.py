@@ -266,11 +266,12 @@ class MemoryOutputFile:
             self._node.is_closed = True
             self._is_open = False
 
-    def abandon(self) -> None:
+    def abandon(self) -> bool:
         """Delete it, if it still has its name."""
         if self._is_open:
             self._is_open, self._is_abandoned = False, True
             self._filesystem.delete(self.path)
+        return True
 
     def _check_open(self) -> None:
         if not self._is_open:

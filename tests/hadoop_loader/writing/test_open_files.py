@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import duckdb
@@ -18,13 +21,20 @@ from hypothesis import strategies as st
 from tests.support.loads import SCHEMA_1
 
 from millstream.core._kernels.crc32c import crc32c
-from millstream.hadoop_loader.filesystem import FileSystem, FileSystemSettings, open_filesystem
+from millstream.hadoop_loader.filesystem import (
+    FileSystem,
+    FileSystemSettings,
+    UnknownOutcomeError,
+    open_filesystem,
+)
 from millstream.hadoop_loader.job import AvroSettings, EncodingSettings, FileLimits, ParquetSettings
 from millstream.hadoop_loader.splits import FileKind, StagedFile
 from millstream.hadoop_loader.values.located import locate
 from millstream.hadoop_loader.writing import DamagedFileError, Datums, FileKey, OpenFiles, Rows
 from millstream.hadoop_loader.writing.limits import Extent, rows_that_fit
+from millstream.hadoop_loader.writing.parquet_file import leaves
 from millstream.schemas.avro import AvroEncoder
+from millstream.testing.kafka import wait_until
 
 ENCODER = AvroEncoder(SCHEMA_1)
 MB = 2**20
@@ -278,3 +288,107 @@ def test_a_selection_of_datums_with_trailing_fields(filesystem: FileSystem, tmp_
     files.append(key("avro"), json.dumps(schema), Rows(chosen, chosen, None, datums, array("q", [3, 50, 99])))
     (staged,) = files.finish()
     assert [(row["id"], row["n"]) for row in check(staged, tmp_path)] == [(3, 1003), (50, 1050), (99, 1099)]
+
+
+def test_memory_is_bounded_where_every_row_is_a_file(filesystem: FileSystem, tmp_path: Path) -> None:
+    bound = 64 * 1024
+    files = opened(filesystem, memory_bytes_max=bound, avro=AvroSettings(block_bytes=16 * 1024), limits={"rows": 1})
+    files.append(key("avro"), SCHEMA_1, rows_of(0, 300, "avro"))
+    assert files.peak_bytes <= bound + 16 * 1024
+    staged = files.finish()
+    assert [row["id"] for one in staged for row in check(one, tmp_path)] == list(range(300))
+
+
+def test_the_last_values_of_a_large_buffer_are_not_taken_for_large(filesystem: FileSystem, tmp_path: Path) -> None:
+    rows = rows_of(0, 30, "avro")
+    assert rows.datums is not None
+    data = bytes(4 * MB) + bytes(rows.datums.data)
+    starts = list(rows.datums.positions)
+    positions = array("q", [4 * MB + start for start in starts])
+    sizes = array("q", [end - start for start, end in pairwise(starts)])
+    for placed in (Datums(data, positions), Datums(data, positions[:-1], sizes)):
+        files = opened(filesystem, limits={"bytes": 64 * 1024})
+        files.append(key("avro"), SCHEMA_1, rows._replace(datums=placed))
+        (staged,) = files.finish()
+        assert len(check(staged, tmp_path)) == 30
+        (tmp_path / staged.path).unlink()
+
+
+class Unreachable:
+    """A file system whose files cannot be deleted for want of an answer; counts who tried."""
+
+    def __init__(self, inner: FileSystem) -> None:
+        self._inner = inner
+        self.uri = inner.uri
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def create(self, path: str) -> Any:
+        file = self._inner.create(path)
+
+        def give_up() -> None:
+            self.asked.append(path)
+            raise UnknownOutcomeError("no answer", uri=self.uri, path=path)
+
+        file._give_up = give_up  # type: ignore[attr-defined]
+        return file
+
+
+@pytest.mark.parametrize("format_", ["avro", "parquet"])
+def test_files_are_dropped_where_nobody_answers(
+    format_: str, filesystem: FileSystem, capfd: pytest.CaptureFixture[str]
+) -> None:
+    unreachable = Unreachable(filesystem)
+    files = opened(unreachable, parquet=ParquetSettings(row_group_rows=1000))
+    for directory in range(20):
+        files.append(key(format_, directory=str(directory)), schema_of(format_), rows_of(0, 1000, format_))
+    files.abandon()
+    assert len(unreachable.asked) == 1
+    del files
+    gc.collect()
+    assert "ignored" not in capfd.readouterr().err
+
+
+def test_files_whose_closing_never_began_are_deleted(filesystem: FileSystem, tmp_path: Path) -> None:
+    held, may_go_on = Event(), Event()
+
+    class Slow:
+        """A file system that keeps whoever closes a file waiting."""
+
+        def __init__(self, inner: FileSystem) -> None:
+            self._inner = inner
+            self.uri = inner.uri
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+        def status(self, path: str) -> Any:
+            held.set()
+            assert may_go_on.wait(30)
+            return self._inner.status(path)
+
+    files = opened(Slow(filesystem), limits={"rows": 200})
+    for first in range(0, 2_000, 200):
+        files.append(key("avro"), SCHEMA_1, rows_of(first, 200, "avro"))
+    assert held.wait(30)
+    assert len(list((tmp_path / "staging").iterdir())) == 10
+    abandoning = Thread(target=files.abandon)
+    abandoning.start()
+    wait_until(lambda: sum(closed.cancelled() for closed, _, _ in files._closing) == 8, 30, "closings to be cancelled")
+    may_go_on.set()
+    abandoning.join(30)
+    assert len(list((tmp_path / "staging").iterdir())) == 2
+
+
+def test_a_slice_of_lists_is_looked_at_alone() -> None:
+    lists = pa.array([[number] for number in range(10_000)], pa.list_(pa.int64()))
+    maps = pa.array([[(str(number), number)] for number in range(10_000)], pa.map_(pa.string(), pa.int64()))
+    table = pa.table({"lists": lists, "maps": maps}).slice(5_000, 3)
+    found = {path: values.to_pylist() for _, path, values in leaves(table)}
+    assert found == {
+        "lists.list.element": [5000, 5001, 5002],
+        "maps.key_value.key": ["5000", "5001", "5002"],
+        "maps.key_value.value": [5000, 5001, 5002],
+    }

@@ -88,8 +88,11 @@ class OutputFile(Protocol):
         """Write the rest and end the file. Only after this returns is it whole. A second call does nothing."""
         ...
 
-    def abandon(self) -> None:
-        """Stop writing and try to delete what there is; never raises. What stays is for who cleans staging."""
+    def abandon(self) -> bool:
+        """Stop writing and try to delete what there is; never raises. What stays is for who cleans staging.
+
+        Returns whether the file system answered: where it did not, further files had better be dropped.
+        """
         ...
 
     def __enter__(self) -> Self: ...

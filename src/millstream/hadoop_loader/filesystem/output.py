@@ -7,9 +7,10 @@ what is as large as a chunk already passes without a copy.
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, Self
+
+from millstream.hadoop_loader.filesystem.errors import UnavailableError, UnknownOutcomeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,15 +83,23 @@ class ChunkedOutputFile(ABC):
         self._do(self._finish)
         self._state = "CLOSED"
 
-    def abandon(self) -> None:
-        """Drop the file and try to delete it; never raises, and does nothing to a file that is closed."""
+    def abandon(self) -> bool:
+        """Drop the file and try to delete it; never raises, and does nothing to a file that is closed.
+
+        Returns whether the file system answered.
+        """
         if self._state in {"CLOSED", "ABANDONED"}:
-            return
+            return True
         self._state = "ABANDONED"
         self._gathered = bytearray()
         # What is left lies where nobody reads, and whoever cleans staging deletes it.
-        with contextlib.suppress(Exception):
+        try:
             self._give_up()
+        except (UnavailableError, UnknownOutcomeError):
+            return False
+        except Exception:  # noqa: BLE001  whatever it says, it answers
+            return True
+        return True
 
     def _flush(self) -> None:
         if self._gathered:

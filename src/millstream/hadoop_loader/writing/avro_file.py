@@ -112,6 +112,10 @@ class AvroFile:
         self.output.write(self._pending_sync)
         self._block = bytearray()
 
+    def abandon(self, *, delete: bool = True) -> bool:
+        """Give the file up, as CheckedOutput does."""
+        return self.output.abandon(delete=delete)
+
     def _begin(self) -> None:
         if not self.output.is_made:
             self.output.write(header(self._schema, self._codec, self.sync))

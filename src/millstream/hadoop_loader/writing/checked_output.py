@@ -24,10 +24,13 @@ class CheckedOutput:
         self._file: OutputFile | None = None
         self.size_bytes = 0
         self._crc = 0
+        self._is_abandoned = False
         self.closed = False
 
     def write(self, data: Any) -> int:
-        """Append `data`, any buffer."""
+        """Append `data`, any buffer. Raises ValueError once it is abandoned: pyarrow's writers end files as they go."""
+        if self._is_abandoned:
+            raise ValueError("what was written is abandoned")
         view = memoryview(data).cast("B")
         if len(view):
             self._crc = crc32c(view, self._crc)
@@ -48,10 +51,10 @@ class CheckedOutput:
         assert self._file is not None, "nothing was written"
         return self._file
 
-    def abandon(self) -> None:
-        """Stop writing, and try to delete what there is."""
-        if self._file is not None:
-            self._file.abandon()
+    def abandon(self, *, delete: bool = True) -> bool:
+        """Stop writing, and try to delete what there is, if told so. Returns whether the file system answered."""
+        self._is_abandoned = True
+        return self._file is None or not delete or self._file.abandon()
 
     @property
     def checksum(self) -> str:

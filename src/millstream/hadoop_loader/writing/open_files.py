@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millstream.hadoop_loader.filesystem import UnavailableError, UnknownOutcomeError
 from millstream.hadoop_loader.splits import FileKind, StagedFile
 from millstream.hadoop_loader.writing.avro_file import NOTHING, AvroFile, Datums
 from millstream.hadoop_loader.writing.closing import close_file
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 OPEN_FILES_MAX: Final = 512
 """Files open at a time; over it the one is closed that was written to longest ago."""
 CLOSING_THREADS: Final = 2
+CLOSING_MAX: Final = 64
+"""Files that wait to be closed; `append` waits with them."""
 # What an open file takes beside what it buffers: the file system gathers small writes.
 _FILE_BYTES: Final = 1024 * 1024
 # A buffer as large as this makes a row group worth its name.
@@ -103,7 +106,8 @@ class OpenFiles:
         # By when they were written to last.
         self._open: OrderedDict[FileKey, _Open] = OrderedDict()
         self._held_bytes = 0
-        self._closing: deque[tuple[Future[StagedFile], int]] = deque()
+        # The files being closed, and what each holds. Invariant: len(_closing) <= CLOSING_MAX once `append` returns.
+        self._closing: deque[tuple[Future[StagedFile], int, _Open]] = deque()
         self._closing_bytes = 0
         self._closed: list[StagedFile] = []
         self._executor = ThreadPoolExecutor(CLOSING_THREADS, "millstream-closing")
@@ -130,6 +134,7 @@ class OpenFiles:
                 at += size
             if at < count or _is_full(self._limits, entry.extent):
                 self._close(entry)
+                self._wait_for_room()
         self._keep_to_bounds()
 
     def finish(self) -> list[StagedFile]:
@@ -145,10 +150,16 @@ class OpenFiles:
         return sorted(self._closed, key=lambda staged: staged.path)
 
     def abandon(self) -> None:
-        """Give up what is not closed. May be called again."""
+        """Give up what is not closed. May be called again.
+
+        What was made is deleted as long as the file system answers; else it is left to who cleans staging, as each call
+        would wait for its deadline.
+        """
         self._executor.shutdown(wait=True, cancel_futures=True)
-        for entry in self._open.values():
-            entry.file.output.abandon()
+        given_up = [entry for closed, _, entry in self._closing if closed.cancelled()]
+        answers = True
+        for entry in [*given_up, *self._open.values()]:
+            answers = entry.file.abandon(delete=answers) and answers
         self._open.clear()
         self._closing.clear()
         self._held_bytes = self._closing_bytes = 0
@@ -193,13 +204,16 @@ class OpenFiles:
         held = entry.held_bytes
         self._held_bytes -= held
         self._closing_bytes += held
-        self._closing.append((self._executor.submit(self._closed_file, entry), held))
+        self._closing.append((self._executor.submit(self._closed_file, entry), held, entry))
 
     def _closed_file(self, entry: _Open) -> StagedFile:
         try:
             close_file(self._filesystem, entry.path, entry.file)
+        except (UnavailableError, UnknownOutcomeError):
+            entry.file.abandon(delete=False)
+            raise
         except BaseException:
-            entry.file.output.abandon()
+            entry.file.abandon()
             raise
         key, output = entry.key, entry.file.output
         assert entry.min_ms is not None, entry.path
@@ -237,7 +251,7 @@ class OpenFiles:
         self._wait_for_room()
 
     def _wait_for_room(self) -> None:
-        while self._closing and self.held_bytes > self._memory_bytes_max:
+        while len(self._closing) > CLOSING_MAX or (self._closing and self.held_bytes > self._memory_bytes_max):
             self._take_closed()
 
     def _collect(self) -> None:
@@ -245,7 +259,7 @@ class OpenFiles:
             self._take_closed()
 
     def _take_closed(self) -> None:
-        closed, held = self._closing.popleft()
+        closed, held, _ = self._closing.popleft()
         self._closing_bytes -= held
         self._closed.append(closed.result())
 
@@ -257,9 +271,14 @@ def _bytes_per_row(key: FileKey, rows: Rows) -> float:
         assert rows.columns is not None, key
         return float(rows.columns.nbytes) / count * 0.5
     assert rows.datums is not None, key
-    datums = rows.datums
-    values = max(len(datums.positions) - 1, len(datums.sizes), 1)
-    return (len(datums.data) + len(datums.tails)) / values * 0.5
+    # Of all values at hand: which of them are chosen makes little difference, and their buffer may hold many more.
+    data, positions, sizes, _, tails, _ = rows.datums
+    if len(sizes):
+        total: int = pc.sum(pa.Array.from_buffers(pa.int64(), len(sizes), [None, pa.py_buffer(sizes)])).as_py()
+        return float(max(total, 0) + len(tails)) / len(sizes) * 0.5
+    count = max(len(positions) - 1, 1)
+    size = positions[count] - positions[0] if len(positions) > 1 else len(data)
+    return float(size + len(tails)) / count * 0.5
 
 
 def _is_full(limits: FileLimits, file: Extent) -> bool:

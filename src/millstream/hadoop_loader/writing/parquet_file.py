@@ -88,6 +88,13 @@ class ParquetFile:
             self._writer = self._open(self._schema.empty_table())
         self._writer.close()
 
+    def abandon(self, *, delete: bool = True) -> bool:
+        """Give the file up, as CheckedOutput does."""
+        if self._writer is not None:
+            # Or it would write a footer when it is collected, and tell the worker's log that it could not.
+            self._writer.is_open = False
+        return self.output.abandon(delete=delete)
+
     def _open(self, sample: pa.Table) -> pq.ParquetWriter:
         settings = self._settings
         options: dict[str, Any] = {}
@@ -129,11 +136,14 @@ def leaves(table: pa.Table) -> list[tuple[str, str, pa.Array]]:
         if pa.types.is_struct(values.type):
             for index, field in enumerate(values.type):
                 walk(name, f"{path}.{field.name}", values.field(index))
+        # Flattened: the children of a slice are those of all that it was cut from.
         elif pa.types.is_map(values.type):
-            walk(name, f"{path}.key_value.key", values.keys)
-            walk(name, f"{path}.key_value.value", values.items)
+            pairs = pa.struct([values.type.key_field, values.type.item_field])
+            entries = values.cast(pa.list_(pa.field("entries", pairs, nullable=False))).flatten()
+            walk(name, f"{path}.key_value.key", entries.field(0))
+            walk(name, f"{path}.key_value.value", entries.field(1))
         elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-            walk(name, f"{path}.list.element", values.values)
+            walk(name, f"{path}.list.element", values.flatten())
         else:
             found.append((name, path, values))
 
