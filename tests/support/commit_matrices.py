@@ -30,10 +30,20 @@ def prepare(world: World) -> None:
     world.produced = 14
 
 
-def count(role: Role) -> tuple[int, int]:
+WORLDS: dict[str, dict[str, bool]] = {
+    "closed": {},
+    # Directories that never close: files are replaced one by one.
+    "open": {"closes": False, "compacts_open": True},
+    # Both, and directories that close after files of theirs were replaced.
+    "both": {"compacts_open": True},
+}
+"""What kinds of worlds there are, as World takes them."""
+
+
+def count(role: Role, kind: str) -> tuple[int, int]:
     """How many acts and how many calls a run takes without faults."""
     calls: list[str] = []
-    world = World()
+    world = World(**WORLDS[kind])  # type: ignore[arg-type]
     prepare(world)
     driver = world.driver(before_call=calls.append)
     driver.run(role)
@@ -101,25 +111,25 @@ def run_cases(cases: Sequence[Case], world: Callable[[int], World]) -> None:
     assert not failed, f"{len(failed)} of {len(cases)}, such as {failed[:5]}"
 
 
-def faults() -> Iterator[Case]:
+def faults(kind: str = "closed") -> Iterator[Case]:
     for role in Role:
-        for act in range(1, count(role)[0] + 1):
+        for act in range(1, count(role, kind)[0] + 1):
             for fault in Fault:
                 for is_beside in (False, True):
                     yield with_fault, (role, act, fault, is_beside)
 
 
-def late_acts() -> Iterator[Case]:
+def late_acts(kind: str = "closed") -> Iterator[Case]:
     for role in Role:
-        for act in range(1, count(role)[0] + 1):
+        for act in range(1, count(role, kind)[0] + 1):
             for ends in (False, True):
                 for runs in (0, 1, 2, 9):
                     yield with_late_act, (role, act, ends, runs)
 
 
-def sleepers() -> Iterator[Case]:
+def sleepers(kind: str = "closed") -> Iterator[Case]:
     for role in Role:
-        for call in range(1, count(role)[1] + 1):
+        for call in range(1, count(role, kind)[1] + 1):
             for others in ((Role.LOAD,), (Role.COMPACT,), (Role.COMPACT, Role.LOAD)):
                 yield with_sleep, (role, call, others, 0)
             yield with_sleep, (role, call, (), 9)

@@ -35,6 +35,8 @@ TOPIC = "orders"
 TOPIC_ID = "b3JkZXJz"
 FORMATS = ("avro", "parquet")
 RECORDS_PER_DIRECTORY = 6
+# A file of an open directory is left alone from so many on.
+RECORDS_PER_LARGE_FILE = 5
 SETTINGS = CommitSettings(claim_timeout_s=60, entries_per_checkpoint=5, snapshot_retention_s=3_600, threads=1)
 
 Record = tuple[int, int]
@@ -102,6 +104,9 @@ class World:
     formats: Sequence[str] = FORMATS
     # Whether some records come when the directory they belong to has been closed.
     late_records: bool = True
+    # Whether directories are closed once the next has records, and whether those that are not closed are compacted too.
+    closes: bool = True
+    compacts_open: bool = False
     # How many records each partition has by now.
     produced: int = 0
     settings: CommitSettings = SETTINGS
@@ -254,7 +259,7 @@ class Driver:
             names.table_directory(TOPIC, format_, f"part={below}")
             for format_ in self.world.formats
             for below in range(last_open)
-            if not claim.state.is_closed(names.table_directory(TOPIC, format_, f"part={below}"))
+            if self.world.closes and not claim.state.is_closed(names.table_directory(TOPIC, format_, f"part={below}"))
         ]
         draft = LoadDraft(
             cluster_id="cluster",
@@ -269,12 +274,19 @@ class Driver:
         return self.log.commit(claim, draft)
 
     def compact(self, claim: Claim) -> Entry | None:
-        """Replace every closed directory of several files by one file."""
+        """Replace every closed directory of several files by one file; of open ones the small files."""
         directories: list[CompactedDirectory] = []
         for format_ in self.world.formats:
-            for below in sorted(claim.state.closed.get(f"{TOPIC}/{format_}", ())):
+            closed = claim.state.closed.get(f"{TOPIC}/{format_}", set())
+            still_open = claim.state.open.get(f"{TOPIC}/{format_}", set()) if self.world.compacts_open else set()
+            for below in sorted(closed | still_open):
                 directory = names.table_directory(TOPIC, format_, below)
-                files = claim.state.files.in_directory(directory)
+                is_whole = below in closed
+                files = [
+                    file
+                    for file in claim.state.files.in_directory(directory)
+                    if is_whole or file.rows < RECORDS_PER_LARGE_FILE
+                ]
                 if len(files) < 2:
                     continue
                 records: list[Record] = []
@@ -289,6 +301,7 @@ class Driver:
                         staged=staging,
                         files=(staged,),
                         replaced=tuple(file.name for file in files),
+                        is_whole=is_whole,
                     )
                 )
         if not directories:

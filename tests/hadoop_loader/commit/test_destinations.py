@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 from tests.support import commit_matrices
-from tests.support.commit_matrices import Case, prepare, run_cases
+from tests.support.commit_matrices import WORLDS, Case, prepare, run_cases
 from tests.support.commit_simulation import SETTINGS, World
 from tests.support.killed_driver import POINTS
 
-from millstream.hadoop_loader.commit import names
+from millstream.hadoop_loader.commit import Role, names
 from millstream.hadoop_loader.filesystem import FileSystemSettings, open_filesystem
 from millstream.testing.hdfs import MiniHdfs
 
@@ -47,23 +47,31 @@ def few(roots: Roots, local: int) -> int:
     return local if roots().startswith("file:") else max(local // 2, 1)
 
 
-def world_at(uri: str, seed: int = 0) -> World:
+def world_at(uri: str, seed: int = 0, kind: str = "closed") -> World:
     # One partition and one format: on HDFS each file that is closed takes half a second.
     destination = open_filesystem(uri, FileSystemSettings())
-    return World(seed=seed, settings=REAL, destination=destination, partitions=1, formats=("parquet",))
+    return World(
+        seed=seed,
+        settings=REAL,
+        destination=destination,
+        partitions=1,
+        formats=("parquet",),
+        **WORLDS[kind],  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(14_400)
+@pytest.mark.parametrize("kind", ["closed", "open"])
 @pytest.mark.parametrize("matrix", ["faults", "late_acts", "sleepers"])
-def test_matrix(roots: Roots, matrix: str, soak: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matrix(roots: Roots, matrix: str, kind: str, soak: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "ENTRIES_PER_SEGMENT", 4)
-    cases: Callable[[], Iterator[Case]] = getattr(commit_matrices, matrix)
-    every = list(cases())
-    # The few leave out those in which others run for days.
-    short = [case for case in every if case[1][-1] in {0, 1, 2}]
-    chosen = every if soak else random.Random(matrix).sample(short, few(roots, 2))
-    run_cases(chosen, lambda seed: world_at(roots(), seed))
+    cases: Callable[[str], Iterator[Case]] = getattr(commit_matrices, matrix)
+    every = list(cases(kind))
+    # The few leave out those in which others run for days, and of open directories are of compactions alone.
+    short = [case for case in every if case[1][-1] in {0, 1, 2} and (kind == "closed" or case[1][0] is Role.COMPACT)]
+    chosen = every if soak else random.Random(matrix).sample(short, few(roots, 2 if kind == "closed" else 1))
+    run_cases(chosen, lambda seed: world_at(roots(), seed, kind))
 
 
 @pytest.mark.slow

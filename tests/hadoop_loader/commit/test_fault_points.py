@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from tests.support import commit_matrices
-from tests.support.commit_matrices import Case, prepare, run_cases
+from tests.support.commit_matrices import WORLDS, Case, prepare, run_cases
 from tests.support.commit_simulation import World
 
 from millstream.hadoop_loader.commit import Role, names
 
-SAMPLE = 40
+SAMPLES = {"closed": 40, "open": 20, "both": 10}
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +25,9 @@ def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "ENTRIES_PER_SEGMENT", 4)
 
 
-def test_runs_without_faults() -> None:
-    world = World()
+@pytest.mark.parametrize("kind", WORLDS)
+def test_runs_without_faults(kind: str) -> None:
+    world = World(**WORLDS[kind])  # type: ignore[arg-type]
     prepare(world)
     assert world.driver().run(Role.COMPACT) is not None
     assert world.driver().run(Role.LOAD) is not None
@@ -35,8 +36,10 @@ def test_runs_without_faults() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", WORLDS)
 @pytest.mark.parametrize("matrix", ["faults", "late_acts", "sleepers"])
-def test_matrix(matrix: str, soak: bool) -> None:
-    cases: Callable[[], Iterator[Case]] = getattr(commit_matrices, matrix)
-    every = list(cases())
-    run_cases(every if soak else random.Random(7).sample(every, SAMPLE), lambda seed: World(seed=seed))
+def test_matrix(matrix: str, kind: str, soak: bool) -> None:
+    cases: Callable[[str], Iterator[Case]] = getattr(commit_matrices, matrix)
+    every = list(cases(kind))
+    chosen = every if soak else random.Random(7).sample(every, SAMPLES[kind])
+    run_cases(chosen, lambda seed: World(seed=seed, **WORLDS[kind]))  # type: ignore[arg-type]

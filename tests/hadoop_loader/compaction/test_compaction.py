@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 from tests.support.table_roots import TOPIC, TableRoot, avro_bytes, parquet_bytes
 
-from millstream.hadoop_loader.commit import Role
+from millstream.hadoop_loader.commit import Role, Snapshot
 from millstream.hadoop_loader.compaction import CompactionReport, compact, compact_directory, plan_compaction
-from millstream.hadoop_loader.filesystem import FileSystemSettings, open_filesystem
+from millstream.hadoop_loader.filesystem import FileSystemSettings, LocalFileSystem, open_filesystem
+from millstream.hadoop_loader.filesystem.local import LocalInputFile
 from millstream.hadoop_loader.job import CompactionSettings, EncodingSettings
 from millstream.hadoop_loader.job.files import ParquetSettings
+from millstream.hadoop_loader.splits import FileKind
 from millstream.testing.hdfs import MiniHdfs
 
 ENCODING = EncodingSettings()
@@ -349,6 +351,135 @@ def test_open_directories_and_single_files_are_left_alone(root: TableRoot) -> No
     root.load([(0, "parquet", contents, 10)], directory="day=2")
 
     assert compacted(root).directories == []
+
+
+OPEN = replace(SETTINGS, open_directories=True, target_file_size_bytes=1 << 20)
+
+
+def test_small_files_of_an_open_directory_become_larger_ones(root: TableRoot) -> None:
+    large = pa.table({"id": range(70_000)})
+    contents = parquet_bytes(large, use_dictionary=False, compression="none")
+    assert OPEN.target_file_size_bytes <= 2 * len(contents)
+    small = parquet_bytes(pa.table({"id": range(10)}))
+    root.load([(0, "parquet", contents, large.num_rows)], closed=False)
+    (kept,) = root.paths("parquet")
+    written = kept.stat().st_mtime_ns
+    sizes: list[int] = []
+    for _ in range(16):
+        root.load([(0, "parquet", small, 10), (1, "parquet", small, 10)], closed=False)
+        before = rows_of([path for path in root.paths("parquet") if path != kept])
+        sizes += [one.bytes_before for one in compacted(root, OPEN).directories]
+        assert rows_of([path for path in root.paths("parquet") if path != kept]) == before
+
+    assert kept.stat().st_mtime_ns == written, "what is large is left alone"
+    assert len(root.paths("parquet")) <= 6
+    assert sum(sizes) <= 32 * len(small) * 8, "a row is encoded again when its file has grown, not in each round"
+    state = root.log.read()
+    assert not state.is_closed(f"{TOPIC}/parquet/day=1")
+    assert {file.name for file in state.files.under(TOPIC)} == {path.name for path in root.paths("parquet")}
+    assert state.totals[f"{TOPIC}/parquet"].rows == large.num_rows + 320
+
+
+def test_late_records_are_compacted_and_dead_letters_are_not(root: TableRoot) -> None:
+    late = [(partition, "parquet", parquet_bytes(orders(0, 10)), 10) for partition in range(2)]
+    letters = [(partition, "avro", avro_bytes(USER, users(0, 5)), 5) for partition in range(2)]
+    root.load(late, closed=False, kind=FileKind.LATE)
+    root.load(letters, closed=False, kind=FileKind.DEAD_LETTERS)
+
+    report = compacted(root, OPEN)
+
+    assert [one.directory for one in report.directories] == ["orders.late/parquet/day=1"]
+    assert report.as_json()["refused"] == {}
+    assert len(list((root.folder / "orders.late/parquet/day=1").iterdir())) == 1
+
+
+def test_a_reader_of_an_open_directory_keeps_its_number(root: TableRoot) -> None:
+    for start in (0, 10):
+        root.load([(0, "parquet", parquet_bytes(pa.table({"id": range(start, start + 10)})), 10)], closed=False)
+    number = root.log.read().number
+    pinned = Snapshot(LocalFileSystem(str(root.folder)))
+    seen = pinned.dataset(TOPIC)
+
+    assert compacted(root, OPEN).as_json()["files_after"] == 1
+    root.load([(0, "parquet", parquet_bytes(pa.table({"id": range(20, 30)})), 10)], closed=False)
+
+    assert sorted(seen.to_table()["id"].to_pylist()) == list(range(20))
+    assert sorted(Snapshot(LocalFileSystem(str(root.folder)), number).dataset(TOPIC).to_table()["id"].to_pylist()) == (
+        list(range(20))
+    )
+    assert sorted(Snapshot(LocalFileSystem(str(root.folder))).dataset(TOPIC).to_table()["id"].to_pylist()) == (
+        list(range(30))
+    )
+
+
+def test_files_that_come_to_an_open_directory_meanwhile_stay(root: TableRoot) -> None:
+    contents = parquet_bytes(orders(0, 10))
+    files = [(0, "parquet", contents, 10), (1, "parquet", contents, 10)]
+    root.load(files, closed=False)
+    claim = root.claim(Role.COMPACT)
+    plans = plan_compaction(claim.state, OPEN)
+    root.load([(2, "parquet", contents, 10)], closed=False)
+
+    report = compact(root.filesystem, root.log, claim, plans, OPEN, ENCODING, stop=threading.Event())
+
+    assert report.as_json()["refused"] == {}
+    assert len(root.paths("parquet")) == 2
+    assert sum(rows_of(root.paths("parquet")).values()) == 30
+    # Closed meanwhile: it is complete for its readers, and stays so at any moment.
+    root.load(files, closed=False)
+    plans = plan_compaction(root.log.read(), OPEN)
+    root.load([(3, "parquet", contents, 10)])
+    report = compact(root.filesystem, root.log, claim, plans, OPEN, ENCODING, stop=threading.Event())
+    claim.release()
+
+    assert "it was closed while it was compacted" in report.directories[0].refused
+    assert sum(rows_of(root.paths("parquet")).values()) == 60
+    assert compacted(root, OPEN).as_json()["files_after"] == 1
+
+
+def test_incarnations_of_a_topic_stay_apart_in_open_directories(root: TableRoot) -> None:
+    contents = parquet_bytes(orders(0, 10))
+    for topic_id in ("", "bmV3bmV3bmV3bmV3bmV3bg"):
+        root.load([(0, "parquet", contents, 10), (1, "parquet", contents, 10)], closed=False, topic_id=topic_id)
+
+    report = compacted(root, OPEN)
+
+    assert [one.files_before for one in report.directories] == [2, 2]
+    assert len({file.topic_id for file in root.log.read().files.under(TOPIC)}) == 2
+
+
+class MeetingFileSystem(LocalFileSystem):
+    """Opens the first file of each directory only when that of another is opened too."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._barrier = threading.Barrier(2)
+        self._seen: set[str] = set()
+
+    def open(self, path: str) -> LocalInputFile:
+        directory, _, name = path.rpartition("/")
+        if name.endswith(".parquet") and directory not in self._seen:
+            self._seen.add(directory)
+            self._barrier.wait(30)
+        return super().open(path)
+
+
+def test_directories_are_compacted_side_by_side(tmp_path: Path) -> None:
+    root = TableRoot(tmp_path, MeetingFileSystem(str(tmp_path)))
+    contents = parquet_bytes(orders(0, 10))
+    for day in range(4):
+        root.load([(partition, "parquet", contents, 10) for partition in range(2)], directory=f"day={day}")
+    root.paths("parquet", "day=2")[0].write_bytes(contents[:-1])
+    claim = root.claim(Role.COMPACT)
+
+    plans = plan_compaction(claim.state, SETTINGS)
+    report = compact(root.filesystem, root.log, claim, plans, SETTINGS, ENCODING, stop=threading.Event(), workers=2)
+    claim.release()
+
+    assert [one.directory.rpartition("=")[2] for one in report.directories] == ["0", "1", "2", "3"]
+    assert [bool(one.refused) for one in report.directories] == [False, False, True, False]
+    assert [len(root.paths("parquet", f"day={day}")) for day in range(4)] == [1, 1, 2, 1]
+    assert root.staged() == []
 
 
 def test_a_directory_that_grew_meanwhile_is_left_for_the_next_time(root: TableRoot) -> None:

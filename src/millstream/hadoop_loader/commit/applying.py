@@ -1,7 +1,8 @@
 """Applying an entry: what it lists becomes visible, by renames any number of drivers may repeat at once.
 
     load      make directories, rename each staged file to its final name, then write _SUCCESS where it closed one
-    compact   rename the directory to trash/NUMBER/DIRECTORY, then the compacted one to its place
+    compact   rename the directory to trash/NUMBER/DIRECTORY, then the compacted one to its place; of an open one each
+              file that was replaced to trash/NUMBER/DIRECTORY, and when all are there each new one to its place
 
 A rename that failed or has an unknown outcome is judged by both of its ends. Neither there: the log is read again. With
 later entries in it, others have applied this one and gone on; else a file is lost, and nothing is touched any more.
@@ -11,13 +12,13 @@ otherwise move today's directory into them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
 from millstream.hadoop_loader.commit import names
 from millstream.hadoop_loader.commit.decisions import Moved, judge_move, judge_swap
-from millstream.hadoop_loader.commit.entries import AddedFile, DirectorySwap, Entry, EntryKind
+from millstream.hadoop_loader.commit.entries import DirectorySwap, Entry, EntryKind
 from millstream.hadoop_loader.commit.errors import LostFileError, UnappliedError
 from millstream.hadoop_loader.commit.reading import LogReader
 from millstream.hadoop_loader.filesystem import DirectoryNotEmptyError, FileSystem, FileSystemError, UnknownOutcomeError
@@ -60,28 +61,43 @@ class Applier:
         directories = sorted({one.file.directory for one in added}.union(marked))
         for _ in self._reader.in_parallel(self._make_directory, directories):
             pass
-        for _ in self._reader.in_parallel(lambda one: self._move(entry, one), added):
-            pass
+        self._move_all(entry, [(one.staged, one.file.path, one.file.length) for one in added])
         for _ in self._reader.in_parallel(self._mark_success, sorted(marked)):
             pass
 
-    def _move(self, entry: Entry, added: AddedFile) -> None:
-        source, target = added.staged, added.file.path
+    def _move_all(self, entry: Entry, moves: Sequence[tuple[str, str, int]]) -> None:
+        """Rename files: (source, target, length)."""
+        for _ in self._reader.in_parallel(lambda move: self._move(entry, *move), moves):
+            pass
 
+    def _move(self, entry: Entry, source: str, target: str, length: int) -> None:
         def judge() -> Moved:
             source_is_there = self._filesystem.status(source) is not None
             found = self._filesystem.status(target)
             return judge_move(
                 source_is_there=source_is_there,
                 target_length=None if found is None else found.length,
-                listed_length=added.file.length,
+                listed_length=length,
             )
 
         self._rename_until_done(entry, source, target, judge)
 
     def _apply_compact(self, entry: Entry) -> None:
-        for _ in self._reader.in_parallel(lambda swap: self._swap(entry, swap), entry.swaps):
+        swaps = list(entry.swaps)
+        for _ in self._reader.in_parallel(lambda swap: self._swap(entry, swap), [one for one in swaps if one.is_whole]):
             pass
+        for swap in swaps:
+            if not swap.is_whole:
+                self._replace_files(entry, swap)
+
+    def _replace_files(self, entry: Entry, swap: DirectorySwap) -> None:
+        # No name is ever used again, so a driver that wakes up days later finds nothing to move. All of the old files
+        # are gone before the first new one comes: a record may be missed for a moment, and is never seen twice.
+        trash = names.trash_path(entry.number, swap.directory)
+        away = [(file.path, f"{trash}/{file.name}", file.length) for file in swap.removed]
+        into = [(f"{swap.staged}/{file.name}", file.path, file.length) for file in swap.files]
+        for moves in (away, into):
+            self._move_all(entry, moves)
 
     def _swap(self, entry: Entry, swap: DirectorySwap) -> None:
         trash = names.trash_path(entry.number, swap.directory)

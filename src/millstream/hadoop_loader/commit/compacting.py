@@ -83,9 +83,10 @@ class StagedCompaction:
             path = f"{directory.staged}/{file.name}"
             self._rename(self._paths[directory.directory, index], path)
             self._paths[directory.directory, index] = path
-        if has_success:
+        if has_success and directory.is_whole:
             mark(self._filesystem, f"{directory.staged}/{names.SUCCESS}")
-        self._filesystem.make_directory(parent_of(names.trash_path(number, directory.directory)))
+        trash = names.trash_path(number, directory.directory)
+        self._filesystem.make_directory(parent_of(trash) if directory.is_whole else trash)
 
     def _rename(self, source: str, target: str) -> None:
         for _ in range(_ATTEMPTS):

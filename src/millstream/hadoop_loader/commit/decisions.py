@@ -119,7 +119,8 @@ def load_entry(draft: LoadDraft, state: TableState, *, envelope: Entry) -> Entry
         for file in draft.files
     )
     twice = [path for path, count in Counter(one.file.path for one in added).items() if count > 1]
-    assert not twice, f"two files of one draft would both become {twice[0]}"
+    if twice:
+        raise CommitError(f"two files of one draft would both become {twice[0]}: nothing was published")
     for one in added:
         if any(len(name.encode()) > NAME_BYTES_MAX for name in one.file.path.split("/")):
             raise CommitError(
@@ -158,13 +159,16 @@ def load_entry(draft: LoadDraft, state: TableState, *, envelope: Entry) -> Entry
     )
 
 
-def swap_of(directory: CompactedDirectory, removed: list[TableFile], number: int) -> DirectorySwap:
-    """The swap that puts a compacted directory in the place of `removed`, its files named for entry `number`."""
+def swap_of(directory: CompactedDirectory, listed: list[TableFile], number: int) -> DirectorySwap:
+    """The swap that puts a compacted directory in the place of what it replaces of `listed`, which is all that the
+    state has in it; its files are named for entry `number`."""
     files = tuple(
         _placed(file, directory.directory, compacted_name(file, index, number))
         for index, file in enumerate(directory.files)
     )
-    return DirectorySwap(directory.directory, directory.staged, tuple(removed), files)
+    replaced = set(directory.replaced)
+    removed = tuple(file for file in listed if file.directory == directory.directory and file.name in replaced)
+    return DirectorySwap(directory.directory, directory.staged, removed, files, directory.is_whole)
 
 
 def why_not_swapped(
@@ -173,14 +177,25 @@ def why_not_swapped(
     """Why a directory has to stay as it is, or None: `listed` is what the state has in it, `present` what is there.
 
     Nothing that the compaction has not read may go to trash: not a late file, not a directory below, not a stranger's.
+    Files that go one by one (of an open directory) must all be there, and whatever else is stays. A directory that was
+    closed meanwhile says by its _SUCCESS that it is complete at any time, and so is only replaced whole.
     """
+    replaced = set(directory.replaced)
+    if not directory.is_whole:
+        if state.is_closed(directory.directory):
+            return "it was closed while it was compacted"
+        if not replaced <= {file.name for file in listed if file.directory == directory.directory}:
+            return "its files have changed since they were compacted"
+        if present is None or not replaced <= set(present):
+            return "it lacks files that the log has"
+        return None
     if not state.is_closed(directory.directory):
         return "it is not closed"
     if any(file.directory != directory.directory for file in listed):
         return "it has directories of the table below it"
-    if {file.name for file in listed} != set(directory.replaced):
+    if {file.name for file in listed} != replaced:
         return "its files have changed since it was compacted"
-    if present is None or set(present) - {SUCCESS} != set(directory.replaced):
+    if present is None or set(present) - {SUCCESS} != replaced:
         return "it holds other files than the log says"
     return None
 

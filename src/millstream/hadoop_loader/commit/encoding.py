@@ -70,9 +70,10 @@ class _Swaps:
         self._section = section
 
     def __iter__(self) -> Iterator[DirectorySwap]:
-        for directory, staged, removed, files in self._section:
+        # Entries of before open directories were compacted say nothing of `is_whole`.
+        for directory, staged, removed, files, *is_whole in self._section:
             yield DirectorySwap(
-                directory, staged, tuple(map(file_from_line, removed)), tuple(map(file_from_line, files))
+                directory, staged, tuple(map(file_from_line, removed)), tuple(map(file_from_line, files)), *is_whole
             )
 
 
@@ -148,6 +149,7 @@ def encode_entry(entry: Entry) -> bytes:
                 swap.staged,
                 list(map(file_to_line, swap.removed)),
                 list(map(file_to_line, swap.files)),
+                swap.is_whole,
             ]
             for swap in entry.swaps
         )

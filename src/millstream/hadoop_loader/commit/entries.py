@@ -5,7 +5,7 @@ the table root; nothing is ordered by a clock (`at_ms` is for people).
 
     claim     a driver owns `role` from here on, with an epoch higher than any before
     load      offsets moved, files added, directories closed, schemas changed
-    compact   whole directories replaced by fewer, larger files with the same records
+    compact   whole directories, or single files of open ones, replaced by fewer, larger files with the same records
     abort     nothing: it takes the number so that a late rename cannot
 """
 
@@ -75,12 +75,17 @@ class AddedFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DirectorySwap:
-    """A closed directory replaced whole: `staged` takes its place, the old one goes to trash/NUMBER/DIRECTORY."""
+    """A closed directory replaced whole: `staged` takes its place, the old one goes to trash/NUMBER/DIRECTORY.
+
+    Or, if not `is_whole`, files of an open directory, where others may come at any time: those `removed` go to
+    trash/NUMBER/DIRECTORY one by one, and then those in `staged` to their places.
+    """
 
     directory: str
     staged: str
-    removed: tuple[TableFile, ...]  # what was in it
-    files: tuple[TableFile, ...]  # what is in it afterwards
+    removed: tuple[TableFile, ...]  # what was in it, or the part of it that goes
+    files: tuple[TableFile, ...]  # what is in it afterwards, or comes to it
+    is_whole: bool = True
 
 
 class Totals(NamedTuple):
@@ -151,18 +156,20 @@ class CompactedDirectory:
     """One directory's replacement: `staged` is a directory below Claim.staging that holds `files` and nothing else.
 
     `replaced` are the names of the files whose records are in it: all that the state had of `directory`. If another
-    file has come since, the directory is left as it is.
+    file has come since, the directory is left as it is. Of an open directory (`is_whole` False) they are some of its
+    files: the others stay where they are, and if one of these has gone since, all are left.
     """
 
     directory: str  # relative to the root
     staged: str
     files: tuple[StagedFile, ...]
     replaced: tuple[str, ...]
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactDraft:
-    """What a compaction wants to commit: directories, each replaced whole."""
+    """What a compaction wants to commit: directories, each replaced whole or in part."""
 
     directories: tuple[CompactedDirectory, ...]
     report: Mapping[str, Any] = field(default_factory=dict)

@@ -1,15 +1,23 @@
-"""Which directories are worth compacting: pure, from the state of the commit log."""
+"""Which directories are worth compacting: pure, from the state of the commit log.
+
+A closed directory is replaced as a whole, so all its files are of one plan. Of an open one, which gets more for as long
+as the topic has records, some are: those that are not large yet. A file joins smaller ones only once they are together
+half as large as it is, so that each round makes the file that a row is in larger by half at least; until it has half
+the wanted size, from where on it is left alone. So how often a row is encoded grows with the logarithm of the wanted
+size, and not with the rounds.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from millstream.hadoop_loader.commit.names import SEPARATOR
+from millstream.hadoop_loader.commit.names import DEAD_LETTERS, SEPARATOR
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from millstream.hadoop_loader.commit import TableFile, TableState
     from millstream.hadoop_loader.job import CompactionSettings
@@ -17,13 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DirectoryPlan:
-    """A closed directory whose files are to become fewer; `files` in the order of their partitions and offsets."""
+    """A directory whose files are to become fewer; `files` in the order of their partitions and offsets.
+
+    They are all of a closed directory (`is_whole`), or some of an open one, of one incarnation of the topic.
+    """
 
     directory: str  # relative to the root
     table: str
     format: str
     below: str  # the directory below TABLE/FORMAT
     files: tuple[TableFile, ...]
+    is_whole: bool = True
 
     @property
     def size_bytes(self) -> int:
@@ -41,22 +53,39 @@ def plan_compaction(
 ) -> list[DirectoryPlan]:
     """Return what to compact, in the order of directories' names; only of `tables`, where they are given.
 
-    Directories with others of the table below them are left out, as they cannot be replaced as a whole: a partitioning
-    that became finer leaves such behind.
+    Open directories are there if the job says so; dead letters never: which of them were replayed is known by the names
+    of their files. Closed ones with others of the table below them are left out, as they cannot be replaced as a whole:
+    a partitioning that became finer leaves such behind.
     """
     plans: list[DirectoryPlan] = []
     outer = _with_others_below(state)
     for directory, group in groupby(state.files.under(), key=lambda file: file.directory):
         table, _, rest = directory.partition("/")
         format_, _, below = rest.partition("/")
-        if (tables is not None and table not in tables) or not state.is_closed(directory):
+        if (tables is not None and table not in tables) or table == DEAD_LETTERS:
             continue
-        if directory in outer:
+        is_whole = state.is_closed(directory)
+        if directory in outer if is_whole else not settings.open_directories:
             continue
-        files = sorted(group, key=lambda file: (file.topic, file.partition, file.first_offset, file.name))
-        if is_worth_it(files, settings):
-            plans.append(DirectoryPlan(directory, table, format_, below, tuple(files)))
+        for files in [list(group)] if is_whole else _small_files(group, settings):
+            if is_worth_it(files, settings):
+                files.sort(key=lambda file: (file.topic, file.partition, file.first_offset, file.name))
+                plans.append(DirectoryPlan(directory, table, format_, below, tuple(files), is_whole))
     return plans
+
+
+def _small_files(files: Iterable[TableFile], settings: CompactionSettings) -> list[list[TableFile]]:
+    """Return those of an open directory that are to be put together, by the topic's incarnation."""
+    by_topic: defaultdict[str, list[TableFile]] = defaultdict(list)
+    for file in files:
+        if 2 * file.length < settings.target_file_size_bytes:
+            by_topic[file.topic_id].append(file)
+    for small in by_topic.values():
+        small.sort(key=lambda file: file.length)
+        total = sum(file.length for file in small)
+        while small and small[-1].length > 2 * (total - small[-1].length):
+            total -= small.pop().length
+    return list(by_topic.values())
 
 
 def _with_others_below(state: TableState) -> set[str]:

@@ -136,9 +136,14 @@ class EncodingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactionSettings:
-    """How `millstream load compact` makes few large files of the many small ones of a closed directory."""
+    """How `millstream load compact` makes few large files of the many small ones of a directory."""
 
     after_runs: bool = setting("Whether each run that loaded something compacts what it closed.", default=False)
+    open_directories: bool = setting(
+        "Whether directories that are still open, or never close (those of `fields`, `kafka` and `none`, and of late"
+        " records), are compacted too: their small files only, one by one.",
+        default=False,
+    )
     target_file_size_bytes: int = setting("Bytes of a compacted file, about.", default=GB, at_least=MB)
     files_min: int = setting("A directory with fewer files is left alone.", default=2, at_least=1)
     sort_by: str | None = setting(
@@ -152,4 +157,8 @@ class CompactionSettings:
         default=(),
         example='["id"]',
     )
-    memory_bytes: int = setting("Memory that compaction may take.", default=GB, at_least=64 * MB)
+    memory_bytes: int = setting(
+        "Memory that compaction may take; of `workers` directories at once each gets its share, 256 MB at least.",
+        default=GB,
+        at_least=64 * MB,
+    )
