@@ -18,6 +18,12 @@ RECORDS = 6_000
 
 
 @pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where modules are compiled to, once."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
     folder = tmp_path_factory.mktemp("bench")
     broker = Millstream(folder)
@@ -31,11 +37,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
 
 
 @pytest.mark.parametrize(("program", "formats"), [("polars", "parquet"), ("fastavro", "parquet"), ("copy", "avro")])
-def test_scripts_write_what_they_read(source: Source, tmp_path: Path, program: str, formats: str) -> None:
-    folder = tmp_path / "written"
-    folder.mkdir()
-    found = run_script(program, source, str(folder), [formats], 2, tmp_path)
-    (path,) = folder.glob(f"*.{formats}")
+def test_scripts_write_what_they_read(source: Source, work: Path, tmp_path: Path, program: str, formats: str) -> None:
+    found = run_script(program, source, str(tmp_path), [formats], 2, work)
+    (path,) = tmp_path.glob(f"*.{formats}")
     with path.open("rb") as file:
         rows = pq.read_metadata(file).num_rows if formats == "parquet" else sum(1 for _ in fastavro.reader(file))
     assert rows == found["records"] == RECORDS // PARTITIONS * 2
@@ -43,17 +47,17 @@ def test_scripts_write_what_they_read(source: Source, tmp_path: Path, program: s
     assert 0 < found["cpu_s"] < found["process_cpu_s"]
 
 
-def test_ours_is_the_command(source: Source, tmp_path: Path) -> None:
+def test_ours_is_the_command(source: Source, work: Path, tmp_path: Path) -> None:
     disk, job = LocalDisk(tmp_path), tmp_path / "job.toml"
     write_job(job, source, TOPIC, disk.fresh("loaded"), ("parquet",), 2)
-    found = run_job(job, tmp_path)
+    found = run_job(job, work)
     assert (found["outcome"], found["rows"], found["workers"]) == ("loaded", RECORDS, 2)
     assert 0 < found["splits_s"] < found["phases_s"]["loading"] < found["process_wall_s"]
     figures = job_figures(found)
     files = list((tmp_path / "loaded" / TOPIC).rglob("*.parquet"))
     assert figures["B/record"] == pytest.approx(sum(path.stat().st_size for path in files) / RECORDS)
     assert min(figures.values()) > 0
-    assert run_job(job, tmp_path)["outcome"] == "nothing new"
+    assert run_job(job, work)["outcome"] == "nothing new"
 
 
 def test_goals_are_judged_at_their_place() -> None:
