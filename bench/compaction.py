@@ -208,8 +208,8 @@ def main() -> int:
         said = (
             f"{arguments.rows:,} of the loader's records in {arguments.files} files, zstd level 1 before and after; MB"
             " of the files' bytes per second of the process's CPU time (all threads), medians of the rounds. A plain"
-            " copy reads the same files and writes them through the same client; against it stand rates by the clock. In"
-            " pieces: with 64 MB of memory. `python -m bench.compaction`; "
+            " copy reads the same files and writes them through the same client; rates by the clock stand against it."
+            " In pieces: with 64 MB of memory. `python -m bench.compaction`; "
         )
         report.replace_section(arguments.write_doc, SECTION, "Compaction", [f"{said}{report.machine()}.", "", *lines])
     return min(missed, os.EX_USAGE)
