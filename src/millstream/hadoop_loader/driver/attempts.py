@@ -33,7 +33,7 @@ SCHEMA_ROUNDS_MAX: Final = 1_000
 LOST_MAX: Final = 10
 # Parts of splits that may fail one after the other, with none that came to its end between them. So many run at once:
 # those that an engine has cannot be taken back.
-PARTS_FAILED_MAX: Final = 16
+PARTS_FAILED_MAX: Final = 8
 
 
 class Attempt(NamedTuple):
