@@ -84,6 +84,15 @@ def test_a_run_that_fails_slower_than_its_interval_still_pauses() -> None:
     assert run(one, 1000, 1005, 1) == 1015
 
 
+def test_runs_that_miss_their_time_and_fail_wait_no_longer_than_to_the_next() -> None:
+    one = job(retry_after_s=5.0)
+    for _ in range(5):
+        run(one, one.due_s, one.due_s, 1)
+    # The sixth failure's pause would be 160 s, and it has taken the time of one run and more.
+    started = one.due_s
+    assert run(one, started, started + 110, 1) <= started + 110 + 100
+
+
 def test_an_entry_that_readers_do_not_see_whole_is_finished_soon() -> None:
     one = job(retry_after_s=10.0)
     one.handle_started(1000)

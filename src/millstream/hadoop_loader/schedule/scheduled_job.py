@@ -128,8 +128,13 @@ class ScheduledJob:
             self.due_s = now_s
         if self.failures and self._settings.retry_after_s > 0:
             pause_s = self._settings.retry_after_s * 2.0 ** min(self.failures - 1, 30)
-            # A run that is due at once and failed waits all the same: it would only fail faster.
-            self.due_s = now_s + pause_s if self.due_s <= now_s else min(self.due_s, now_s + pause_s)
+            if self.due_s <= now_s:
+                # It is due at once, and waits all the same: it would only fail faster. No longer than to the next
+                # regular time, though, where the first pause is not longer than that already.
+                regular_s = self._timetable.following(now_s) - now_s
+                self.due_s = now_s + min(pause_s, max(self._settings.retry_after_s, regular_s))
+            else:
+                self.due_s = min(self.due_s, now_s + pause_s)
 
     def handle_clock_set_back(self, now_s: float, by_s: float) -> None:
         """The clock was set by `by_s` seconds, which is negative, to `now_s`: nothing waits for that time again."""
