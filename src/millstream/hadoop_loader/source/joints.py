@@ -8,7 +8,7 @@ piece ended in ends by now (KIP-320): below the piece's end, its log was cut.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from millstream.core.client import Client, TopicPartition
@@ -35,9 +35,9 @@ def read_cut_topics(source: SourceSettings, reads: Iterable[RangeRead]) -> dict[
         found: dict[str, str] = {}
         async with Client(ClientConfig.load(ADMIN_CONFIGS, source.client_configs())) as client:
             await client.metadata({tp.topic for tp in ends}, timeout_ms=round(source.timeout_s * 1000))
-            # One question names a partition once: the first pieces of all, then the second ones.
+            # One question names a partition once: the first epochs of all, then the second ones.
             for number in range(max(map(len, ends.values()))):
-                asked = {tp: pieces[number] for tp, pieces in ends.items() if number < len(pieces)}
+                asked = {tp: epochs[number] for tp, epochs in ends.items() if number < len(epochs)}
                 for topic, sentence in (await _ask(client, asked, source.timeout_s)).items():
                     found.setdefault(topic, sentence)
         return found
@@ -50,19 +50,26 @@ def read_cut_topics(source: SourceSettings, reads: Iterable[RangeRead]) -> dict[
 
 
 def _ends_of_pieces(reads: Iterable[RangeRead]) -> dict[TopicPartition, list[tuple[int, int]]]:
-    """Return (end offset, leader epoch of the record before it) of each piece, of partitions with several."""
-    pieces: dict[TopicPartition, list[tuple[int, int]]] = defaultdict(list)
-    for read in sorted(reads, key=lambda one: one.start_offset):
-        pieces[TopicPartition(read.topic, read.partition)].append((read.next_offset, read.leader_epoch))
-    cut = {tp: [one for one in ends if one[1] >= 0] for tp, ends in pieces.items() if len(ends) > 1}
-    return {tp: ends for tp, ends in cut.items() if ends}
+    """Return (leader epoch, end offset) of partitions that were read in pieces.
+
+    Of the pieces that ended in one epoch the last is asked about: a log that reaches its end has the others too.
+    """
+    pieces: dict[TopicPartition, int] = Counter()
+    ends: dict[TopicPartition, dict[int, int]] = defaultdict(dict)
+    for read in reads:
+        tp = TopicPartition(read.topic, read.partition)
+        pieces[tp] += 1
+        if read.leader_epoch >= 0:
+            known = ends[tp].get(read.leader_epoch, 0)
+            ends[tp][read.leader_epoch] = max(known, read.next_offset)
+    return {tp: sorted(epochs.items()) for tp, epochs in ends.items() if pieces[tp] > 1}
 
 
 async def _ask(client: Client, ends: Mapping[TopicPartition, tuple[int, int]], timeout_s: float) -> dict[str, str]:
-    epochs = {tp: leader_epoch for tp, (_, leader_epoch) in ends.items()}
+    epochs = {tp: leader_epoch for tp, (leader_epoch, _) in ends.items()}
     asked = await ask_epoch_ends(client, epochs, timeout_s=timeout_s, wait_s=timeout_s)
     sentences: dict[str, str] = {}
-    for tp, (offset, leader_epoch) in ends.items():
+    for tp, (leader_epoch, offset) in ends.items():
         error, epoch_end = asked.errors.get(tp), asked.found.get(tp)
         if epoch_end is not None and not epoch_end.reaches(offset):
             sentences[tp.topic] = (
