@@ -56,6 +56,8 @@ def test_close_and_expire(lake: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "there is clicks" in told("close", "--table", "click", code=1)[1]
     assert not (root / day / "hour=02" / "_SUCCESS").exists()
 
+    listed = told("close", "--directory", f"{day}/hour=02", "--dry-run")[0]
+    assert listed == told("close", "--directory", "year=2026/month=01/day=01/hour=02", "--dry-run")[0] == out
     out, _ = told("close", "--table", "clicks")
     assert out.startswith("closed 1 directory, ")
     assert (root / day / "hour=02" / "_SUCCESS").exists()

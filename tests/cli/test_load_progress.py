@@ -75,10 +75,12 @@ def test_a_run_as_a_person_sees_it() -> None:
         progress.handle_failed(AttemptFailed(0, 0, "[orders] was away", "OSError", True))
         shown = numbers(progress)
         assert shown["clicks-1"] == ["0", "%", "0"]
+        progress.handle_failed(AttemptFailed(0, 1, "[orders] was away", "OSError", True))
         progress.handle_note("the table of clicks has a new column")
 
     # What was noted stays on the screen, with its brackets; the display is erased.
     assert "split 0, attempt 1: [orders] was away" in screen.getvalue()
+    assert "attempt 2" not in screen.getvalue(), "what was said is not said for each split"
     assert "the table of clicks has a new column" in screen.getvalue()
     assert screen.getvalue().rstrip("\n").endswith(("\x1b[2K", "\x1b[?25h"))
 

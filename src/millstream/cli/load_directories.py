@@ -42,7 +42,10 @@ def close(
     directory: Annotated[
         list[str] | None,
         typer.Option(
-            "--directory", "-d", metavar="DIRECTORY", help="Only this one, as below TABLE/FORMAT; repeatable."
+            "--directory",
+            "-d",
+            metavar="DIRECTORY",
+            help="Only this one, as it is listed or below TABLE/FORMAT; repeatable.",
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -79,7 +82,7 @@ def expire(
         typer.Option(
             "--before",
             metavar="DATE",
-            help="Those that end by then, as in 2026-01-01 or 2026-01-01T06:00; destination.retention_s otherwise.",
+            help="Those that ended by then, as in 2026-01-01T06:00; destination.retention_s otherwise.",
         ),
     ] = None,
     table: Tables = None,

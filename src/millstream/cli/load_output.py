@@ -173,21 +173,22 @@ def print_status(status: DestinationStatus, *, partitions: bool = False) -> None
             ),
             numbers=("ENTRY", "ROWS", "BAD", "TOOK"),
         )
-    print_table(
-        ("TABLE", "FORMAT", "FILES", "ROWS", "SIZE", "CLOSED"),
-        (
+    if status.tables:
+        print_table(
+            ("TABLE", "FORMAT", "FILES", "ROWS", "SIZE", "CLOSED"),
             (
-                one.table,
-                one.format,
-                f"{one.files:,}",
-                f"{one.rows:,}",
-                size_text(one.bytes),
-                f"{one.closed_directories:,}",
-            )
-            for one in status.tables
-        ),
-        numbers=("FILES", "ROWS", "SIZE", "CLOSED"),
-    )
+                (
+                    one.table,
+                    one.format,
+                    f"{one.files:,}",
+                    f"{one.rows:,}",
+                    size_text(one.bytes),
+                    f"{one.closed_directories:,}",
+                )
+                for one in status.tables
+            ),
+            numbers=("FILES", "ROWS", "SIZE", "CLOSED"),
+        )
     if partitions:
         shown = status.partitions[:_PARTITIONS_SHOWN]
         print_table(
@@ -251,7 +252,9 @@ def print_compaction(compacted: CompactionRun, *, quiet: bool = False) -> None:
             f"({size_text(compacted.bytes_before / seconds)}/s)"
         )
     elif not quiet:
-        done(f"{_SENTENCES[compacted.outcome].replace('loaded', 'compacted')}: {compacted.destination}")
+        nothing = compacted.outcome is Outcome.NOTHING_NEW
+        said = "nothing to compact" if nothing else _SENTENCES[compacted.outcome].replace("loaded", "compacted")
+        done(f"{said}: {compacted.destination}")
     print_errors(compacted.errors)
 
 
@@ -261,10 +264,11 @@ def print_replay(replay: Replay, *, dry_run: bool) -> None:
         done("there are no dead letters to replay")
     for topic in replay.topics:
         if dry_run:
-            done(f"{topic.topic}: {topic.letters:,} dead letters")
+            done(f"{topic.topic}: {counted(topic.letters, 'dead letter')}")
             continue
         where = f"its table, entry {replay.number}" if replay.target == "table" else f"topic {replay.target}"
-        done(f"{topic.topic}: {topic.replayed:,} of {topic.letters:,} dead letters went to {where}")
+        went = f"went to {where}" if topic.replayed else "went anywhere"
+        done(f"{topic.topic}: {topic.replayed or 'none'} of {counted(topic.letters, 'dead letter')} {went}")
         for error, count in sorted(topic.errors.items(), key=lambda one: -one[1])[:_REASONS_SHOWN]:
             note(f"{topic.topic}: {count:,} still cannot be read: {error}")
     print_errors(replay.errors)

@@ -56,6 +56,8 @@ class LoadProgress(Observer):
             Live(console=console, transient=True, auto_refresh=False) if shown and console.is_terminal else None
         )
         self._refresh_at = 0.0
+        # Why attempts failed so far.
+        self._failures: set[str] = set()
         # Notes that were printed while the run went on.
         self.told: set[str] = set()
 
@@ -88,7 +90,10 @@ class LoadProgress(Observer):
 
     def handle_failed(self, event: AttemptFailed) -> None:
         self._progress.handle_failed(event)
-        self.handle_note(f"split {event.split}, attempt {event.attempt + 1}: {event.error}")
+        # What is away is away for all splits: said once, the report counts how often.
+        if event.error not in self._failures:
+            self._failures.add(event.error)
+            self.handle_note(f"split {event.split}, attempt {event.attempt + 1}: {event.error}")
 
     def handle_divided(self, split: int, parts: Sequence[Split]) -> None:
         self._progress.handle_divided(split, parts)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
 
 JobFiles = Annotated[
-    list[Path], typer.Argument(metavar="JOB.toml...", help="Jobs that have a schedule.", show_default=False)
+    list[Path], typer.Argument(metavar="JOB.toml", help="Jobs that have a schedule.", show_default=False)
 ]
 
 
@@ -39,7 +39,9 @@ def serve(
         str | None,
         typer.Option("--http", metavar="HOST:PORT", help="Answer /healthz, /metrics and /status there."),
     ] = None,
-    parallel: Annotated[int | None, typer.Option("--parallel", min=1, help="Runs at a time; all by default.")] = None,
+    parallel: Annotated[
+        int | None, typer.Option("--parallel", metavar="COUNT", min=1, help="Runs at a time; all by default.")
+    ] = None,
 ) -> int:
     """Run jobs by their schedules until SIGTERM: cron expressions and intervals.
 

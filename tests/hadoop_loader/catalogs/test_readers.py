@@ -24,6 +24,7 @@ from tests.support.table_roots import TableRoot, avro_bytes, parquet_bytes
 
 from millstream.hadoop_loader.catalogs import CatalogError, tell_catalogs
 from millstream.hadoop_loader.catalogs.hive import hive_name, hive_type
+from millstream.hadoop_loader.catalogs.known_tables import partition_keys
 from millstream.hadoop_loader.catalogs.metastore import connected
 from millstream.hadoop_loader.commit import LoadDraft, Role
 from millstream.hadoop_loader.job import (
@@ -356,6 +357,15 @@ def test_a_metastore_that_is_away_fails_a_run_only_where_the_job_says_so(tmp_pat
     (problem,) = tell_catalogs(job, root.filesystem, root.log.read())
 
     assert "thrift://127.0.0.1:9" in problem
+
+
+def test_keys_of_partitions_are_in_the_order_of_directories() -> None:
+    assert partition_keys(Partitioning(kind="time", fields=("country",), pattern="dt=%Y-%m-%d/h=%H")) == (
+        "country",
+        "dt",
+        "h",
+    )
+    assert partition_keys(Partitioning(kind="time", fields=("country",), pattern="%Y/%m")) is None
 
 
 @pytest.mark.parametrize(

@@ -112,20 +112,27 @@ def close_directories(
 ) -> DirectoryRun:
     """Close open directories of the job's tables, in all formats, and return how it went; never raises, as `run_load`.
 
-    Only those of `tables`, and only `directories` (below TABLE/FORMAT), where they are given.
+    Only those of `tables`, and only `directories` (relative to the root, or below TABLE/FORMAT), where they are given.
     """
 
     def act(world: Surroundings, _filesystem: FileSystem, log: CommitLog, run: DirectoryRun) -> None:
         def wanted(state: TableState) -> list[str]:
             found = open_directories(job, state, tables)
-            known = {split_directory(one)[2] for one in found}
-            for directory in directories or ():
-                if directory.strip("/") not in known:
-                    raise _WrongError(f"{directory} is no open directory of {_tables_text(tables)}; {_some(known)}")
             if directories is None:
                 return found
-            chosen = {one.strip("/") for one in directories}
-            return [one for one in found if split_directory(one)[2] in chosen]
+            known = {split_directory(one)[2] for one in found}
+            chosen: set[str] = set()
+            for given in directories:
+                directory = given.strip("/")
+                if directory in found:
+                    # As it was listed, with TABLE/FORMAT: in each format of that table.
+                    table, _, below = split_directory(directory)
+                    chosen.update(one for one in found if split_directory(one)[0::2] == (table, below))
+                elif directory in known:
+                    chosen.update(one for one in found if split_directory(one)[2] == directory)
+                else:
+                    raise _WrongError(f"{given} is no open directory of {_tables_text(tables)}; {_some(known)}")
+            return sorted(chosen)
 
         run.directories = wanted(log.read())
         if dry_run or (not run.directories and log.unapplied() is None):

@@ -28,6 +28,8 @@ def sentence_of(error: BaseException, destination: str) -> str:
         package = (error.name or "").partition(".")[0]
         extra = _EXTRAS.get(package, "hdfs")
         return f"a package is not there ({error}): pip install 'millstream[{extra}]'"
+    if isinstance(error, JobError):
+        return "; ".join(str(problem) for problem in error.problems)
     if isinstance(error, OSError):
         reason = (error.strerror or str(error)).lower()
         where = f"{error.filename}: " if error.filename is not None else ""

@@ -122,7 +122,7 @@ def status_of(job: LoadJob, *, offline: bool = False, surroundings: Surroundings
     status.claims = {role.value: f"{claim.owner} (entry {claim.number})" for role, claim in state.claims.items()}
     status.tables = _tables(state, letters)
     status.notes = [
-        f"{count:,} dead letters of {topic} wait: look at their errors, then `millstream load replay-dead-letters`"
+        f"dead letters of {topic} wait ({count:,}): look at their errors, then `millstream load replay-dead-letters`"
         for topic, count in letters.items()
         if count
     ]
