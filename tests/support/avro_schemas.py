@@ -176,6 +176,15 @@ def readers(draw: st.DrawFn, writer: Any) -> Any:
     return reader
 
 
+@st.composite
+def chains(draw: st.DrawFn) -> list[Any]:
+    """A few schemas, each of which may have become of one before it."""
+    chain = [draw(record_schemas())]
+    for _ in range(draw(st.integers(1, 3))):
+        chain.append(draw(readers(draw(st.sampled_from(chain)))))
+    return chain
+
+
 def _changed(draw: st.DrawFn, schema: Any) -> Any:
     """Change one spot of a schema."""
     if isinstance(schema, list):

@@ -129,15 +129,20 @@ class Outcome:
         """Return rows with their directories, by fastavro and pyarrow."""
         found: list[tuple[str, dict[str, Any]]] = []
         for file in self.files(format_, kind):
-            path = self._root / file.path
-            if format_ == "parquet":
-                content = pq.read_table(path).to_pylist()
-            else:
-                with path.open("rb") as opened:
-                    content = list(fastavro.reader(opened))
-            assert len(content) == file.rows, file
-            found += [(file.directory, row) for row in content]
+            found += [(file.directory, row) for row in self.rows_of(file)]
         return found
+
+    def rows_of(self, file: StagedFile) -> list[dict[str, Any]]:
+        """Return the rows of one file."""
+        path = self._root / file.path
+        content: list[Any]
+        if file.format == "parquet":
+            content = pq.read_table(path).to_pylist()
+        else:
+            with path.open("rb") as opened:
+                content = list(fastavro.reader(opened))
+        assert len(content) == file.rows, file
+        return content
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """Return the dead letters by their offsets."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support.avro_schemas import alike, read, readers, record_schemas, values, written
+from tests.support.avro_schemas import alike, chains, read, values, written
 
 from millstream.hadoop_loader.tables import ChangeKind, Merged, SchemaChangedError, TableVersion, merge, table_version
 from millstream.schemas.avro import AvroDecoder
@@ -202,15 +202,6 @@ def test_a_topic_without_schemas_has_a_table_without_one() -> None:
     assert merged.version == TableVersion("raw", "raw")
     assert merged.version.arrow_schema() is None
     assert table_version(merged.document, "raw") == merged.version
-
-
-@st.composite
-def chains(draw: st.DrawFn) -> list[Any]:
-    """A few schemas, each of which may have become of one before it."""
-    chain = [draw(record_schemas())]
-    for _ in range(draw(st.integers(1, 3))):
-        chain.append(draw(readers(draw(st.sampled_from(chain)))))
-    return chain
 
 
 @settings(deadline=None, max_examples=100, suppress_health_check=FINE)

@@ -44,6 +44,15 @@ def test_json_values_are_read_by_the_table_of_their_schemas() -> None:
     assert decoded.batch.to_pylist() == [value, dict.fromkeys(value) | {"id": 2}]
 
 
+def test_objects_whose_paths_are_spelt_alike_are_two_records() -> None:
+    inner = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    outer = {"type": "object", "properties": {"b": {"type": "object", "properties": {"y": {"type": "string"}}}}}
+    columns = merge(None, {1: json_schema(a_b=inner, a=outer)}, topic="t").version.arrow_schema()
+    assert columns is not None
+    value = {"a_b": {"x": 1}, "a": {"b": {"y": "z"}}}
+    assert JsonDecoder(columns).decode(pa.array([json.dumps(value)])).batch.to_pylist() == [value]
+
+
 @pytest.mark.parametrize(
     ("properties", "complaint"),
     [

@@ -18,6 +18,7 @@ from millstream.hadoop_loader.compaction.deduplication import Replaced
 from millstream.hadoop_loader.compaction.outputs import CompactionError, Outputs
 from millstream.hadoop_loader.compaction.sorting import ExternalSorter
 from millstream.hadoop_loader.filesystem.arrow import arrow_input
+from millstream.hadoop_loader.values.tombstones import absent
 from millstream.hadoop_loader.writing import ParquetFile
 from millstream.hadoop_loader.writing.containers import ContainerError, read_parquet_footer
 
@@ -190,7 +191,7 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     for field in schema:
         at = table.schema.get_field_index(field.name)
         if at < 0:
-            columns.append(pa.nulls(table.num_rows, field.type))
+            columns.append(absent(table.num_rows, field.type))
         else:
             column = table.column(at)
             columns.append(column if column.type == field.type else column.cast(field.type))

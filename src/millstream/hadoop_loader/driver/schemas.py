@@ -111,12 +111,11 @@ class RunSchemas:
 
     def _check_columns(self, version: TableVersion) -> None:
         """Raise ValueError where files would have two columns of one name: nobody could read them."""
-        from millstream.hadoop_loader.values.file_schema import why_columns_meet
+        from millstream.hadoop_loader.values.file_schema import has_schemas, why_columns_meet
 
-        value = self._job.value
         for table in version.tables():
             # While no schema is known, what the values are is not either: they say it.
-            is_known = table.avro_schema is not None or value.framing == "none" or value.format == "raw"
+            is_known = table.avro_schema is not None or not has_schemas(self._job)
             if is_known and (reason := why_columns_meet(self._job, table)):
                 raise ValueError(reason)
 

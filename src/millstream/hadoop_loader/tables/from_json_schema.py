@@ -38,6 +38,10 @@ def avro_of_json_schema(schema: JsonSchema) -> str:
 
 
 class _Translation:
+    def __init__(self) -> None:
+        # Of records. Paths are joined by what may be in a property's name, so two may come to one name.
+        self._names: set[str] = set()
+
     def type_of(self, schema: Any, resolver: Any, path: str, depth: int) -> Any:
         """Return the Avro type of a schema: [null, type] where it may be null."""
         if depth > _NESTING_MAX:
@@ -77,6 +81,7 @@ class _Translation:
         properties = schema.get("properties")
         if not isinstance(properties, dict) or not properties:
             raise UnsupportedSchemaError(f"{path} is an object without properties{_REMEDY}")
+        record_name = self._free_name(path)
         fields = []
         for name, inner in properties.items():
             if not _NAME.match(name):
@@ -86,7 +91,15 @@ class _Translation:
             found = self.type_of(inner, resolver, f"{path}_{name}", depth + 1)
             nullable = found if isinstance(found, list) else ["null", found]
             fields.append({"name": name, "type": nullable, "default": None})
-        return {"type": "record", "name": path, "fields": fields}
+        return {"type": "record", "name": record_name, "fields": fields}
+
+    def _free_name(self, path: str) -> str:
+        name, number = path, 1
+        while name in self._names:
+            number += 1
+            name = f"{path}_{number}"
+        self._names.add(name)
+        return name
 
 
 def _kinds(schema: dict[str, Any]) -> list[str]:

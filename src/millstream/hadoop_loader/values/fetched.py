@@ -21,8 +21,8 @@ from millstream.hadoop_loader.values.located import Located, locate_each
 if TYPE_CHECKING:
     from millstream.core.client.consumer import FetchedRecords, LocatedRecords
 
-LOCATED_ROWS = 32_768
-"""Rows at a time: fewer cost more calls, more would leave the processor's cache."""
+LOCATED_ROWS = 65_536
+"""Rows at a time: all of a piece that the client opened, unless its records are small, as each round costs calls."""
 
 
 class Fetched:
@@ -61,7 +61,7 @@ class Fetched:
     @property
     def size_bytes(self) -> int:
         """Of keys and values."""
-        return sum(pc.sum(pc.max_element_wise(sizes, 0)).as_py() for sizes in (self._sizes, self._key_sizes))
+        return _total(self._sizes) + _total(self._key_sizes)
 
     def null_rows(self) -> pa.Int64Array:
         """Return the rows without a value."""
@@ -123,6 +123,16 @@ def fetched_rows(piece: FetchedRecords, end_offset: int, columns: RecordColumns)
         if start < end:
             yield Fetched(whole, located, start, end, first_row)
         first_row += end - start
+
+
+def _total(sizes: pa.Int64Array) -> int:
+    """Return the sum of sizes; those below 0 are of nulls."""
+    ends = pc.min_max(sizes)
+    if ends["max"].as_py() <= 0:
+        return 0
+    known = sizes if ends["min"].as_py() >= 0 else pc.max_element_wise(sizes, 0)
+    total: int = pc.sum(known).as_py()
+    return total
 
 
 def _int64s(column: object, start: int, end: int) -> pa.Int64Array:

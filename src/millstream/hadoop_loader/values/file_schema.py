@@ -57,6 +57,9 @@ def file_schema(job: LoadJob, table: TableVersion) -> FileSchema:
     extras = extra_columns(job)
     if table.avro_schema is None:
         text, columns = _without_schema(job, table.topic)
+        if extras and has_schemas(job):
+            # What the values' columns are nobody knows yet, and none of theirs is called as a stand-in would be.
+            text, columns = {**text, "fields": []}, pa.schema([])
     else:
         text, arrow = json.loads(table.avro_schema), table.arrow_schema()
         assert arrow is not None, table.name
@@ -73,6 +76,12 @@ def file_schema(job: LoadJob, table: TableVersion) -> FileSchema:
         extras=extras,
         null_datum=null_datum,
     )
+
+
+def has_schemas(job: LoadJob) -> bool:
+    """Whether values are of schemas, also while none of them is known."""
+    value = job.value
+    return value.format != "raw" and (value.framing == "registry" or value.schema is not None)
 
 
 def why_columns_meet(job: LoadJob, table: TableVersion) -> str | None:

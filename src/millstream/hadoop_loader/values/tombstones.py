@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.types as pt
 
 from millstream.hadoop_loader.values.file_schema import file_schema, tail_batch, tail_encoder
 from millstream.hadoop_loader.values.located import ints, locate
@@ -16,6 +17,30 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
     from millstream.hadoop_loader.tables import TableVersion
     from millstream.hadoop_loader.values.fetched import Fetched
+
+
+def absent(count: int, type_: pa.DataType) -> pa.Array:
+    """Return a column of nulls that Parquet's writer takes: what must not be null within a struct has to be there."""
+    if not pt.is_struct(type_):
+        return pa.nulls(count, type_)
+    fields = [
+        absent(count, field.type) if field.nullable else pa.array([_nothing(field.type)] * count, field.type)
+        for field in type_
+    ]
+    return pa.StructArray.from_arrays(fields, fields=list(type_), mask=pa.repeat(True, count))
+
+
+def _nothing(type_: pa.DataType) -> Any:
+    """Return some value of a type; nobody ever sees it."""
+    if pt.is_struct(type_):
+        return {field.name: None if field.nullable else _nothing(field.type) for field in type_}
+    if pt.is_list(type_) or pt.is_map(type_):
+        return []
+    if pt.is_string(type_) or pt.is_dictionary(type_):
+        return ""
+    if pt.is_binary(type_) or pt.is_fixed_size_binary(type_):
+        return bytes(type_.byte_width if pt.is_fixed_size_binary(type_) else 0)
+    return False if pt.is_boolean(type_) else 0
 
 
 class Tombstones:
@@ -31,7 +56,7 @@ class Tombstones:
         """Return the rows of these records, whose values are null."""
         count, schema = len(rows), self._schema
         extras = [extra.take(rows) for extra in extra_arrays(schema.extras, fetched)]
-        nothing = [pa.nulls(count, field.type) for field in schema.value_columns]
+        nothing = [absent(count, field.type) for field in schema.value_columns]
         columns = pa.RecordBatch.from_arrays([*nothing, *extras], schema=schema.parquet_tombstones)
         datums = None
         if self._to_avro:
