@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from tests.support.filesystem_kit import get, names, put
@@ -139,3 +142,45 @@ def test_a_stranger_is_told_what_to_look_at(secured: Secured, uri: str) -> None:
         pytest.raises(AccessDeniedError, match="look at the principal with its keytab"),
     ):
         lake.status("")
+
+
+WRITE_AND_READ: Final = """
+import sys
+from tests.support.filesystem_kit import get, put
+from millstream.hadoop_loader.filesystem import FileSystemSettings, open_filesystem
+with open_filesystem(sys.argv[1], FileSystemSettings(deadline_s=20, hadoop_conf_directory=sys.argv[2])) as lake:
+    put(lake, "written", b"x" * 100_000)
+    print(len(get(lake, "written")), lake.delete("written"))
+"""
+SECURE: Final = """<configuration><property>
+<name>hadoop.security.authentication</name><value>kerberos</value>
+</property></configuration>"""
+
+
+@pytest.mark.parametrize("has", ["a ticket", "a delegation token", "neither"])
+def test_a_job_that_names_no_principal_is_whom_its_surroundings_say(secured: Secured, tmp_path: Path, has: str) -> None:
+    """As tasks on YARN have it: a variable names a file with a token, and there is neither keytab nor cache."""
+    (tmp_path / "core-site.xml").write_text(SECURE)
+    cache, token = secured.realm.environment["KRB5CCNAME"], tmp_path / "token"
+    environment = dict(os.environ)
+    if has != "neither":
+        ticket = ["-k", "-t", str(secured.loader), f"loader@{REALM}"]
+        subprocess.run(["kinit", "-c", cache, *ticket], check=True, timeout=60)
+    if has == "a delegation token":
+        secured.hdfs.run("org.apache.hadoop.hdfs.tools.DelegationTokenFetcher", str(token))
+        subprocess.run(["kdestroy", "-c", cache], check=True, timeout=60)
+        environment["HADOOP_TOKEN_FILE_LOCATION"] = str(token)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", WRITE_AND_READ, f"{secured.hdfs.uri}/lake", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=environment,
+        )
+    finally:
+        if has == "a ticket":
+            subprocess.run(["kdestroy", "-c", cache], check=True, timeout=60)
+
+    assert done.stdout.split() == ([] if has == "neither" else ["100000", "True"]), done.stderr
+    assert (done.returncode == 0) == (has != "neither"), done.stderr
