@@ -157,9 +157,10 @@ def test_a_column_that_came_later_is_null_in_the_rows_before_it(root: TableRoot)
     before = pa.schema([pa.field("inner", pa.struct([pa.field("a", pa.int32(), nullable=False)]), nullable=False)])
     inner = pa.struct([pa.field("a", pa.int32(), nullable=False), pa.field("b", pa.int32(), nullable=False)])
     offset = pa.field("_kafka_offset", pa.int64(), nullable=False)
-    after = pa.schema([pa.field("inner", inner, nullable=False), offset])
+    place = pa.field("place", pa.struct([pa.field("x", pa.int32(), nullable=False)]), nullable=False)
+    after = pa.schema([pa.field("inner", inner, nullable=False), offset, place])
     first = pa.Table.from_pylist([{"inner": {"a": 1}}], schema=before)
-    second = pa.Table.from_pylist([{"inner": {"a": 2, "b": 3}, "_kafka_offset": 1}], schema=after)
+    second = pa.Table.from_pylist([{"inner": {"a": 2, "b": 3}, "_kafka_offset": 1, "place": {"x": 4}}], schema=after)
     root.load([(0, "parquet", parquet_bytes(first), 1)])
     root.load([(0, "parquet", parquet_bytes(second), 1)])
 
@@ -169,8 +170,8 @@ def test_a_column_that_came_later_is_null_in_the_rows_before_it(root: TableRoot)
     (path,) = root.paths("parquet")
     found = pq.read_table(path)
     assert found.to_pylist() == [
-        {"inner": {"a": 1, "b": None}, "_kafka_offset": None},
-        {"inner": {"a": 2, "b": 3}, "_kafka_offset": 1},
+        {"inner": {"a": 1, "b": None}, "_kafka_offset": None, "place": None},
+        {"inner": {"a": 2, "b": 3}, "_kafka_offset": 1, "place": {"x": 4}},
     ]
     assert not found.schema.field("inner").nullable, "what all files have stays as it was"
 
@@ -457,8 +458,8 @@ class MeetingFileSystem(LocalFileSystem):
         self._seen: set[str] = set()
 
     def open(self, path: str) -> LocalInputFile:
-        directory, _, name = path.rpartition("/")
-        if name.endswith(".parquet") and directory not in self._seen:
+        directory = path.rpartition("/")[0]
+        if directory.startswith(TOPIC) and directory not in self._seen:
             self._seen.add(directory)
             self._barrier.wait(30)
         return super().open(path)

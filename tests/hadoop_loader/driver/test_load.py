@@ -22,7 +22,7 @@ from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import verify_destination
 from millstream.hadoop_loader.engines import AttemptProgressed, Engine
 from millstream.hadoop_loader.engines.local import LocalEngine
-from millstream.hadoop_loader.job import BadRecords, LoadJob, Partitioning, RegistrySettings
+from millstream.hadoop_loader.job import BadRecords, CompactionSettings, LoadJob, Partitioning, RegistrySettings
 from millstream.testing import broker
 
 pytestmark = pytest.mark.from_kafka(soak=True)
@@ -175,9 +175,16 @@ def test_a_broker_that_dies_and_comes_back_costs_no_record(tmp_path: Path) -> No
         assert_same(events, tmp_path, "avro", "parquet")
 
 
-def test_loads_beside_a_compaction(new_events: NewEvents, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["time", "none"])
+def test_loads_beside_a_compaction(new_events: NewEvents, tmp_path: Path, kind: str) -> None:
     events = new_events(partitions=2)
-    job = job_for(events, tmp_path, partitioning=Partitioning(kind="time", pattern="hourly"))
+    # Directories of time are closed and then replaced whole; the other one never is, and loses and gets single files.
+    job = job_for(
+        events,
+        tmp_path,
+        partitioning=Partitioning(kind=kind, pattern="hourly"),
+        compaction=CompactionSettings(open_directories=kind == "none"),
+    )
     compacted: list[CompactionRun] = []
     done = threading.Event()
 
@@ -199,6 +206,21 @@ def test_loads_beside_a_compaction(new_events: NewEvents, tmp_path: Path) -> Non
     assert {one.outcome for one in compacted} <= {Outcome.LOADED, Outcome.NOTHING_NEW}
     last = run_compaction(job)
     assert any(one.done for one in [*compacted, last])
+    assert_same(events, tmp_path, "avro", "parquet")
+    assert verify_destination(job, deep=True).findings == []
+
+
+def test_a_directory_that_never_closes_is_compacted_after_runs(new_events: NewEvents, tmp_path: Path) -> None:
+    events = new_events(partitions=2)
+    settings = CompactionSettings(open_directories=True, after_runs=True)
+    job = job_for(events, tmp_path, partitioning=Partitioning(kind="none"), compaction=settings)
+    for _ in range(2):
+        events.send(240)
+        report = run_load(job)
+        assert (report.outcome, report.errors) == (Outcome.LOADED, [])
+        assert (report.compaction["compacted_directories"], report.compaction["files_after"]) == (2, 2)
+
+    assert [len(list((tmp_path / events.topic / format_).iterdir())) for format_ in ("avro", "parquet")] == [1, 1]
     assert_same(events, tmp_path, "avro", "parquet")
     assert verify_destination(job, deep=True).findings == []
 

@@ -6,6 +6,7 @@ directory that got another file meanwhile is left as it is.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
@@ -192,6 +193,7 @@ def _run(
         stop=stop,
         on_progress=handle_read,
         report=report,
+        workers=_workers(job),
     )
     run.errors += [f"{one.directory}: {one.refused}" for one in report.directories if one.refused]
     if report.is_stopped:
@@ -204,6 +206,12 @@ def _run(
     run.notes += [f"cleaning: {sentence}" for sentence in dict.fromkeys(told)]
     if run.done and (job.hive is not None or job.iceberg is not None):
         _tell_catalogs(job, filesystem, claim, run)
+
+
+def _workers(job: LoadJob) -> int:
+    """How many directories are worked on at once: as the job says, but never more than this machine has cores."""
+    cores = len(os.sched_getaffinity(0))
+    return min(job.workers or cores, cores)
 
 
 def _tell_catalogs(job: LoadJob, filesystem: FileSystem, claim: Claim, run: CompactionRun) -> None:

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from millstream.hadoop_loader.commit import ClaimedError, CommitError, CommitLog, Role
+from millstream.hadoop_loader.commit import ClaimedError, CommitError, CommitLog, Role, UnsettledError
 from millstream.hadoop_loader.driver.attempts import Attempts
 from millstream.hadoop_loader.driver.audit import Audit, audit_run
 from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
@@ -94,8 +94,10 @@ class _Run:
             self._run(stack)
             if report.outcome not in (Outcome.STOPPED, Outcome.CLAIMED):
                 self._remember()
-        has_closed = bool(report.number is not None and report.closed_directories) or self._finished_another
-        if self._job.compaction.after_runs and has_closed and not report.is_unapplied:
+        settings = self._job.compaction
+        has_grown = bool(settings.open_directories or report.closed_directories)
+        is_due = (report.number is not None and has_grown) or self._finished_another
+        if settings.after_runs and is_due and not report.is_unapplied:
             self._finishing.compact()
         if self._job.destination.retention_s is not None and report.number is not None and not report.is_unapplied:
             self._finishing.expire()
@@ -118,7 +120,7 @@ class _Run:
             # An error behind the commit leaves the run partly done, never undone.
             report.outcome = Outcome.FAILED if report.number is None else Outcome.PARTIAL
             report.errors.append(sentence_of(error, report.destination))
-            if isinstance(error, (UnavailableError, UnknownOutcomeError)):
+            if isinstance(error, (UnavailableError, UnknownOutcomeError, UnsettledError)):
                 # Whoever does not answer need not be asked to remember that.
                 self._filesystem = None
 

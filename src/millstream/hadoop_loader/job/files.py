@@ -138,7 +138,10 @@ class EncodingSettings:
 class CompactionSettings:
     """How `millstream load compact` makes few large files of the many small ones of a directory."""
 
-    after_runs: bool = setting("Whether each run that loaded something compacts what it closed.", default=False)
+    after_runs: bool = setting(
+        "Whether each run that loaded something compacts what it closed (or what is open, with `open_directories`).",
+        default=False,
+    )
     open_directories: bool = setting(
         "Whether directories that are still open, or never close (those of `fields`, `kafka` and `none`, and of late"
         " records), are compacted too: their small files only, one by one.",
