@@ -36,6 +36,8 @@ class KilledRunner(TaskRunner):
         log = (folder / "acts").open("a", buffering=1)
 
         def die(name: str) -> None:
+            if not act:
+                return
             try:
                 with (folder / "killed").open("x") as file:
                     file.write(name)
@@ -44,13 +46,14 @@ class KilledRunner(TaskRunner):
             os.kill(os.getpid(), signal.SIGKILL)
 
         def look_before(name: str) -> None:
-            # Acts and reads alike; of an act it is not counted yet.
-            if told["when"] == "before" and counted.acts == act - 1:
+            # Acts and reads alike; of an act it is not counted yet. Files are closed by threads, so that several acts
+            # may have begun by the time that one of them is looked at.
+            if told["when"] == "before" and counted.acts >= act - 1:
                 die(name)
 
         def look_after(name: str) -> None:
             log.write(f"{name}\n")
-            if told["when"] == "after" and counted.acts == act:
+            if told["when"] == "after" and counted.acts >= act:
                 die(name)
 
         counted = FaultyFileSystem(self._filesystem, before_call=look_before, after_act=look_after)

@@ -39,9 +39,8 @@ class Kills:
         self._uri = uri
         self._folder = folder
         self._monkeypatch = monkeypatch
-        self._topic = RawTopic(bootstrap, uri, partitions=2)
-        for partition in range(2):
-            self._topic.send(RECORDS, partition=partition)
+        self._topic = RawTopic(bootstrap, uri)
+        self._topic.send(RECORDS)
 
     def run(self, act: int, when: str) -> tuple[LoadReport, LoadJob, Path]:
         """Run once; returns the folder with what the workers told, too."""
@@ -76,7 +75,7 @@ class Kills:
         where = f"{when} act {act}: {(folder / 'killed').read_text()}"
         assert (report.outcome, report.errors) == (Outcome.LOADED, []), where
         assert report.failed_attempts == 1, where
-        assert report.rows == 2 * RECORDS, where
+        assert report.rows == RECORDS, where
         assert_held(self._topic, "avro", "parquet")
         assert verify_destination(job, deep=True).findings == [], where
 
