@@ -70,6 +70,7 @@ def test_close_and_expire(lake: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "no date" in told("expire", "--before", "yesterday", code=2)[1]
     assert "destination.retention_s" in told("expire", code=2)[1]
 
+    assert "click: no such table" in told("compact", "--table", "click", code=1)[1]
     assert as_json("expire", "--before", "2026-01-01T02:00Z")["rows"] == 120
     assert [path.parent.name for path in root.glob("clicks/parquet/**/*.parquet")] == ["hour=02"]
     status = as_json("status", "--offline")

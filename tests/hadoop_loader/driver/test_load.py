@@ -71,7 +71,8 @@ def test_a_report_is_kept_beside_the_log_and_where_the_job_says(new_events: NewE
 
 @pytest.mark.from_kafka
 def test_directories_close_with_record_time(new_events: NewEvents, tmp_path: Path) -> None:
-    events = new_events(partitions=1)
+    events = new_events(partitions=2)
+    events.partitions = 1  # the other one never holds anything, and holds nothing back
     events.send(60 * 4)  # four hours, a record a minute
     job = job_for(events, tmp_path, destination={"formats": frozenset({"parquet"})})
 

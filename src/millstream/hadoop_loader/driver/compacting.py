@@ -166,8 +166,14 @@ def _run(
 
     filesystem = stack.enter_context(world.open_filesystem(job))
     log = world.commit_log(job, filesystem, wait=wait)
+    state = log.read()
+    known = {key.rpartition("/")[0] for key in state.totals}
+    if unknown := sorted(set(tables or ()) - known):
+        there = f"there are {', '.join(sorted(known))}" if known else "nothing was loaded yet"
+        run.errors.append(f"{', '.join(unknown)}: no such table at {job.destination.uri}; {there}")
+        return
     is_due = log.cleaning_is_due(Role.COMPACT)
-    if not is_due and not plan_compaction(log.read(), job.compaction, tables=tables):
+    if not is_due and not plan_compaction(state, job.compaction, tables=tables):
         run.outcome = Outcome.NOTHING_NEW
         return
     claim = log.claim(Role.COMPACT, owner=world.owner(), run_id=run.run_id)

@@ -39,7 +39,7 @@ from millstream.hadoop_loader.splits import TopicPartitionId
 from millstream.hadoop_loader.tables.naming import why_no_table
 
 if TYPE_CHECKING:
-    from millstream.hadoop_loader.commit import Claim, TableState
+    from millstream.hadoop_loader.commit import Claim, Position, TableState
     from millstream.hadoop_loader.job import LoadJob
 
 _PROBE: Final = "_probe"
@@ -291,7 +291,7 @@ class _Run:
             schemas={topic: document for topic, document in schemas.changed.items() if topic in kept},
             moved=moved,
             topics=found.topics,
-            lagging=_lagging(end_offsets(found), audit, state) | _withheld(found),
+            lagging=_lagging(end_offsets(found), audit, moved, state) | _withheld(found),
             report=self._summary(audit),
         )
         report.closed_directories = list(closed)
@@ -416,15 +416,18 @@ def _withheld(found: Reconciled) -> frozenset[TopicPartitionId]:
 
 
 def _lagging(
-    end_offsets: Mapping[TopicPartitionId, int], audit: Audit, state: TableState
+    end_offsets: Mapping[TopicPartitionId, int],
+    audit: Audit,
+    moved: Mapping[TopicPartitionId, Position],
+    state: TableState,
 ) -> frozenset[TopicPartitionId]:
-    """The partitions that still have something to load after this run."""
+    """The partitions that still have something to load after this run; one that never held anything has not."""
     return frozenset(
         key
         for key, end_offset in end_offsets.items()
         if (
             audit.partitions[key].lag
             if key in audit.partitions
-            else (at := state.position(*key)) is None or at.offset < end_offset
+            else (at := moved.get(key) or state.position(*key)) is None or at.offset < end_offset
         )
     )
