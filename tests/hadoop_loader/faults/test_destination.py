@@ -131,6 +131,7 @@ def test_a_quota_leaves_nothing_half_done(topic: RawTopic, hdfs: MiniHdfs) -> No
 
 @pytest.mark.slow
 @pytest.mark.hdfs
+@pytest.mark.timeout(3600)
 def test_a_driver_killed_on_hdfs_is_repaired_by_the_next_run(topic: RawTopic, tmp_path: Path, soak: bool) -> None:
     send(topic, 40)
     points = [(act, when) for act in range(1, 60) for when in ("before", "after")]
@@ -149,6 +150,8 @@ def test_a_driver_killed_on_hdfs_is_repaired_by_the_next_run(topic: RawTopic, tm
         settled(job)
         assert_held(each)
         assert verify_destination(job).findings == []
+        if soak and when == "after" and killed.returncode != -9:
+            break  # a run has no more acts than that
 
 
 def test_a_disk_without_room_leaves_nothing_half_done(
