@@ -1,7 +1,7 @@
-"""Compaction: the many small files of a closed directory become few large ones, with the same rows.
+"""Compaction: the many small files of a directory become few large ones, with the same rows.
 
-planning.py        which directories: pure, from the commit log's state
-compactor.py       one directory after the other: staged, then committed
+planning.py        which directories, and which of their files: pure, from the commit log's state
+compactor.py       directories staged by some threads, and committed one by one
 avro_blocks.py     Avro: blocks copied, not opened        parquet_rows.py   Parquet: encoded anew, sorted on wish
 sorting.py         a sort in bounded memory               deduplication.py  rows that later ones replaced
 outputs.py         the files staged
