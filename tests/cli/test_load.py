@@ -113,7 +113,7 @@ def test_a_load_from_plan_to_compaction(job: Job, events: Events) -> None:
 
 
 def test_rounds_load_all_of_it_each_with_a_commit_of_its_own(job: Job, events: Events) -> None:
-    job.write(events, "source.run_bytes_max = 12000\n            workers = 1")
+    job.write(events, "source.run_bytes_max = 6000\n            workers = 1")
     (first,) = [json.loads(line) for line in job("run", "--json")[0].splitlines()]
     assert 0 < first["rows"] < events.next_id
 
