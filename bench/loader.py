@@ -240,7 +240,7 @@ ROWS = {
         ("avro",),
     ),
     "both": Row("both from one read", load, (OURS,), (Goal(RATE, ">=", 1.1e6),), ("avro", "parquet")),
-    "read": Row("reading only", load, ("read",), (), ("none",), ("file",)),
+    "read": Row("reading only", load, ("read",), formats=("none",), destinations=("file",)),
     "nothing": Row(
         f"a run with nothing new, {QUIET_PARTITIONS:,} partitions", nothing_new, (OURS,), (Goal("s", "<=", 3),)
     ),
@@ -250,7 +250,7 @@ ROWS = {
         (ONE, TWO),
         (Goal("records/s", ">=", 1.7, ONE),),
         ("parquet",),
-        ("file",),
+        destinations=("file",),
         judged=TWO,
     ),
     "levels": Row("by level of zstd", levels, tuple(LEVELS), brokers=(OURS,), destinations=("file",)),

@@ -1,5 +1,6 @@
 """The benchmark of the loader: each program loads what it says, and goals are judged against the right peer."""
 
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from bench.load.loader_places import LocalDisk, Source
 from bench.load.loader_runs import RATE, job_figures, run_job, run_script, write_job
 from bench.load.loader_topic import PARTITIONS, TOPIC, values
 from bench.load.turns import OURS, Turn, Turns
-from bench.loader import ONE, ROWS, TWO, medians, planning, section
+from bench.loader import ONE, ROWS, TWO, Bench, medians, planning, section
 from tests.support import loads  # noqa: F401  for its reader of zstandard blocks
 
 RECORDS = 6_000
@@ -77,6 +78,15 @@ def test_goals_are_judged_at_their_place() -> None:
     assert met["kafka", "hdfs", OURS] == "yes, **no**, yes"
     assert met["millstream", "file", TWO] == "**no**"
     assert any("1,700,000" in line for line in section(turns))
+
+
+def test_every_row_is_measured_somewhere(source: Source, tmp_path: Path) -> None:
+    bench = Bench(Namespace(), tmp_path)
+    bench.sources, bench.destinations = [source], [LocalDisk(tmp_path)]
+    for row in ROWS.values():
+        (place,) = bench.places(row)
+        assert (place is None) == (not row.destinations)
+        assert row.judged in row.programs_at(place) or not row.goals
 
 
 def test_the_planner_plans_every_partition() -> None:
