@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.splits import SplitTask
 
 WORKER_MODULE: Final = "millstream.hadoop_loader.engines.worker"
+# Arrow takes memory as C programs do. Its own choice, mimalloc, holds nearly as much again as is in use where row
+# groups of tens of megabytes come and go, and clears pages that it has just given back.
+WORKER_ENVIRONMENT: Final = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 START_S: Final = 120.0  # within so long a worker has to be ready
 START_FAILURES_MAX: Final = 3
 STOP_GRACE_S: Final = 10.0
@@ -185,6 +188,7 @@ class _Worker:
                 stderr=subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
                 process_group=0,
+                env={**WORKER_ENVIRONMENT, **os.environ},
             )
         except OSError as error:
             ours.close()
