@@ -67,7 +67,8 @@ def test_the_units_of_loads_run_commands_there_are() -> None:
     assert "millstream load serve --http 127.0.0.1:9480 " in serve["ExecStart"]
     assert {"--quiet", "-q"} & {name for param in commands["run"].params for name in param.opts}
     assert "--http" in {name for param in commands["serve"].params for name in param.opts}
-    assert run["SuccessExitStatus"] == "4"
+    assert run["SuccessExitStatus"].split() == ["4", "130"]
+    assert serve["SuccessExitStatus"] == "130"
     assert serve["RestartPreventExitStatus"] == "2"
 
 
