@@ -153,9 +153,10 @@ def test_a_job_s_retention_follows_the_clock_and_the_records(
     hours = 1000 if clock_is_ahead else 4
     world = replace(WORLD, wall_clock=lambda: (FIRST_MS + hours * HOUR_MS) / 1000)
 
-    assert run_load(job, surroundings=world).outcome is Outcome.LOADED
-    expire_directories(job, surroundings=world)
+    report = run_load(job, surroundings=world)
 
+    assert (report.outcome, report.errors) == (Outcome.LOADED, [])
+    assert "expired 1 directory with 60 rows" in report.announcements
     left = {path.name for path in (tmp_path / events.topic / "parquet").rglob("hour=*") if any(path.glob("*.parquet"))}
     assert left == {"hour=01", "hour=02", "hour=03", "hour=04"}
 

@@ -175,7 +175,9 @@ class Finishing:
 
         expired = expire_directories(self.job, stop=self.stop, surroundings=self.world)
         if expired.number is not None:
-            self.note(f"expired {len(expired.directories):,} directories with {expired.rows:,} rows")
+            count = len(expired.directories)
+            directories = "1 directory" if count == 1 else f"{count:,} directories"
+            self.note(f"expired {directories} with {expired.rows:,} rows")
         self._take_errors("expiry", expired.outcome, expired.errors)
 
     def _take_errors(self, what: str, outcome: Outcome, errors: list[str]) -> None:
