@@ -184,7 +184,7 @@ def test_something_red_ends_with_3(job: Job, events: Events) -> None:
 
     out, err = job("verify", code=3)
 
-    assert "1 findings" in out
+    assert "1 finding\n" in out
     assert "is not there" in err
 
 

@@ -61,9 +61,10 @@ class Verified:
         if not self.number:
             return f"{self.destination}: nothing was ever loaded here"
         how = "read whole" if self.deep else "looked at"
+        findings = "1 finding" if len(self.findings) == 1 else f"{len(self.findings):,} findings"
         return (
             f"{self.destination}, entry {self.number}: {self.files:,} files with {self.rows:,} rows in "
-            f"{self.directories:,} directories {how}, {len(self.findings):,} findings"
+            f"{self.directories:,} directories {how}, {findings}"
         )
 
     @property
