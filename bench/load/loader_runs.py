@@ -23,6 +23,7 @@ from bench.load.turns import last_line
 
 RATE = "records/CPU-s"
 RUN_TIMEOUT_S = 600.0
+SAME_BYTES = 0.01
 
 JOB = """\
 name = "bench"
@@ -131,7 +132,8 @@ def run_script(
 class Spark:
     """A session of Spark, which does one load after the other.
 
-    The first load of each format is not told: what a JVM has to warm up is behind it then.
+    The first load of each format is not told: what a JVM has to warm up is behind it then. Its rows are counted, and as
+    many bytes are as many rows.
     """
 
     def __init__(self, environment: Path, jars: Path, work: Path) -> None:
@@ -145,17 +147,21 @@ class Spark:
             stderr=self._output,
             text=True,
         )
-        self._warm: set[str] = set()
+        # What the first load of each format came to.
+        self._first: dict[str, dict[str, Any]] = {}
         self._started = self._answer()
 
     def load(self, source: Source, uri: str, format_: str) -> dict[str, Any]:
         """Load the topic to a folder that is empty."""
-        if format_ not in self._warm:
-            self._ask(source, f"{uri}/warm-up", format_)
-            self._warm.add(format_)
-        found = self._ask(source, f"{uri}/measured", format_)
+        if format_ not in self._first:
+            self._first[format_] = self._ask(source, f"{uri}/warm-up", format_, is_counted=True)
+        first = self._first[format_]
+        found = self._ask(source, f"{uri}/measured", format_, is_counted=False)
+        if abs(found["bytes"] / first["bytes"] - 1) > SAME_BYTES:
+            raise RuntimeError(f"Spark wrote {found['bytes']:,} bytes where it had written {first['bytes']:,}")
         return {
             **found,
+            "records": first["records"],
             "process_wall_s": self._started["startup_s"] + found["wall_s"],
             "process_cpu_s": self._started["startup_cpu_s"] + found["cpu_s"],
         }
@@ -167,9 +173,9 @@ class Spark:
         self._process.wait(60)
         self._output.close()
 
-    def _ask(self, source: Source, uri: str, format_: str) -> dict[str, Any]:
+    def _ask(self, source: Source, uri: str, format_: str, *, is_counted: bool) -> dict[str, Any]:
         assert self._process.stdin is not None
-        asked = {"bootstrap": source.bootstrap, "to": uri, "formats": format_}
+        asked = {"bootstrap": source.bootstrap, "to": uri, "formats": format_, "is_counted": is_counted}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         return self._answer()
