@@ -44,6 +44,22 @@ def test_all_rows_come_out_in_order(
     assert found == in_order
 
 
+@given(
+    parts=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), max_size=12),
+    memory=st.sampled_from([64, 500, 4_000]),
+)
+def test_rows_with_equal_keys_keep_their_order_through_a_spill(parts: list[list[int]], memory: int) -> None:
+    rows = [(key, str(number)) for number, key in enumerate(key for part in parts for key in part)]
+    with ExternalSorter([("key", "ascending")], memory_bytes=memory) as sorter:
+        start = 0
+        for part in parts:
+            sorter.add(table(rows[start : start + len(part)]))
+            start += len(part)
+        found = [row for piece in sorter.sorted() for row in zip(*piece.to_pydict().values(), strict=True)]
+
+    assert found == sorted(rows, key=lambda row: row[0])
+
+
 def test_many_runs_are_merged_in_steps_and_nothing_is_left_behind(tmp_path: Path) -> None:
     chosen = random.Random(3)
     rows = [(chosen.randrange(100), f"text {number}") for number in range(40_000)]

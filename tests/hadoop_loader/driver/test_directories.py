@@ -72,6 +72,8 @@ def test_a_directory_of_fields_is_closed_by_hand_and_compacted_and_what_comes_th
     assert (closed.outcome, closed.errors) == (Outcome.LOADED, [])
     assert closed.directories == [f"{events.topic}/{format_}/user=user-3" for format_ in ("avro", "parquet")]
     assert all((tmp_path / directory / "_SUCCESS").exists() for directory in closed.directories)
+    for name in ("user=user-3", f"{events.topic}/avro/user=user-3"):
+        assert close_directories(job, directories=[name]).outcome is Outcome.NOTHING_NEW
     assert close_directories(job, tables=[events.topic], dry_run=True).directories == sorted(
         set(listed.directories) - set(closed.directories)
     )

@@ -15,6 +15,7 @@ from millstream import Admin
 from millstream.hadoop_loader.commit import CommitSettings
 from millstream.hadoop_loader.driver import LoadReport, Outcome, finishing, run_load
 from millstream.hadoop_loader.driver.compacting import CompactionRun, run_compaction
+from millstream.hadoop_loader.driver.directories import close_directories
 from millstream.hadoop_loader.driver.finishing import Finishing
 from millstream.hadoop_loader.driver.metrics import LoadMetrics
 from millstream.hadoop_loader.driver.reporting import REPORTS_KEPT, write_local
@@ -78,6 +79,23 @@ def test_an_entry_that_cannot_be_applied_counts(new_events: NewEvents, tmp_path:
     assert 'unapplied_entry{job="events"} 0' in metrics.text()
     assert_same(events, tmp_path, "avro", "parquet")
     assert status_of(job).red == []
+
+
+def test_a_directory_whose_mark_cannot_be_made_yet_is_closed(new_events: NewEvents, tmp_path: Path) -> None:
+    events = new_events(partitions=1)
+    events.send(3)
+    job = job_for(events, tmp_path, partitioning=Partitioning(kind="kafka"))
+    assert run_load(job).outcome is Outcome.LOADED
+
+    closed = close_directories(job, surroundings=refusing(r"create \S+_SUCCESS"))
+
+    assert (closed.outcome, closed.exit_code, closed.directories) == (Outcome.PARTIAL, 3, [])
+    assert closed.number is not None
+    assert "the quota of names is used up; raise the quota" in closed.errors[0]
+    assert not list(tmp_path.rglob("_SUCCESS"))
+    again = close_directories(job, directories=["partition=0"])
+    assert (again.outcome, again.errors) == (Outcome.NOTHING_NEW, [])
+    assert len(list(tmp_path.rglob("_SUCCESS"))) == 2
 
 
 def test_what_is_past_its_time_goes_though_nothing_is_new(new_events: NewEvents, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from millstream.hadoop_loader.commit.names import LATE_SUFFIX
 from millstream.hadoop_loader.tables import all_tables
+from millstream.hadoop_loader.tables.ownership import loads_topic
 from millstream.hadoop_loader.values.file_schema import file_schema
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ class KnownTable:
 
 
 def known_tables(job: LoadJob, state: TableState, topics: frozenset[str] | None = None) -> Iterator[KnownTable]:
-    """Yield the tables that have files, or had until they expired; only of `topics`, where they are given."""
+    """Yield the job's tables that have files, or had until they expired; only of `topics`, where they are given."""
     keys = partition_keys(job.partitioning)
     for topic in sorted(set(state.topics.values())):
-        if topics is not None and topic not in topics:
+        if not loads_topic(job.source, topic) or (topics is not None and topic not in topics):
             continue
         for table in all_tables(state.schemas.get(topic), topic):
             schema = file_schema(job, table)

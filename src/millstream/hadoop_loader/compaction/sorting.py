@@ -175,7 +175,7 @@ class ExternalSorter:
                 run.drop(run.block.num_rows)
 
     def _up_to_bound(self, runs: list[_Run]) -> list[_Run]:
-        """Return the runs that have rows up to the bound."""
+        """Return the runs that have rows up to the bound, in their order: rows with equal keys keep theirs."""
         names = [name for name, _ in self._keys]
         ends = pa.concat_tables(
             [run.block.select(names).slice(at, 1) for run in runs for at in (0, run.block.num_rows - 1)]
@@ -185,7 +185,7 @@ class ExternalSorter:
         order = self._sorted_rows(ends).to_pylist()
         count = len(runs)
         bound = next(at for at, number in enumerate(order) if number >= count)
-        return [runs[number] for number in order[:bound]]
+        return [runs[number] for number in sorted(order[:bound])]
 
     def _order(self, pieces: pa.Table, lengths: list[int]) -> tuple[pa.Array, list[int]]:
         """Return which rows go on, in order, and how many those are of each block."""

@@ -19,9 +19,10 @@ from millstream.hadoop_loader.driver.problems import MET, sentence_of
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.filesystem import FileSystemError
+from millstream.hadoop_loader.tables.ownership import tables_of
 
 if TYPE_CHECKING:
-    from millstream.hadoop_loader.commit import Claim
+    from millstream.hadoop_loader.commit import Claim, TableState
     from millstream.hadoop_loader.compaction import DirectoryPlan, DirectoryResult
     from millstream.hadoop_loader.filesystem import FileSystem
     from millstream.hadoop_loader.job import LoadJob
@@ -120,7 +121,7 @@ def run_compaction(
     on_progress: OnProgress | None = None,
     surroundings: Surroundings | None = None,
 ) -> CompactionRun:
-    """Compact the closed directories of the job's destination that are worth it, and return how it went.
+    """Compact the directories of the job's tables that are worth it, and return how it went.
 
     Setting `stop` ends it soon; directories that were committed by then stay compacted. Never raises for what it
     may meet, as `run_load`.
@@ -166,21 +167,26 @@ def _run(
 
     filesystem = stack.enter_context(world.open_filesystem(job))
     log = world.commit_log(job, filesystem, wait=wait)
+
+    def plan(state: TableState) -> list[DirectoryPlan]:
+        own = tables_of(job, state, with_late=True).keys()
+        return plan_compaction(state, job.compaction, tables=own if tables is None else own & set(tables))
+
     state = log.read()
-    known = {key.rpartition("/")[0] for key in state.totals}
+    known = {key.rpartition("/")[0] for key in state.totals} & tables_of(job, state, with_late=True).keys()
     if unknown := sorted(set(tables or ()) - known):
         there = f"there are {', '.join(sorted(known))}" if known else "nothing was loaded yet"
-        run.errors.append(f"{', '.join(unknown)}: no such table at {job.destination.uri}; {there}")
+        run.errors.append(f"{', '.join(unknown)}: no such table of this job at {job.destination.uri}; {there}")
         return
     is_due = log.cleaning_is_due(Role.COMPACT)
-    if not is_due and not plan_compaction(state, job.compaction, tables=tables):
+    if not is_due and not plan(state):
         run.outcome = Outcome.NOTHING_NEW
         return
     claim = log.claim(Role.COMPACT, owner=world.owner(), run_id=run.run_id)
     stack.callback(_release, claim)
     stack.enter_context(ClaimKeeper(claim, world.settings(job).renewal_interval_s))
     told = log.clean(claim)
-    plans = plan_compaction(claim.state, job.compaction, tables=tables)
+    plans = plan(claim.state)
     total, read = sum(plan.size_bytes for plan in plans), 0
 
     def handle_read(_plan: DirectoryPlan, size_bytes: int) -> None:

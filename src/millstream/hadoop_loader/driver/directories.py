@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from millstream.core.client.membership.topic_watch import compiled
 from millstream.hadoop_loader.commit import (
     ClaimedError,
     CommitError,
@@ -31,6 +30,7 @@ from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.filesystem import FileSystem, FileSystemError
+from millstream.hadoop_loader.tables.ownership import tables_of
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import Claim, TableFile, TableState
@@ -130,22 +130,25 @@ def close_directories(
                     chosen.update(one for one in found if split_directory(one)[0::2] == (table, below))
                 elif directory in known:
                     chosen.update(one for one in found if split_directory(one)[2] == directory)
-                else:
+                elif not _is_closed(job, state, directory):
                     raise _WrongError(f"{given} is no open directory of {_tables_text(tables)}; {_some(known)}")
             return sorted(chosen)
 
-        run.directories = wanted(log.read())
-        if dry_run or (not run.directories and log.unapplied() is None):
+        found = wanted(log.read())
+        if dry_run:
+            run.directories = found
+        if dry_run or (not found and log.unapplied() is None):
             return
         with _claimed(world, job, log, Role.LOAD, run.run_id) as claim:
-            run.directories = wanted(claim.state)
+            found = wanted(claim.state)
             draft = LoadDraft(
-                closed=tuple(run.directories),
+                closed=tuple(found),
                 marks_success=job.destination.success_files,
-                report={"job": job.name, "outcome": CLOSED, "directories": len(run.directories)},
+                report={"job": job.name, "outcome": CLOSED, "directories": len(found)},
             )
-            if run.directories:
+            if found:
                 run.number = log.commit(claim, draft).number
+                run.directories = found
 
     return _run(job, CLOSED, act, stop, surroundings)
 
@@ -188,6 +191,13 @@ def expire_directories(
     return _run(job, EXPIRED, act, stop, surroundings)
 
 
+def _is_closed(job: LoadJob, state: TableState, directory: str) -> bool:
+    """Whether one of the job's tables has it closed, as it was given: with TABLE/FORMAT or without."""
+    ours = tables_of(job, state)
+    closed = {key: below for key, below in state.closed.items() if key.rpartition("/")[0] in ours}
+    return any(directory in below or any(f"{key}/{one}" == directory for one in below) for key, below in closed.items())
+
+
 def open_directories(job: LoadJob, state: TableState, tables: Collection[str] | None = None) -> list[str]:
     """Return the open directories of the job's tables, relative to the root."""
     ours = tables_of(job, state)
@@ -195,22 +205,6 @@ def open_directories(job: LoadJob, state: TableState, tables: Collection[str] | 
         raise _WrongError(f"{unknown[0]} is no table of this job; {_some(ours)}")
     chosen = ours.keys() if tables is None else set(tables)
     return sorted(one for one in state.open_directories() if split_directory(one)[0] in chosen)
-
-
-def tables_of(job: LoadJob, state: TableState) -> dict[str, str]:
-    """Return the topic of each table at the root that is of a topic of this job; others may have theirs there."""
-    from millstream.hadoop_loader.tables import all_tables
-
-    topics = {topic for topic in state.topics.values() if _loads(job, topic)}
-    return {table.name: topic for topic in topics for table in all_tables(state.schemas.get(topic), topic)}
-
-
-def _loads(job: LoadJob, topic: str) -> bool:
-    source = job.source
-    if source.topics_pattern is None or topic in source.topics:
-        return topic in source.topics
-    excluded = source.exclude_pattern is not None and compiled(source.exclude_pattern).fullmatch(topic)
-    return not excluded and compiled(source.topics_pattern).fullmatch(topic) is not None
 
 
 def _limits(job: LoadJob, state: TableState, before_ms: int | None, now_ms: int) -> dict[str, int]:
@@ -324,6 +318,9 @@ def _run(
     except _StoppedError:
         run.outcome = Outcome.STOPPED
     except (_WrongError, FileSystemError, CommitError, OSError) as error:
+        if isinstance(error, CommitError) and error.published is not None:
+            # It counts, and the next run applies it.
+            run.number = error.published.number
         run.outcome = Outcome.FAILED if run.number is None else Outcome.PARTIAL
         run.errors.append(str(error) or type(error).__name__)
     return run

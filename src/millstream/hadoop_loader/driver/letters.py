@@ -44,10 +44,12 @@ def letter_files(state: TableState, topic: str) -> list[TableFile]:
     """The files of a topic's dead letters that were not replayed, by name."""
     document = state.schemas.get(f"{REPLAYED}{topic}") or {}
     up_to, waiting = document.get("up_to", 0), set(document.get("waiting", ()))
+    # What a document named that was written before there were numbers in them.
+    replayed = set(document.get("replayed", ()))
     return [
         file
         for file in state.files.under(dead_letters_directory(topic))
-        if _entry_of(file) > up_to or file.name in waiting
+        if (_entry_of(file) > up_to or file.name in waiting) and file.name not in replayed
     ]
 
 

@@ -84,7 +84,9 @@ class LoadMetrics(Observer):
             self._success.labels(job).value = now
         if report.number is not None:
             self._number.labels(job).value = report.number
-        self._unapplied.labels(job).value = (report.number or 0) if report.is_unapplied else 0
+        if report.is_unapplied or report.number is not None or report.outcome is Outcome.NOTHING_NEW:
+            # A run that came to nothing applied nothing either.
+            self._unapplied.labels(job).value = (report.number or 0) if report.is_unapplied else 0
         for name, letters in report.dead_letters.items():
             self._letters.labels(job, name).value = letters
         if compaction := report.compaction:

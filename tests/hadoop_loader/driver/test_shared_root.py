@@ -1,0 +1,50 @@
+"""Two jobs with one root: what one of them does with tables it does with its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from tests.support.inline_engine import InlineEngine
+from tests.support.loads import Events, assert_same, job_for
+
+from millstream.hadoop_loader.catalogs import known_tables
+from millstream.hadoop_loader.driver import Outcome, run_load
+from millstream.hadoop_loader.driver.compacting import run_compaction
+from millstream.hadoop_loader.driver.surroundings import Surroundings
+from millstream.hadoop_loader.filesystem import open_filesystem
+from millstream.hadoop_loader.job import CompactionSettings, LoadJob
+
+COMPACTION = CompactionSettings(open_directories=True, files_min=2)
+
+
+def inline(job: LoadJob) -> InlineEngine:
+    return InlineEngine(job, open_filesystem(job.destination.uri, job.destination.filesystem))
+
+
+def test_a_compaction_and_the_catalogs_leave_the_tables_of_another_job_alone(
+    new_events: Callable[..., Events], tmp_path: Path
+) -> None:
+    world = Surroundings(open_engine=inline)
+    mine, theirs = new_events(partitions=2), new_events(partitions=2)
+    jobs = [replace(job_for(events, tmp_path), compaction=COMPACTION) for events in (mine, theirs)]
+    for events, job in zip((mine, theirs), jobs, strict=True):
+        events.send(300)
+        assert run_load(job, surroundings=world).outcome is Outcome.LOADED
+
+    wrong = run_compaction(jobs[0], tables=[theirs.topic])
+    compacted = run_compaction(jobs[0])
+
+    assert wrong.outcome is Outcome.FAILED
+    assert f"{theirs.topic}: no such table of this job" in wrong.errors[0]
+    assert f"there are {mine.topic}" in wrong.errors[0]
+    assert (compacted.outcome, compacted.errors) == (Outcome.LOADED, [])
+    assert {one.directory.partition("/")[0] for one in compacted.done} == {mine.topic}
+    assert {one.directory.partition("/")[0] for one in run_compaction(jobs[1]).done} == {theirs.topic}
+    with open_filesystem(jobs[0].destination.uri, jobs[0].destination.filesystem) as lake:
+        state = world.commit_log(jobs[0], lake, wait=time.sleep).read()
+        assert [{table.topic for table in known_tables(job, state)} for job in jobs] == [{mine.topic}, {theirs.topic}]
+    assert_same(mine, tmp_path, "avro", "parquet")
+    assert_same(theirs, tmp_path, "avro", "parquet")
