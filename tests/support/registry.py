@@ -31,12 +31,16 @@ def registry(
 ) -> Iterator[RegistryProcess]:
     """A registry that keeps its schemas in the cluster at `bootstrap`; `settings` are Confluent's names.
 
-    What is yielded has `.url`, `.pid`, `.stop()`, `.kill()` and `.output()`; it is ended with the block.
+    What is yielded has `.url`, `.pid`, `.stop()`, `.kill()` and `.output()`; it is ended with the block. One with a
+    topic of its own elects its leader in a group of its own: members of a group forward writes to one another.
     """
+    config = {"kafkastore.topic.replication.factor": "1", **(settings or {})}
+    if topic := config.get("kafkastore.topic"):
+        config.setdefault("schema.registry.group.id", f"registries of {topic}")
     with tempfile.TemporaryDirectory(prefix="registry-") as folder:
         running = RegistryProcess(
             bootstrap,
-            config={"kafkastore.topic.replication.factor": "1", **(settings or {})},
+            config=config,
             listen=listen,
             output=Path(folder) / "output.txt",
             start_timeout_s=START_TIMEOUT_S,
