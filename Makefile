@@ -72,7 +72,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint jars npm  ## lint, then every test; long matrices by a seeded sample
-	$(BIN)/pytest -n 3 --dist loadfile tests
+	$(BIN)/pytest -n 2 --dist loadfile tests
 	$(BIN)/python tools/test_newer.py --short
 
 test-newer: setup  ## the unit tests under python3.12, python3.13, python3.14, those that are there

@@ -247,7 +247,7 @@ def evolve(root: TableRoot, writers: dict[int, str], topic: str = "orders") -> N
 def hive_job(root: TableRoot, uri: str | None) -> LoadJob:
     return LoadJob(
         name="orders",
-        source=SourceSettings(bootstrap_servers="127.0.0.1:9092", topics=("orders",)),
+        source=SourceSettings(bootstrap_servers="127.0.0.1:9092", topics=("orders", "Orders")),
         value=ValueSettings(framing="none", schema=json.dumps(VALUE)),
         destination=DestinationSettings(uri=root.filesystem.uri, formats=frozenset({"avro", "parquet"})),
         partitioning=Partitioning(kind="fields", fields=("day",)),
