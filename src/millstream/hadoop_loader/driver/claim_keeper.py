@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from millstream.hadoop_loader.filesystem import FileSystemError
 
 if TYPE_CHECKING:
-    from millstream.hadoop_loader.commit import Claim
+    from millstream.hadoop_loader.commit import Claim, CommitLog, Role
+    from millstream.hadoop_loader.driver.surroundings import Surroundings
+    from millstream.hadoop_loader.job import LoadJob
 
 
 class ClaimKeeper:
@@ -52,3 +56,18 @@ class ClaimKeeper:
                 return
             except (FileSystemError, OSError):
                 continue
+
+
+@contextmanager
+def claimed(world: Surroundings, job: LoadJob, log: CommitLog, role: Role, run_id: str) -> Iterator[Claim]:
+    """A claim that is kept for as long as the block runs, and given back. Raises ClaimedError, CommitError."""
+    from millstream.hadoop_loader.commit import CommitError
+
+    claim = log.claim(role, owner=world.owner(), run_id=run_id)
+    try:
+        with ClaimKeeper(claim, world.settings(job).renewal_interval_s):
+            yield claim
+    finally:
+        # One that cannot be given back is waited for by the next driver, and then taken.
+        with suppress(CommitError, FileSystemError, OSError):
+            claim.release()

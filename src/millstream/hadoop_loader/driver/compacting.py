@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from millstream.hadoop_loader.commit import ClaimedError, CommitError, Role
-from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
+from millstream.hadoop_loader.driver.claim_keeper import claimed
 from millstream.hadoop_loader.driver.problems import MET, sentence_of
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.surroundings import Surroundings
-from millstream.hadoop_loader.filesystem import FileSystemError
 from millstream.hadoop_loader.tables.ownership import tables_of
 
 if TYPE_CHECKING:
@@ -182,9 +181,7 @@ def _run(
     if not is_due and not plan(state):
         run.outcome = Outcome.NOTHING_NEW
         return
-    claim = log.claim(Role.COMPACT, owner=world.owner(), run_id=run.run_id)
-    stack.callback(_release, claim)
-    stack.enter_context(ClaimKeeper(claim, world.settings(job).renewal_interval_s))
+    claim = stack.enter_context(claimed(world, job, log, Role.COMPACT, run.run_id))
     told = log.clean(claim)
     plans = plan(claim.state)
     total, read = sum(plan.size_bytes for plan in plans), 0
@@ -234,11 +231,6 @@ def _tell_catalogs(job: LoadJob, filesystem: FileSystem, claim: Claim, run: Comp
     except CatalogError as error:
         run.errors.append(str(error))
         run.outcome = Outcome.PARTIAL
-
-
-def _release(claim: Claim) -> None:
-    with suppress(CommitError, FileSystemError, OSError):
-        claim.release()
 
 
 def _tell_nobody(_read: int, _total: int) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -26,7 +25,7 @@ from millstream.hadoop_loader.commit import (
     table_directory,
 )
 from millstream.hadoop_loader.commit.state import split_directory
-from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
+from millstream.hadoop_loader.driver.claim_keeper import claimed
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.filesystem import FileSystem, FileSystemError
@@ -139,7 +138,7 @@ def close_directories(
             run.directories = found
         if dry_run or (not found and log.unapplied() is None):
             return
-        with _claimed(world, job, log, Role.LOAD, run.run_id) as claim:
+        with claimed(world, job, log, Role.LOAD, run.run_id) as claim:
             found = wanted(claim.state)
             draft = LoadDraft(
                 closed=tuple(found),
@@ -181,7 +180,7 @@ def expire_directories(
                 _count(run, one)
         if dry_run or (not found and log.unapplied() is None):
             return
-        with _claimed(world, job, log, Role.COMPACT, run.run_id) as claim:
+        with claimed(world, job, log, Role.COMPACT, run.run_id) as claim:
             log.clean(claim)
             for number, some in enumerate(_batches(wanted(claim.state))):
                 _expire(filesystem, log, claim, number, some, run)
@@ -324,18 +323,6 @@ def _run(
         run.outcome = Outcome.FAILED if run.number is None else Outcome.PARTIAL
         run.errors.append(str(error) or type(error).__name__)
     return run
-
-
-@contextmanager
-def _claimed(world: Surroundings, job: LoadJob, log: CommitLog, role: Role, run_id: str) -> Iterator[Claim]:
-    claim = log.claim(role, owner=world.owner(), run_id=run_id)
-    try:
-        with ClaimKeeper(claim, world.settings(job).renewal_interval_s):
-            yield claim
-    finally:
-        # One that cannot be given back is waited for by the next driver, and then taken.
-        with suppress(CommitError, FileSystemError, OSError):
-            claim.release()
 
 
 def _tell_catalogs(job: LoadJob, filesystem: FileSystem, state: TableState, run: DirectoryRun) -> None:

@@ -13,12 +13,12 @@ REPLAYED_FROM with the place it came from, by which a consumer knows one it has 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from millstream.hadoop_loader.commit import ClaimedError, CommitError, LoadDraft, Role
-from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
+from millstream.hadoop_loader.driver.claim_keeper import claimed
 from millstream.hadoop_loader.driver.letters import (
     REPLAYED,
     DeadLetter,
@@ -32,7 +32,6 @@ from millstream.hadoop_loader.driver.problems import MET, sentence_of
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.schemas import RunSchemas
 from millstream.hadoop_loader.driver.surroundings import Surroundings
-from millstream.hadoop_loader.filesystem import FileSystemError
 from millstream.hadoop_loader.splits import FileKind, OffsetRange, StagedFile, UnknownSchema
 
 if TYPE_CHECKING:
@@ -134,9 +133,7 @@ def _run(
     if dry_run or not any(letter_files(state, name) for name in names):
         replay.outcome = Outcome.NOTHING_NEW
         return
-    claim = log.claim(Role.LOAD, owner=world.owner(), run_id=replay.run_id)
-    stack.callback(_release, claim)
-    stack.enter_context(ClaimKeeper(claim, world.settings(job).renewal_interval_s))
+    claim = stack.enter_context(claimed(world, job, log, Role.LOAD, replay.run_id))
     log.clean(claim)
     registry = None if job.registry is None else stack.enter_context(job.registry.client())
     replayer = _Replayer(job, filesystem, log, claim, registry, replay)
@@ -384,8 +381,3 @@ def _send(job: LoadJob, to_topic: str, letters: Iterable[DeadLetter]) -> int:
                 handle.result(job.source.timeout_s)
             sent += len(handles)
     return sent
-
-
-def _release(claim: Claim) -> None:
-    with suppress(CommitError, FileSystemError, OSError):
-        claim.release()
