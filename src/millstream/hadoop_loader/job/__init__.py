@@ -2,8 +2,8 @@
 
 load_job.py   LoadJob, the whole           source.py, records.py, destination.py, files.py, running.py   its parts
 setting.py    what a field may hold        problem.py   what is wrong, all at once      secret.py   never shown
-reading.py    the TOML file, lines.py      checks.py    limits, and what goes together  resolving.py  secrets looked up
-reference.py the table in the documentation
+documents.py  its TOML files, lines.py     checks.py    limits, and what goes together  resolving.py  secrets looked up
+reading.py    from there to a LoadJob      reference.py  the table in the documentation
 """
 
 from millstream.hadoop_loader.job.destination import (

@@ -7,6 +7,7 @@ over files that tomllib has read, so what it meets is well-formed; a key it miss
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 _KEY: Final = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
@@ -40,13 +41,11 @@ def lines_of(text: str) -> dict[str, int]:
     return lines
 
 
-def line_of(key: str, lines: dict[str, int]) -> int | None:
-    """Return the line of a key, or of the nearest table around it that the file has."""
-    while key:
-        if key in lines:
-            return lines[key]
+def nearest_key(key: str, lines: Mapping[str, int]) -> str:
+    """Return the key, or the nearest table around it, that a file has a line of; "" where it has none."""
+    while key and key not in lines:
         key = key.rpartition(".")[0]
-    return None
+    return key
 
 
 def _plain(dotted: str) -> str:

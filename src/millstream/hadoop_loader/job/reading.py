@@ -1,4 +1,4 @@
-"""From a TOML file to a LoadJob, by a walk over the job's dataclasses; every problem is told at once.
+"""From a TOML document to a LoadJob, by a walk over the job's dataclasses; every problem is told at once.
 
 A key is the name of its field, a section a table of the file. Amounts may be texts with a unit ("256 MB", "10 min").
 Names with dots of their own (Kafka's configs, Spark's, Hadoop's) are written as they are: TOML makes tables of the
@@ -10,22 +10,19 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import difflib
-import tomllib
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from millstream.hadoop_loader.job.checks import nearest, shown
-from millstream.hadoop_loader.job.lines import line_of, lines_of
+from millstream.hadoop_loader.job.documents import INCLUDE, JobDocument, document_of, text_of
 from millstream.hadoop_loader.job.load_job import LoadJob
 from millstream.hadoop_loader.job.problem import JobError, Problem
 from millstream.hadoop_loader.job.records import ValueSettings
-from millstream.hadoop_loader.job.secret import Secret
+from millstream.hadoop_loader.job.secret import Secret, is_reference
 from millstream.hadoop_loader.job.setting import duration_s, is_required, size_bytes
 from millstream.hadoop_loader.job.walking import Entry, entries_of
-
-JOB_BYTES_MAX: Final = 4 * 1024 * 1024
 
 _REFERENCE: Final = 'write { env = "NAME" } or { file = "PATH" }'
 # What stands in for a setting that must be given and is not, so that the checks can go on to the others.
@@ -33,44 +30,38 @@ _STAND_INS: Final[Mapping[type, Any]] = {str: "x", tuple: ()}
 
 
 def read_job_file(path: Path) -> LoadJob:
-    """Read a job file. Raises JobError with every problem of it."""
-    try:
-        data = path.read_bytes() if path.stat().st_size <= JOB_BYTES_MAX else None
-    except OSError as error:
-        problem = Problem("the file", "", f"it cannot be read: {error.strerror}", "give the path of a job file")
-        raise JobError([problem], origin=str(path)) from error
-    if data is None:
-        problem = Problem("the file", "", f"it is longer than {JOB_BYTES_MAX} bytes", "give the path of a job file")
-        raise JobError([problem], origin=str(path))
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        problem = Problem("the file", "", "it is no UTF-8 text", "save it as UTF-8", line)
-        raise JobError([problem], origin=str(path)) from error
-    job = read_job(text, origin=str(path))
-    value, key = (_with_schema_path(part, path.parent) for part in (job.value, job.key))
-    return job if value is job.value and key is job.key else dataclasses.replace(job, value=value, key=key)
+    """Read a job file, and those it includes. Raises JobError with every problem of it."""
+    return _read_file(path)[0]
 
 
 def read_resolved(path: Path, environ: Mapping[str, str]) -> LoadJob:
     """Read a job file and look its secrets up, for one run. Raises JobError with every problem of it, and its line."""
-    job = read_job_file(path)
+    job, document = _read_file(path)
     try:
         return job.resolved(environ)
     except JobError as error:
-        lines = lines_of(path.read_text(encoding="utf-8"))
-        raise JobError([_located(problem, lines) for problem in error.problems], origin=str(path)) from error
+        raise JobError(document.located(error.problems), origin=str(path)) from error
 
 
 def read_job(text: str, *, origin: str) -> LoadJob:
-    """Read a job from TOML text. Raises JobError with every problem of it."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise JobError([_syntax_problem(error, text)], origin=origin) from error
+    """Read a job from TOML text; files it names are looked for where the process is.
+
+    Raises JobError with every problem of it.
+    """
+    return _read(document_of(text, origin=origin, directory=Path()), origin)
+
+
+def _read_file(path: Path) -> tuple[LoadJob, JobDocument]:
+    document = document_of(text_of(path), origin=str(path), directory=path.parent)
+    job = _read(document, str(path))
+    value, key = (_with_schema_path(part, path.parent) for part in (job.value, job.key))
+    changed = value is not job.value or key is not job.key
+    return dataclasses.replace(job, value=value, key=key) if changed else job, document
+
+
+def _read(document: JobDocument, origin: str) -> LoadJob:
     reader = _Reader()
-    values = reader.section(LoadJob, document, "")
+    values = reader.section(LoadJob, document.table, "")
     problems = reader.problems
     job = None
     try:
@@ -78,13 +69,10 @@ def read_job(text: str, *, origin: str) -> LoadJob:
     except JobError as error:
         told = {problem.key for problem in problems}
         problems += [problem for problem in error.problems if not _is_told(problem.key, told)]
-    if not problems:
-        assert job is not None
-        return job
-    lines = lines_of(text)
-    located = [_located(problem, lines) for problem in problems]
-    located.sort(key=lambda problem: problem.line or 0)
-    raise JobError(located, origin=origin)
+    if problems:
+        raise JobError(document.located(problems), origin=origin)
+    assert job is not None
+    return job
 
 
 def _with_schema_path(part: ValueSettings, directory: Path) -> ValueSettings:
@@ -94,31 +82,8 @@ def _with_schema_path(part: ValueSettings, directory: Path) -> ValueSettings:
     return dataclasses.replace(part, schema_file=str((directory / part.schema_file).absolute()))
 
 
-def _syntax_problem(error: tomllib.TOMLDecodeError, text: str) -> Problem:
-    # "Expected '=' after a key in a key/value pair (at line 3, column 5)"
-    what, _, where = str(error).partition(" (at ")
-    digits = "".join(each for each in where.partition(",")[0] if each.isdecimal())
-    line = int(digits) if digits else text.count("\n") + 1 if where else None
-    at = text.split("\n")[line - 1].strip() if line is not None and line <= text.count("\n") + 1 else ""
-    what = what[:1].lower() + what[1:]
-    # A line may hold a secret that somebody wrote in the clear.
-    hidden = any(word in at.lower() for word in ("password", "secret", "token", "key", "jaas"))
-    quoted = f", at: {at[:60]}" if at and not hidden else ""
-    remedy = "mend the line"
-    if what.startswith("invalid value"):
-        remedy = 'put texts in quotes, as in name = "flights"'
-    elif what.startswith(("cannot overwrite", "cannot declare", "cannot mutate")):
-        what, remedy = "the key or the table is given twice", "leave one of the two"
-    return Problem("the file", "", f"it is no TOML: {what}{quoted}", remedy, line)
-
-
 def _is_told(key: str, told: set[str]) -> bool:
     return any(key == each or key.startswith(each + ".") or each.startswith(key + ".") for each in told)
-
-
-def _located(problem: Problem, lines: dict[str, int]) -> Problem:
-    line = line_of(problem.key, lines)
-    return Problem(problem.key, problem.value, problem.what, problem.remedy, line)
 
 
 class _Refused(Exception):  # noqa: N818  a message on its way, never an error to a caller
@@ -163,6 +128,8 @@ class _Reader:
             # Known somewhere else: most often the table is the wrong one.
             elsewhere = _elsewhere(name)
             near = f"did you mean {elsewhere}?" if elsewhere else ""
+        if name == INCLUDE:
+            near = "write it before the first [section]"
         value = "" if isinstance(raw, Mapping) else "[hidden]" if _may_be_secret(name) else shown(raw)
         known = ", ".join(entries)
         where = f"[{key.rpartition('.')[0]}]" if "." in key else "a job"
@@ -229,7 +196,7 @@ class _Reader:
             for name, held in table.items():
                 dotted, key = f"{prefix}{name}", f"{entry.key}.{prefix}{name}"
                 if isinstance(held, Mapping):
-                    if takes_secrets and held and not held.keys() - {"env", "file"}:
+                    if takes_secrets and is_reference(held):
                         try:
                             values[dotted] = self._secret(key, held)
                         except _Refused:
@@ -251,8 +218,7 @@ class _Reader:
         return values
 
     def _secret(self, key: str, raw: Any) -> Secret:
-        fine = isinstance(raw, Mapping) and len(raw) == 1 and not raw.keys() - {"env", "file"}
-        if fine and all(isinstance(each, str) and each for each in raw.values()):
+        if is_reference(raw) and len(raw) == 1 and all(isinstance(each, str) and each for each in raw.values()):
             return Secret(env=raw.get("env"), file=raw.get("file"))
         what = "a secret stands in the clear" if isinstance(raw, str) else "it is no reference to a secret"
         self.problems.append(Problem(key, "[hidden]", what, _REFERENCE))

@@ -13,12 +13,14 @@ from millstream.hadoop_loader.job.secret import Secret
 from millstream.hadoop_loader.job.setting import is_required
 from millstream.hadoop_loader.job.walking import Entry, entries_of
 
+_TOP = (
+    "These stand before the first `[section]`. So does `include`: the path, from this file on, of one whose settings"
+    " hold where this one does not say otherwise, or a list of such files, a later one over those before it."
+)
 _UNITS = {"_bytes": (2**30, "GB", 2**20, "MB", 2**10, "KB"), "_s": (3600, "h", 60, "min", 1, "s")}
 
 
-def sections(
-    cls: type[Any] = LoadJob, key: str = "", meaning: str = "These stand before the first `[section]`."
-) -> Iterator[tuple[str, str, list[Entry]]]:
+def sections(cls: type[Any] = LoadJob, key: str = "", meaning: str = _TOP) -> Iterator[tuple[str, str, list[Entry]]]:
     """Each section with its key ("" for the top of the file), what it is, and its settings."""
     entries = list(entries_of(cls, f"{key}." if key else ""))
     yield key, meaning, [entry for entry in entries if entry.section is None]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from millstream.hadoop_loader.job.problem import JobError, Problem
 
@@ -68,6 +68,11 @@ class Secret:
             what = "the file is empty" if not text else f"the file is longer than {SECRET_BYTES_MAX} bytes"
             raise _error(key, shown, what, "put nothing but the secret into it")
         return text
+
+
+def is_reference(given: Any) -> bool:
+    """Whether a value of a job file is meant as a reference to a secret."""
+    return isinstance(given, Mapping) and bool(given) and not given.keys() - {"env", "file"}
 
 
 def _error(key: str, value: str, what: str, remedy: str) -> JobError:

@@ -87,7 +87,7 @@ class LoadService:
             try:
                 job, settings = scheduled(path, environ)
             except JobError as error:
-                problems += [replace(problem, origin=error.origin) for problem in error.problems]
+                problems += [replace(problem, origin=problem.origin or error.origin) for problem in error.problems]
                 continue
             if job.name in names:
                 what, remedy = f"{names[job.name]} has the same name", "give each job a name of its own"
