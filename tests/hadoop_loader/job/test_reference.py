@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from millstream.hadoop_loader.job import LoadJob
+from millstream.hadoop_loader.job import JobError, LoadJob
 from millstream.hadoop_loader.job.reference import default_of, kind_of, meaning_of, reference_lines, sections
 from millstream.hadoop_loader.job.setting import duration_s, size_bytes
 
@@ -16,6 +16,9 @@ CONTEXT = {
     "partitioning.fields": ("", 'kind = "fields"\n'),
     "compaction.deduplicate_by": ('metadata_columns = ["partition", "offset"]\n', ""),
 }
+REQUIRED = {"name", "source", "source.bootstrap_servers", "source.topics", "destination", "destination.uri"}
+# What else a job with such a part in it must have.
+LACKING = {"registry.urls", "compaction.deduplicate_by"}
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
@@ -53,13 +56,36 @@ def test_examples_of_settings_are_what_they_are_of() -> None:
             assert not wrong, wrong
 
 
-def test_job_files_of_the_documentation_are_read() -> None:
+def test_job_files_of_the_documentation_are_read(tmp_path: Path) -> None:
     text = (DOCS / "loader.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```toml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    whole = [block for block in blocks if re.search(r"^name = ", block, re.MULTILINE)]
-    assert len(whole) >= 3
-    for block in whole:
-        LoadJob.loads(block)
+    jobs = []
+    for number, block in enumerate(blocks):
+        # Those that others include say what they are called.
+        named = re.match(r"# (\S+\.toml)\n", block)
+        path = tmp_path / (named[1] if named else f"{number}.toml")
+        path.write_text(block)
+        if re.search(r"^name = ", block, re.MULTILINE):
+            jobs.append(path)
+    assert len(jobs) >= 5
+    for path in jobs:
+        LoadJob.load(path)
+
+
+def test_parts_of_job_files_have_keys_that_there_are() -> None:
+    """Blocks that are no whole job lack what must be given, and nothing else is wrong with them."""
+    text = (DOCS / "loader.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```toml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    parts = [block for block in blocks if not re.search(r"^name = ", block, re.MULTILINE)]
+    assert len(parts) >= 5
+    for block in parts:
+        # Two ways of one thing, a line each, are no TOML.
+        ways = block.splitlines() if block.startswith("kerberos") else [block]
+        for way in ways:
+            with pytest.raises(JobError) as caught:
+                LoadJob.loads(way.replace("kerberos =", "destination.kerberos ="))
+            told = {problem.key: str(problem) for problem in caught.value.problems}
+            assert told.keys() <= REQUIRED | LACKING, told
 
 
 @pytest.mark.parametrize(

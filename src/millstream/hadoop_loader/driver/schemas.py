@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from millstream.hadoop_loader.splits import UnknownSchema
+from millstream.hadoop_loader.tables.naming import TableNames
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
@@ -29,6 +30,8 @@ class RunSchemas:
         self._job = job
         self._documents = dict(documents)
         self._registry = registry
+        # What the tables are called.
+        self.names = TableNames(job.destination.table_names, documents)
         # Where it did not answer for one new topic, the others do not wait for it too.
         self._registry_is_away = False
         # Topic -> its table; only topics of this run.
@@ -93,6 +96,7 @@ class RunSchemas:
             "fail" if self._job.evolution == "fail" else "evolve",
             topic=topic,
             parquet="parquet" in self._job.destination.formats,
+            name=self.names.of(topic),
         )
         self._check_columns(merged.version)
         self._check_fields(merged.version)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
+_TABLE_NAME: Final = re.compile(r"(?![._])(?:[A-Za-z0-9._-]|\\[1-9]){1,249}")
 
 
 def problems_of(job: LoadJob) -> list[Problem]:
@@ -104,22 +105,44 @@ def _check_source(job: LoadJob) -> Iterator[Problem]:
         pattern = getattr(source, name)
         if pattern is None:
             continue
-        import re2
-
-        options = re2.Options()
-        options.log_errors = False
-        try:
-            re2.compile(pattern, options)
-        except re2.error as error:
-            reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-            remedy = "write a regular expression as RE2 reads them (no look-around, no back-references)"
-            yield Problem(f"source.{name}", shown(pattern), f"it is no pattern: {reason}", remedy)
+        yield from _check_regex(f"source.{name}", pattern, shown(pattern))
     if source.exclude_pattern is not None and source.topics_pattern is None:
         what, remedy = "there is nothing to exclude from", "give source.topics_pattern as well, or leave it out"
         yield Problem("source.exclude_pattern", shown(source.exclude_pattern), what, remedy)
     if isinstance(source.stop, int) and isinstance(source.start, int) and source.stop <= source.start:
         yield Problem("source.stop", str(source.stop), "it is not after source.start", "give a later date-time")
     yield from _check_client_configs(source.client)
+
+
+def _check_regex(key: str, pattern: str, value: str) -> Iterator[Problem]:
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(pattern, options)
+    except re2.error as error:
+        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+        remedy = "write a regular expression as RE2 reads them (no look-around, no back-references)"
+        yield Problem(key, value, f"it is no pattern: {reason}", remedy)
+
+
+def _check_table_names(job: LoadJob) -> Iterator[Problem]:
+    key = "destination.table_names"
+    for pattern, name in job.destination.table_names.items():
+        value = f"{{ '{pattern}' = '{name}' }}"
+        problems = list(_check_regex(key, pattern, value))
+        yield from problems
+        if not _TABLE_NAME.fullmatch(name):
+            remedy = r"use letters, digits, '.', '_', '-' and \1, the first of them no '.' and no '_'"
+            yield Problem(key, value, f"{shown(name)} is no name of a table", remedy)
+        elif not problems:
+            from millstream.core.client.membership.topic_watch import compiled
+
+            groups = compiled(pattern).groups
+            if lacking := [one for one in re.findall(r"\\([1-9])", name) if int(one) > groups]:
+                remedy = r"put what \1 stands for in parentheses, as in 'prod[.](.+)' = '\1'"
+                yield Problem(key, value, f"the pattern has no group {lacking[0]}", remedy)
 
 
 def _check_bootstrap(servers: str) -> Iterator[Problem]:
@@ -440,6 +463,7 @@ _CHECKS: Final[tuple[Callable[[LoadJob], Iterable[Problem]], ...]] = (
     _check_security,
     _check_registry,
     _check_destination,
+    _check_table_names,
     _check_partitioning,
     _check_schedule,
     _check_retention,

@@ -56,6 +56,14 @@ class DestinationSettings:
         choices=("avro", "parquet"),
         example='["avro", "parquet"]',
     )
+    table_names: Mapping[str, str] = setting(
+        "Names of tables that are not called as their topic: a regular expression (RE2) over whole names of topics, and"
+        " the table's name, in which `\\1` is what the first group matched; the first that matches counts. A table"
+        " keeps the name that it began with.",
+        default_factory=dict,
+        kind="table",
+        example="{ 'prod[.](.+)' = '\\1', audit-log = \"audit\" }",
+    )
     deadline_s: float = setting(
         "How long the file system may take for one call; a call that takes longer may still take effect, and the commit"
         " protocol finds out whether it did.",
@@ -124,8 +132,9 @@ class DestinationSettings:
         at_least=0,
     )
     retention_s: float | None = setting(
-        "Closed directories of time that ended longer ago are emptied after a run; all is kept otherwise. Counted from"
-        " now, or from the topic's newest record where that is earlier. Late records and dead letters stay.",
+        "Closed directories of time that ended longer ago are emptied after a run, late records of that time and dead"
+        " letters as old with them; all is kept otherwise. Counted from now, or from the topic's newest record where"
+        " that is earlier.",
         default=None,
         at_least=3600,
         example='"90 d"',

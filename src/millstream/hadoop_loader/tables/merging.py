@@ -2,11 +2,11 @@
 
 The document is JSON, opaque to the log; nobody changes one, a merge makes another:
 
-    {"format": 1,
+    {"format": 1, "table": "orders",                                        where it is not called as its topic
      "generations": [{"generation": 1, "version": 3, "schema": "...Avro..."}, ...],         oldest first
      "writers": {"7": {"generation": 1, "type": "AVRO", "schema": "...", "references": {...}}, ...}}
 
-Each generation is a table, `topic`, `topic.v2`, ...; a writer's schema belongs to the newest of them that reads it.
+Each generation is a table, `orders`, `orders.v2`, ...; a writer's schema belongs to the newest of them that reads it.
 A new schema goes into the newest generation that can follow it; where none can and Avro could, into a new one that
 reads the old writers as well; else into a new one of its own. So a topic with two kinds of records has two tables, and
 two that take turns do not open one after the other. A generation opened by the merge at work has no files, and may
@@ -65,14 +65,16 @@ def merge(
     *,
     topic: str,
     parquet: bool = True,
+    name: str | None = None,
 ) -> Merged:
     """Merge writers' schemas (Avro JSON, or parsed ones of any type) by id; without any, return what the document says.
 
-    `parquet`: whether Parquet files are written, whose readers want one type for each column of all files.
+    `parquet`: whether Parquet files are written, whose readers want one type for each column of all files. `name`: of
+    the first table, where the document has none yet; the topic's otherwise.
     Raises SchemaChangedError under the policy `fail`, UnsupportedSchemaError and InvalidSchemaError for schemas that no
     table can be made of.
     """
-    merging = _Merging(document, topic, parquet=parquet)
+    merging = _Merging(document, topic, name or topic, parquet=parquet)
     for schema_id in sorted(writers):
         merging.add(schema_id, source_of(writers[schema_id]))
     known = document is not None and bool(document["generations"])
@@ -90,20 +92,22 @@ def table_version(document: Document | None, topic: str) -> TableVersion:
 
 def all_tables(document: Document | None, topic: str) -> list[TableVersion]:
     """Return every generation's table, oldest first, those among them that take no values any more."""
-    tables = _Merging(document, topic, parquet=True).tables()
-    return tables or [TableVersion(topic, topic)]
+    merging = _Merging(document, topic, topic, parquet=True)
+    return merging.tables() or [merging.table()]
 
 
 class _Merging:
     """One merge at work."""
 
-    def __init__(self, document: Document | None, topic: str, *, parquet: bool) -> None:
+    def __init__(self, document: Document | None, topic: str, name: str, *, parquet: bool) -> None:
         if document is not None and document["format"] != FORMAT:
             raise ValueError(
                 f"topic {topic!r}: the tables' document has format {document['format']}, and this version of Millstream"
                 f" knows {FORMAT}; use the version that wrote it"
             )
         self._topic = topic
+        # Of the first table.
+        self._name = name if document is None else document.get("table", topic)
         self._parquet = parquet
         self.changes: list[SchemaChange] = []
         self.is_changed = False
@@ -164,11 +168,11 @@ class _Merging:
             )
         joined = next((one for held in reversed(self._generations) if (one := _joined(held.schema, text))), None)
         taken = _Joined(_first(text), [], []) if joined is None else joined
-        name = table_name(self._topic, number)
+        name = table_name(self._name, number)
         if not self._generations:
             self._announce(schema_id, 1, [(ChangeKind.TABLE_CREATED, "", f"table {name} begins")])
         else:
-            newest = table_name(self._topic, number - 1)
+            newest = table_name(self._name, number - 1)
             why = "; ".join(taken.breaking) or _why_not(self._generations[-1].schema, text)
             said = f"table {name} begins beside {newest}: {why}"
             self._announce(schema_id, number, [(ChangeKind.GENERATION_OPENED, "", said), *taken.changes])
@@ -187,7 +191,7 @@ class _Merging:
                 self._writers[schema_id] = newest.number, source
 
     def _announce(self, schema_id: int, number: int, changes: list[tuple[ChangeKind, str, str]]) -> None:
-        name = table_name(self._topic, number)
+        name = table_name(self._name, number)
         self.changes += [
             SchemaChange(
                 kind, self._topic, name, schema_id, path, said if said.startswith("table ") else f"{name}: {said}"
@@ -199,6 +203,7 @@ class _Merging:
         """Return the document as it is now."""
         return {
             "format": FORMAT,
+            **({} if self._name == self._topic else {"table": self._name}),
             "generations": [
                 {"generation": one.number, "version": one.version, "schema": one.schema} for one in self._generations
             ],
@@ -212,7 +217,7 @@ class _Merging:
     def table(self) -> TableVersion:
         """Return the newest table, with the others that take values too."""
         if not self._generations:
-            return TableVersion(self._topic, self._topic)
+            return TableVersion(self._topic, self._name)
         versions = self.tables()[::-1]
         newest = versions[0]
         others = tuple(one for one in versions[1:] if one.writers)
@@ -235,7 +240,7 @@ class _Merging:
         mine = {schema_id: source for schema_id, (at, source) in self._writers.items() if at == generation.number}
         return TableVersion(
             self._topic,
-            table_name(self._topic, generation.number),
+            table_name(self._name, generation.number),
             generation.number,
             generation.version,
             generation.schema,
