@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from millstream.testing.kafka import ApacheKafka, free_ports, wait_until
+from millstream.testing.kafka import SERVER_JVM_OPTIONS, ApacheKafka, free_ports, wait_until
 from millstream.testing.raw import ClosedError, RawConnection
 
 START_TIMEOUT_S = 600.0
@@ -99,7 +99,11 @@ class Kafka:
     name = "kafka"
 
     def __init__(self, folder: Path, properties: dict[str, str] | None = None) -> None:
-        self._kafka = ApacheKafka(folder, properties=PROPERTIES | (properties or {}), heap_options=("-Xmx1G", "-Xms1G"))
+        self._kafka = ApacheKafka(
+            folder,
+            properties=PROPERTIES | (properties or {}),
+            jvm_options=("-Xmx1G", "-Xms1G", *SERVER_JVM_OPTIONS),
+        )
         self.data_directory = self._kafka.data_directory
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -35,7 +35,7 @@ class Kerberized:
             folder,
             jars=jars,
             port=plain,
-            heap_options=("-Xmx512m", f"-Djava.security.krb5.conf={realm.config}"),
+            more_jvm_options=(f"-Djava.security.krb5.conf={realm.config}",),
             properties={
                 "controller.quorum.voters": f"1@127.0.0.1:{controller}",
                 "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller}",

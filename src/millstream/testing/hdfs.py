@@ -34,7 +34,7 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
-from millstream.testing.daemon import TEST_JVM_OPTIONS, Daemon, jars_folder
+from millstream.testing.daemon import Daemon, jars_folder, quick_jvm_options
 from millstream.testing.kafka import free_ports, wait_until
 
 HADOOP_VERSION: Final = "3.5.0"
@@ -87,13 +87,15 @@ class MiniHdfs:
         *,
         ha: bool = False,
         properties: Mapping[str, str] | None = None,
-        jvm_options: Sequence[str] = TEST_JVM_OPTIONS,
+        jvm_options: Sequence[str] | None = None,
+        more_jvm_options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         jars: Path | None = None,
         probe: Callable[[], object] | None = None,
     ) -> None:
         """`properties` are Hadoop settings over ours, `environment` is added to that of the processes.
 
+        `jvm_options` stand in place of those that have them start quickly, `more_jvm_options` behind them.
         `probe` writes a file, or raises OSError while it cannot: for an HDFS that asks who one is.
         """
         self.folder = folder
@@ -103,7 +105,8 @@ class MiniHdfs:
         self.conf_directory = folder / "conf"
         self._environment = dict(environment or {})
         self._probe = probe or self._write_probe
-        self._jvm_options = tuple(jvm_options)
+        jvm_options = quick_jvm_options(self.jars) if jvm_options is None else jvm_options
+        self._jvm_options = (*jvm_options, *more_jvm_options)
         names = ("nn1", "nn2") if ha else ("nn1",)
         ports = iter(free_ports(2 * len(names) + 5))
         self._rpc_ports = {name: next(ports) for name in names}
@@ -295,7 +298,7 @@ class MiniHdfs:
             f"-Dhadoop.log.dir={self.folder}",
             f"-Djava.io.tmpdir={self.folder}",
         ]
-        return ["java", *options, "-cp", f"{conf}:{self.jars}/*", *arguments]
+        return ["java", *options, "-cp", f"{self.jars}/*:{conf}", *arguments]
 
     def _conf_of(self, name: str) -> Path:
         """The configuration of one process; NameNodes of a pair are told by it which one they are."""

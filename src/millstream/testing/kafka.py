@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from millstream.testing.daemon import TEST_JVM_OPTIONS, Daemon, jars_folder
+from millstream.testing.daemon import Daemon, jars_folder, quick_jvm_options
 
 T = TypeVar("T")
 
@@ -40,6 +40,7 @@ SERVER_JVM_OPTIONS = (
 )
 # A tool takes a second or two; on a machine that does much else, far longer.
 TOOL_TIMEOUT_S = 150.0
+_QUICK_COMPILER = ("-J-XX:TieredStopAtLevel=1", "-J-XX:+UseSerialGC")
 LOGGING_OPTIONS = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dlog4j2.level=WARN")
 
 
@@ -127,8 +128,9 @@ class Java:
     def __init__(self, jars: Path | None = None) -> None:
         self.jars = kafka_jars() if jars is None else jars
 
-    def command(self, *arguments: str, options: Sequence[str] = TEST_JVM_OPTIONS) -> list[str]:
-        """The argv that runs a class (or a .java file) with its arguments."""
+    def command(self, *arguments: str, options: Sequence[str] | None = None) -> list[str]:
+        """The argv that runs a class (or a .java file) with its arguments; `options` are those of the JVM."""
+        options = quick_jvm_options(self.jars) if options is None else options
         return ["java", *options, *LOGGING_OPTIONS, "-cp", f"{self.jars}/*", *arguments]
 
     def run(
@@ -146,11 +148,15 @@ class Java:
         """Compile one Java file against the jars into the folder `classes`."""
         classes.mkdir(parents=True, exist_ok=True)
         subprocess.run(
-            ["javac", "-nowarn", "-cp", f"{self.jars}/*", "-d", str(classes), str(source)],
+            ["javac", *_QUICK_COMPILER, "-nowarn", "-cp", f"{self.jars}/*", "-d", str(classes), str(source)],
             check=True,
             capture_output=True,
             timeout=TOOL_TIMEOUT_S,
         )
+
+
+# What formatting leaves in a folder, by the jars and the kind of node.
+_formatted: Final[dict[tuple[object, ...], dict[str, bytes]]] = {}
 
 
 class ApacheKafka:
@@ -165,17 +171,22 @@ class ApacheKafka:
         folder: Path,
         *,
         properties: Mapping[str, str] | None = None,
-        heap_options: Sequence[str] = ("-Xmx512m",),
+        jvm_options: Sequence[str] | None = None,
+        more_jvm_options: Sequence[str] = (),
         jars: Path | None = None,
         port: int | None = None,
     ) -> None:
-        """`properties` override or extend the server.properties written into `folder`."""
+        """`properties` override or extend the server.properties written into `folder`.
+
+        `jvm_options` stand in place of those that have it start quickly, `more_jvm_options` behind them.
+        """
         self.java = Java(jars)
         self.folder = folder
         self.data_directory = folder / "data"
         self.log_path = folder / "kafka.log"
         self._port, controller_port = (port, *free_ports(1)) if port else free_ports(2)
-        self._heap_options = tuple(heap_options)
+        jvm_options = quick_jvm_options(self.java.jars, heap="512m") if jvm_options is None else jvm_options
+        self._jvm_options = (*jvm_options, *more_jvm_options)
         self._properties = {
             "process.roles": "broker,controller",
             "node.id": "1",
@@ -221,16 +232,29 @@ class ApacheKafka:
     def server_command(self) -> list[str]:
         """The argv the broker is started with."""
         # A killed JVM leaves what it unpacked; here it goes with the folder.
-        options = [*self._heap_options, *SERVER_JVM_OPTIONS, f"-Djava.io.tmpdir={self.folder}"]
+        options = [*self._jvm_options, f"-Djava.io.tmpdir={self.folder}"]
         return self.java.command("kafka.Kafka", str(self.folder / "server.properties"), options=options)
 
     def format(self) -> None:
-        """Write server.properties, and format the storage unless it is formatted already (a JVM of its own, 2 s)."""
+        """Write server.properties, and format the storage unless it is formatted already.
+
+        That takes a JVM of its own, once: the next of its kind in this process is given copies of the few files.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "server.properties"
         path.write_text("".join(f"{name}={value}\n" for name, value in self._properties.items()))
-        if not (self.data_directory / "meta.properties").exists():
+        if (self.data_directory / "meta.properties").exists():
+            return
+        kind = (self.java.jars, *(self._properties[name] for name in ("process.roles", "node.id")))
+        is_elsewhere = self._properties["log.dirs"] != str(self.data_directory)
+        if is_elsewhere or kind not in _formatted:
             self.java.run("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(path))
+        else:
+            self.data_directory.mkdir(parents=True, exist_ok=True)
+            for name, data in _formatted[kind].items():
+                (self.data_directory / name).write_bytes(data)
+        if not is_elsewhere:
+            _formatted[kind] = {file.name: file.read_bytes() for file in self.data_directory.iterdir()}
 
     def spawn(self) -> None:
         """Start the process and return at once."""

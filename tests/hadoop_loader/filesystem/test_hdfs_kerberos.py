@@ -20,7 +20,6 @@ from millstream.hadoop_loader.filesystem import (
     KerberosSettings,
     open_filesystem,
 )
-from millstream.testing.daemon import TEST_JVM_OPTIONS
 from millstream.testing.hdfs import MiniHdfs
 
 pytestmark = [pytest.mark.hdfs, pytest.mark.kerberos]
@@ -59,7 +58,7 @@ class Secured:
                 # A DataNode proves who it is by a port below 1024, or by TLS, unless it is being tested.
                 "ignore.secure.ports.for.testing": "true",
             },
-            jvm_options=(*TEST_JVM_OPTIONS, f"-Djava.security.krb5.conf={realm.config}"),
+            more_jvm_options=(f"-Djava.security.krb5.conf={realm.config}",),
             environment=realm.environment,
             jars=jars,
             probe=self.probe,
