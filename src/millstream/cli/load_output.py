@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from rich.markup import escape
 
-from millstream.cli.output import done, err, note, out, print_table, progress, rate_text, size_text
+from millstream.cli.output import done, duration_text, err, note, out, print_table, progress, rate_text, size_text
 from millstream.hadoop_loader.driver.report import LoadReport, Outcome, TopicReport
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def print_report(report: LoadReport, *, quiet: bool = False, told: Collection[st
             if sentence not in told:
                 note(sentence)
         _print_result(report)
-    print_errors(report.errors)
+    if not quiet or report.outcome is not Outcome.CLAIMED:
+        # Another run at work is no failure: whoever mails what a quiet one prints, as cron does, has nothing to mail.
+        print_errors(report.errors)
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
@@ -200,9 +202,19 @@ def print_status(status: DestinationStatus, *, partitions: bool = False) -> None
             note(f"and {len(status.partitions) - len(shown):,} more partitions; --json shows all")
     elif status.topics:
         print_table(
-            ("TOPIC", "PARTITIONS", "LEFT", "MOST IN ONE", "WATERMARK"),
-            ((one.topic, one.partitions, one.lag, one.lag_max, one.watermark) for one in status.topics),
-            numbers=("PARTITIONS", "LEFT", "MOST IN ONE"),
+            ("TOPIC", "PARTITIONS", "LEFT", "MOST IN ONE", "BEHIND", "WATERMARK"),
+            (
+                (
+                    one.topic,
+                    one.partitions,
+                    one.lag,
+                    one.lag_max,
+                    None if one.lag_age_s is None else duration_text(one.lag_age_s),
+                    one.watermark,
+                )
+                for one in status.topics
+            ),
+            numbers=("PARTITIONS", "LEFT", "MOST IN ONE", "BEHIND"),
         )
     for sentence in status.notes:
         note(sentence)

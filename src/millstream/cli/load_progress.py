@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from millstream.cli.load_output import counted
-from millstream.cli.output import err, note, size_text
+from millstream.cli.output import duration_text, err, note, size_text
 from millstream.hadoop_loader.driver.observer import Observer, Phase
 from millstream.hadoop_loader.driver.progress import PartitionProgress, RunProgress
 from millstream.hadoop_loader.engines.engine import AttemptFailed, AttemptFinished, AttemptProgressed
@@ -31,7 +31,6 @@ from millstream.hadoop_loader.splits import Split
 PARTITIONS_SHOWN: Final = 12
 _BAR_WIDTH: Final = 24
 _REFRESH_INTERVAL_S: Final = 0.2
-_SECONDS_PER_MINUTE: Final = 60
 _RATES_OVER_S: Final = 5.0
 _SAMPLE_INTERVAL_S: Final = 1.0
 
@@ -184,16 +183,9 @@ def _summary(progress: RunProgress) -> Text:
         f"{progress.rows:,} records, {size_text(progress.bytes)} · {progress.rows / seconds:,.0f} records/s, "
         f"{size_text(progress.bytes / seconds)}/s · {_share(progress.offsets_read, progress.offsets)}"
         f" · {progress.splits_done} of {counted(progress.splits, 'split')} on {counted(progress.workers, 'worker')}"
-        + ("" if remaining is None else f" · {_duration(remaining)} left")
+        + ("" if remaining is None else f" · {duration_text(remaining)} left")
     )
 
 
 def _share(read: int, offsets: int) -> str:
     return f"{100 * read / offsets:.0f} %" if offsets else "100 %"
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < _SECONDS_PER_MINUTE:
-        return f"{whole} s"
-    return f"{whole // _SECONDS_PER_MINUTE} min {whole % _SECONDS_PER_MINUTE} s"

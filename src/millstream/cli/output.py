@@ -5,6 +5,7 @@ Results go to standard output, all else (progress, summaries, errors) to standar
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from millstream.cli.errors import CommandError
 
 _UNBOUNDED_WIDTH: Final = 1_000_000  # a pipe has no width: nothing is cut there
 _KILO: Final = 1024
+_TIME_UNITS_S: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def out() -> Console:
@@ -76,6 +78,16 @@ def size_text(size_bytes: float) -> str:
             return f"{size_bytes:,.0f} {unit}" if unit == "B" else f"{size_bytes:,.1f} {unit}"
         size_bytes /= _KILO
     raise AssertionError("the last unit takes every size")
+
+
+def duration_text(seconds: float) -> str:
+    """Return a time as people read it, in its two largest units: 8 s, 3 min 20 s, 2 h 5 min, 4 d 3 h."""
+    whole = round(seconds)
+    for (factor, name), (below, small) in itertools.pairwise(_TIME_UNITS_S):
+        if whole >= factor:
+            rest = whole % factor // below
+            return f"{whole // factor} {name} {rest} {small}" if rest else f"{whole // factor} {name}"
+    return f"{whole} s"
 
 
 def rate_text(count: int, size_bytes: int, seconds: float) -> str:

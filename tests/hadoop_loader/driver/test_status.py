@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.loads import Events, assert_same, job_for
+from tests.support.loads import FIRST_MS, STEP_MS, Events, assert_same, job_for
 
 from millstream.hadoop_loader.commit import TableFile
 from millstream.hadoop_loader.driver import Outcome, run_load
 from millstream.hadoop_loader.driver.compacting import run_compaction
 from millstream.hadoop_loader.driver.dry_run import plan_load
 from millstream.hadoop_loader.driver.status import status_of
+from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import files_sharing_offsets, verify_destination
 from millstream.hadoop_loader.job import Partitioning
 
@@ -36,7 +37,12 @@ def test_a_plan_is_what_the_run_does(new_events: NewEvents, tmp_path: Path) -> N
     events.send(30)
     lag = status_of(job)
     assert [(topic.topic, topic.lag) for topic in lag.topics] == [(events.topic, 30)]
-    assert status_of(job, offline=True).topics[0].lag is None
+    # The last minute of the first 300 is in one partition, the farthest behind is two before.
+    newest_s = (FIRST_MS + 297 * STEP_MS) / 1000
+    an_hour_later = Surroundings(wall_clock=lambda: newest_s + 3600)
+    assert status_of(job, surroundings=an_hour_later).topics[0].lag_age_s == 3600
+    left_out = status_of(job, offline=True).topics[0]
+    assert (left_out.lag, left_out.lag_age_s) == (None, None)
 
 
 def test_whatever_was_changed_by_hand_is_found(new_events: NewEvents, tmp_path: Path) -> None:

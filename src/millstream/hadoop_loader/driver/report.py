@@ -7,6 +7,7 @@ day are for display only; what the loader decides by is record time and the numb
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -55,6 +56,15 @@ class PartitionReport:
     def lag(self) -> int:
         """Offsets that were there when the run began and are not loaded yet."""
         return max(0, self.end_offset - self.next_offset)
+
+
+def lag_age_s(newest_ms: Iterable[int], now_s: float) -> float | None:
+    """How long ago the newest record was written that is loaded of the partition farthest behind; None if unknown.
+
+    `newest_ms` are the times of the newest records loaded, of each partition with something left; -1 where none is.
+    """
+    known = [time for time in newest_ms if time >= 0]
+    return round(max(0.0, now_s - min(known) / 1000), 3) if known else None
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from millstream.hadoop_loader.commit import Role
 from millstream.hadoop_loader.commit.names import DEAD_LETTERS
 from millstream.hadoop_loader.driver.failures import Failure, failure_of
 from millstream.hadoop_loader.driver.letters import waiting_letters
-from millstream.hadoop_loader.driver.report import Outcome
+from millstream.hadoop_loader.driver.report import Outcome, lag_age_s
 from millstream.hadoop_loader.driver.reporting import last_run
 from millstream.hadoop_loader.driver.surroundings import Surroundings, look_at_topics
 from millstream.hadoop_loader.job import JobError
@@ -78,6 +78,8 @@ class TopicLine(NamedTuple):
     lag: int | None
     lag_max: int | None
     watermark: str | None
+    # How long ago the newest record was written that is loaded of the partition farthest behind; None without lag.
+    lag_age_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -149,7 +151,7 @@ def status_of(job: LoadJob, *, offline: bool = False, surroundings: Surroundings
             status.red.append(Red(str(error), "mend the job"))
         else:
             ends = _look_at_topics(job, state, snapshot, status)
-    _add_partitions(state, ends, status)
+    _add_partitions(state, ends, status, world.wall_clock())
     return status
 
 
@@ -261,7 +263,9 @@ def _look_at_topics(
     }
 
 
-def _add_partitions(state: TableState, ends: Mapping[str, Mapping[int, int]], status: DestinationStatus) -> None:
+def _add_partitions(
+    state: TableState, ends: Mapping[str, Mapping[int, int]], status: DestinationStatus, now_s: float
+) -> None:
     """Add partitions that were loaded and that the cluster did not tell of, and sum up by topic."""
     for topic_id, positions in state.positions.items():
         if topic_id not in ends:
@@ -281,7 +285,8 @@ def _add_partitions(state: TableState, ends: Mapping[str, Mapping[int, int]], st
     topics: dict[tuple[str, str], list[PartitionLine]] = {}
     for line in status.partitions:
         topics.setdefault((line.topic, line.topic_id), []).append(line)
-    for (topic, _), lines in topics.items():
+    for (topic, topic_id), lines in topics.items():
+        newest_ms = state.watermarks.get(topic_id, {})
         lags = [line.lag for line in lines if line.lag is not None]
         times = [line.watermark for line in lines if line.watermark is not None]
         status.topics.append(
@@ -291,6 +296,7 @@ def _add_partitions(state: TableState, ends: Mapping[str, Mapping[int, int]], st
                 sum(lags) if lags else None,
                 max(lags) if lags else None,
                 min(times) if times else None,
+                lag_age_s((newest_ms.get(line.partition, -1) for line in lines if line.lag), now_s),
             )
         )
 
