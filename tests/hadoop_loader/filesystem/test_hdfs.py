@@ -138,8 +138,9 @@ def test_a_writer_that_is_dropped_does_not_end_its_file_as_if_whole(hdfs: MiniHd
         assert status is not None
         # A block that nobody has closed counts for nothing.
         assert status.length == 0
-        with pytest.raises(urllib.error.HTTPError, match="403"):
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
             hdfs.request("POST", f"/{folder}/half", "op=TRUNCATE&newlength=0", user="somebody-else")
+        refused.value.close()
         assert lake.delete("half")
 
 

@@ -297,6 +297,8 @@ class WebHdfsOutputFile(ChunkedOutputFile):
         self._location = ""
         # The request under way, to which chunks are added; None before the first and after `sync`.
         self._connection: http.client.HTTPConnection | None = None
+        # From `_give_up` on: a call that was left at its deadline may still come to open a request, for nobody.
+        self._is_given_up = False
         self._reachable = True
 
     def _send(self, data: memoryview) -> None:
@@ -314,11 +316,19 @@ class WebHdfsOutputFile(ChunkedOutputFile):
         answer = filesystem._ask("POST", name, "APPEND", noredirect="true")
         self._location = answer["Location"]
         connection = filesystem._datanode(self._location)
-        connection.putrequest("POST", _target(self._location, name))
-        connection.putheader("Transfer-Encoding", "chunked")
-        connection.putheader("Content-Type", _BYTES["Content-Type"])
-        connection.endheaders()
+        try:
+            connection.putrequest("POST", _target(self._location, name))
+            connection.putheader("Transfer-Encoding", "chunked")
+            connection.putheader("Content-Type", _BYTES["Content-Type"])
+            connection.endheaders()
+        except BaseException:
+            connection.close()
+            raise
+        # Chunks go into this request or nowhere: a connection that was closed would open itself again.
+        connection.auto_open = 0
         self._connection = connection
+        if self._is_given_up:
+            connection.close()
         return connection
 
     def _sync(self) -> None:
@@ -337,6 +347,7 @@ class WebHdfsOutputFile(ChunkedOutputFile):
         self._sync()
 
     def _give_up(self) -> None:
+        self._is_given_up = True
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -374,6 +385,11 @@ class _Stream(NamedTuple):
     answer: http.client.HTTPResponse
     connection: http.client.HTTPConnection
 
+    def close(self) -> None:
+        """Give it up; an answer after which the server closes has the connection to itself."""
+        self.answer.close()
+        self.connection.close()
+
 
 class WebHdfsInputFile:
     """A file of HDFS being read over HTTP: one request a range, and one for all that is read from there on in a row."""
@@ -404,14 +420,14 @@ class WebHdfsInputFile:
             in_a_row = position == self._read_until
             self._read_until = position + size
         if stream is not None and stream.position != position:
-            stream.connection.close()
+            stream.close()
             stream = None
         if stream is None:
             stream = self._ask(position, None if in_a_row else size)
         try:
             data = _exactly(stream.answer, size)
         except BaseException:
-            stream.connection.close()
+            stream.close()
             raise
         self._keep(stream._replace(position=position + size))
         return data
@@ -439,7 +455,7 @@ class WebHdfsInputFile:
                 if self._stream is None and not self._closed:
                     self._stream = stream
                     return
-        stream.connection.close()
+        stream.close()
 
     def close(self) -> None:
         """Give up an answer that would bring more; further reads are refused."""
@@ -447,7 +463,7 @@ class WebHdfsInputFile:
             self._closed = True
             stream, self._stream = self._stream, None
         if stream is not None:
-            stream.connection.close()
+            stream.close()
 
     def __enter__(self) -> Self:
         return self
@@ -482,10 +498,11 @@ class _RefusedError(Exception):
 
 
 def _check(answer: http.client.HTTPResponse, location: str) -> bytes:
-    """The body of a DataNode's answer; _RefusedError for an error's."""
-    if answer.status >= http.client.BAD_REQUEST:
-        raise _RefusedError(answer.status, answer.read(_TEXT_BYTES_MAX), urlsplit(location).netloc)
-    return answer.read()
+    """The body of a DataNode's answer, which is closed then; _RefusedError for an error's."""
+    with answer:
+        if answer.status >= http.client.BAD_REQUEST:
+            raise _RefusedError(answer.status, answer.read(_TEXT_BYTES_MAX), urlsplit(location).netloc)
+        return answer.read()
 
 
 def _exactly(answer: http.client.HTTPResponse, size: int) -> bytes:
