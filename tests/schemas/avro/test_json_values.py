@@ -85,6 +85,23 @@ def test_reasons() -> None:
     assert "does not begin as a JSON object" in decoded.errors[1].reason
 
 
+def test_a_number_that_its_type_cannot_hold_is_an_error_of_its_row() -> None:
+    point = pa.struct([("x", pa.float32()), ("y", pa.list_(pa.float64()))])
+    schema = pa.schema([("one", pa.float32()), ("point", point)])
+    values = [b"{}", b'{"one": 1e39}', b'{"point": {"x": 1e38}}', b'{"point": {"x": 1e39}}']
+    values += [b'{"point": {"y": [1e300, null]}}', b'{"point": {"y": [-1e400]}}', b'{"one": -1e300}']
+
+    decoded = JsonDecoder(schema).decode(pa.array(values))
+
+    assert [error.row for error in decoded.errors] == [1, 3, 5, 6]
+    assert {error.reason for error in decoded.errors} == {
+        "one has a number that is more than its type holds",
+        "point has a number that is more than its type holds",
+        "JSON parse error: Number too big to be stored in double.",
+    }
+    assert decoded.batch.num_rows == 3
+
+
 def test_values_do_not_slip_into_each_other() -> None:
     # The first two make one object together, the last is two: as many as there are values.
     values = [b'{"id": 1, "meta":', b'{"id": 2}}', b'{"id": 3}{"id": 4}', b'{"id": 5}']

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
+import pyarrow.types as pt
 
 from millstream.schemas.avro.columns import DecodedTooLargeError
 from millstream.schemas.avro.decoder import BadDatum, Decoded
@@ -111,4 +112,18 @@ class JsonDecoder:
             return _Mistake(said, int(row)) if said and row.isdecimal() else _Mistake(str(error))
         if table.num_rows != len(values):
             return _Mistake(f"{table.num_rows} JSON objects instead of one")
-        return table.select(self.schema.names).cast(self.schema)
+        table = table.select(self.schema.names).cast(self.schema)
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if any(map(_has_infinite, column.chunks)):
+                first = pc.index(pc.is_inf(column), True).as_py() if pt.is_floating(column.type) else None
+                return _Mistake(f"{name} has a number that is more than its type holds", first)
+        return table
+
+
+def _has_infinite(values: pa.Array) -> bool:
+    """Whether a number is infinite, at any depth: JSON has none such, so it was one that is too large."""
+    if pt.is_floating(values.type):
+        return bool(pc.any(pc.is_inf(values)).as_py())
+    if pt.is_struct(values.type):
+        return any(map(_has_infinite, values.flatten()))
+    return pt.is_list(values.type) and _has_infinite(values.flatten())
