@@ -28,7 +28,9 @@ NOON = datetime.datetime(2026, 1, 2, 12, 0, 0, 250_000, tzinfo=datetime.UTC)
 NOON_MS = 1_767_355_200_250
 INNER = {"type": "record", "name": "In", "fields": [{"name": "x", "type": "double"}]}
 KIND = {"type": "enum", "name": "Kind", "symbols": ["A", "B"]}
+NOON_NS = NOON_MS * 1_000_000
 DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}
+LONG_DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 50, "scale": 2}
 
 
 def logical(kind: str, name: str) -> dict[str, str]:
@@ -68,6 +70,29 @@ def decoded(type_: Any, *values: Any) -> Decoded:
             [1.234, 12345.6, "x", "NaN", "1e999999"],
         ),
         (
+            logical("long", "local-timestamp-nanos"),
+            {NOON_NS: NOON_NS, "2026-01-02T12:00:00.25": NOON_NS},
+            ["noon", 1.5, 2**63],
+        ),
+        # In Parquet, as these columns are, it is two's complement.
+        (
+            LONG_DECIMAL,
+            {
+                1.5: b"\0\x96",
+                "-1.28": b"\x80",
+                "12.345e1": b"\x30\x39",
+                "9" * 48: (10**50 - 100).to_bytes(21),
+                0: b"\0",
+            },
+            ["abc", "0.001", 1e50, "NaN", True, None],
+        ),
+        (
+            {**LONG_DECIMAL, "type": "fixed", "name": "F", "size": 22},
+            {1.5: b"\0" * 21 + b"\x96", "-0.01": b"\xff" * 22},
+            ["abc", 1e50],
+        ),
+        ("float", {1.5: 1.5, 3.4028235e38: 3.4028234663852886e38}, [1e300, -1e39, "1.5"]),
+        (
             ["null", "long", "string", INNER],
             {
                 1: {"long": 1, "string": None, "In": None},
@@ -98,6 +123,22 @@ def test_each_type_of_avro_is_read(type_: Any, read: dict[Any, Any], bad: list[A
     # One at a time, whichever reader is asked first then.
     for value, expected in zip(map(given, read), read.values(), strict=True):
         assert decoded(type_, value).batch.column(0).to_pylist() == [expected]
+
+
+@pytest.mark.parametrize(
+    "type_", ["double", "float", {"type": "array", "items": "double"}, {"type": "map", "values": "float"}]
+)
+def test_a_number_that_its_type_cannot_hold_is_bad(type_: Any) -> None:
+    texts = {"array": "[0, %s]", "map": '{"x": %s}'}
+    text = texts[type_["type"]] if isinstance(type_, dict) else "%s"
+    numbers = ["1", "1e400", "2.5", "-1e400", "1" + "0" * 400, "1e38"]
+
+    found = reader(type_).decode(pa.array([b'{"f": %s}' % (text % number).encode() for number in numbers]))
+
+    assert [error.row for error in found.errors] == [1, 3, 4]
+    assert found.rows is not None
+    assert found.rows.to_pylist() == [0, 2, 5]
+    assert "inf" not in str(found.batch.column(0).to_pylist())
 
 
 def test_times_as_numbers_and_texts_keep_their_rows() -> None:
@@ -136,25 +177,30 @@ def test_files_have_what_the_objects_say(millstream_broker_session: TestBroker, 
         "price": DECIMAL,
         "u": ["null", "long", "string"],
         "day_ms": logical("int", "time-millis"),
+        "large": LONG_DECIMAL,
+        "exact": logical("long", "timestamp-nanos"),
     }
     schema = {"type": "record", "name": "V", "fields": [{"name": name, "type": one} for name, one in fields.items()]}
     good = {"kind": "B", "tags": {"a": 1}, "at": NOON_MS, "price": 1.5, "u": "s", "day_ms": 5}
-    topic.send([Record(json.dumps(one).encode()) for one in (good, {**good, "kind": "C"}, {**good, "u": 7})])
+    good |= {"large": "1.5", "exact": "2026-01-02T12:00:00.250Z"}
+    numbers = {"u": 7, "large": 1.5, "exact": NOON_NS}
+    sent = [good, {**good, "kind": "C"}, {**good, **numbers}, {**good, "large": "abc"}]
+    topic.send([Record(json.dumps(one).encode()) for one in sent])
     value = ValueSettings(format="json", framing="none", schema=json.dumps(schema))
 
     done = topic.run(topic.job(value=value), merge(None, {0: json.dumps(schema)}, topic=topic.name).version)
 
-    (letter,) = done.dead_letters()
-    assert (letter["offset"], letter["error"]) == (1, 'kind has no "C"')
-    same = {"kind": "B", "at": NOON, "price": Decimal("1.50")}
-    avro = [row for _, row in done.rows("avro")]
-    assert avro == [
-        {**same, "tags": {"a": 1}, "u": "s", "day_ms": datetime.time(0, 0, 0, 5_000)},
-        {**same, "tags": {"a": 1}, "u": 7, "day_ms": datetime.time(0, 0, 0, 5_000)},
+    assert [(letter["offset"], letter["error"]) for letter in done.dead_letters()] == [
+        (1, 'kind has no "C"'),
+        (3, 'large: "abc" is no number'),
     ]
+    same = {"kind": "B", "at": NOON, "price": Decimal("1.50"), "exact": NOON_NS}
+    in_avro = {**same, "tags": {"a": 1}, "day_ms": datetime.time(0, 0, 0, 5_000), "large": Decimal("1.50")}
+    assert [row for _, row in done.rows("avro")] == [{**in_avro, "u": "s"}, {**in_avro, "u": 7}]
+    in_parquet = {**same, "tags": [("a", 1)], "day_ms": 5, "large": b"\0\x96"}
     assert [row for _, row in done.rows("parquet")] == [
-        {**same, "tags": [("a", 1)], "u": {"long": None, "string": "s"}, "day_ms": 5},
-        {**same, "tags": [("a", 1)], "u": {"long": 7, "string": None}, "day_ms": 5},
+        {**in_parquet, "u": {"long": None, "string": "s"}},
+        {**in_parquet, "u": {"long": 7, "string": None}},
     ]
 
 

@@ -11,7 +11,8 @@ So the reader's schema that fills Parquet's columns is the table's with these di
     record without fields                with a field `_`, always null
     fields added later                   nullable: earlier files lack their column
 
-Avro files keep what the writers said.
+Avro files keep what the writers said. What is left out of a type stands in a property of it, UNREAD, for who reads
+values of another kind into these columns.
 """
 
 from __future__ import annotations
@@ -39,30 +40,29 @@ from millstream.schemas.parsing.avro_types import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_UNREAD: Final = frozenset(("time-millis", "time-micros", "timestamp-nanos", "local-timestamp-nanos"))
+UNREAD: Final = "millstream.unread"
+"""Property of types: the logical type that Parquet's readers do not know, and that was left out."""
+_UNREAD_NAMES: Final = frozenset(("time-millis", "time-micros", "timestamp-nanos", "local-timestamp-nanos"))
 
 
 @lru_cache(maxsize=256)
 def parquet_avro_schema(text: str) -> str:
     """Return the reader's schema whose columns are written to Parquet, for a table's schema."""
-    root = parse_avro(text).root
-    named = named_types(root)
-    # Their columns hold datums as they were written.
-    frozen = frozen_types(named)
-    for node in named:
-        if id(node) in frozen:
-            continue
-        if isinstance(node, RecordType):
-            for field in node.fields:
-                field.type = _plain(field.type)
-                if field.props.get(ADDED):
-                    field.type = _nullable(field.type)
-            if not node.fields:
-                node.fields = [_placeholder()]
-                node.by_name = {field.name: field for field in node.fields}
-        elif isinstance(node, FixedType) and _is_unread(node):
-            node.props = _without_logical(node)
-    return canonical_text(_plain(root))
+    root, records = _known(text)
+    for node in records:
+        for field in node.fields:
+            if field.props.get(ADDED):
+                field.type = _nullable(field.type)
+        if not node.fields:
+            node.fields = [_placeholder()]
+            node.by_name = {field.name: field for field in node.fields}
+    return canonical_text(root)
+
+
+@lru_cache(maxsize=256)
+def encoded_avro_schema(text: str) -> str:
+    """Return the schema by which those columns are written to Avro: its datums are, byte for byte, the table's."""
+    return canonical_text(_known(text)[0])
 
 
 @lru_cache(maxsize=256)
@@ -110,6 +110,25 @@ def _details(node: AvroType) -> object:
     return node.size if isinstance(node, FixedType) else None
 
 
+def _known(text: str) -> tuple[AvroType, list[RecordType]]:
+    """Return a schema with what Parquet's readers do not know left out, and its records."""
+    root = parse_avro(text).root
+    named = named_types(root)
+    # Their columns hold datums as they were written.
+    frozen = frozen_types(named)
+    records: list[RecordType] = []
+    for node in named:
+        if id(node) in frozen:
+            continue
+        if isinstance(node, RecordType):
+            for field in node.fields:
+                field.type = _plain(field.type)
+            records.append(node)
+        elif isinstance(node, FixedType) and _is_unread(node):
+            node.props = _without_logical(node)
+    return _plain(root), records
+
+
 def _plain(node: AvroType) -> AvroType:
     """Return a type that is no name's, with what Parquet's readers do not know left out."""
     if isinstance(node, ArrayType):
@@ -137,11 +156,12 @@ def _is_unread(node: AvroType) -> bool:
         return False
     if logical.name == "decimal":
         return logical.precision > PARQUET_DIGITS_MAX
-    return logical.name in _UNREAD or (logical.name == "uuid" and isinstance(node, FixedType))
+    return logical.name in _UNREAD_NAMES or (logical.name == "uuid" and isinstance(node, FixedType))
 
 
 def _without_logical(node: AvroType) -> dict[str, Any]:
-    return {key: value for key, value in node.props.items() if key != "logicalType"}
+    kept = {key: value for key, value in node.props.items() if key != "logicalType"}
+    return {**kept, UNREAD: node.props["logicalType"]}
 
 
 def _placeholder() -> Field:

@@ -4,20 +4,25 @@
     bytes, fixed                  text, in UTF-8; of a fixed as many bytes as it has
     enum                          text that is one of its symbols
     date, timestamps              a number (days, or of the type's unit, since 1970), or text as in ISO 8601
+    time of day                   a number, of the type's unit
     decimal                       a number or text with no more digits than it may have
     array, record                 an array, an object; members that the schema lacks are left out
     map                           an object
     a union of several types      what its first branch to take it takes, or `{"branch": value}` as Avro's JSON has it
 
 What an object lacks is null, and bad where the schema has no null. pyarrow's reader of JSON (`JsonDecoder`) is five
-times as quick and knows no enum, map, fixed or union, nor a time that is a number: it is asked first where it may do,
-and this one for what it could not read.
+times as quick and knows no enum, map, fixed or union, nor a timestamp that is a number: it is asked first where it may
+do, and this one for what it could not read.
+
+The schema is one of columns as Parquet has them: what a number or bytes mean there that Parquet's readers know no type
+for stands in a property of the type (`tables.parquet.UNREAD`).
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import math
 from collections.abc import Callable
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any, Final, NoReturn
@@ -25,6 +30,7 @@ from typing import Any, Final, NoReturn
 import pyarrow as pa
 import pyarrow.types as pt
 
+from millstream.hadoop_loader.tables.parquet import UNREAD
 from millstream.schemas.avro import UnsupportedSchemaError
 from millstream.schemas.avro.decoder import BadDatum, Decoded
 from millstream.schemas.avro.layout import Layout, Slot
@@ -36,7 +42,7 @@ Read = Callable[[Any], Any]
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND: Final = datetime.timedelta(microseconds=1)
 _UNITS_PER_S: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_EXACT: Final = Context(prec=200)  # more digits than any column has
+_FLOAT_END: Final = 2.0**128 - 2.0**103  # what lies below is rounded to a number that 32 bits hold
 _SHOWN_CHARACTERS: Final = 40
 
 
@@ -91,7 +97,9 @@ def _is_plain(slot: Slot) -> bool:
         or slot.branches
         or isinstance(node, (EnumType, MapType))
         or pt.is_fixed_size_binary(slot.type)
-        or pt.is_decimal(slot.type)  # it takes more digits than there may be
+        # It takes more digits than there may be.
+        or pt.is_decimal(slot.type)
+        or slot.node.props.get(UNREAD) == "decimal"
         or pt.is_null(slot.type)
     )
 
@@ -136,6 +144,7 @@ def _of_union(slot: Slot) -> Read:
 
 def _of_type(slot: Slot) -> Read:
     type_, node, path = slot.type, slot.node, slot.path
+    unread = node.props.get(UNREAD, "")
     if isinstance(node, MapType):
         item = _reader(slot.children[0].children[1])
         return _typed(
@@ -154,17 +163,21 @@ def _of_type(slot: Slot) -> Read:
         return _typed(list, lambda value: [item(one) for one in value], path, "an array")
     if pt.is_boolean(type_):
         return _typed(bool, lambda value: value, path, "true or false")
+    if unread.endswith("timestamp-nanos"):
+        return _time(pa.timestamp("ns"), path)
     if pt.is_integer(type_):
         return _whole(type_, path)
     if pt.is_floating(type_):
-        return _typed((int, Decimal), float, path, "a number")
+        return _floating(type_, path)
     if pt.is_timestamp(type_) or pt.is_date(type_):
         return _time(type_, path)
     if pt.is_decimal(type_):
-        return _decimal(type_, path)
+        return _decimal(type_.precision, type_.scale, path)
     if pt.is_string(type_):
         return _typed(str, lambda value: _text(value, path), path)
     size = type_.byte_width if pt.is_fixed_size_binary(type_) else None
+    if unread == "decimal":
+        return _decimal_bytes(node.props["precision"], node.props.get("scale", 0), size, path)
     return _typed(str, lambda value: _sized(_text(value, path).encode(), size, path), path)
 
 
@@ -188,6 +201,18 @@ def _whole(type_: pa.DataType, path: str) -> Read:
         return value
 
     return _typed(int, make, path, "a whole number")
+
+
+def _floating(type_: pa.DataType, path: str) -> Read:
+    end = _FLOAT_END if type_.bit_width == 32 else math.inf
+
+    def make(value: int | Decimal) -> float:
+        number = float(value)
+        if abs(number) >= end:
+            raise ValueError(f"{path}: {_shown(value)} is more than {type_.bit_width} bits hold")
+        return number
+
+    return _typed((int, Decimal), make, path, "a number")
 
 
 def _time(type_: pa.DataType, path: str) -> Read:
@@ -214,8 +239,9 @@ def _time(type_: pa.DataType, path: str) -> Read:
     return read
 
 
-def _decimal(type_: Any, path: str) -> Read:
-    quantum = Decimal(1).scaleb(-type_.scale)
+def _decimal(precision: int, scale: int, path: str) -> Read:
+    quantum = Decimal(1).scaleb(-scale)
+    exact = Context(prec=precision + 1)
 
     def make(value: Any) -> Decimal:
         try:
@@ -225,14 +251,28 @@ def _decimal(type_: Any, path: str) -> Read:
         digits = found.as_tuple()
         if not isinstance(digits.exponent, int):
             _raise(f"{path}: {_shown(value)} is no number")
-        if len(digits.digits) + digits.exponent + type_.scale > type_.precision:
-            raise ValueError(f"{path}: {value} has more than {type_.precision} digits")
-        made = found.quantize(quantum, context=_EXACT)
+        if len(digits.digits) + digits.exponent + scale > precision:
+            raise ValueError(f"{path}: {value} has more than {precision} digits")
+        made = found.quantize(quantum, context=exact)
         if made != found:
-            raise ValueError(f"{path}: {value} has more than {type_.scale} digits behind the point")
+            raise ValueError(f"{path}: {value} has more than {scale} digits behind the point")
         return made
 
     return _typed((int, str, Decimal), make, path, "a number")
+
+
+def _decimal_bytes(precision: int, scale: int, size: int | None, path: str) -> Read:
+    """Two's complement of the digits, the greatest byte first, of `size` bytes or as few as hold it."""
+    number = _decimal(precision, scale, path)
+
+    def read(value: Any) -> bytes:
+        sign, digits, _ = number(value).as_tuple()
+        unscaled = int("".join(map(str, digits)))
+        signed = -unscaled if sign else unscaled
+        bits = (signed if signed >= 0 else ~signed).bit_length()
+        return signed.to_bytes(size or bits // 8 + 1, "big", signed=True)
+
+    return read
 
 
 def _text(value: str, path: str) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millstream.hadoop_loader.tables.parquet import encoded_avro_schema
 from millstream.hadoop_loader.values.file_schema import file_schema, tail_batch, tail_encoder
 from millstream.hadoop_loader.values.located import locate
 from millstream.hadoop_loader.values.metadata import extra_arrays
@@ -44,7 +45,7 @@ class PlainValues:
         self._to_avro = "avro" in job.destination.formats
         self._parse = parse(self._schema.value_columns)
         self._tail_encoder = tail_encoder(self._schema) if self._schema.extras else None
-        self._encoder = AvroEncoder(self._schema.value_avro, on_recursion="binary")
+        self._encoder = AvroEncoder(encoded_avro_schema(self._schema.value_avro), on_recursion="binary")
 
     def read(self, fetched: Fetched, bad: list[BadRow], only: pa.Int64Array | None = None) -> Iterator[TableRows]:
         """Yield the rows of `only` these records that have a value. Raises UnknownSchemaError, RegistryError."""
