@@ -148,6 +148,30 @@ def test_headers_are_gathered(rows: list[list[tuple[bytes, Content]]], room: int
 
 
 @settings(deadline=None)
+@given(rows=header_rows, name=st.binary(max_size=2), data=st.data())
+def test_one_header_is_located(rows: list[list[tuple[bytes, Content]]], name: bytes, data: st.DataObject) -> None:
+    rows = [[(name if data.draw(st.booleans()) else other, value) for other, value in row] for row in rows]
+    content, positions = b"..", array("q")
+    for row in rows:
+        positions.append(len(content))
+        content += b"".join(sized(each) + sized(value) for each, value in row)
+    start = data.draw(st.integers(0, len(rows)))
+    expected = []
+    for row in rows[start:]:
+        named = [value for each, value in row if each == name and value is not None]
+        expected.append(named[-1] if named else None)
+    counts = array("q", map(len, rows))
+    for how, kernel in KERNELS.items():
+        places, sizes = array("q", [7] * len(expected)), array("q", [7] * len(expected))
+        found = kernel.locate_header(content, start, len(rows), positions, counts, name, places, sizes)
+        assert found == len(expected) - expected.count(None), how
+        located = [
+            None if size < 0 else content[place : place + size] for place, size in zip(places, sizes, strict=True)
+        ]
+        assert located == expected, how
+
+
+@settings(deadline=None)
 @given(
     epochs=st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=3),
     offset=INT64,
@@ -213,6 +237,9 @@ def test_what_does_not_lie_in_the_buffer_is_refused(how: str) -> None:
                 bits(9),
                 bytearray(9),
             )
+        rows = array("q", [position]), array("q", [2])
+        with pytest.raises(ValueError, match="do not lie"):
+            kernel.locate_header(b"\x02a\x02b\x02", 0, 1, *rows, b"a", array("q", [0]), array("q", [0]))
     one = array("q", [0])
     for position in (-1, 0, 2**62):
         with pytest.raises(ValueError, match="no batch header"):
@@ -258,6 +285,9 @@ def test_ranges_beyond_the_columns_are_refused(how: str, start: int, end: int, r
             bits(1),
             bytearray(1),
         )
+    if not row:
+        with pytest.raises(ValueError, match=r"lie within|fit into"):
+            kernel.locate_header(b"1", start, end, two, two, b"a", array("q", [0]), array("q", [0]))
 
 
 def test_numbers_are_in_the_order_of_this_machine() -> None:

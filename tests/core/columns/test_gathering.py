@@ -16,7 +16,14 @@ from tests.support.batches import RawRecord, raw_batch, raw_record
 from millstream import CorruptBatchError, TopicPartition
 from millstream.core.client.consumer import FetchedRecords
 from millstream.core.client.consumer.memory import FetchMemory
-from millstream.core.columns.gathering import empty_batch, gather
+from millstream.core.columns.gathering import (
+    empty_batch,
+    gather,
+    gathered_bytes,
+    gathered_header,
+    gathered_headers,
+    gathered_places,
+)
 from millstream.core.columns.schema import RECORD_SCHEMA, VIEW_SCHEMA
 from millstream.core.net import BufferPool
 from millstream.core.records import RecordColumns
@@ -73,6 +80,38 @@ def test_rows_are_what_was_sent(first: list[Any], second: list[Any]) -> None:
         assert gathered.batch.schema == (VIEW_SCHEMA if views else RECORD_SCHEMA)
         assert gathered.batch.to_pylist() == rows + more + rows
         assert (gathered.left, gathered.error) == ({}, None)
+
+
+@settings(deadline=None)
+@given(batches=st.lists(records, min_size=1, max_size=4), append_time=st.booleans(), skipped=st.integers(0, 1))
+def test_columns_by_themselves_are_those_of_a_batch(batches: list[Any], append_time: bool, skipped: int) -> None:
+    piece, rows = piece_of(batches, append_time=append_time)
+    found: list[tuple[list[dict[str, Any]], pa.RecordBatch]] = []
+    done = 0
+    for located in piece.locate(RecordColumns(4)):
+        expected = rows[done + skipped : done + located.end - located.start]
+        done += located.end - located.start
+        located = located._replace(start=located.start + skipped)
+        if not expected:
+            continue
+        places = gathered_places(located, piece.topic_partition)
+        columns = dict(zip(places.schema.names, places.columns, strict=True))
+        for name in ("key", "value"):
+            columns[name] = gathered_bytes(located, name, sum(len(row[name] or b"") for row in expected))
+        named = [
+            [each["value"] for each in row["headers"] if each["key"] == "" and each["value"] is not None]
+            for row in expected
+        ]
+        alone = gathered_header(located, b"")
+        lasts = [values[-1] if values else None for values in named]
+        assert (lasts if any(named) else None) == (None if alone is None else alone.to_pylist())
+        columns["headers"] = gathered_headers(located, sum(len(row["headers"]) for row in expected))
+        arrays = [columns[name] for name in RECORD_SCHEMA.names]
+        found.append((expected, pa.RecordBatch.from_arrays(arrays, schema=RECORD_SCHEMA)))
+    # The located columns have been filled again since, and nothing here looks into them.
+    for expected, batch in found:
+        batch.validate(full=True)
+        assert batch.to_pylist() == expected
 
 
 def test_buffers_of_a_pool_hold_the_same_and_come_again_when_the_arrays_are_gone() -> None:

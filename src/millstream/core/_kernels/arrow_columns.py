@@ -8,6 +8,7 @@ nulls are cleared). A call never writes beyond its buffers: where they end it sa
     gather_bytes     `binary`: offsets and one copy of the bytes
     view_bytes       `binary_view`: short ones inside the view, longer ones by buffer and offset
     gather_headers   `list<struct<key, value>>`, for rows that have headers
+    locate_header    where the value of one header lies, for who wants no other
 
 A view's offset is an int32; so a buffer is named once for each GiB of it (`VIEW_SPAN`), by what begins there.
 """
@@ -374,6 +375,79 @@ def gather_headers(
     if bad:
         raise ValueError(f"the headers of row {at} do not lie within {size} bytes")
     return at - start, nulls
+
+
+def locate_header(
+    data: cython.const[cython.uchar][::1],
+    start: cython.Py_ssize_t,
+    end: cython.Py_ssize_t,
+    positions: cython.longlong[::1],
+    counts: cython.longlong[::1],
+    name: cython.const[cython.uchar][::1],
+    positions_out: cython.longlong[::1],
+    sizes_out: cython.longlong[::1],
+) -> int:
+    """Write where the value of the last header called `name` lies in each of the rows start to end, from 0 on.
+
+    Its size is -1 where a row has none, or none with a value. Returns how many rows have one.
+    """
+    size: cython.Py_ssize_t = len(data)
+    name_length: cython.Py_ssize_t = len(name)
+    capacity: cython.Py_ssize_t = min(len(positions_out), len(sizes_out))
+    rows: cython.Py_ssize_t = min(len(positions), len(counts))
+    if not 0 <= start <= end <= rows:
+        raise ValueError(f"[{start}, {end}) does not lie within columns of {rows}")
+    if end - start > capacity:
+        raise ValueError(f"{end - start} rows do not fit into {capacity}")
+    base: cython.p_const_uchar = b""
+    if size > 0:
+        base = cython.address(data[0]) if cython.compiled else data
+    cursor: cython.longlong[1] = [0]
+    at: cython.Py_ssize_t
+    index: cython.Py_ssize_t
+    first: cython.Py_ssize_t
+    left: cython.longlong
+    name_size: cython.longlong
+    value_size: cython.longlong
+    is_named: cython.bint
+    found: cython.Py_ssize_t = 0
+    bad: cython.bint = False
+    with cython.nogil:
+        for at in range(start, end):
+            positions_out[at - start] = 0
+            sizes_out[at - start] = -1
+            left = counts[at]
+            cursor[0] = positions[at]
+            if left > 0 and (cursor[0] < 0 or cursor[0] > size):
+                bad = True
+                break
+            while left > 0:
+                name_size = skip_sized(base, cursor, size, 0)
+                if cursor[0] > size:
+                    bad = True
+                    break
+                is_named = name_size == name_length
+                if is_named:
+                    first = cython.cast(cython.Py_ssize_t, cursor[0]) - name_length
+                    for index in range(name_length):
+                        if base[first + index] != name[index]:
+                            is_named = False
+                            break
+                value_size = skip_sized(base, cursor, size, -1)
+                if cursor[0] > size:
+                    bad = True
+                    break
+                if is_named and value_size >= 0:
+                    positions_out[at - start] = cursor[0] - value_size
+                    sizes_out[at - start] = value_size
+                left -= 1
+            if bad:
+                break
+            if sizes_out[at - start] >= 0:
+                found += 1
+    if bad:
+        raise ValueError(f"the headers of row {at} do not lie within {size} bytes")
+    return found
 
 
 def is_compiled() -> bool:

@@ -25,6 +25,7 @@ from millstream.core._kernels.arrow_columns import (
     VIEW_SPAN,
     gather_bytes,
     gather_headers,
+    locate_header,
     place_records,
     view_bytes,
 )
@@ -107,13 +108,43 @@ def gather(
     return Gathered(batch, left, error)
 
 
-def gathered_headers(located: LocatedRecords) -> pa.Array:
-    """Return the headers of located records as a batch has them, without gathering anything else of them."""
+def gathered_bytes(located: LocatedRecords, name: Literal["key", "value"], size_bytes: int) -> pa.BinaryArray:
+    """Return the keys, or values, of located records, which are `size_bytes` together, and nothing else of them."""
     data, columns, start, end = located
-    headers = _Headers(end - start, 0, len(data) - columns.header_positions[start])
+    if name == "key":
+        return _bytes_array(data, start, end, columns.key_positions, columns.key_sizes, size_bytes)
+    return _bytes_array(data, start, end, columns.value_positions, columns.value_sizes, size_bytes)
+
+
+def gathered_places(located: LocatedRecords, tp: TopicPartition) -> pa.RecordBatch:
+    """Return where located records of a partition stand: of RECORD_SCHEMA all but keys, values and headers."""
+    rows = located.end - located.start
+    places = _Places(_Rooms(None).columns(rows, _Places.CODES))
+    places.add(located, located.end, 0, tp, 0)
+    arrays = places.arrays(rows, [tp.topic])
+    schema = pa.schema([RECORD_SCHEMA.field(name) for name in arrays])
+    return pa.RecordBatch.from_arrays(list(arrays.values()), schema=schema)
+
+
+def gathered_headers(located: LocatedRecords, count: int) -> pa.Array:
+    """Return the headers of located records, `count` of them together, and nothing else of them."""
+    data, columns, start, end = located
+    if not count:
+        return _no_headers(end - start)
+    headers = _Headers(end - start, 0, len(data) - columns.header_positions[start], count)
     done = headers.add(data, start, end, columns.header_positions, columns.header_counts, 0)
     assert done == end - start, f"{done} of {end - start} rows"
     return headers.array(done)
+
+
+def gathered_header(located: LocatedRecords, name: bytes) -> pa.BinaryArray | None:
+    """Return the value of the last header of that name, null where a record has none; None where no record has one."""
+    data, columns, start, end = located
+    rows = end - start
+    positions, sizes = array("q", bytes(8 * rows)), array("q", bytes(8 * rows))
+    if not locate_header(data, start, end, columns.header_positions, columns.header_counts, name, positions, sizes):
+        return None
+    return _bytes_array(data, 0, rows, positions, sizes, sum(size for size in sizes if size > 0))
 
 
 def empty_batch(*, views: bool = False) -> pa.RecordBatch:
@@ -245,8 +276,10 @@ class _Headers:
 
     __slots__ = ("lists", "name_offsets", "names", "nulls", "validity", "value_offsets", "values")
 
-    def __init__(self, rows: int, rows_without: int, size_bytes: int) -> None:
-        count = min(size_bytes // _HEADER_SIZE_MIN, GATHERED_BYTES_MAX)
+    def __init__(self, rows: int, rows_without: int, size_bytes: int, count: int | None = None) -> None:
+        """Make room for the headers of `rows` in so many bytes, `count` of them where that is known."""
+        if count is None:
+            count = min(size_bytes // _HEADER_SIZE_MIN, GATHERED_BYTES_MAX)
         # Without the pool, whose buffers are no larger than what is put there.
         rooms = _Rooms(None)
         self.lists = rooms.column(rows + 1, "i")
@@ -292,6 +325,52 @@ class _Headers:
         return pa.Array.from_buffers(HEADERS_TYPE, rows, [None, self.lists.cut(rows + 1)], 0, children=[pairs])
 
 
+class _Places:
+    """What a batch has of where its records stand: topic, partition, offset, time, leader."""
+
+    CODES: Final[tuple[_Code, ...]] = ("q", "q", "i", "i", "i", "B")
+    __slots__ = ("_epoch", "_offset", "_partition", "_timestamp", "_timestamp_type", "_topic")
+
+    def __init__(self, columns: Sequence[_Column]) -> None:
+        """Fill columns of CODES."""
+        self._offset, self._timestamp, self._topic, self._partition, self._epoch, self._timestamp_type = columns
+
+    def add(self, located: LocatedRecords, end: int, topic: int, tp: TopicPartition, row: int) -> int:
+        """Add located rows below `end`, of the topic of that number; return how many headers they have."""
+        columns = located.columns
+        headers: int = place_records(
+            located.buffer,
+            located.start,
+            end,
+            columns.offsets,
+            columns.timestamps,
+            columns.header_counts,
+            columns.batch_positions,
+            row,
+            topic,
+            tp.partition,
+            self._topic.view,
+            self._partition.view,
+            self._offset.view,
+            self._timestamp.view,
+            self._timestamp_type.view,
+            self._epoch.view,
+        )
+        return headers
+
+    def arrays(self, rows: int, topics: Iterable[str]) -> dict[str, pa.Array]:
+        """Return the first `rows` by their names; none can be added any more."""
+        numbers = pa.Array.from_buffers(pa.int32(), rows, [None, self._topic.cut(rows)], 0)
+        return {
+            "topic": pa.DictionaryArray.from_arrays(numbers, _names(topics)),
+            "partition": pa.Array.from_buffers(pa.int32(), rows, [None, self._partition.cut(rows)], 0),
+            "offset": pa.Array.from_buffers(pa.int64(), rows, [None, self._offset.cut(rows)], 0),
+            "timestamp": pa.Array.from_buffers(TIMESTAMP_TYPE, rows, [None, self._timestamp.cut(rows)], 0),
+            "timestamp_type": pa.Array.from_buffers(pa.int8(), rows, [None, self._timestamp_type.cut(rows)], 0),
+            "leader_epoch": pa.Array.from_buffers(pa.int32(), rows, [None, self._epoch.cut(rows)], 0),
+        }
+
+
 class _Gatherer:
     """One batch being made."""
 
@@ -312,10 +391,9 @@ class _Gatherer:
         self._topics: dict[str, int] = {}
         rooms = _Rooms(pool)
         # The two last ones are the offsets of keys and values, of which there is one more than rows.
-        codes: tuple[_Code, ...] = ("q", "q", "i", "i", "i", "B", *(() if views else ("i", "i")))
+        codes: tuple[_Code, ...] = (*_Places.CODES, *(() if views else ("i", "i")))
         fixed = rooms.columns(rows + 1, codes)
-        self._offset, self._timestamp, self._topic = fixed[:3]
-        self._partition, self._leader_epoch, self._timestamp_type = fixed[3:6]
+        self._places = _Places(fixed[: len(_Places.CODES)])
         self._headers: _Headers | None = None
         self._pinned: list[pa.Buffer] = []
         self._pinned_as: dict[int, int] = {}
@@ -326,8 +404,8 @@ class _Gatherer:
         else:
             content_bytes = size_bytes - rows * _RECORD_SIZE_MIN
             self._bytes = (
-                _Bytes(rooms, fixed[6], rows, rows * _KEY_BYTES_USUAL, self._bytes_max),
-                _Bytes(rooms, fixed[7], rows, content_bytes, self._bytes_max),
+                _Bytes(rooms, fixed[-2], rows, rows * _KEY_BYTES_USUAL, self._bytes_max),
+                _Bytes(rooms, fixed[-1], rows, content_bytes, self._bytes_max),
             )
 
     def add(self, piece: FetchedRecords, located: LocatedRecords) -> int:
@@ -346,7 +424,8 @@ class _Gatherer:
             first = self._pin(data)
             keys_views.add(*key, first)
             values_views.add(*value, first)
-        headers = self._place(piece, located, done)
+        topic = self._topics.setdefault(piece.topic, len(self._topics))
+        headers = self._places.add(located, start + done, topic, piece.topic_partition, row)
         if headers or self._headers is not None:
             if self._headers is None:
                 self._headers = _Headers(self._rows_max, row, self._bytes_max)
@@ -360,50 +439,15 @@ class _Gatherer:
     def finish(self) -> pa.RecordBatch:
         """Return the batch; nothing can be added any more."""
         rows = self._rows
-        topics = pa.DictionaryArray.from_arrays(
-            pa.Array.from_buffers(pa.int32(), rows, [None, self._topic.cut(rows)], 0),
-            _names(self._topics),
-        )
         if self._bytes is not None:
             keys, values = (column.array(rows) for column in self._bytes)
         else:
             assert self._views is not None
             keys, values = (column.array(rows, self._pinned) for column in self._views)
-        arrays = [
-            topics,
-            pa.Array.from_buffers(pa.int32(), rows, [None, self._partition.cut(rows)], 0),
-            pa.Array.from_buffers(pa.int64(), rows, [None, self._offset.cut(rows)], 0),
-            pa.Array.from_buffers(TIMESTAMP_TYPE, rows, [None, self._timestamp.cut(rows)], 0),
-            pa.Array.from_buffers(pa.int8(), rows, [None, self._timestamp_type.cut(rows)], 0),
-            keys,
-            values,
-            self._headers.array(rows) if self._headers is not None else _no_headers(rows),
-            pa.Array.from_buffers(pa.int32(), rows, [None, self._leader_epoch.cut(rows)], 0),
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=VIEW_SCHEMA if self._views is not None else RECORD_SCHEMA)
-
-    def _place(self, piece: FetchedRecords, located: LocatedRecords, count: int) -> int:
-        columns = located.columns
-        topic = self._topics.setdefault(piece.topic, len(self._topics))
-        headers: int = place_records(
-            located.buffer,
-            located.start,
-            located.start + count,
-            columns.offsets,
-            columns.timestamps,
-            columns.header_counts,
-            columns.batch_positions,
-            self._rows,
-            topic,
-            piece.partition,
-            self._topic.view,
-            self._partition.view,
-            self._offset.view,
-            self._timestamp.view,
-            self._timestamp_type.view,
-            self._leader_epoch.view,
-        )
-        return headers
+        headers = self._headers.array(rows) if self._headers is not None else _no_headers(rows)
+        arrays = {**self._places.arrays(rows, self._topics), "key": keys, "value": values, "headers": headers}
+        schema = VIEW_SCHEMA if self._views is not None else RECORD_SCHEMA
+        return pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
     def _pin(self, data: memoryview) -> int:
         """Have the arrays hold `data`, and return its number among what they hold."""
@@ -413,6 +457,15 @@ class _Gatherer:
             whole = pa.py_buffer(data)
             self._pinned += [whole.slice(start) for start in range(0, len(data), VIEW_SPAN)]
         return known
+
+
+def _bytes_array(data: memoryview, start: int, end: int, positions: Any, sizes: Any, size_bytes: int) -> pa.BinaryArray:
+    """Return rows start to end, of `size_bytes` together, as a `binary` array of their own."""
+    rows, rooms = end - start, _Rooms(None)
+    gathered = _Bytes(rooms, rooms.column(rows + 1, "i"), rows, size_bytes, size_bytes)
+    done = gathered.add(data, start, end, positions, sizes, 0)
+    assert done == rows, f"{done} of {rows} rows"
+    return gathered.array(rows)
 
 
 def _names(topics: Iterable[str]) -> pa.Array:

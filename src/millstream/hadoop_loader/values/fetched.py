@@ -1,20 +1,27 @@
 """Fetched records of one partition as readers of values take them: positions into the fetched bytes.
 
 What every row needs (offset, time, where the value lies) is there at once, without a copy: most values go straight from
-the fetched bytes into columns or blocks. Keys, headers and whatever else of a record is wanted come from `records`, the
-Arrow batch of the same rows, which is made when it is first asked for.
+the fetched bytes into columns or blocks. Keys, values, headers and where records stand are columns by themselves, made
+when they are asked for; who wants all of a record takes `records`, the Arrow batch of the same rows.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millstream.core.columns.gathering import gather, gathered_headers
+from millstream.core.columns.gathering import (
+    gather,
+    gathered_bytes,
+    gathered_header,
+    gathered_headers,
+    gathered_places,
+)
 from millstream.core.records import RecordColumns, read_header
 from millstream.hadoop_loader.values.located import Located, locate_each
 
@@ -73,13 +80,30 @@ class Fetched:
             return pc.indices_nonzero(pc.is_valid(self._framed)).cast(pa.int64())
         return pc.indices_nonzero(pc.greater_equal(self._sizes, 0)).cast(pa.int64())
 
-    @property
-    def headers(self) -> pa.Array | None:
-        """The records' headers alone, as `records` has them; None where no record has any."""
+    @cached_property
+    def places(self) -> pa.RecordBatch:
+        """Topic, partition, offset, timestamp and its type, leader epoch: as `records` has them."""
+        return gathered_places(self._located, self._piece.topic_partition)
+
+    @cached_property
+    def header_count(self) -> int:
+        """Headers of all records together."""
         _, columns, start, end = self._located
-        if pc.max(_int64s(columns.header_counts, start, end)).as_py() == 0:
-            return None
-        return gathered_headers(self._located)
+        count: int = pc.sum(_int64s(columns.header_counts, start, end)).as_py()
+        return count
+
+    @cached_property
+    def headers(self) -> pa.Array:
+        """The records' headers, as `records` has them."""
+        return gathered_headers(self._located, self.header_count)
+
+    def header(self, name: bytes) -> pa.BinaryArray | None:
+        """What the last header of that name says, null where a record has none; None where no record has one."""
+        return gathered_header(self._located, name) if self.header_count else None
+
+    def column(self, name: Literal["key", "value"]) -> pa.Array:
+        """The records' keys, or values, as they came."""
+        return gathered_bytes(self._located, name, _total(self._key_sizes if name == "key" else self._sizes))
 
     def frame(self, values: pa.Array) -> None:
         """Read these instead of the values as they came: they have the ids before them that headers name."""
@@ -89,7 +113,7 @@ class Fetched:
     @property
     def value_column(self) -> pa.Array:
         """The values that are to be read, as a column."""
-        return self.records.column("value") if self._framed is None else self._framed
+        return self.column("value") if self._framed is None else self._framed
 
     @property
     def records(self) -> pa.RecordBatch:
@@ -102,6 +126,7 @@ class _Piece:
 
     def __init__(self, piece: FetchedRecords) -> None:
         self._piece = piece
+        self.topic_partition = piece.topic_partition
         self._records: pa.RecordBatch | None = None
 
     def records(self) -> pa.RecordBatch:

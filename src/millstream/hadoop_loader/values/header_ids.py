@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.hadoop_loader.values.registered import RegisteredSchemas, UnusableSchemaError
-from millstream.schemas.avro.headers import HEADER_NAMES, Field, header_contents
+from millstream.schemas.avro.headers import HEADER_NAMES, Field
 from millstream.schemas.serdes.framing import FramingError, prefix, read_prefix
 
 if TYPE_CHECKING:
@@ -43,11 +43,10 @@ class HeaderIds:
 
         Raises RegistryRefusedError, RegistryUnavailableError.
         """
-        headers = fetched.headers
-        contents = None if headers is None else header_contents(headers, self._field)
+        contents = fetched.header(HEADER_NAMES[self._field])
         if contents is None:
             return None
-        values = fetched.records.column(self._field)
+        values = fetched.column(self._field)
         encoded = contents.dictionary_encode()
         found = [self._prefix_of(one) for one in encoded.dictionary.to_pylist()]
         prefixes = pa.array([one if isinstance(one, bytes) else None for one in found], pa.binary())

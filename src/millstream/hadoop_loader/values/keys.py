@@ -71,7 +71,7 @@ class KeyReader:
         Raises RegistryError where the registry is away.
         """
         framed = None if self._header_ids is None else self._header_ids.framed(fetched)
-        keys, reasons = (fetched.records.column("key"), dict[int, str]()) if framed is None else framed
+        keys, reasons = (fetched.column("key"), dict[int, str]()) if framed is None else framed
         decoded = decoded_in_parts(lambda start, stop: self._decoder.decode(keys[start:stop]), 0, len(keys))
         columns = [_plain(each) for each in decoded.batch.columns]
         column = pa.StructArray.from_arrays(columns, fields=list(self._type)) if self._is_record else columns[0]

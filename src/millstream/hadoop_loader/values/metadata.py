@@ -104,7 +104,12 @@ def _array(extra: ExtraColumn, fetched: Fetched) -> pa.Array:
         return schema_ids(fetched.values)
     if extra.source == "read_key" and fetched.read_keys is not None:
         return fetched.read_keys
-    column = fetched.records.column("key" if extra.source == "read_key" else extra.source)
+    if extra.source in ("key", "read_key"):
+        column = fetched.column("key")
+    elif extra.source == "headers":
+        column = fetched.headers
+    else:
+        column = fetched.places.column(extra.source)
     if extra.source == "topic":
         return column.dictionary_decode()
     # A key that is no text is kept as far as it is one: rows are not bad for their keys.
