@@ -128,6 +128,8 @@ class SplitTask:
     run_id: str
     tables: Mapping[str, TableVersion]
     closed_directories: Mapping[str, Container[str]] = field(default_factory=dict)
+    # Of the job's rate limits the split has one part in so many.
+    rate_shares: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,8 @@ class StagedFile:
     min_timestamp_ms: int  # of the records in it, -1 where none has a timestamp
     max_timestamp_ms: int
     kind: FileKind = FileKind.DATA
+    # Of the table's schema that it was written by (`TableVersion.version`): splits of one run may differ in it.
+    schema_version: int = 0
 
 
 class Gap(NamedTuple):

@@ -257,6 +257,7 @@ def test_a_file_that_lost_its_end_is_noticed(filesystem: FileSystem, tmp_path: P
         files.append(key(format_), schema_of(format_), rows_of(0, 10, format_))
         with pytest.raises(DamagedFileError, match="bytes, where"):
             files.finish()
+        files.abandon()
 
 
 def test_an_error_of_a_closing_thread_reaches_the_caller(filesystem: FileSystem, tmp_path: Path) -> None:
@@ -270,6 +271,24 @@ def test_an_error_of_a_closing_thread_reaches_the_caller(filesystem: FileSystem,
     with pytest.raises(FileNotFoundError):
         append_for_long()
     files.abandon()
+
+
+def test_the_caller_is_told_of_each_file_that_is_closed(filesystem: FileSystem) -> None:
+    told: list[str] = []
+    files = opened(filesystem, limits={"rows": 10}, on_closed=lambda: told.append("closed"))
+    files.append(key("avro"), SCHEMA_1, rows_of(0, 35, "avro"))
+    files.append(key("parquet"), ENCODER.schema, rows_of(0, 5, "parquet"))
+
+    assert len(files.finish()) == len(told) == 5
+
+
+def test_the_caller_is_told_of_each_file_that_is_given_up(filesystem: FileSystem) -> None:
+    told: list[str] = []
+    files = opened(filesystem)
+    for partition in range(3):
+        files.append(key("avro", partition), SCHEMA_1, rows_of(0, 500, "avro"))
+    files.abandon(lambda: told.append("given up"))
+    assert told == ["given up"] * 3
 
 
 def test_a_selection_of_datums_with_trailing_fields(filesystem: FileSystem, tmp_path: Path) -> None:

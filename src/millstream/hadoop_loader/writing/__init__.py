@@ -9,7 +9,7 @@ open_files.py      the files open in a worker, within its memory; the largest is
 
 from millstream.hadoop_loader.writing.avro_file import AvroFile, Datums
 from millstream.hadoop_loader.writing.closing import DamagedFileError
-from millstream.hadoop_loader.writing.open_files import FileKey, OpenFiles, Rows
+from millstream.hadoop_loader.writing.open_files import FileKey, OpenFiles, Rows, datum_bytes
 from millstream.hadoop_loader.writing.parquet_file import ParquetFile
 
-__all__ = ["AvroFile", "DamagedFileError", "Datums", "FileKey", "OpenFiles", "ParquetFile", "Rows"]
+__all__ = ["AvroFile", "DamagedFileError", "Datums", "FileKey", "OpenFiles", "ParquetFile", "Rows", "datum_bytes"]

@@ -5,12 +5,14 @@
 
 Files are closed on threads of their own: the last row group is encoded, the file synced and read back there, while the
 next rows are decoded. What a file that is being closed holds counts until it is closed, and `append` waits where that
-is too much. The rest belongs to the thread that calls; an error of a thread is raised by the next call.
+is too much. The rest belongs to the thread that calls; an error of a thread is raised by the next call. Hundreds of
+files may be waited for, each for seconds: the caller is told of each, or it would look as if it hung.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -52,6 +54,8 @@ class FileKey(NamedTuple):
     format: str
     # Files of rows without a value have another schema.
     are_tombstones: bool = False
+    # Of the table's schema; one attempt has one of each table.
+    schema_version: int = 0
 
 
 class Rows(NamedTuple):
@@ -63,6 +67,8 @@ class Rows(NamedTuple):
     datums: Datums | None = None
     # Which of the datums, as int64s; empty: all of them.
     datum_rows: Any = NOTHING
+    # What a datum takes on the average (`datum_bytes`), where the caller has rows of the same datums for many files.
+    bytes_per_datum: float | None = None
 
 
 @dataclass(slots=True)
@@ -96,13 +102,16 @@ class OpenFiles:
         encoding: EncodingSettings,
         memory_bytes_max: int,
         open_files_max: int = OPEN_FILES_MAX,
+        on_closed: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_closed` is called in the caller's thread for each file that was closed; what it raises ends the call."""
         self._filesystem = filesystem
         self._staging = staging
         self._limits = limits
         self._encoding = encoding
         self._memory_bytes_max = memory_bytes_max
         self._open_files_max = open_files_max
+        self._on_closed = on_closed
         # By when they were written to last.
         self._open: OrderedDict[FileKey, _Open] = OrderedDict()
         self._held_bytes = 0
@@ -138,19 +147,17 @@ class OpenFiles:
         self._keep_to_bounds()
 
     def finish(self) -> list[StagedFile]:
-        """Close every file; return all of them in the order of their paths."""
-        try:
-            for entry in list(self._open.values()):
-                self._close(entry)
-                self._wait_for_room()
-            while self._closing:
-                self._take_closed()
-        finally:
-            self.abandon()
+        """Close every file; return all of them in the order of their paths. Where it raises, `abandon` is to follow."""
+        for entry in list(self._open.values()):
+            self._close(entry)
+            self._wait_for_room()
+        while self._closing:
+            self._take_closed()
+        self._executor.shutdown()
         return sorted(self._closed, key=lambda staged: staged.path)
 
-    def abandon(self) -> None:
-        """Give up what is not closed. May be called again.
+    def abandon(self, on_abandoned: Callable[[], None] = lambda: None) -> None:
+        """Give up what is not closed; `on_abandoned` is called for each such file. May be called again.
 
         What was made is deleted as long as the file system answers; else it is left to who cleans staging, as each call
         would wait for its deadline.
@@ -160,6 +167,7 @@ class OpenFiles:
         answers = True
         for entry in [*given_up, *self._open.values()]:
             answers = entry.file.abandon(delete=answers) and answers
+            on_abandoned()
         self._open.clear()
         self._closing.clear()
         self._held_bytes = self._closing_bytes = 0
@@ -234,6 +242,7 @@ class OpenFiles:
             min_timestamp_ms=entry.min_ms,
             max_timestamp_ms=entry.max_ms,
             kind=key.kind,
+            schema_version=key.schema_version,
         )
 
     def _keep_to_bounds(self) -> None:
@@ -262,6 +271,7 @@ class OpenFiles:
         closed, held, _ = self._closing.popleft()
         self._closing_bytes -= held
         self._closed.append(closed.result())
+        self._on_closed()
 
 
 def _bytes_per_row(key: FileKey, rows: Rows) -> float:
@@ -271,14 +281,21 @@ def _bytes_per_row(key: FileKey, rows: Rows) -> float:
         assert rows.columns is not None, key
         return float(rows.columns.nbytes) / count * 0.5
     assert rows.datums is not None, key
-    # Of all values at hand: which of them are chosen makes little difference, and their buffer may hold many more.
-    data, positions, sizes, _, tails, _ = rows.datums
+    return (datum_bytes(rows.datums) if rows.bytes_per_datum is None else rows.bytes_per_datum) * 0.5
+
+
+def datum_bytes(datums: Datums) -> float:
+    """Return what a datum takes, on the average of all values at hand.
+
+    Which of them are chosen makes little difference, and their buffer may hold many more.
+    """
+    data, positions, sizes, _, tails, _ = datums
     if len(sizes):
         total: int = pc.sum(pa.Array.from_buffers(pa.int64(), len(sizes), [None, pa.py_buffer(sizes)])).as_py()
-        return float(max(total, 0) + len(tails)) / len(sizes) * 0.5
+        return float(max(total, 0) + len(tails)) / len(sizes)
     count = max(len(positions) - 1, 1)
     size = positions[count] - positions[0] if len(positions) > 1 else len(data)
-    return float(size + len(tails)) / count * 0.5
+    return float(size + len(tails)) / count
 
 
 def _is_full(limits: FileLimits, file: Extent) -> bool:
