@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from millstream.hadoop_loader.job import Partitioning
 from millstream.hadoop_loader.partitioning import TimeDirectories, partitioner
 from millstream.hadoop_loader.partitioning.field_directories import codes
 from millstream.hadoop_loader.partitioning.partitioner import NO_TIMESTAMP, Batch, Unplaced
+from millstream.hadoop_loader.tables.parquet import arrow_schema, parquet_avro_schema
 
 ZONES = ["UTC", "Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "Africa/Monrovia"]
 PATTERNS = ["year=%Y/month=%m", "dt=%Y-%m-%d", "%Y/%m/%d/%H", "dt=%Y-%m-%d/%H%M"]
@@ -175,6 +177,29 @@ def test_no_zone_shifts_a_date(zone: str) -> None:
         settings = Partitioning(kind="time", pattern="%Y-%m-%d", zone=zone, timestamp=name)
         found, _ = placed(settings, Batch(3, pa.array([0, 0, 0]), 0, columns))
         assert found == {row: str(day) for row, day in enumerate(days)}
+
+
+@pytest.mark.parametrize(("name", "day"), [("local-timestamp-nanos", "2024-06-01"), ("timestamp-nanos", "2024-06-02")])
+def test_a_local_time_in_nanoseconds_is_what_the_clock_shows(name: str, day: str) -> None:
+    shown = datetime.datetime(2024, 6, 1, 23, 30, tzinfo=datetime.UTC)
+    nanoseconds = int(shown.timestamp()) * 1_000_000_000
+    inner = {
+        "type": "record",
+        "name": "In",
+        "fields": [{"name": "at", "type": ["null", {"type": "long", "logicalType": name}]}],
+    }
+    schema = json.dumps({"type": "record", "name": "V", "fields": [{"name": "in", "type": inner}]})
+    columns = pa.RecordBatch.from_pylist(
+        [{"in": {"at": nanoseconds}}, {"in": {"at": None}}], schema=arrow_schema(parquet_avro_schema(schema))
+    )
+    settings = Partitioning(
+        kind="time", pattern="%Y-%m-%d", zone="Europe/Berlin", timestamp="in.at", timestamp_unit="ns"
+    )
+
+    found, unplaced = placed(settings, Batch(2, pa.array([0, 0], pa.int64()), 0, columns, avro_schema=schema))
+
+    assert found == {0: day}
+    assert [one.row for one in unplaced] == [1]
 
 
 def test_days_long_ago_are_named_once_each(monkeypatch: pytest.MonkeyPatch) -> None:

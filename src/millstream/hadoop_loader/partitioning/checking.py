@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.types as pt
 
-from millstream.hadoop_loader.partitioning.field_times import is_time
-from millstream.hadoop_loader.partitioning.partitioner import RECORD_TIME, type_at
-from millstream.schemas.parsing.avro import parse_avro
-from millstream.schemas.parsing.avro_types import AvroType, RecordType, UnionType, logical_type
+from millstream.hadoop_loader.partitioning.field_times import is_time, why_no_clock
+from millstream.hadoop_loader.partitioning.partitioner import RECORD_TIME, avro_type_at, type_at
+from millstream.schemas.parsing.avro_types import logical_type
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import Partitioning
@@ -42,14 +41,19 @@ def why_not_placed(settings: Partitioning, columns: pa.Schema, avro_schema: str 
         return f"{key}: {_nothing(name, columns)}"
     if not is_time(type_):
         return f"{key}: the field is {_named(type_)}; it takes a timestamp, a date, text of ISO 8601 or a number"
-    found = None if avro_schema is None else _avro_type(avro_schema, name)
+    found = None if avro_schema is None else avro_type_at(avro_schema, name)
     logical = None if found is None else logical_type(found)
-    if logical is None:
-        return None
-    if logical.name.startswith("time-"):
+    what = "" if logical is None else logical.name
+    if what.startswith("time-"):
         return f"{key}: the field is a time of day, of no day; name a timestamp or a date"
-    if logical.name.endswith("timestamp-nanos") and settings.timestamp_unit != "ns":
+    if what.endswith("timestamp-nanos") and settings.timestamp_unit != "ns":
         return f'{key}: the field has nanoseconds; set partitioning.timestamp_unit = "ns"'
+    is_instant = pt.is_integer(type_) or (pt.is_timestamp(type_) and type_.tz is not None)
+    if is_instant and not what.startswith("local-"):
+        return None
+    problem = why_no_clock(settings.zone)
+    if problem is not None:
+        return f'partitioning.zone = "{settings.zone}": {problem}; install the time zones of the system (tzdata)'
     return None
 
 
@@ -70,14 +74,3 @@ def _named(type_: pa.DataType) -> str:
     if pt.is_struct(type_):
         return "a record"
     return "an enum" if pt.is_dictionary(type_) else str(type_)
-
-
-def _avro_type(schema: str, name: str) -> AvroType | None:
-    """Return the type of a field, by names with dots; None for what is no field of the values."""
-    node: AvroType | None = parse_avro(schema).root
-    for part in name.split("."):
-        node = node.by_name[part].type if isinstance(node, RecordType) and part in node.by_name else None
-        if isinstance(node, UnionType):
-            others = [branch for branch in node.branches if branch.kind != "null"]
-            node = others[0] if len(others) == 1 else None
-    return node

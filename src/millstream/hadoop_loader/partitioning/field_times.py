@@ -3,7 +3,7 @@
     timestamp of a zone (Avro's timestamp-*)     the instant
     date, local timestamp                        what the clock of the zone of directories shows: no zone shifts it
     text                                         ISO 8601; with an offset (or Z) an instant, without one as above
-    whole number                                 since 1970, in a unit
+    whole number                                 since 1970, in a unit; of a type that says so (`is_local`) as above
 
 What is no time, or one that no calendar has, is null.
 """
@@ -44,13 +44,26 @@ def is_time(type_: pa.DataType) -> bool:
     return any(is_one(type_) for is_one in (pt.is_timestamp, pt.is_date, pt.is_integer, pt.is_string))
 
 
-def instants(column: pa.Array, unit: str, zone: str) -> pa.Int64Array:
-    """Return a column, of a type for which `is_time` holds, as ms since 1970; `unit` is that of numbers."""
+def why_no_clock(zone: str) -> str | None:
+    """Return why what clocks of a zone show cannot be told: Arrow knows the zones of the system, and no others."""
+    try:
+        pc.assume_timezone(pa.array([0], pa.timestamp("ms")), zone)
+    except pa.ArrowException as error:
+        return str(error)
+    return None
+
+
+def instants(column: pa.Array, unit: str, zone: str, *, is_local: bool = False) -> pa.Int64Array:
+    """Return a column, of a type for which `is_time` holds, as ms since 1970; `unit` is that of numbers.
+
+    `is_local`: whether numbers are what a clock shows.
+    """
     type_ = column.type
     if pt.is_string(type_):
         return _of_text(column, zone)
     if pt.is_integer(type_):
-        return _of_number(column.cast(pa.int64()), unit)
+        since = _of_number(column.cast(pa.int64()), unit)
+        return _local(since.cast(pa.timestamp("ms")), zone) if is_local else since
     if pt.is_date(type_):
         return _local(column.cast(pa.timestamp("ms")), zone)
     return _ms(column) if type_.tz is not None else _local(column, zone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -13,6 +14,8 @@ from millstream.hadoop_loader.partitioning import field_directories
 from millstream.hadoop_loader.partitioning.field_times import instants, is_time, known
 from millstream.hadoop_loader.partitioning.grouping import Coding, below, grouped
 from millstream.hadoop_loader.partitioning.time_directories import TimeDirectories
+from millstream.schemas.parsing.avro import parse_avro
+from millstream.schemas.parsing.avro_types import AvroType, RecordType, UnionType, logical_type
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import Partitioning
@@ -45,6 +48,8 @@ class Batch(NamedTuple):
     columns: pa.RecordBatch | None
     # Rows of records without a value: no field of theirs says a time.
     are_tombstones: bool = False
+    # Of the values, which says what the numbers of some columns mean; None where they have none.
+    avro_schema: str | None = None
 
 
 class Partitioner:
@@ -147,7 +152,8 @@ class _ByPath(Partitioner):
         if not is_time(column.type):
             _refuse(batch, unplaced, f"the field {self._timestamp!r} is {column.type}, no time")
             return None
-        times = known(instants(column, self._unit, self._zone))
+        is_local = pa.types.is_integer(column.type) and _is_local(batch.avro_schema, self._timestamp)
+        times = known(instants(column, self._unit, self._zone, is_local=is_local))
         newest = pc.max(times).as_py()
         if newest is not None:
             self._newest_ms = max(self._newest_ms, newest)
@@ -163,6 +169,14 @@ class _ByPath(Partitioner):
                 most = f"a directory's has {NAME_BYTES_MAX} at the most"
                 return f"the field {field!r} makes a name of {size_bytes} bytes, and {most}"
         return None
+
+
+@lru_cache(maxsize=256)
+def _is_local(avro_schema: str | None, name: str) -> bool:
+    """Whether numbers of a field are what a clock shows: columns have local timestamps in nanoseconds as numbers."""
+    found = None if avro_schema is None else avro_type_at(avro_schema, name)
+    logical = None if found is None else logical_type(found)
+    return logical is not None and logical.name.startswith("local-timestamp-")
 
 
 def _sent(times: pa.Array) -> pa.Array:
@@ -193,6 +207,17 @@ def type_at(columns: pa.Schema, name: str) -> pa.DataType | None:
             return None
         type_ = type_.field(part).type
     return type_
+
+
+def avro_type_at(schema: str, name: str) -> AvroType | None:
+    """Return the type of a field in an Avro schema, by names with dots; None for what is no field of the values."""
+    node: AvroType | None = parse_avro(schema).root
+    for part in name.split("."):
+        node = node.by_name[part].type if isinstance(node, RecordType) and part in node.by_name else None
+        if isinstance(node, UnionType):
+            others = [branch for branch in node.branches if branch.kind != "null"]
+            node = others[0] if len(others) == 1 else None
+    return node
 
 
 def _column(batch: Batch, name: str, unplaced: list[Unplaced]) -> pa.Array | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millstream.hadoop_loader.partitioning import LATEST_MS, partitioner
+from millstream.hadoop_loader.partitioning import LATEST_MS, Group, partitioner
 from millstream.hadoop_loader.partitioning.partitioner import Batch, Unplaced
 from millstream.hadoop_loader.running.dead_letters import SCHEMA, DeadLetters
 from millstream.hadoop_loader.running.errors import TopicUnreadableError
@@ -24,7 +24,7 @@ from millstream.hadoop_loader.values.header_ids import HeaderIds
 from millstream.hadoop_loader.values.keys import DECODED_FORMATS, KeyReader
 from millstream.hadoop_loader.values.located import ints
 from millstream.hadoop_loader.values.tombstones import Tombstones
-from millstream.hadoop_loader.writing import FileKey, OpenFiles, Rows
+from millstream.hadoop_loader.writing import FileKey, OpenFiles, Rows, datum_bytes
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
@@ -109,7 +109,9 @@ class Sorter:
             reader = self._tombstones.get(topic)
             if reader is None:
                 reader = self._tombstones[topic] = Tombstones(self._job, self._tables[topic])
-            self._place(state, fetched, reader.read(fetched, rows), bad)
+            with _blamed_on(topic):
+                read = reader.read(fetched, rows)
+            self._place(state, fetched, read, bad)
 
     def _place(self, state: RangeState, fetched: Fetched, rows: TableRows, bad: list[BadRow]) -> None:
         """Put rows of one table into the files of their directories."""
@@ -117,10 +119,12 @@ class Sorter:
         if rows.rows is not None:
             offsets, times = offsets.take(rows.rows), times.take(rows.rows)
         unplaced: list[Unplaced] = []
-        batch = Batch(rows.count, times, state.wanted.partition, rows.columns, rows.are_tombstones)
+        schema = rows.table.avro_schema
+        batch = Batch(rows.count, times, state.wanted.partition, rows.columns, rows.are_tombstones, schema)
         closed = self._closed.get(rows.table.name, frozenset())
         refused = self._with_bad_keys(rows)
-        for directory, group in self._partitioner.groups(batch, unplaced):
+        per_datum = None if rows.datums is None else datum_bytes(rows.datums)
+        for directory, group in self._groups(state.wanted.topic, batch, unplaced):
             if refused:
                 placed = pa.array(range(rows.count), pa.int64()) if group is None else group
                 group = placed.filter(pc.invert(pc.is_in(placed, value_set=pa.array(list(refused), pa.int64()))))
@@ -142,13 +146,18 @@ class Sorter:
                     directory,
                     format_,
                     rows.are_tombstones,
+                    rows.table.version,
                 )
-                self._write(key, rows, group, offsets, times)
+                self._write(key, rows, group, offsets, times, per_datum)
             count = rows.count if group is None else len(group)
             state.rows += count
             state.late += count if is_late else 0
         for row, reason in (dict(unplaced) | refused).items():
             bad.append(BadRow(row if rows.rows is None else rows.rows[row].as_py(), reason))
+
+    def _groups(self, topic: str, batch: Batch, unplaced: list[Unplaced]) -> Iterator[Group]:
+        with _blamed_on(topic):
+            yield from self._partitioner.groups(batch, unplaced)
 
     def _with_bad_keys(self, rows: TableRows) -> dict[int, str]:
         """Return which of these rows, by their numbers among them, have a key that cannot be read, and why."""
@@ -162,7 +171,13 @@ class Sorter:
         }
 
     def _write(
-        self, key: FileKey, rows: TableRows, group: pa.Int64Array | None, offsets: pa.Int64Array, times: pa.Int64Array
+        self,
+        key: FileKey,
+        rows: TableRows,
+        group: pa.Int64Array | None,
+        offsets: pa.Int64Array,
+        times: pa.Int64Array,
+        per_datum: float | None,
     ) -> None:
         if group is not None:
             offsets, times = offsets.take(group), times.take(group)
@@ -177,7 +192,7 @@ class Sorter:
         if rows.rows is not None and not rows.own_datums:
             chosen = rows.rows if group is None else rows.rows.take(group)
         schema = rows.schema.avro_tombstones if rows.are_tombstones else rows.schema.avro
-        self._files.append(key, schema, Rows(offsets, times, None, rows.datums, ints(chosen)))
+        self._files.append(key, schema, Rows(offsets, times, None, rows.datums, ints(chosen), per_datum))
 
     def _bury(self, state: RangeState, fetched: Fetched, bad: list[BadRow]) -> None:
         """Put bad records into dead letters."""
