@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -137,6 +138,19 @@ def test_what_fails_for_good_without_a_topic_is_tried_topic_by_topic() -> None:
     assert attempts.given_up == {"a": "it broke"}
     assert [(one.topic, one.partition) for one in attempts.ranges()] == [("b", 0), ("b", 1), ("c", 0)]
     assert {file.topic for file in attempts.files()} == {"b", "c"}
+
+
+def test_rates_are_shared_by_the_splits_that_run_at_once() -> None:
+    split = Split(0, (range_of("a"), range_of("b"), range_of("c")))
+    attempts = Attempts.of([split, Split(1, (range_of("d"),))], failures_max=1)
+    assert [attempts.shares(1, workers) for workers in (1, 2, 8)] == [1, 2, 2]
+
+    taken = attempts.take()
+    parts = attempts.handle_failed(failed(*taken[0]))
+    assert len(parts) == 3
+    for workers in (1, 2, 3, 8):
+        at_work = [Fraction(1, attempts.shares(split.number, workers)) for split in (taken[1].split, *parts)]
+        assert sum(at_work[:workers]) <= 1
 
 
 def test_what_every_topic_would_meet_gives_them_up_at_once() -> None:

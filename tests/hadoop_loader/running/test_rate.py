@@ -6,18 +6,12 @@ import itertools
 
 import pytest
 
-from millstream.hadoop_loader.job import DestinationSettings, LoadJob, SourceSettings, ValueSettings
+from millstream.hadoop_loader.job import SourceSettings
 from millstream.hadoop_loader.running.rate import PAUSE_S, RateLimit
 
 
-def job(workers: int | None, **limits: int) -> LoadJob:
-    return LoadJob(
-        name="slow",
-        workers=workers,
-        value=ValueSettings(format="raw"),
-        source=SourceSettings(bootstrap_servers="127.0.0.1:9", topics=("t",), **limits),  # type: ignore[arg-type]
-        destination=DestinationSettings(uri="file:///lake"),
-    )
+def source(**limits: int) -> SourceSettings:
+    return SourceSettings(bootstrap_servers="127.0.0.1:9", topics=("t",), **limits)  # type: ignore[arg-type]
 
 
 def took(rate: RateLimit, batches: list[tuple[int, int]]) -> float:
@@ -41,13 +35,13 @@ def took(rate: RateLimit, batches: list[tuple[int, int]]) -> float:
 def test_what_is_read_takes_as_long_as_the_slower_limit_says(limits: dict[str, int], seconds: float) -> None:
     batches = [(1_000, 200_000)] * 4
 
-    assert took(RateLimit.of(job(1, **limits)), batches) == pytest.approx(seconds)
+    assert took(RateLimit.of(source(**limits), 1), batches) == pytest.approx(seconds)
 
 
-def test_workers_share_a_limit() -> None:
+def test_splits_share_a_limit() -> None:
     batches = [(100, 0)] * 3
 
-    assert took(RateLimit.of(job(4, rate_limit_records_per_s=10)), batches) == pytest.approx(120.0)
+    assert took(RateLimit.of(source(rate_limit_records_per_s=10), 4), batches) == pytest.approx(120.0)
 
 
 def test_no_pause_is_longer_than_a_worker_may_be_silent() -> None:

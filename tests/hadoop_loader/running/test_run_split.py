@@ -12,13 +12,20 @@ from typing import Any
 
 import duckdb
 import fastavro
+import pyarrow as pa
 import pytest
 from tests.support.loads import FIRST_MS, SCHEMA_1, SCHEMA_2
 from tests.support.split_runs import Record, SplitTopic
 
 from millstream import Admin, TopicPartition
 from millstream.hadoop_loader.job import BadRecords, LateSettings, Partitioning, ValueSettings
-from millstream.hadoop_loader.running import RangeGoneError, SplitStoppedError, TopicRecreatedError
+from millstream.hadoop_loader.partitioning import field_times
+from millstream.hadoop_loader.running import (
+    RangeGoneError,
+    SplitStoppedError,
+    TopicRecreatedError,
+    TopicUnreadableError,
+)
 from millstream.hadoop_loader.splits import FileKind, GapReason, OffsetRange, Progress
 from millstream.hadoop_loader.tables import TableVersion, merge
 from millstream.schemas.parsing import SchemaType, parse
@@ -285,6 +292,38 @@ def test_a_stop_ends_it(new_topic: NewTopic) -> None:
     stop.set()
     with pytest.raises(SplitStoppedError):
         topic.run(topic.job(), table(topic.name), stop=stop)
+
+
+def test_a_worker_that_closes_files_says_that_it_lives_and_stops_when_told(new_topic: NewTopic) -> None:
+    topic = new_topic()
+    topic.send([Record(value(number)) for number in range(12)])
+    job = topic.job(formats={"parquet"}, partitioning=Partitioning(kind="fields", fields=("user",)))
+    told: list[int] = []
+    done = topic.run(job, table(topic.name), on_progress=lambda progress: told.append(progress.rows))
+    assert len(done.result.files) == told.count(0) == 12
+
+    stop = threading.Event()
+
+    def stop_at_first_file(progress: Progress) -> None:
+        if not progress.rows:
+            stop.set()
+
+    with pytest.raises(SplitStoppedError):
+        topic.run(job, table(topic.name), stop=stop, on_progress=stop_at_first_file)
+
+
+def test_what_a_partitioner_raises_is_told_of_its_topic(new_topic: NewTopic, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = new_topic()
+    topic.send([Record(value(0))])
+
+    def without_zones(*_: object) -> None:
+        raise pa.ArrowInvalid("Cannot locate timezone 'Europe/Berlin'")
+
+    monkeypatch.setattr(field_times, "_of_text", without_zones)
+    job = topic.job(partitioning=Partitioning(kind="time", timestamp="user", zone="Europe/Berlin"))
+    with pytest.raises(TopicUnreadableError, match="Cannot locate timezone") as caught:
+        topic.run(job, table(topic.name))
+    assert caught.value.topic == topic.name
 
 
 @pytest.mark.parametrize("format_", ["raw", "json"])

@@ -75,6 +75,8 @@ class Attempts:
     _running: set[int] = field(default_factory=set)
     # Parts that failed since one came to its end.
     _parts_failed: int = 0
+    # Splits that the run began with.
+    _planned: int = 0
 
     @classmethod
     def of(
@@ -85,6 +87,7 @@ class Attempts:
         for split in splits:
             attempts._states[split.number] = _SplitState(split)
             attempts._pending.append(split.number)
+        attempts._planned = len(attempts._states)
         return attempts
 
     @property
@@ -113,6 +116,14 @@ class Attempts:
             state.attempt += 1
         self._pending = waiting
         return taken
+
+    def shares(self, split: int, workers: int) -> int:
+        """Return the part of the run's rates that a split has: one in so many, so that all at work are within them.
+
+        The parts of a split that was taken apart, which may run on all workers at once, have that one's together.
+        """
+        at_once = min(workers, self._planned)
+        return at_once * workers if self._states[split].is_part else at_once
 
     def handle_finished(self, result: SplitResult) -> Sequence[UnknownSchema]:
         """Take in an attempt that came to its end; return the schemas it met that nobody knew.

@@ -1,4 +1,4 @@
-"""A job's rate limits, shared out among its workers. Pure: time is passed in.
+"""A job's rate limits, shared out among the splits that run at once. Pure: time is passed in.
 
 A batch is read whole and waited for afterwards, which at a low rate takes longer than a silent worker is left alive: so
 the wait is said in pauses of at most PAUSE_S, between which the worker tells that it lives and looks whether to stop.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
-    from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.job import SourceSettings
 
 PAUSE_S: Final = 10.0
 
@@ -25,14 +25,12 @@ class RateLimit:
         self._due_at: float | None = None
 
     @classmethod
-    def of(cls, job: LoadJob) -> Self:
-        """Return one worker's share of a job's limits; a job that says no `workers` has one."""
-        workers = job.workers or 1
-        source = job.source
+    def of(cls, source: SourceSettings, shares: int) -> Self:
+        """Return one part in so many of a job's limits."""
         bytes_per_s, records_per_s = source.rate_limit_bytes_per_s, source.rate_limit_records_per_s
         return cls(
-            None if bytes_per_s is None else bytes_per_s / workers,
-            None if records_per_s is None else records_per_s / workers,
+            None if bytes_per_s is None else bytes_per_s / shares,
+            None if records_per_s is None else records_per_s / shares,
         )
 
     def pauses(self, records: int, size_bytes: int, now_s: float) -> Iterator[float]:

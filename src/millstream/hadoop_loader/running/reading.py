@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 POLL_S: Final = 0.2
 """How long one poll waits: a stop is noticed as soon."""
-FETCH_SHARE: Final = 8  # of a worker's memory, fetched bytes may take one part in so many
+# Of a worker's memory, fetched bytes may take one part in so many; as much again is kept of buffers to fetch the next
+# ones into.
+FETCH_SHARE: Final = 8
 FETCH_BYTES_MAX: Final = 32 * 1024 * 1024
 """More is not read faster: what lies longer has left the processor's cache when its turn comes."""
 
@@ -88,7 +90,8 @@ class SplitReader:
         Offsets that brought nothing are. Raises RangeGoneError, TopicUnreadableError, StalledError, KafkaError.
         """
         try:
-            pieces = self._consumer.poll(POLL_S)
+            # Taken out one by one: what is worked off is free for what is fetched meanwhile.
+            pieces = deque(self._consumer.poll(POLL_S))
         except OffsetOutOfRangeError as error:
             self._handle_out_of_range(error)
             return
@@ -97,17 +100,19 @@ class SplitReader:
         # Of one partition there may be several: what follows the end of a range is no part of the next one, which is
         # read from its own start.
         states_now = {tp: states[0] for tp, states in self._waiting.items()}
-        for piece in pieces:
+        is_empty = not pieces
+        while pieces:
+            piece = pieces.popleft()
             state = states_now.get(piece.topic_partition)
             if state is not None and self._is_read(state):
                 yield from ((state, rows) for rows in self._rows(state, piece))
                 self._maybe_end(state)
             piece.release()
-        if pieces:
+        if is_empty:
+            self._look_at_positions()
+        else:
             # Behind the work on them: while that took its time, or its rate made it wait, nobody asked the brokers.
             self._stalled_at = time.monotonic()
-        else:
-            self._look_at_positions()
 
     def check_topics(self, states: Sequence[RangeState]) -> None:
         """Raise TopicRecreatedError where a topic is not the one that was to be read: an id does not come back."""

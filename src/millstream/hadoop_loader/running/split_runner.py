@@ -3,9 +3,10 @@
     SplitReader   fetches, several partitions at a time     Sorter      rows of tables, directories, late, bad
     OpenFiles     files within their limits and memory      RangeState  what the audit will add up
 
-An eighth of a worker's memory is for what was fetched, half for open files; the rest is what one batch takes on its
-way, and the interpreter. Of a split that fails nothing counts; what it has staged is left for the driver, which clears
-its staging folders.
+An eighth of a worker's memory is for what was fetched, and as much for the buffers that the next fetches go into, half
+for open files; the rest is what one batch takes on its way. The interpreter with its libraries comes on top.
+
+Of a split that fails nothing counts; what it has staged is left for the driver, which clears its staging folders.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def run_split(
     except UnknownSchemaError as error:
         files, unknown = (), (UnknownSchema(error.topic, error.schema_id, error.schema),)
     finally:
-        run.files.abandon()
+        run.files.abandon(run.tell_alive)
     return SplitResult(
         split=task.split.number,
         attempt=task.attempt,
@@ -90,9 +91,13 @@ class _Run:
             limits=job.limits,
             encoding=job.encoding,
             memory_bytes_max=job.worker_memory_bytes // WRITTEN_SHARE,
+            on_closed=self._handle_closed,
         )
         self._sorter = Sorter(job, task.tables, task.closed_directories, registry, self.files)
-        self._rate = RateLimit.of(job)
+        self._rate = RateLimit.of(job.source, task.rate_shares)
+        # How far the partition is read that was read last.
+        first = task.split.ranges[0]
+        self._reached = first.topic, first.partition, first.start_offset
 
     def counted(self) -> list[RangeState]:
         """Return the ranges of topics that were not refused."""
@@ -113,12 +118,20 @@ class _Run:
         wanted = state.wanted
         self._refuse_if_bad(reader, wanted.topic)
         rows, size = state.rows - rows, state.bytes - size
-        self._on_progress(Progress(wanted.topic, wanted.partition, fetched.offsets[-1].as_py() + 1, rows, size))
+        self._reached = wanted.topic, wanted.partition, fetched.offsets[-1].as_py() + 1
+        self._on_progress(Progress(*self._reached, rows, size))
         for pause_s in self._rate.pauses(rows, size, time.monotonic()):
             self._stop.wait(pause_s)
             self._check_stop()
-            # A worker of which nothing is heard is taken for one that hangs.
-            self._on_progress(Progress(wanted.topic, wanted.partition, fetched.offsets[-1].as_py() + 1, 0, 0))
+            self.tell_alive()
+
+    def tell_alive(self) -> None:
+        """Tell that nothing was read, and something done: a worker that tells nothing is taken for one that hangs."""
+        self._on_progress(Progress(*self._reached, 0, 0))
+
+    def _handle_closed(self) -> None:
+        self._check_stop()
+        self.tell_alive()
 
     def _refuse_if_bad(self, reader: SplitReader, topic: str) -> None:
         most = self._job.bad_records.max_bad_records
