@@ -22,6 +22,8 @@ from tests.support.registry import registry
 
 from millstream.cli.app import run
 from millstream.cli.load import app as load_app
+from millstream.cli.load_output import print_report
+from millstream.hadoop_loader.driver.report import LoadReport, Outcome
 from millstream.testing import broker
 
 DEADLINE_S = 60.0
@@ -117,13 +119,29 @@ def test_rounds_load_all_of_it_each_with_a_commit_of_its_own(job: Job, events: E
     (first,) = [json.loads(line) for line in job("run", "--json")[0].splitlines()]
     assert 0 < first["rows"] < events.next_id
 
-    rounds = [json.loads(line) for line in job("run", "--until-done", "--json")[0].splitlines()]
+    (bounded,) = [json.loads(line) for line in job("run", "--until-done", "--for", "0", "--json")[0].splitlines()]
+    rounds = [bounded, *(json.loads(line) for line in job("run", "--until-done", "--json")[0].splitlines())]
 
     assert first["rows"] + sum(one["rows"] for one in rounds) == events.next_id
     assert len({one["number"] for one in rounds}) == len(rounds) > 1
     assert [one["audit"]["lag"] > 0 for one in rounds] == [True] * (len(rounds) - 1) + [False]
     assert job.json("run", "--until-done")["outcome"] == "nothing new"
     assert_same(events, job.lake, "avro", "parquet")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [(["--for", "1 h"], "--until-done"), (["--until-done", "--for", "soon"], "10 min")]
+)
+def test_a_bound_of_rounds_that_is_none(job: Job, options: list[str], words: str) -> None:
+    assert words in job("run", *options, code=2)[1]
+
+
+def test_a_quiet_run_says_nothing_of_another_one_at_work(capsys: pytest.CaptureFixture[str]) -> None:
+    report = LoadReport("run", "clicks", "file:///lake", outcome=Outcome.CLAIMED, errors=["loader-1:7 is at work"])
+    print_report(report, quiet=True)
+    assert capsys.readouterr() == ("", "")
+    print_report(report)
+    assert "loader-1:7 is at work" in capsys.readouterr().err
 
 
 def test_what_is_wrong_with_a_job_is_listed(job: Job, events: Events) -> None:

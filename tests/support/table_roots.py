@@ -58,8 +58,13 @@ class TableRoot:
         topic: str = TOPIC,
         topic_id: str = "",
         kind: FileKind = FileKind.DATA,
+        at_ms: int = 0,
+        schema_versions: Sequence[int] = (),
     ) -> None:
-        """Commit files: (partition, format, contents, rows); `topic_id` is the topic's own if none is given."""
+        """Commit files: (partition, format, contents, rows), with records of about `at_ms`.
+
+        `topic_id` is the topic's own if none is given; `schema_versions` are those of the files.
+        """
         topic_id = topic_id or (TOPIC_ID if topic == TOPIC else f"id-of-{topic}")
         claim = self.claim(Role.LOAD)
         staging = claim.staging(0, 0)
@@ -84,9 +89,10 @@ class TableRoot:
                     rows=rows,
                     length=len(contents),
                     checksum=f"crc32c:{crc32c(contents):08x}",
-                    min_timestamp_ms=first,
-                    max_timestamp_ms=first + rows,
+                    min_timestamp_ms=at_ms + first,
+                    max_timestamp_ms=at_ms + first + rows,
                     kind=kind,
+                    schema_version=schema_versions[number] if schema_versions else 1,
                 )
             )
         formats = {format_ for _, format_, _, _ in files}

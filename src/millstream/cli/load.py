@@ -12,6 +12,8 @@ Exit codes, the same for every command of the group:
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +44,7 @@ def register(root: typer.Typer) -> None:
     epilog=examples(
         "millstream load run flights.toml",
         "millstream load run flights.toml --json | jq .rows",
-        "millstream load run flights.toml --until-done",
+        "millstream load run flights.toml --until-done --for '2 h'",
         "millstream load run flights.toml --quiet || mail -s 'flights: not loaded' ops@example.org",
     )
 )
@@ -54,6 +56,10 @@ def run(
             "--until-done", help="As many rounds of source.run_bytes_max as it takes, each with a commit of its own."
         ),
     ] = False,
+    at_most: Annotated[
+        str | None,
+        typer.Option("--for", metavar="TIME", help="Of --until-done: begin no round after so long, as in '90 min'."),
+    ] = None,
     quiet: Quiet = False,
     metrics_file: MetricsFile = None,
     as_json: Json = False,
@@ -65,6 +71,7 @@ def run(
     destination at a time. Exit codes: 0 done, 1 failed, 2 the job is wrong, 3
     partly done, 4 another run is at it, 130 stopped.
     """
+    ends_at_s = _end_s(at_most, until_done=until_done)
     job = job_of(job_file)
     if isinstance(job, int):
         return job
@@ -74,27 +81,29 @@ def run(
     from millstream.hadoop_loader.driver.metrics import LoadMetrics
     from millstream.hadoop_loader.driver.observer import Observers
     from millstream.hadoop_loader.driver.report import Outcome
-    from millstream.hadoop_loader.driver.rounds import has_more
+    from millstream.hadoop_loader.driver.rounds import Rounds, has_more
 
     metrics = LoadMetrics()
     path = metrics_file or (None if job.report.metrics_file is None else Path(job.report.metrics_file))
+    rounds = Rounds()
     with stop_on_signals() as stop:
         while True:
             with LoadProgress(shown=not quiet and not as_json) as progress:
                 report = run_load(job, observer=Observers([metrics, *([] if quiet else [progress])]), stop=stop)
+            rounds.add(report)
             if as_json:
                 print_json(report.as_json())
             else:
                 print_report(report, quiet=quiet, told=progress.told)
-            if not until_done or not has_more(job, report):
+            if not until_done or not has_more(job, report) or time.monotonic() >= ends_at_s:
                 break
     try:
         if path is not None:
             metrics.write(path)
     except OSError as error:
         print_errors([f"{path}: the metrics were not written: {error.strerror or error}"])
-        return report.exit_code or Outcome.PARTIAL.exit_code
-    return report.exit_code
+        return rounds.outcome.exit_code or Outcome.PARTIAL.exit_code
+    return rounds.outcome.exit_code
 
 
 @app.command(
@@ -260,6 +269,20 @@ def replay(
 
 load_directories.add_to(app)
 load_serve.add_to(app)
+
+
+def _end_s(at_most: str | None, *, until_done: bool) -> float:
+    """When the last round may begin, on the monotonic clock."""
+    from millstream.hadoop_loader.job.setting import duration_s
+
+    if at_most is None:
+        return math.inf
+    if not until_done:
+        raise typer.BadParameter("it bounds --until-done; a run on its own is one round", param_hint="--for")
+    try:
+        return time.monotonic() + duration_s(f"{at_most} s" if at_most.isdecimal() else at_most)
+    except ValueError as error:
+        raise typer.BadParameter(f"{at_most!r} is no time: {error}", param_hint="--for") from None
 
 
 @contextmanager

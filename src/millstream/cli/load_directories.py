@@ -93,8 +93,8 @@ def expire(
     """Empty closed directories of time that are too old to be kept.
 
     What they hold goes to the trash, where it stays for snapshot_retention_s, and
-    is gone then. The clock is that of partitioning.zone. Late records and dead
-    letters stay.
+    is gone then; late records of their time and dead letters that old go with
+    them. The clock is that of partitioning.zone.
     """
     job = job_of(job_file)
     if isinstance(job, int):
@@ -132,6 +132,8 @@ def _print(run: DirectoryRun, what: str, *, quiet: bool, dry_run: bool) -> None:
             out().print(f"  {directory}", markup=False, highlight=False, soft_wrap=True)
         if count > _SHOWN:
             note(f"and {count - _SHOWN:,} more; --json shows all")
+        for sentence in run.notes:
+            note(sentence)
     print_errors(run.errors)
 
 

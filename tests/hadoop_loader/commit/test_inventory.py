@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ from millstream.hadoop_loader.commit import (
     names,
 )
 from millstream.hadoop_loader.commit.checkpoints import decode_checkpoint, write_checkpoint
-from millstream.hadoop_loader.commit.encoding import decode_entry, encode_entry
+from millstream.hadoop_loader.commit.encoding import decode_entry, encode_entry, file_from_line, file_to_line
 from millstream.hadoop_loader.commit.inventory_runs import runs_to_merge
 from millstream.testing.memory_filesystem import MemoryFileSystem
 
@@ -43,6 +44,7 @@ def a_file(directory: str, number: int, index: int, rows: int = 1) -> TableFile:
         checksum=f"crc32c:{index:08x}",
         min_timestamp_ms=-1,
         max_timestamp_ms=5,
+        schema_version=index % 3,
     )
 
 
@@ -179,3 +181,11 @@ def test_a_million_files_take_no_memory_to_speak_of(soak: bool) -> None:
     assert after_reading < 25_000_000
     assert peak < 40_000_000
     assert len(state.files.runs) < 10
+
+
+def test_lines_of_before_schemas_had_versions_are_read() -> None:
+    file = a_file("t/avro", 1, 2)
+    line = file_to_line(file)
+
+    assert file_from_line(line) == file
+    assert file_from_line(line[:-1]) == replace(file, schema_version=0)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.support.commit_simulation import Clock
+from tests.support.table_roots import TableRoot, parquet_bytes
 
 from millstream.hadoop_loader.commit import (
     CommitLog,
@@ -111,6 +112,18 @@ def test_a_dataset_stays_at_its_number_through_loads_and_a_compaction(loads: Loa
     assert len(after.files) == 1
     assert after.to_table().num_rows == 4
     assert dataset(loads.uri, "orders").count_rows() == 5
+
+
+def test_files_of_one_load_may_be_of_two_versions_of_the_schema(tmp_path: Path) -> None:
+    # A split ends by the first version, another one meets a schema that brings a column.
+    root = TableRoot(tmp_path)
+    wide, narrow = pa.table({"id": [0], "name": ["a"]}), pa.table({"id": [1]})
+    files = [(partition, "parquet", parquet_bytes(one), 1) for partition, one in enumerate((wide, narrow))]
+    root.load(files, schema_versions=(2, 1))
+
+    found = dataset(tmp_path.as_uri(), "orders").to_table()
+
+    assert found.sort_by("id").to_pydict() == {"id": [0, 1], "name": ["a", None]}
 
 
 def test_columns_that_are_dictionaries_in_some_files_are_read_as_values(loads: Loads) -> None:

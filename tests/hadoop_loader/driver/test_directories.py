@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import re
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -15,14 +20,22 @@ from tests.support.table_roots import TableRoot
 
 from millstream.hadoop_loader import dataset
 from millstream.hadoop_loader.catalogs.iceberg import IcebergTables
-from millstream.hadoop_loader.commit import CommitSettings
+from millstream.hadoop_loader.commit import CommitSettings, Snapshot, publishing
+from millstream.hadoop_loader.driver import directories
 from millstream.hadoop_loader.driver.compacting import run_compaction
-from millstream.hadoop_loader.driver.directories import close_directories, expire_directories
+from millstream.hadoop_loader.driver.directories import DirectoryRun, close_directories, expire_directories
+from millstream.hadoop_loader.driver.letters import waiting_letters
 from millstream.hadoop_loader.driver.load import run_load
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import verify_destination
-from millstream.hadoop_loader.filesystem import LocalFileSystem, open_filesystem
+from millstream.hadoop_loader.filesystem import (
+    FileSystem,
+    LocalFileSystem,
+    UnavailableError,
+    UnknownOutcomeError,
+    open_filesystem,
+)
 from millstream.hadoop_loader.job import (
     DestinationSettings,
     IcebergSettings,
@@ -32,6 +45,7 @@ from millstream.hadoop_loader.job import (
     SourceSettings,
     ValueSettings,
 )
+from millstream.hadoop_loader.splits import FileKind
 from millstream.testing.faulty_disk import SimulatedCrashError
 from millstream.testing.faulty_filesystem import Fault, FaultyFileSystem, LateActs
 from millstream.testing.memory_filesystem import MemoryFileSystem
@@ -166,50 +180,174 @@ def test_a_job_s_retention_follows_the_clock_and_the_records(
 FAULTS = (Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.LATE, Fault.LOST, Fault.ANSWER_LOST)
 DIRECTORIES = [f"year=2026/month=01/day=0{day}" for day in (1, 2, 3)]
 LATER_MS = FIRST_MS + 2 * 24 * HOUR_MS
+DAYS = LoadJob(
+    name="orders",
+    source=SourceSettings(bootstrap_servers="127.0.0.1:9092", topics=("orders",)),
+    value=ValueSettings(format="raw"),
+    destination=DestinationSettings(uri="file:///lake", formats=frozenset({"avro"})),
+    partitioning=Partitioning(kind="time", pattern="daily"),
+)
+QUICK = CommitSettings(claim_timeout_s=0.001)
+ROWS = [(0, "avro", b"rows", 2), (1, "avro", b"more rows", 3)]
+
+
+def three_days(folder: Path) -> TableRoot:
+    """Three closed days, with late records and dead letters of the first one and of the last."""
+    root = TableRoot(folder, MemoryFileSystem())
+    for directory in DIRECTORIES:
+        root.load(ROWS, directory=directory)
+    for directory, at_ms in ((DIRECTORIES[0], FIRST_MS), (DIRECTORIES[2], LATER_MS)):
+        root.load([(0, "avro", b"late", 1)], directory=directory, closed=False, kind=FileKind.LATE)
+        root.load([(0, "avro", b"letters", 4)], closed=False, kind=FileKind.DEAD_LETTERS, at_ms=at_ms)
+    return root
+
+
+def world_of(filesystem: FileSystem) -> Surroundings:
+    return Surroundings(open_filesystem=lambda _job: filesystem, commit_settings=QUICK)
+
+
+def expire(root: TableRoot, filesystem: FileSystem | None = None, **options: Any) -> DirectoryRun:
+    return expire_directories(
+        DAYS, before_ms=LATER_MS, surroundings=world_of(filesystem or FaultyFileSystem(root.filesystem)), **options
+    )
+
+
+def assert_last_day_alone(root: TableRoot, what: object) -> None:
+    """Assert that all but the last day is gone for readers, its late records and letters too, and that marks stay."""
+    state = root.log.read()
+    kept = {f"orders/avro/{DIRECTORIES[2]}", f"orders.late/avro/{DIRECTORIES[2]}", "_dead_letters/orders"}
+    files = list(state.files.under())
+    assert {file.directory for file in files} == kept
+    assert {key: totals.rows for key, totals in state.totals.items()} == {
+        "orders/avro": 5,
+        "orders.late/avro": 1,
+        "_dead_letters/orders": 4,
+    }
+    assert root.log.unapplied() is None
+    there = {status.path for directory in kept for status in root.filesystem.list(directory)}
+    assert there - {f"orders/avro/{DIRECTORIES[2]}/_SUCCESS"} == {file.path for file in files}, what
+    assert root.filesystem.list(f"orders.late/avro/{DIRECTORIES[0]}") == []
+    for directory in DIRECTORIES[:2]:
+        assert {status.name for status in root.filesystem.list(f"orders/avro/{directory}")} == {"_SUCCESS"}, what
 
 
 def expired_with(folder: Path, fault: Fault | None, act: int) -> int:
     """Expire two of three days with a fault at one act, then again without; return how many acts there were."""
-    root = TableRoot(folder, MemoryFileSystem())
-    for directory in DIRECTORIES:
-        root.load([(0, "avro", b"rows", 2), (1, "avro", b"more rows", 3)], directory=directory)
-    job = LoadJob(
-        name="orders",
-        source=SourceSettings(bootstrap_servers="127.0.0.1:9092", topics=("orders",)),
-        value=ValueSettings(format="raw"),
-        destination=DestinationSettings(uri="file:///lake", formats=frozenset({"avro"})),
-        partitioning=Partitioning(kind="time", pattern="daily"),
-    )
+    root = three_days(folder)
     late = LateActs(act)
     faulty = FaultyFileSystem(root.filesystem, {} if fault is None else {act: fault}, late=late)
     after = FaultyFileSystem(root.filesystem, late=late)
-    quick = CommitSettings(claim_timeout_s=0.001)
     with suppress(SimulatedCrashError):
-        expire_directories(
-            job,
-            before_ms=LATER_MS,
-            surroundings=Surroundings(open_filesystem=lambda _job: faulty, commit_settings=quick),
-        )
-    world = Surroundings(open_filesystem=lambda _job: after, commit_settings=quick)
+        expire(root, faulty)
     # The second begins while late acts are on their way, the third when all of them have arrived.
-    expire_directories(job, before_ms=LATER_MS, surroundings=world)
+    expire(root, after)
     late.flush()
-    last = expire_directories(job, before_ms=LATER_MS, surroundings=world)
+    last = expire(root, after)
     assert (last.outcome, last.errors) == (Outcome.NOTHING_NEW, []), (fault, act, faulty.journal[act - 1 :])
-
-    state = root.log.read()
-    assert {file.directory for file in state.files.under()} == {f"orders/avro/{DIRECTORIES[2]}"}
-    assert state.totals["orders/avro"].rows == 5
-    assert root.log.unapplied() is None
-    for directory in DIRECTORIES:
-        names = {status.name for status in root.filesystem.list(f"orders/avro/{directory}")}
-        assert (names == {"_SUCCESS"}) == (directory != DIRECTORIES[2]), (fault, act, names)
+    assert_last_day_alone(root, (fault, act))
     return faulty.acts
 
 
-def test_an_expiry_that_dies_or_is_not_answered_at_any_act_is_completed_by_the_next(tmp_path: Path) -> None:
-    acts = expired_with(tmp_path, None, 0)
-    assert acts > 10
-    for fault in FAULTS:
-        for act in range(1, acts + 1):
-            expired_with(tmp_path, fault, act)
+def test_an_expiry_that_dies_or_is_not_answered_at_any_act_is_completed_by_the_next(tmp_path: Path, soak: bool) -> None:
+    every = list(product(FAULTS, range(1, expired_with(tmp_path, None, 0) + 1)))
+    assert len(every) > 100
+    for fault, act in every if soak else random.Random(7).sample(every, 50):
+        expired_with(tmp_path, fault, act)
+
+
+def test_late_records_and_dead_letters_expire_with_their_time(tmp_path: Path) -> None:
+    root = three_days(tmp_path)
+    number = root.log.read().number
+
+    foreseen, expired = expire(root, dry_run=True), expire(root)
+
+    assert (expired.outcome, expired.errors) == (Outcome.LOADED, [])
+    assert (expired.directories, expired.rows) == (foreseen.directories, foreseen.rows)
+    assert expired.directories == [
+        f"orders.late/avro/{DIRECTORIES[0]}",
+        *(f"orders/avro/{directory}" for directory in DIRECTORIES[:2]),
+        "_dead_letters/orders",
+    ]
+    assert (expired.files, expired.rows) == (6, 15)
+    assert_last_day_alone(root, "")
+    assert waiting_letters(root.log.read()) == {"orders": 4}
+    before = Snapshot(root.filesystem, number)
+    for file in before.state.files.under():
+        with before.open(file.path) as opened:
+            assert opened.size == file.length
+
+
+def test_an_entry_removes_a_bounded_number_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directories, "FILES_PER_ENTRY", 2)
+    root = TableRoot(tmp_path, MemoryFileSystem())
+    for _ in range(5):
+        root.load([(0, "avro", b"letters", 1)], closed=False, kind=FileKind.DEAD_LETTERS, at_ms=FIRST_MS)
+    number = root.log.read().number
+
+    expired = expire(root)
+
+    assert (expired.outcome, expired.files) == (Outcome.LOADED, 5)
+    assert root.log.read().number == number + 1 + 3  # behind the claim
+    assert not list(root.log.read().files.under())
+
+
+def test_a_directory_made_late_in_the_place_of_an_expired_one_gets_its_mark(tmp_path: Path) -> None:
+    root = three_days(tmp_path)
+    place = f"orders/avro/{DIRECTORIES[0]}"
+
+    def make_it(name: str) -> None:
+        if re.fullmatch(rf"rename _millstream/staging/\S+ -> {place}", name):
+            root.filesystem.make_directory(place)
+
+    expired = expire(root, FaultyFileSystem(root.filesystem, before_call=make_it))
+
+    assert (expired.outcome, expired.errors) == (Outcome.LOADED, [])
+    assert_last_day_alone(root, "")
+
+
+def test_an_expiry_is_stopped_between_two_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directories, "DIRECTORIES_PER_ENTRY", 1)
+    root = three_days(tmp_path)
+    stop = threading.Event()
+
+    def stop_behind_the_first(name: str) -> None:
+        if name.startswith("rename _millstream/staging/"):
+            stop.set()
+
+    stopped = expire(root, FaultyFileSystem(root.filesystem, after_act=stop_behind_the_first), stop=stop)
+
+    assert (stopped.outcome, stopped.errors) == (Outcome.PARTIAL, [])
+    assert stopped.notes == ["stopped; what is left is for the next time"]
+    assert 0 < len(stopped.directories) < 4
+    again = expire(root, stop=stop)
+    assert (again.outcome, again.number) == (Outcome.STOPPED, None)
+    assert expire(root).outcome is Outcome.LOADED
+    assert_last_day_alone(root, "")
+
+
+def test_a_stop_does_not_keep_a_commit_from_being_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "SETTLE_WAIT_S", 0.001)
+    root = three_days(tmp_path)
+    stop = threading.Event()
+    number = root.log.read().number + 2  # behind the claim
+    entry = f"_millstream/log/000000000000/{number:012d}"
+    looks = 0
+
+    def lose_the_answer(name: str) -> None:
+        # The rename takes effect, its answer is lost, and whether it is there cannot be asked at first.
+        nonlocal looks
+        if name.startswith("rename ") and name.endswith(entry) and not stop.is_set():
+            source, _, target = name.removeprefix("rename ").partition(" -> ")
+            root.filesystem.rename(source, target)
+            stop.set()
+            raise UnknownOutcomeError("no answer", uri="memory://")
+        if stop.is_set() and name.endswith(f" {entry}"):
+            looks += 1
+            if looks == 1:
+                raise UnavailableError("no answer", uri="memory://")
+
+    expired = expire(root, FaultyFileSystem(root.filesystem, before_call=lose_the_answer), stop=stop)
+
+    assert looks > 1
+    assert (expired.outcome, expired.number, expired.errors) == (Outcome.LOADED, number, [])
+    assert_last_day_alone(root, "")

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.support.inline_engine import InlineEngine
 from tests.support.loads import Events, assert_same, job_for
 
 from millstream import Admin
-from millstream.hadoop_loader.commit import CommitSettings
+from millstream.hadoop_loader import catalogs
+from millstream.hadoop_loader.commit import CommitSettings, TableState
 from millstream.hadoop_loader.driver import LoadReport, Outcome, finishing, run_load
 from millstream.hadoop_loader.driver.compacting import CompactionRun, run_compaction
 from millstream.hadoop_loader.driver.directories import close_directories
@@ -23,11 +25,26 @@ from millstream.hadoop_loader.driver.status import status_of
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import verify_destination
 from millstream.hadoop_loader.filesystem import FileSystem, QuotaExceededError, open_filesystem
-from millstream.hadoop_loader.job import DestinationSettings, LoadJob, Partitioning, SourceSettings
+from millstream.hadoop_loader.job import (
+    CompactionSettings,
+    DestinationSettings,
+    FileLimits,
+    HiveSettings,
+    LoadJob,
+    Partitioning,
+    SourceSettings,
+)
 from millstream.testing.faulty_filesystem import FaultyFileSystem
 
 NewEvents = Callable[..., Events]
 QUICK = CommitSettings(claim_timeout_s=1.0, renewal_interval_s=0.2)
+
+
+def inline(job: LoadJob) -> InlineEngine:
+    return InlineEngine(job, open_filesystem(job.destination.uri, job.destination.filesystem))
+
+
+INLINE = Surroundings(open_engine=inline)
 
 
 def refusing(pattern: str, *, nth: int = 1) -> Surroundings:
@@ -79,6 +96,50 @@ def test_an_entry_that_cannot_be_applied_counts(new_events: NewEvents, tmp_path:
     assert 'unapplied_entry{job="events"} 0' in metrics.text()
     assert_same(events, tmp_path, "avro", "parquet")
     assert status_of(job).red == []
+
+
+def test_catalogs_are_told_of_what_they_missed_though_nothing_is_new(
+    new_events: NewEvents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    problems: list[str] = []
+
+    def tell(_job: LoadJob, _filesystem: FileSystem, state: TableState) -> list[str]:
+        told.append(state.reports[-1]["number"])
+        return list(problems)
+
+    monkeypatch.setattr(catalogs, "tell_catalogs", tell)
+    events = new_events(partitions=2)
+    events.send(40)
+    job = replace(
+        job_for(events, tmp_path, partitioning=Partitioning(kind="kafka"), hive=HiveSettings()),
+        compaction=CompactionSettings(open_directories=True, files_min=2),
+        limits=FileLimits(rows=4),
+    )
+
+    def run(world: Surroundings = INLINE) -> LoadReport:
+        told.clear()
+        return run_load(job, surroundings=world)
+
+    # An entry that could not be applied is told by the run that applies it.
+    unapplied = run(replace(refusing(rf"rename _millstream/staging\S+ -> {events.topic}/", nth=3), open_engine=inline))
+    assert (unapplied.is_unapplied, told) == (True, [])
+    assert (run().outcome, told) == (Outcome.NOTHING_NEW, [unapplied.number])
+    assert (run().outcome, told) == (Outcome.NOTHING_NEW, [])
+
+    # A compaction that could not tell.
+    problems.append("Iceberg: it is away")
+    compacted = run_compaction(job)
+    assert (compacted.outcome, compacted.errors, compacted.notes) == (Outcome.LOADED, [], problems)
+    assert run().announcements == problems
+    problems.clear()
+    assert (run().outcome, told) == (Outcome.NOTHING_NEW, [compacted.directories[-1].number])
+    assert (run().outcome, told) == (Outcome.NOTHING_NEW, [])
+
+    # What is no run's.
+    closed = close_directories(job, directories=["partition=0"])
+    assert (run().outcome, told) == (Outcome.NOTHING_NEW, [closed.number])
+    assert (run().outcome, told) == (Outcome.NOTHING_NEW, [])
 
 
 def test_a_directory_whose_mark_cannot_be_made_yet_is_closed(new_events: NewEvents, tmp_path: Path) -> None:

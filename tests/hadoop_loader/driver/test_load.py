@@ -6,15 +6,18 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from tests.support.loads import SCHEMA_2, Events, assert_same, job_for
+from tests.support.inline_engine import InlineEngine
+from tests.support.loads import SCHEMA_2, Events, assert_same, job_for, local_rows
 from tests.support.registry import registry
 
 from millstream import Admin, TopicPartition
-from millstream.hadoop_loader.driver import Outcome, run_load
+from millstream.hadoop_loader import dataset
+from millstream.hadoop_loader.driver import Outcome, load, run_load
 from millstream.hadoop_loader.driver.compacting import CompactionRun, run_compaction
 from millstream.hadoop_loader.driver.observer import Observer
 from millstream.hadoop_loader.driver.status import status_of
@@ -22,7 +25,9 @@ from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import verify_destination
 from millstream.hadoop_loader.engines import AttemptProgressed, Engine
 from millstream.hadoop_loader.engines.local import LocalEngine
+from millstream.hadoop_loader.filesystem import open_filesystem
 from millstream.hadoop_loader.job import BadRecords, CompactionSettings, LoadJob, Partitioning, RegistrySettings
+from millstream.hadoop_loader.splits import OffsetRange, Split
 from millstream.testing import broker
 
 pytestmark = pytest.mark.from_kafka(soak=True)
@@ -53,6 +58,29 @@ def test_each_run_loads_what_is_new(new_events: NewEvents, tmp_path: Path) -> No
     assert status_of(job).red == []
 
 
+def test_splits_that_met_different_schemas_are_one_dataset(
+    new_events: NewEvents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_for_each(ranges: Iterable[OffsetRange], **_: object) -> SimpleNamespace:
+        return SimpleNamespace(splits=[Split(number, (one,)) for number, one in enumerate(ranges)])
+
+    monkeypatch.setattr(load, "plan_splits", one_for_each)
+    events = new_events(partitions=2)
+    wide, narrow = events.framed(range(5), SCHEMA_2), events.framed(range(5, 10))
+    events.send_raw(*wide, partition=0)
+    events.send_raw(*narrow, partition=1)
+    job = job_for(events, tmp_path, partitioning=Partitioning(kind="none"))
+    world = Surroundings(open_engine=lambda job: InlineEngine(job, open_filesystem(job.destination.uri)))
+
+    report = run_load(job, surroundings=world)
+
+    # The last schema is known from the start. The split that met the first one was run again, the other was not.
+    assert (report.outcome, report.splits, report.attempts) == (Outcome.LOADED, 2, 3)
+    found = dataset(tmp_path.as_uri(), events.topic).to_table().sort_by("id")
+    assert found["country"].to_pylist() == [f"c{one % 3}" for one in range(5)] + [None] * 5
+    assert_same(events, tmp_path, "avro", "parquet")
+
+
 def test_a_report_is_kept_beside_the_log_and_where_the_job_says(new_events: NewEvents, tmp_path: Path) -> None:
     from millstream.hadoop_loader.job import ReportSettings
 
@@ -67,6 +95,25 @@ def test_a_report_is_kept_beside_the_log_and_where_the_job_says(new_events: NewE
     assert kept["run_id"] == json.loads(told.read_text())["run_id"] == report.run_id
     assert kept["audit"]["offsets"] == kept["audit"]["rows"] == 30
     assert [one["next_offset"] for one in kept["topics"][0]["partitions"]] == [10, 10, 10]
+
+
+def test_a_table_is_called_as_the_job_says_and_keeps_its_name(new_events: NewEvents, tmp_path: Path) -> None:
+    events = new_events(partitions=1)
+    events.send(60)
+    named = {"table_names": {"events-(.*)": r"days.\1"}}
+    table = events.topic.replace("events-", "days.")
+
+    first = run_load(job_for(events, tmp_path, partitioning=DAILY, destination=named))
+    events.send(60 * 24 * 2, SCHEMA_2)
+    job = job_for(events, tmp_path, partitioning=DAILY)
+    second = run_load(job)
+
+    assert [(one.errors, one.topics[0].table) for one in (first, second)] == [([], table)] * 2
+    assert local_rows(tmp_path, table, "avro", "parquet") == dict.fromkeys(("avro", "parquet"), events.rows())
+    assert run_compaction(job).errors == []
+    assert {one.table for one in status_of(job).tables} == {table}
+    assert verify_destination(job, deep=True).findings == []
+    assert not (tmp_path / events.topic).exists()
 
 
 @pytest.mark.from_kafka

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from tests.support.loads import SCHEMA_2, Events, job_for, local_rows
+from tests.support.table_roots import TableRoot
 
 from millstream import Admin, Consumer
 from millstream.hadoop_loader.commit import TableState
@@ -22,8 +23,10 @@ from millstream.hadoop_loader.driver.status import status_of
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import verify_destination
 from millstream.hadoop_loader.job import BadRecords, Partitioning
+from millstream.hadoop_loader.splits import FileKind
 from millstream.schemas.avro import AvroEncoder
 from millstream.schemas.client import RegistryClient
+from millstream.testing.memory_filesystem import MemoryFileSystem
 
 pytestmark = pytest.mark.from_kafka(soak=True)
 
@@ -101,6 +104,21 @@ def test_letters_of_many_runs_become_few_files(new_events: NewEvents, tmp_path: 
         state = Surroundings().commit_log(job, lake).read()
         [kept] = letter_files(state, events.topic)
         assert [letter.offset for letter in read_letters(lake, kept.path)] == [2, 5, 8]
+
+
+def test_letters_that_were_never_replayed_are_counted_without_a_look_at_their_files(tmp_path: Path) -> None:
+    root = TableRoot(tmp_path, MemoryFileSystem())
+    for _ in range(3):
+        root.load([(0, "avro", b"letters", 4)], closed=False, kind=FileKind.DEAD_LETTERS)
+    state = root.log.read()
+    assert waiting_letters(state) == {"orders": 12}
+    state.schemas[f"{REPLAYED}orders"] = {"up_to": state.number, "waiting": [letter_files(state, "orders")[0].name]}
+    assert waiting_letters(state) == {"orders": 4}
+    del state.schemas[f"{REPLAYED}orders"]
+
+    state.files.entries.clear()
+
+    assert waiting_letters(state) == {"orders": 12}
 
 
 def test_what_was_left_out_is_red_until_the_next_run() -> None:

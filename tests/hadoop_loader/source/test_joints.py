@@ -15,7 +15,8 @@ from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.engines import AttemptFinished, EngineEvent
 from millstream.hadoop_loader.filesystem import FileSystem, open_filesystem
 from millstream.hadoop_loader.job import LoadJob
-from millstream.hadoop_loader.source import read_cut_topics
+from millstream.hadoop_loader.source import EpochEnd, joints, read_cut_topics
+from millstream.hadoop_loader.source.leaders import Asked
 from millstream.hadoop_loader.splits import RangeRead
 from millstream.testing import TestBroker
 
@@ -70,6 +71,21 @@ def test_a_leader_that_cannot_be_asked_leaves_its_topic_out(
 
     assert "could not be asked" in found[topic.name]
     assert read_cut_topics(away, pieces_of(topic, (4, 0))) == {}  # nobody is asked
+
+
+def test_a_partition_that_a_broker_leaves_out_of_its_answer_leaves_its_topic_out(
+    millstream_broker_session: TestBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = RawTopic(millstream_broker_session.bootstrap_servers, tmp_path / "lake")
+
+    async def nothing(*_: object, **__: object) -> Asked[EpochEnd]:
+        return Asked()
+
+    monkeypatch.setattr(joints, "ask_epoch_ends", nothing)
+
+    found = read_cut_topics(topic.job().source, pieces_of(topic, (4, 0), (10, 0)))
+
+    assert "is not known: its leader left it out of what it answered" in found[topic.name]
 
 
 class OfAnotherLog(InlineEngine):

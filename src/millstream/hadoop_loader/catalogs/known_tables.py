@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from millstream.hadoop_loader.commit.names import LATE_SUFFIX
+from millstream.hadoop_loader.source.topics import loads_topic
 from millstream.hadoop_loader.tables import all_tables
-from millstream.hadoop_loader.tables.ownership import loads_topic
 from millstream.hadoop_loader.values.file_schema import file_schema
 
 if TYPE_CHECKING:

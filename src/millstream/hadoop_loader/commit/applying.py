@@ -118,6 +118,9 @@ class Applier:
             judged = judge_swap(staged_is_there=staged_is_there, target_lengths=lengths, swap=swap)
             if judged is Moved.AGAIN and lengths is not None:
                 self._remove_stray(swap.directory, lengths)
+            if judged is Moved.DONE and staged_is_there and lengths is not None and names.SUCCESS not in lengths:
+                # A stray in the place of an empty directory is as good as that one, but for its mark.
+                self._mark_as(swap.staged, swap.directory)
             return judged
 
         if self._filesystem.status(swap.staged) is not None:
@@ -178,6 +181,10 @@ class Applier:
         path = f"{directory}/{names.SUCCESS}"
 
         self._again(lambda: mark(self._filesystem, path))
+
+    def _mark_as(self, staged: str, directory: str) -> None:
+        if self._filesystem.status(f"{staged}/{names.SUCCESS}") is not None:
+            self._mark_success(directory)
 
     def _mark_applied(self, number: int) -> None:
         # Only spares the next run a look at every file: that it is missing is no failure.

@@ -98,7 +98,8 @@ def judge_move(*, source_is_there: bool, target_length: int | None, listed_lengt
 def judge_swap(*, staged_is_there: bool, target_lengths: dict[str, int] | None, swap: DirectorySwap) -> Moved:
     """Judge whether a compacted directory is in place, from lengths by name of what is there (None: no directory).
 
-    An empty directory is one that a load's late act made again; that it holds only _SUCCESS is the same.
+    An empty directory is one that a load's late act made again; that it holds only _SUCCESS is the same. Where the
+    compacted one has no files either, such a stray is as good, and is left: another driver may have put it there.
     """
     if target_lengths is None:
         return Moved.AGAIN if staged_is_there else Moved.LOST
@@ -233,4 +234,5 @@ def _placed(file: StagedFile, directory: str, name: str) -> TableFile:
         min_timestamp_ms=file.min_timestamp_ms,
         max_timestamp_ms=file.max_timestamp_ms,
         kind=file.kind,
+        schema_version=file.schema_version,
     )

@@ -37,6 +37,7 @@ _COLUMNS: Final = (
     "min_timestamp_ms",
     "max_timestamp_ms",
     "kind",
+    "schema_version",
 )
 
 

@@ -59,6 +59,8 @@ class TableFile:
     min_timestamp_ms: int  # -1 if no record in it has one
     max_timestamp_ms: int
     kind: FileKind = FileKind.DATA
+    # Files of one entry with the same one have the same columns. 0: of a compaction, or not known.
+    schema_version: int = 0
 
     @property
     def path(self) -> str:

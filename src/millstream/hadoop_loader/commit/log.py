@@ -57,14 +57,19 @@ class CommitLog:
         *,
         monotonic: Callable[[], float],
         wait: Callable[[float], None],
+        watch_wait: Callable[[float], None] | None = None,
         now_ms: Callable[[], int],
         random: random.Random,
     ) -> None:
-        """`monotonic` and `wait` time the watching of another's claim; `now_ms` is shown to people, and a hint."""
+        """`wait` lets time go by until it is known what became of a publish, and must come to its end.
+
+        `watch_wait`, by default the same, does so while another's claim is watched, timed by `monotonic`: what it
+        raises ends the claim, of which there is nothing yet. `now_ms` is shown to people, and a hint.
+        """
         self._filesystem = filesystem
         self._settings = settings
         self._monotonic = monotonic
-        self._wait = wait
+        self._watch_wait = watch_wait or wait
         self._now_ms = now_ms
         self._random = random
         self._reader = LogReader(filesystem, settings.threads)
@@ -157,7 +162,9 @@ class CommitLog:
         return self._cleaner.is_due(role, self._now_ms())
 
     def _watch(self, record: ClaimRecord) -> bool:
-        return watch(self._reader, record, self._settings.claim_timeout_s, monotonic=self._monotonic, wait=self._wait)
+        return watch(
+            self._reader, record, self._settings.claim_timeout_s, monotonic=self._monotonic, wait=self._watch_wait
+        )
 
     def _apply_last(self, read: LogRead) -> None:
         if read.last is not None and not self._reader.is_applied(read.last):

@@ -107,9 +107,10 @@ class Snapshot:
                 yield names.trash_path(number, path)
 
     def _schema(self, files: list[TableFile]) -> pa.Schema:
-        # The files of one load share their table's schema at that time; a compacted file has its directory's.
+        # The files of one load have their table's schema as it was at some time; a compacted file has its directory's.
         one_of_each = {
-            file.path if file.partition < 0 else file.name.rpartition(names.SEPARATOR)[2]: file for file in files
+            file.path if file.partition < 0 else (file.name.rpartition(names.SEPARATOR)[2], file.schema_version): file
+            for file in files
         }
         import pyarrow.parquet as pq
 

@@ -22,7 +22,7 @@ from millstream.hadoop_loader.compaction.planning import DirectoryPlan
 from millstream.hadoop_loader.filesystem import FileSystemError
 
 if TYPE_CHECKING:
-    from millstream.hadoop_loader.commit import Claim, Entry
+    from millstream.hadoop_loader.commit import Claim, Entry, TableState
     from millstream.hadoop_loader.filesystem import FileSystem
     from millstream.hadoop_loader.job import CompactionSettings, EncodingSettings
 
@@ -34,6 +34,10 @@ WORKER_MEMORY_BYTES: Final = 256 << 20
 class Committer(Protocol):
     """What is needed of a CommitLog."""
 
+    def read(self) -> TableState:
+        """The state now."""
+        ...
+
     def commit(self, claim: Claim, draft: CompactDraft) -> Entry:
         """Publish and apply a draft."""
         ...
@@ -41,7 +45,11 @@ class Committer(Protocol):
 
 @dataclass(slots=True)
 class DirectoryResult:
-    """What became of one directory: `refused` says why it was left as it was, "" where it was not."""
+    """What became of one directory.
+
+    `refused` says why it cannot be compacted until somebody sees to it, `left` why it was not this time, as the log has
+    moved on; "" where that is not so.
+    """
 
     directory: str
     files_before: int
@@ -52,8 +60,14 @@ class DirectoryResult:
     rows_replaced: int = 0
     seconds: float = 0.0
     refused: str = ""
+    left: str = ""
     # The number of the commit log's entry.
     number: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it was compacted."""
+        return not self.refused and not self.left
 
 
 @dataclass(slots=True)
@@ -65,7 +79,7 @@ class CompactionReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return it for a report."""
-        done = [one for one in self.directories if not one.refused]
+        done = [one for one in self.directories if one.is_done]
         return {
             "directories": len(done),
             "files_before": sum(one.files_before for one in done),
@@ -75,6 +89,7 @@ class CompactionReport:
             "rows": sum(one.rows for one in done),
             "rows_replaced": sum(one.rows_replaced for one in done),
             "refused": {one.directory: one.refused for one in self.directories if one.refused},
+            "left": {one.directory: one.left for one in self.directories if one.left},
             "stopped": self.is_stopped,
         }
 
@@ -91,8 +106,11 @@ def compact(
     on_progress: Callable[[DirectoryPlan, int], None] = lambda _plan, _bytes: None,
     report: CompactionReport | None = None,
     workers: int = 1,
+    job: str = "",
 ) -> CompactionReport:
     """Compact directories and commit each; `on_progress` is told of bytes read, `report` filled, also up to an error.
+
+    The log's entries name `job`.
 
     Up to `workers` directories are staged at once, by threads that share `settings.memory_bytes`: nearly all of the
     work is Arrow's, which needs no interpreter's lock. What one directory is refused for, or what Arrow or this
@@ -118,7 +136,7 @@ def compact(
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     under_way.remove(future)
                     staged = future.result()
-                    _commit(filesystem, log, claim, staged)
+                    _commit(filesystem, log, claim, staged, job)
                     results[staged.number] = staged.result
                     report.directories[:] = [results[number] for number in sorted(results)]
         except StoppedError:
@@ -138,8 +156,11 @@ class _Staged:
 
     number: int
     path: str
+    plan: DirectoryPlan
     result: DirectoryResult
     compacted: CompactedDirectory | None = None
+    # Whether it was refused as it holds other files than were planned.
+    holds_others: bool = False
 
 
 class _Staging:
@@ -173,7 +194,7 @@ class _Staging:
 
         began = time.monotonic()
         result = DirectoryResult(plan.directory, len(plan.files), plan.size_bytes)
-        staged = _Staged(number, self._claim.staging(number, 0), result)
+        staged = _Staged(number, self._claim.staging(number, 0), plan, result)
         try:
             staged.compacted = compact_directory(
                 self._filesystem,
@@ -190,6 +211,7 @@ class _Staging:
             raise
         except CompactionError as error:
             result.refused = str(error)
+            staged.holds_others = isinstance(error, _OtherFilesError)
         except (pa.ArrowException, OSError) as error:
             found = str(error) or type(error).__name__
             result.refused = f"{found}; the directory is as it was, the next compaction tries again"
@@ -201,17 +223,28 @@ class _Staging:
             self._on_progress(plan, size_bytes)
 
 
-def _commit(filesystem: FileSystem, log: Committer, claim: Claim, staged: _Staged) -> None:
-    """Commit a staged directory, or clean up behind it where it is refused."""
+def _commit(filesystem: FileSystem, log: Committer, claim: Claim, staged: _Staged, job: str) -> None:
+    """Commit a staged directory, or clean up behind it where it is refused or left."""
     result = staged.result
     if staged.compacted is not None:
-        draft = CompactDraft(directories=(staged.compacted,), report={"rows_replaced": result.rows_replaced})
+        report = {"rows_replaced": result.rows_replaced} | ({"job": job} if job else {})
         try:
-            result.number = log.commit(claim, draft).number
+            result.number = log.commit(claim, CompactDraft(directories=(staged.compacted,), report=report)).number
         except CompactionConflictError as error:
-            result.refused = str(error)
-    if result.refused:
+            # Should it be for good, as where somebody took a file away, the next compaction refuses it by a look.
+            result.left = str(error)
+    elif staged.holds_others:
+        plan = staged.plan
+        listed = {file.name for file in log.read().files.in_directory(plan.directory)}
+        if plan.is_whole and listed != {file.name for file in plan.files}:
+            # A load has been there since.
+            result.refused, result.left = "", f"{plan.directory}: its files have changed since it was looked at"
+    if not result.is_done:
         _discard(filesystem, staged.path)
+
+
+class _OtherFilesError(CompactionError):
+    """The directory holds other files than the plan."""
 
 
 class _Stop(Protocol):
@@ -279,7 +312,7 @@ def _check_listed(filesystem: FileSystem, plan: DirectoryPlan) -> None:
     wanted = {file.name for file in plan.files}
     if wrong := sorted(there ^ wanted if plan.is_whole else wanted - there):
         what = "not in the commit log" if wrong[0] in there else "gone, though the commit log has it"
-        raise CompactionError(
+        raise _OtherFilesError(
             f"{plan.directory}/{wrong[0]} is {what} ({len(wrong)} such); `millstream load verify` tells more"
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TYPE_CHECKING
 
 from millstream.hadoop_loader.commit.names import DEAD_LETTERS, SEPARATOR
@@ -59,10 +59,15 @@ def plan_compaction(
     """
     plans: list[DirectoryPlan] = []
     outer = _with_others_below(state)
-    for directory, group in groupby(state.files.under(), key=lambda file: file.directory):
+    # In the order of the directories' names, of which a slash is a part.
+    files_of = state.files.under
+    chosen = (
+        files_of() if tables is None else chain.from_iterable(map(files_of, sorted(tables, key=lambda one: f"{one}/")))
+    )
+    for directory, group in groupby(chosen, key=lambda file: file.directory):
         table, _, rest = directory.partition("/")
         format_, _, below = rest.partition("/")
-        if (tables is not None and table not in tables) or table == DEAD_LETTERS:
+        if table == DEAD_LETTERS:
             continue
         is_whole = state.is_closed(directory)
         if directory in outer if is_whole else not settings.open_directories:

@@ -17,13 +17,13 @@ from millstream.hadoop_loader.commit import ClaimedError, CommitError, Role
 from millstream.hadoop_loader.driver.claim_keeper import claimed
 from millstream.hadoop_loader.driver.problems import MET, sentence_of
 from millstream.hadoop_loader.driver.report import Outcome
-from millstream.hadoop_loader.driver.surroundings import Surroundings
+from millstream.hadoop_loader.driver.surroundings import StoppedError, Surroundings
+from millstream.hadoop_loader.driver.telling import bring_catalogs_up_to_date
 from millstream.hadoop_loader.tables.ownership import tables_of
 
 if TYPE_CHECKING:
-    from millstream.hadoop_loader.commit import Claim, TableState
+    from millstream.hadoop_loader.commit import TableState
     from millstream.hadoop_loader.compaction import DirectoryPlan, DirectoryResult
-    from millstream.hadoop_loader.filesystem import FileSystem
     from millstream.hadoop_loader.job import LoadJob
 
 OnProgress = Callable[[int, int], None]
@@ -52,7 +52,7 @@ class CompactionRun:
     @property
     def done(self) -> list[DirectoryResult]:
         """The directories that were compacted."""
-        return [one for one in self.directories if not one.refused]
+        return [one for one in self.directories if one.is_done]
 
     @property
     def bytes_before(self) -> int:
@@ -134,7 +134,7 @@ def run_compaction(
     except ClaimedError as error:
         run.outcome = Outcome.CLAIMED
         run.errors.append(str(error))
-    except _StoppedError:
+    except StoppedError:
         run.outcome = Outcome.STOPPED
     except MET as error:
         # What was published is done by the next run, though this one has not seen it.
@@ -143,10 +143,6 @@ def run_compaction(
         run.errors.append(sentence_of(error, run.destination))
     run.wall_s = world.monotonic() - began
     return run
-
-
-class _StoppedError(Exception):
-    """The compaction was told to stop while it waited for the claim."""
 
 
 def _run(
@@ -160,12 +156,8 @@ def _run(
 ) -> None:
     from millstream.hadoop_loader.compaction import CompactionReport, compact, plan_compaction
 
-    def wait(seconds: float) -> None:
-        if stop.wait(seconds):
-            raise _StoppedError
-
     filesystem = stack.enter_context(world.open_filesystem(job))
-    log = world.commit_log(job, filesystem, wait=wait)
+    log = world.commit_log(job, filesystem, stop=stop)
 
     def plan(state: TableState) -> list[DirectoryPlan]:
         own = tables_of(job, state, with_late=True).keys()
@@ -177,13 +169,15 @@ def _run(
         there = f"there are {', '.join(sorted(known))}" if known else "nothing was loaded yet"
         run.errors.append(f"{', '.join(unknown)}: no such table of this job at {job.destination.uri}; {there}")
         return
-    is_due = log.cleaning_is_due(Role.COMPACT)
-    if not is_due and not plan(state):
+    plans = plan(state)
+    if not plans and not log.cleaning_is_due(Role.COMPACT) and log.unapplied() is None:
         run.outcome = Outcome.NOTHING_NEW
         return
     claim = stack.enter_context(claimed(world, job, log, Role.COMPACT, run.run_id))
     told = log.clean(claim)
-    plans = plan(claim.state)
+    if claim.state.number != state.number + 1:
+        # The claim is not all that has happened since.
+        plans = plan(claim.state)
     total, read = sum(plan.size_bytes for plan in plans), 0
 
     def handle_read(_plan: DirectoryPlan, size_bytes: int) -> None:
@@ -203,34 +197,33 @@ def _run(
         on_progress=handle_read,
         report=report,
         workers=_workers(job),
+        job=job.name,
     )
     run.errors += [f"{one.directory}: {one.refused}" for one in report.directories if one.refused]
-    if report.is_stopped:
+    run.notes += [f"left for the next time: {one.left}" for one in report.directories if one.left]
+    if report.is_stopped and not run.done:
         run.outcome = Outcome.STOPPED
-    elif run.errors:
+    elif run.errors or report.is_stopped:
         run.outcome = Outcome.PARTIAL if run.done else Outcome.FAILED
     else:
         run.outcome = Outcome.LOADED if run.done else Outcome.NOTHING_NEW
     told += log.clean(claim)
     run.notes += [f"cleaning: {sentence}" for sentence in dict.fromkeys(told)]
-    if run.done and (job.hive is not None or job.iceberg is not None):
-        _tell_catalogs(job, filesystem, claim, run)
+    if report.is_stopped:
+        run.notes.append("stopped; what is left is for the next time")
+    if run.done:
+        problems, fails = bring_catalogs_up_to_date(job, filesystem, claim.state, run.run_id)
+        if fails:
+            run.errors += problems
+            run.outcome = Outcome.PARTIAL
+        else:
+            run.notes += problems
 
 
 def _workers(job: LoadJob) -> int:
     """How many directories are worked on at once: as the job says, but never more than this machine has cores."""
     cores = len(os.sched_getaffinity(0))
     return min(job.workers or cores, cores)
-
-
-def _tell_catalogs(job: LoadJob, filesystem: FileSystem, claim: Claim, run: CompactionRun) -> None:
-    from millstream.hadoop_loader.catalogs import CatalogError, tell_catalogs
-
-    try:
-        run.errors += tell_catalogs(job, filesystem, claim.state)
-    except CatalogError as error:
-        run.errors.append(str(error))
-        run.outcome = Outcome.PARTIAL
 
 
 def _tell_nobody(_read: int, _total: int) -> None:

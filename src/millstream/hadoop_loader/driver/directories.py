@@ -1,9 +1,14 @@
 """Whole directories, closed by hand or emptied for their age: what operators do, and a job's `destination.retention_s`.
 
 Closing is an entry of a load without a file: the directory gets its `_SUCCESS`, and what still comes for it is late.
-Expiring is an entry of a compaction that leaves nothing: the directory goes to trash as a whole, where readers that
-hold a number of the log find it for `snapshot_retention_s`, and an empty one takes its place. So both are as safe
-against crashes, and beside other runs, as loads and compactions are. Positions are never touched.
+Expiring is an entry of a compaction that leaves nothing. What is too old goes to trash, where readers that hold a
+number of the log find it for `snapshot_retention_s`:
+
+    closed directories   as a whole, and an empty one with its `_SUCCESS` takes their place
+    late records         all files of a directory that ends as early; more may come to it at any time
+    dead letters         the files whose newest record is as old, be they replayed or not
+
+So both are as safe against crashes, and beside other runs, as loads and compactions are. Positions are never touched.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from millstream.hadoop_loader.commit import (
@@ -22,13 +28,15 @@ from millstream.hadoop_loader.commit import (
     CompactionConflictError,
     LoadDraft,
     Role,
-    table_directory,
 )
+from millstream.hadoop_loader.commit.names import LATE_SUFFIX, dead_letters_directory
 from millstream.hadoop_loader.commit.state import split_directory
 from millstream.hadoop_loader.driver.claim_keeper import claimed
+from millstream.hadoop_loader.driver.problems import MET, sentence_of
 from millstream.hadoop_loader.driver.report import Outcome
-from millstream.hadoop_loader.driver.surroundings import Surroundings
-from millstream.hadoop_loader.filesystem import FileSystem, FileSystemError
+from millstream.hadoop_loader.driver.surroundings import StoppedError, Surroundings
+from millstream.hadoop_loader.driver.telling import bring_catalogs_up_to_date
+from millstream.hadoop_loader.filesystem import FileSystem
 from millstream.hadoop_loader.tables.ownership import tables_of
 
 if TYPE_CHECKING:
@@ -61,6 +69,10 @@ class DirectoryRun:
     rows: int = 0
     bytes: int = 0
     errors: list[str] = field(default_factory=list)
+    # Nothing to be done at once.
+    notes: list[str] = field(default_factory=list)
+    # Whether it was told to stop before it came to its end.
+    is_stopped: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -82,11 +94,8 @@ class DirectoryRun:
             "rows": self.rows,
             "bytes": self.bytes,
             "errors": self.errors,
+            "notes": self.notes,
         }
-
-
-class _StoppedError(Exception):
-    """It was told to stop while it waited for the claim."""
 
 
 class _WrongError(Exception):
@@ -94,10 +103,11 @@ class _WrongError(Exception):
 
 
 class _Expiring(NamedTuple):
-    """A directory that is to be emptied, and what it holds."""
+    """A directory that is to be emptied, as a whole or of some of its files."""
 
     directory: str
     files: tuple[TableFile, ...]
+    is_whole: bool
 
 
 def close_directories(
@@ -163,9 +173,12 @@ def expire_directories(
 ) -> DirectoryRun:
     """Empty closed time directories of the job's tables that end before `before_ms`, and return how it went.
 
-    Without it those that the job's `destination.retention_s` is over for, counted from now or from the newest record
-    loaded of the topic, whichever is earlier: a clock that runs ahead expires nothing. Never raises, as `run_load`.
+    With them go the late records of such directories, and dead letters that old. Without `before_ms` those that the
+    job's `destination.retention_s` is over for, counted from now or from the newest record loaded of the topic,
+    whichever is earlier: a clock that runs ahead expires nothing. Setting `stop` ends it between two entries. Never
+    raises, as `run_load`.
     """
+    stop = stop or threading.Event()
 
     def act(world: Surroundings, filesystem: FileSystem, log: CommitLog, run: DirectoryRun) -> None:
         now_ms = round(world.wall_clock() * 1000)
@@ -174,18 +187,27 @@ def expire_directories(
             limits = _limits(job, state, before_ms, now_ms)
             return list(_expiring(job, state, limits, tables))
 
-        found = wanted(log.read())
+        state = log.read()
+        found = wanted(state)
         if dry_run:
             for one in found:
                 _count(run, one)
         if dry_run or (not found and log.unapplied() is None):
             return
         with claimed(world, job, log, Role.COMPACT, run.run_id) as claim:
-            log.clean(claim)
-            for number, some in enumerate(_batches(wanted(claim.state))):
-                _expire(filesystem, log, claim, number, some, run)
+            told = log.clean(claim)
+            if claim.state.number != state.number + 1:
+                # The claim is not all that has happened since.
+                found = wanted(claim.state)
+            for number, some in enumerate(_batches(found)):
+                if stop.is_set():
+                    run.is_stopped = True
+                    break
+                _expire(job, filesystem, log, claim, number, some, run)
+            run.notes += [f"cleaning: {sentence}" for sentence in told]
             if run.number is not None:
-                _tell_catalogs(job, filesystem, claim.state, run)
+                problems, fails = bring_catalogs_up_to_date(job, filesystem, claim.state, run.run_id)
+                (run.errors if fails else run.notes).extend(problems)
 
     return _run(job, EXPIRED, act, stop, surroundings)
 
@@ -232,34 +254,60 @@ def _expiring(
     if tables is not None and (unknown := sorted(set(tables) - ours.keys())):
         raise _WrongError(f"{unknown[0]} is no table of this job; {_some(ours)}")
     end_ms = partitioner(job.partitioning).end_ms
-    for key in sorted(state.closed):
-        table, _, format_ = key.rpartition("/")
-        limit = limits.get(ours[table]) if table in ours and (tables is None or table in tables) else None
+    chosen = {name: topic for name, topic in ours.items() if tables is None or name in tables}
+    for key in sorted(state.totals):
+        table, _, _format = key.rpartition("/")
+        is_late = table.endswith(LATE_SUFFIX) and table not in ours
+        limit = limits.get(chosen.get(table.removesuffix(LATE_SUFFIX) if is_late else table, ""))
         if limit is None:
             continue
-        for below in sorted(state.closed[key]):
-            end = end_ms(below)
-            if end is None or end > limit:
-                continue
-            directory = table_directory(table, format_, below)
-            if files := tuple(state.files.in_directory(directory)):
-                yield _Expiring(directory, files)
+        for directory, group in groupby(state.files.under(key), key=lambda file: file.directory):
+            end = end_ms(split_directory(directory)[2])
+            if end is not None and end <= limit and (is_late or state.is_closed(directory)):
+                yield from _of_directory(directory, group, is_whole=not is_late)
+    for topic in sorted(set(chosen.values())):
+        if (limit := limits.get(topic)) is not None:
+            directory = dead_letters_directory(topic)
+            old = (file for file in state.files.under(directory) if 0 <= file.max_timestamp_ms < limit)
+            yield from _of_directory(directory, old, is_whole=False)
+
+
+def _of_directory(directory: str, files: Iterable[TableFile], *, is_whole: bool) -> Iterator[_Expiring]:
+    """What of a directory goes at a time: all of it, or as many files as an entry is to have."""
+    if is_whole:
+        yield _Expiring(directory, tuple(files), is_whole=True)
+    else:
+        coming = iter(files)
+        while some := tuple(islice(coming, FILES_PER_ENTRY)):
+            yield _Expiring(directory, some, is_whole=False)
 
 
 def _expire(
-    filesystem: FileSystem, log: CommitLog, claim: Claim, number: int, some: list[_Expiring], run: DirectoryRun
+    job: LoadJob,
+    filesystem: FileSystem,
+    log: CommitLog,
+    claim: Claim,
+    number: int,
+    some: list[_Expiring],
+    run: DirectoryRun,
 ) -> None:
     """Commit the emptying of some directories."""
     staging = claim.staging(number, 0)
     emptied: list[CompactedDirectory] = []
     for index, one in enumerate(some):
-        # What takes the place of the directory: nothing, but for a _SUCCESS.
+        # What takes the place of a whole directory: nothing, but for a _SUCCESS.
         staged = f"{staging}/{index}"
-        filesystem.make_directory(staged)
+        if one.is_whole:
+            filesystem.make_directory(staged)
         replaced = tuple(file.name for file in one.files)
-        emptied.append(CompactedDirectory(directory=one.directory, staged=staged, files=(), replaced=replaced))
+        emptied.append(
+            CompactedDirectory(
+                directory=one.directory, staged=staged, files=(), replaced=replaced, is_whole=one.is_whole
+            )
+        )
+    report = {"job": job.name, "outcome": EXPIRED}
     try:
-        entry = log.commit(claim, CompactDraft(directories=tuple(emptied), report={"outcome": EXPIRED}))
+        entry = log.commit(claim, CompactDraft(directories=tuple(emptied), report=report))
     except CompactionConflictError as error:
         run.errors.append(str(error))
         return
@@ -301,39 +349,32 @@ def _run(
     """Do it on the job's destination, and make an outcome of what it meets."""
     world, stop = surroundings or Surroundings(), stop or threading.Event()
     run = DirectoryRun(world.run_id(), job.name, job.destination.uri, act)
-
-    def wait(seconds: float) -> None:
-        if stop.wait(seconds):
-            raise _StoppedError
-
     try:
         with world.open_filesystem(job) as filesystem:
-            function(world, filesystem, world.commit_log(job, filesystem, wait=wait), run)
-        done = Outcome.LOADED if run.directories else Outcome.NOTHING_NEW
-        run.outcome = (Outcome.PARTIAL if run.directories else Outcome.FAILED) if run.errors else done
+            function(world, filesystem, world.commit_log(job, filesystem, stop=stop), run)
+        run.outcome = _outcome(run)
     except ClaimedError as error:
         run.outcome = Outcome.CLAIMED
         run.errors.append(str(error))
-    except _StoppedError:
+    except StoppedError:
         run.outcome = Outcome.STOPPED
-    except (_WrongError, FileSystemError, CommitError, OSError) as error:
+    except (_WrongError, *MET) as error:
         if isinstance(error, CommitError) and error.published is not None:
             # It counts, and the next run applies it.
             run.number = error.published.number
         run.outcome = Outcome.FAILED if run.number is None else Outcome.PARTIAL
-        run.errors.append(str(error) or type(error).__name__)
+        run.errors.append(sentence_of(error, run.destination))
     return run
 
 
-def _tell_catalogs(job: LoadJob, filesystem: FileSystem, state: TableState, run: DirectoryRun) -> None:
-    if job.hive is None and job.iceberg is None:
-        return
-    from millstream.hadoop_loader.catalogs import CatalogError, tell_catalogs
-
-    try:
-        run.errors += tell_catalogs(job, filesystem, state)
-    except CatalogError as error:
-        run.errors.append(str(error))
+def _outcome(run: DirectoryRun) -> Outcome:
+    """How a run ends that met nothing that ended it."""
+    if run.is_stopped:
+        run.notes.append("stopped; what is left is for the next time")
+        return Outcome.PARTIAL if run.directories else Outcome.STOPPED
+    if run.errors:
+        return Outcome.PARTIAL if run.directories else Outcome.FAILED
+    return Outcome.LOADED if run.directories else Outcome.NOTHING_NEW
 
 
 def _tables_text(tables: Collection[str] | None) -> str:

@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
-from millstream.hadoop_loader.driver.reporting import REPORTS
+from millstream.hadoop_loader.driver.reporting import REPORTS, keep, kept
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.driver.report import LoadReport
@@ -35,10 +35,10 @@ class Failure:
 
 def failure_of(filesystem: FileSystem, job: str) -> Failure | None:
     """The failure that is remembered of a job. Raises FileSystemError, OSError."""
+    data = kept(filesystem, _name(job))
     try:
-        with filesystem.open(_path(job)) as file:
-            return Failure(**json.loads(file.read_at(0, file.size)))
-    except (FileNotFoundError, ValueError, TypeError):
+        return None if data is None else Failure(**json.loads(data))
+    except (ValueError, TypeError):
         # Half of one, or one of another version, is as good as none.
         return None
 
@@ -54,21 +54,16 @@ def remember_failure(filesystem: FileSystem, report: LoadReport, number: int) ->
         number,
         report.errors[:_ERRORS_KEPT],
     )
-    filesystem.make_directory(REPORTS)
-    written = f"{REPORTS}/.failed+{report.job}+{report.run_id}"
-    with filesystem.create(written) as file:
-        file.write(json.dumps(asdict(failure), ensure_ascii=False, indent=1).encode())
-        file.close()
-    if before is not None:
-        filesystem.delete(_path(report.job))
-    filesystem.rename(written, _path(report.job))
+    data = json.dumps(asdict(failure), ensure_ascii=False, indent=1).encode()
+    keep(filesystem, _name(report.job), data, report.run_id)
 
 
 def forget_failure(filesystem: FileSystem, job: str) -> None:
     """Forget it after a run that ended well. Raises FileSystemError, OSError."""
-    if filesystem.status(_path(job)) is not None:
-        filesystem.delete(_path(job))
+    path = f"{REPORTS}/{_name(job)}"
+    if filesystem.status(path) is not None:
+        filesystem.delete(path)
 
 
-def _path(job: str) -> str:
-    return f"{REPORTS}/failed+{job}.json"
+def _name(job: str) -> str:
+    return f"failed+{job}.json"

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 from millstream.hadoop_loader.commit import ClaimedError, Role
 from millstream.hadoop_loader.driver.compacting import run_compaction
 from millstream.hadoop_loader.driver.letters import waiting_letters
-from millstream.hadoop_loader.driver.loading import StoppedError
 from millstream.hadoop_loader.driver.problems import MET, sentence_of
-from millstream.hadoop_loader.driver.report import LoadReport, Outcome
-from millstream.hadoop_loader.driver.reporting import keep_report, kept_problems, write_local
-from millstream.hadoop_loader.driver.surroundings import Surroundings
+from millstream.hadoop_loader.driver.report import LoadReport, Outcome, lag_age_s
+from millstream.hadoop_loader.driver.reporting import keep_report, write_local
+from millstream.hadoop_loader.driver.surroundings import StoppedError, Surroundings
+from millstream.hadoop_loader.driver.telling import bring_catalogs_up_to_date, catalogs_lack
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import Claim, CommitLog, TableState
@@ -60,7 +60,7 @@ class Finishing:
         """What a run does that had nothing to load: what others could not be told, or is due to be deleted."""
         self._describe_state(state)
         self._commit_to_group(state)
-        if self._catalogs_lack(filesystem, state):
+        if catalogs_lack(self.job, filesystem, state):
             self._tell_catalogs(filesystem, state)
         if not is_claimed:
             self._guarded("cleaning", lambda: self._clean_if_due(log))
@@ -95,9 +95,9 @@ class Finishing:
         now_s = self.world.wall_clock()
         for topic in report.topics:
             watermarks = state.watermarks.get(topic.topic_id, {})
-            times = [watermarks.get(one.partition, -1) for one in topic.partitions if one.lag]
-            known = [time for time in times if time >= 0]
-            topic.lag_age_s = round(max(0.0, now_s - min(known) / 1000), 3) if known else None
+            topic.lag_age_s = lag_age_s(
+                (watermarks.get(one.partition, -1) for one in topic.partitions if one.lag), now_s
+            )
 
     def _commit_to_group(self, state: TableState) -> None:
         group = self.job.source.group
@@ -115,36 +115,23 @@ class Finishing:
 
     def _tell_catalogs(self, filesystem: FileSystem, state: TableState) -> None:
         """Tell Hive and Iceberg; what they could not be told the next run tells them."""
-        if self.job.hive is None and self.job.iceberg is None:
-            return
         self._guarded("catalogs", lambda: self._call_catalogs(filesystem, state))
 
     def _call_catalogs(self, filesystem: FileSystem, state: TableState) -> None:
-        # Loads Arrow, which a run with nothing new does without.
-        from millstream.hadoop_loader.catalogs import CatalogError, tell_catalogs
-
         report = self.report
         try:
-            report.catalog_problems = tell_catalogs(self.job, filesystem, state)
-        except CatalogError as error:
-            # As the job wants it: `hive.fail`.
-            report.catalog_problems = [str(error)]
-            report.errors.append(str(error))
-            report.outcome = Outcome.PARTIAL
+            told = bring_catalogs_up_to_date(self.job, filesystem, state, report.run_id)
         except Exception as error:
             report.catalog_problems = [sentence_of(error, report.destination)]
             if not isinstance(error, MET):
                 raise
+        else:
+            report.catalog_problems = told.problems
+            if told.fails:
+                report.errors += told.problems
+                report.outcome = Outcome.PARTIAL
         for problem in report.catalog_problems:
             self.note(problem)
-
-    def _catalogs_lack(self, filesystem: FileSystem, state: TableState) -> bool:
-        """Whether the last run could not tell them of all."""
-        if self.job.hive is None and self.job.iceberg is None:
-            return False
-        # Also what is no run's, such as a replay of dead letters, which tells them nothing.
-        last = next((one["number"] for one in reversed(state.reports) if one["kind"] == "load"), None)
-        return last is not None and kept_problems(filesystem, last) != []
 
     def _clean_if_due(self, log: CommitLog) -> None:
         if not log.cleaning_is_due(Role.LOAD):
@@ -168,7 +155,7 @@ class Finishing:
                 f"compacted {compacted.files_before} files of {len(compacted.done)} directories into "
                 f"{compacted.files_after}"
             )
-        self._take_errors("compaction", compacted.outcome, compacted.errors)
+        self._take("compaction", compacted.outcome, compacted.errors, compacted.notes)
 
     def _expire(self) -> None:
         from millstream.hadoop_loader.driver.directories import expire_directories
@@ -178,11 +165,13 @@ class Finishing:
             count = len(expired.directories)
             directories = "1 directory" if count == 1 else f"{count:,} directories"
             self.note(f"expired {directories} with {expired.rows:,} rows")
-        self._take_errors("expiry", expired.outcome, expired.errors)
+        self._take("expiry", expired.outcome, expired.errors, expired.notes)
 
-    def _take_errors(self, what: str, outcome: Outcome, errors: list[str]) -> None:
-        """Make what a part met, which is a run of its own, one of this run's errors."""
+    def _take(self, what: str, outcome: Outcome, errors: list[str], notes: list[str]) -> None:
+        """Make what a part met, which is a run of its own, one of this run's errors and notes."""
         told = [f"{what}: {error}" for error in errors]
+        for sentence in notes:
+            self.note(f"{what}: {sentence}")
         if outcome is Outcome.CLAIMED:
             # Another process is at it: no failure, and done with the next run.
             for sentence in told:

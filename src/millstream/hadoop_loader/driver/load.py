@@ -25,13 +25,13 @@ from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
 from millstream.hadoop_loader.driver.draft import draft_of
 from millstream.hadoop_loader.driver.failures import forget_failure, remember_failure
 from millstream.hadoop_loader.driver.finishing import Finishing
-from millstream.hadoop_loader.driver.loading import Loading, StoppedError
+from millstream.hadoop_loader.driver.loading import Loading
 from millstream.hadoop_loader.driver.observer import Observer, Phase
 from millstream.hadoop_loader.driver.problems import MET, sentence_of
 from millstream.hadoop_loader.driver.report import LoadReport, Outcome, TopicReport
 from millstream.hadoop_loader.driver.reporting import describe
 from millstream.hadoop_loader.driver.schemas import RunSchemas
-from millstream.hadoop_loader.driver.surroundings import Surroundings, look_at_topics
+from millstream.hadoop_loader.driver.surroundings import StoppedError, Surroundings, look_at_topics
 from millstream.hadoop_loader.filesystem import FileSystem, FileSystemError, UnavailableError, UnknownOutcomeError
 from millstream.hadoop_loader.planning import plan_splits, take_share
 from millstream.hadoop_loader.source import Reconciled, Severity, SourceSnapshot, reconcile
@@ -128,7 +128,7 @@ class _Run:
         report, job = self._report, self._job
         with self._phase(Phase.OPENING):
             filesystem = self._filesystem = outer.enter_context(self._world.open_filesystem(job))
-            log = self._world.commit_log(job, filesystem, wait=self._wait)
+            log = self._world.commit_log(job, filesystem, stop=self._stop)
             state = log.read()
             self._number = state.number
         with self._phase(Phase.LOOKING):
@@ -209,7 +209,7 @@ class _Run:
             coming = sorted({one.topic for one in found.ranges}.union(found.topics[one] for one in found.moved))
             loaded = set(claim.state.topics.values())
             for topic in coming:
-                if reason := why_no_table(topic, loaded, coming):
+                if reason := why_no_table(topic, loaded, coming, schemas.names):
                     attempts.give_up([topic], reason)
             for topic in sorted({one.topic for one in found.ranges} - attempts.given_up.keys()):
                 try:
@@ -373,13 +373,6 @@ class _Run:
             },
             "announcements": report.announcements,
         }
-
-    def _wait(self, seconds: float) -> None:
-        """Wait as the log asks, unless the run is told to stop; a commit that has begun is brought to its end."""
-        if self._is_committing:
-            threading.Event().wait(seconds)
-        elif self._stop.wait(seconds):
-            raise StoppedError
 
     def _release(self, claim: Claim) -> None:
         # One that cannot be given back is waited for by the next driver, and then taken.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from millstream.hadoop_loader.driver.attempts import Attempts
 from millstream.hadoop_loader.driver.observer import Observer
+from millstream.hadoop_loader.driver.surroundings import StoppedError
 from millstream.hadoop_loader.engines.engine import AttemptFailed, AttemptFinished, AttemptProgressed
 from millstream.hadoop_loader.source import read_cut_topics
 from millstream.hadoop_loader.splits import DirectoryNames, SplitTask
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
 
 POLL_S: Final = 0.2
-
-
-class StoppedError(Exception):
-    """The run was told to stop."""
 
 
 @dataclass(slots=True)

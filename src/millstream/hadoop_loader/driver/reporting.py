@@ -1,6 +1,7 @@
 """Fills a run's report from what it came to, and keeps it: beside the log, and where the job wants it.
 
     ROOT/_millstream/reports/NUMBER.json      one for each load, NUMBER as in the log; the last REPORTS_KEPT
+    ROOT/_millstream/reports/failed+JOB.json, told+JOB.json       what `failures` and `telling` keep of each job
     report.directory/JOB-TIME-RUN.json        one for each run, also with nothing new; the last REPORTS_KEPT of a job
 
 The entry in the log holds the totals; the whole report, with every partition, is for people. Nothing reads it to decide
@@ -9,7 +10,6 @@ anything, so it is written after the commit, and a run whose report could not be
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -84,17 +84,34 @@ def keep_report(filesystem: FileSystem, report: LoadReport) -> None:
     Raises FileSystemError, OSError.
     """
     assert report.number is not None, "a run without an entry has no report beside the log"
-    name = number_name(report.number)
-    filesystem.make_directory(REPORTS)
-    written = f"{REPORTS}/.{name}+{report.run_id}"
-    with filesystem.create(written) as file:
-        file.write(report.encoded())
-        file.close()
-    filesystem.rename(written, f"{REPORTS}/{name}.json")
-    kept = [one for one in filesystem.list(REPORTS) if not one.is_directory]
-    for one in kept[: max(0, len(kept) - REPORTS_KEPT)]:
+    keep(filesystem, f"{number_name(report.number)}.json", report.encoded(), report.run_id)
+    there = [one for one in filesystem.list(REPORTS) if not one.is_directory]
+    for one in there[: max(0, len(there) - REPORTS_KEPT)]:
         with suppress(FileSystemError):
             filesystem.delete(one.path)
+
+
+def keep(filesystem: FileSystem, name: str, data: bytes, run_id: str) -> None:
+    """Write a file beside the log in the place of the last one of its name; a crash may leave neither, never half.
+
+    Raises FileSystemError, OSError.
+    """
+    filesystem.make_directory(REPORTS)
+    path, written = f"{REPORTS}/{name}", f"{REPORTS}/.{name}+{run_id}"
+    with filesystem.create(written) as file:
+        file.write(data)
+        file.close()
+    filesystem.delete(path)
+    filesystem.rename(written, path)
+
+
+def kept(filesystem: FileSystem, name: str) -> bytes | None:
+    """What was kept under a name, or None. Raises FileSystemError, OSError."""
+    try:
+        with filesystem.open(f"{REPORTS}/{name}") as file:
+            return file.read_at(0, file.size)
+    except FileNotFoundError:
+        return None
 
 
 def last_run(state: TableState) -> Mapping[str, Any] | None:
@@ -105,16 +122,6 @@ def last_run(state: TableState) -> Mapping[str, Any] | None:
     """
     loads = (one for one in reversed(state.reports) if one["kind"] == "load")
     return next((one for one in loads if one["report"].get("outcome") in _OUTCOMES), None)
-
-
-def kept_problems(filesystem: FileSystem, number: int) -> list[str] | None:
-    """What the run that made entry `number` could not tell Hive or Iceberg; None where its report is not there."""
-    try:
-        with filesystem.open(f"{REPORTS}/{number_name(number)}.json") as file:
-            problems: list[str] = json.loads(file.read_at(0, file.size)).get("catalog_problems", [])
-    except (FileNotFoundError, FileSystemError, ValueError):
-        return None
-    return problems
 
 
 def write_local(directory: Path, report: LoadReport) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,10 @@ from millstream.hadoop_loader.source import SourceSnapshot, read_source
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import TableState
     from millstream.hadoop_loader.job import LoadJob
+
+
+class StoppedError(Exception):
+    """The run was told to stop, while nothing of it was visible."""
 
 
 def _open_destination(job: LoadJob) -> FileSystem:
@@ -69,15 +74,23 @@ class Surroundings:
         """The commit log's numbers, with what the job says of them."""
         return replace(self.commit_settings, snapshot_retention_s=job.destination.snapshot_retention_s)
 
-    def commit_log(
-        self, job: LoadJob, filesystem: FileSystem, *, wait: Callable[[float], None] = time.sleep
-    ) -> CommitLog:
-        """The log of the job's destination; `wait` is how it lets time go by."""
+    def commit_log(self, job: LoadJob, filesystem: FileSystem, *, stop: threading.Event | None = None) -> CommitLog:
+        """The log of the job's destination. With `stop` set its `claim` raises StoppedError where it has to wait.
+
+        A commit that has begun is brought to its end: whether its entry is there has to be known.
+        """
+        stop = stop or threading.Event()
+
+        def watch_wait(seconds: float) -> None:
+            if stop.wait(seconds):
+                raise StoppedError
+
         return CommitLog(
             filesystem,
             self.settings(job),
             monotonic=self.monotonic,
-            wait=wait,
+            wait=time.sleep,
+            watch_wait=watch_wait,
             now_ms=lambda: round(self.wall_clock() * 1000),
             random=self.random,
         )

@@ -1,6 +1,7 @@
 """What the topics of a job hold now, and what of it is to be loaded.
 
 snapshot.py   the source at one moment       reading.py    asks the cluster for it, leaders.py partition by partition
+topics.py     which topics are the job's
 findings.py   what does not fit              reconcile.py  positions against the snapshot, pure
 joints.py     whether pieces of a partition that were read are one history
 """

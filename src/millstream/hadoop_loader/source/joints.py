@@ -76,6 +76,7 @@ async def _ask(client: Client, ends: Mapping[TopicPartition, tuple[int, int]], t
                 f"the log of {tp} was cut while it was read: epoch {leader_epoch} was read up to offset {offset} and"
                 " does not reach it any more (an unclean leader election?); the next run looks anew"
             )
-        elif error is not None and error.code is not ErrorCode.UNSUPPORTED_VERSION:
-            sentences[tp.topic] = f"whether the log of {tp} was cut while it was read is not known: {error.message}"
+        elif epoch_end is None and (error is None or error.code is not ErrorCode.UNSUPPORTED_VERSION):
+            why = "its leader left it out of what it answered" if error is None else error.message
+            sentences[tp.topic] = f"whether the log of {tp} was cut while it was read is not known: {why}"
     return sentences

@@ -14,7 +14,6 @@ from typing import Final
 from millstream.core.client import EARLIEST, LATEST, Client, TopicInfo, TopicPartition
 from millstream.core.client.admin.replicas import LogDirDescription, describe_log_dirs
 from millstream.core.client.blocking import background_loop
-from millstream.core.client.membership.topic_watch import compiled
 from millstream.core.config.client_config import ClientConfig
 from millstream.core.config.client_configs import ADMIN_CONFIGS
 from millstream.core.wire import ErrorCode, KafkaError, uuid_text
@@ -22,6 +21,7 @@ from millstream.hadoop_loader.commit.entries import Positions
 from millstream.hadoop_loader.job import SourceSettings
 from millstream.hadoop_loader.source.leaders import Asked, ask_epoch_ends, ask_offsets
 from millstream.hadoop_loader.source.snapshot import MissingTopic, PartitionNow, SourceSnapshot, TopicNow
+from millstream.hadoop_loader.source.topics import loads_topic
 
 # Asking for sizes may take so long; then the planner does without.
 SIZES_TIMEOUT_S: Final = 5.0
@@ -127,11 +127,9 @@ async def _discover(
         cluster = await client.metadata(wanted, timeout_ms=timeout_ms)
     else:
         cluster = await client.metadata(None, timeout_ms=timeout_ms)
-        wants = compiled(source.topics_pattern).fullmatch
-        excludes = compiled(source.exclude_pattern).fullmatch if source.exclude_pattern is not None else None
         shown = {name for name, info in cluster.topics.items() if not info.is_internal}
         for name in sorted(shown.union(loaded)):
-            if wants(name) and not (excludes and excludes(name)):
+            if loads_topic(source, name):
                 wanted.setdefault(name)
         if lacking := wanted.keys() - cluster.topics.keys():
             cluster = await client.metadata(lacking, timeout_ms=timeout_ms)

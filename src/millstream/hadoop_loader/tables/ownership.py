@@ -8,21 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from millstream.core.client.membership.topic_watch import compiled
 from millstream.hadoop_loader.commit.names import LATE_SUFFIX
+from millstream.hadoop_loader.source.topics import loads_topic
 from millstream.hadoop_loader.tables.merging import all_tables
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import TableState
-    from millstream.hadoop_loader.job import LoadJob, SourceSettings
-
-
-def loads_topic(source: SourceSettings, topic: str) -> bool:
-    """Return whether a job of this source loads a topic: by its name, or by the pattern."""
-    if source.topics_pattern is None or topic in source.topics:
-        return topic in source.topics
-    excluded = source.exclude_pattern is not None and compiled(source.exclude_pattern).fullmatch(topic)
-    return not excluded and compiled(source.topics_pattern).fullmatch(topic) is not None
+    from millstream.hadoop_loader.job import LoadJob
 
 
 def tables_of(job: LoadJob, state: TableState, *, with_late: bool = False) -> Mapping[str, str]:
