@@ -1,8 +1,9 @@
 """Fixtures every test folder shares: Apache Kafka and HDFS, one of each per worker, and how long matrices may be."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -15,6 +16,8 @@ from millstream.testing.kafka import ApacheKafka, KafkaUnavailableError, kafka_j
 # How long an example takes says what else the machine does.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+_DAY_MS: Final = "86400000"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,6 +62,15 @@ def soak() -> bool:
 
 
 @pytest.fixture(scope="session")
+def millstream_config() -> Mapping[str, str]:
+    """Settings of the brokers that tests share: while they run, retention does not look at their topics.
+
+    Records of tests are of any day, and a round of it would take them from under whoever is about to read them.
+    """
+    return {"log.retention.check.interval.ms": _DAY_MS}
+
+
+@pytest.fixture(scope="session")
 def jars() -> Path:
     """Apache Kafka's jars. Missing ones skip the test on a developer's machine and fail it under CI=true."""
     try:
@@ -70,10 +82,14 @@ def jars() -> Path:
 
 
 @pytest.fixture(scope="session")
-def apache_kafka(jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+def apache_kafka(
+    jars: Path, tmp_path_factory: pytest.TempPathFactory, millstream_config: Mapping[str, str]
+) -> Iterator[ApacheKafka]:
     """One Apache Kafka 4.3 for the whole session of this worker: make topics with names of your own in it."""
     folder = tmp_path_factory.mktemp("apache-kafka")
-    with ApacheKafka(folder, jars=jars, properties={"message.max.bytes": "2097152"}) as kafka:
+    # Its first round of retention comes half a minute after its start, whatever the interval is.
+    properties = {"message.max.bytes": "2097152", "log.initial.task.delay.ms": _DAY_MS, **millstream_config}
+    with ApacheKafka(folder, jars=jars, properties=properties) as kafka:
         yield kafka
 
 

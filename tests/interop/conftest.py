@@ -23,14 +23,14 @@ MakeTopic = Callable[..., str]
 
 
 @pytest.fixture(scope="session", params=BROKERS.split(","))
-def bootstrap(request: pytest.FixtureRequest) -> Iterator[str]:
+def bootstrap(request: pytest.FixtureRequest, millstream_config: Mapping[str, str]) -> Iterator[str]:
     """HOST:PORT of the broker under test."""
     if request.param == "kafka":
         yield request.getfixturevalue("apache_kafka").bootstrap_servers
         return
     from millstream.testing import broker
 
-    with broker() as running:
+    with broker(millstream_config) as running:
         yield running.bootstrap_servers
 
 

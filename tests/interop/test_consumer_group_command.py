@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,12 +28,16 @@ class Command:
         self._java = Java(jars)
 
     def __call__(self, *arguments: str) -> str:
-        done = self._java.run(COMMAND, "--bootstrap-server", self.bootstrap, *arguments, check=False)
+        """All that it prints."""
+        done = self._run(*arguments)
         return done.stdout + done.stderr
 
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self._java.run(COMMAND, "--bootstrap-server", self.bootstrap, *arguments, check=False)
+
     def rows(self, *arguments: str) -> list[dict[str, str]]:
-        """A table that it prints, by its columns' names."""
-        told = (line.strip() for line in self(*arguments).splitlines())
+        """A table that it prints, by its columns' names; what it logs goes to its standard error."""
+        told = (line.strip() for line in self._run(*arguments).stdout.splitlines())
         lines = [line for line in told if line and not line.startswith("Consumer group ")]
         head = next(index for index, line in enumerate(lines) if line.startswith("GROUP "))
         names = re.split(r"\s{2,}|\s(?=[A-Z#])", lines[head].strip())

@@ -173,7 +173,8 @@ def test_a_folder_of_ours_is_served_by_kafka(open_manager: OpenManager, tmp_path
     ours = tmp_path / "data" / "flights-0"
     with ApacheKafka(tmp_path / "kafka") as kafka:
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-        admin.create_topics([NewTopic("flights", 1, 1)])["flights"].result(30)
+        topic = NewTopic("flights", 1, 1, config={"retention.ms": "-1"})  # the records are of long ago
+        admin.create_topics([topic])["flights"].result(30)
         wait_until((kafka.data_directory / "flights-0" / PARTITION_METADATA).exists, 30, "the partition's folder")
         kafka.stop()
         theirs = kafka.data_directory / "flights-0"
