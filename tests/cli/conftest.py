@@ -78,7 +78,7 @@ class CommandLine:
             input=stdin,
             capture_output=True,
             env=self.environment,
-            timeout=150,
+            timeout=300,
         )
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 

@@ -26,7 +26,7 @@ from millstream.core.wire import APIS, ApiKey
 from millstream.testing.kafka import Java, wait_until
 from millstream.testing.raw import RawConnection
 
-pytestmark = [pytest.mark.java, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.java, pytest.mark.timeout(900)]
 
 # Sent after a while only, so that a quick run may not see it.
 BY_CHANCE = {"Heartbeat", "OffsetForLeaderEpoch"}

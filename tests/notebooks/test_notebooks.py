@@ -24,7 +24,7 @@ import nbformat
 from nbclient import NotebookClient
 
 notebook = nbformat.read(sys.argv[1], as_version=4)
-NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
+NotebookClient(notebook, timeout=400, kernel_name="python3").execute()
 nbformat.write(notebook, sys.argv[2])
 """
 
@@ -47,7 +47,7 @@ def executed(path: Path, bootstrap: str, folder: Path, registry_url: str = "") -
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=450,
     )
     assert done.returncode == 0, done.stderr
     return _read(result, as_version=4)

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
+from millstream.testing.kafka import free_ports
+
 START_S: Final = 180.0
 # What Hive 2.3 looks into of Java 17.
 _OPENED: Final = ("lang", "net", "nio", "util", "util.concurrent")
@@ -20,9 +22,7 @@ class HiveMetastore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        (self._port,) = free_ports(1)
         self.uri = f"thrift://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None

@@ -22,7 +22,7 @@ from millstream.hadoop_loader.filesystem import FileSystem, open_filesystem
 from millstream.hadoop_loader.job import LoadJob, Partitioning
 from millstream.testing.hdfs import NAMESERVICE, MiniHdfs
 
-pytestmark = [pytest.mark.hdfs, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.hdfs, pytest.mark.timeout(900)]
 
 NewEvents = Callable[..., Events]
 PATIENT_S = 100.0
