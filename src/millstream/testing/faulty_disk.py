@@ -12,6 +12,7 @@ import errno
 import os
 import random
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,11 @@ class _Rule:
     times: int
 
 
+def _close_all(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())
+
+
 class FaultyDisk(FileSystem):
     """The real file system under a directory, with faults on demand. Thread-safe."""
 
@@ -48,8 +54,9 @@ class FaultyDisk(FileSystem):
         self._synced_names: dict[str, dict[str, int]] = {}
         # Contents of files that lost their last name since the folder was synced: a power cut may bring them back.
         self._last_data: dict[int, bytes] = {}
-        # Open descriptors of those, so that no new file gets their inode.
+        # Open descriptors of those, so that no new file gets their inode; they go with the disk.
         self._held: list[int] = []
+        weakref.finalize(self, _close_all, self._held)
 
     def fail(self, operation: str, error: int = errno.EIO, *, path: str = "", skip: int = 0, times: int = 1) -> None:
         """Let calls of `operation` (a method) on paths that contain `path` fail: `times` of them, after `skip`."""
@@ -90,9 +97,7 @@ class FaultyDisk(FileSystem):
                     Path(folder, name).unlink()
                 for name, data in contents.items():
                     Path(folder, name).write_bytes(data)
-            for fd in self._held:
-                os.close(fd)
-            self._held.clear()
+            _close_all(self._held)
             self._synced_data.clear()
             self._last_data.clear()
             self._synced_names.clear()
