@@ -1,8 +1,10 @@
-"""The matrices of faults, late acts and sleepers that a load's and a compaction's run go through, on any destination.
+"""The matrices of faults, late acts and sleepers that the runs of each task go through, on any destination.
 
     faults      at every act every fault, alone or beside a driver of the other role that is already at work
     late acts   every act times out and takes effect after so many runs of others, days later
     sleepers    at every call, reads included, the process sleeps while others do one run, or runs for days
+
+The tasks are to load, to compact, to close directories by hand, to expire closed ones and to give back lost marks.
 
 A case is a function and its arguments; it is run on a world made for it, and raises whatever promise was broken.
 """
@@ -10,9 +12,10 @@ A case is a function and its arguments; it is run on a world made for it, and ra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from tests.support.commit_simulation import World
+from tests.support.commit_simulation import Task, World
 
 from millstream.hadoop_loader.commit import CommitError, CompactionConflictError, Role
 from millstream.hadoop_loader.filesystem import FileSystemError
@@ -22,12 +25,22 @@ from millstream.testing.faulty_filesystem import Fault
 DIED = (SimulatedCrashError, CommitError, FileSystemError, FileNotFoundError)
 
 
-def prepare(world: World) -> None:
-    """Two loads, so that there is something to compact, and more to load."""
+# Records of each partition by the time that a case begins.
+PRODUCED = 14
+
+
+def prepare(world: World, task: Task | Role = Task.LOAD) -> None:
+    """Two loads, so that there is something to compact, and more to load; a reader that begins behind them.
+
+    Marks are lost where they are to be given back.
+    """
     for produced in (4, 9):
         world.produced = produced
         world.driver().run(Role.LOAD)
-    world.produced = 14
+    world.produced = PRODUCED
+    world.pin()
+    if task is Task.REPAIR:
+        world.lose_marks()
 
 
 WORLDS: dict[str, dict[str, bool]] = {
@@ -40,25 +53,39 @@ WORLDS: dict[str, dict[str, bool]] = {
 """What kinds of worlds there are, as World takes them."""
 
 
-def count(role: Role, kind: str) -> tuple[int, int]:
+TASKS: dict[str, tuple[Task, ...]] = {
+    "closed": (Task.LOAD, Task.COMPACT, Task.EXPIRE, Task.REPAIR),
+    "open": (Task.LOAD, Task.COMPACT, Task.CLOSE),
+    "both": tuple(Task),
+}
+"""What processes may come for in each of them."""
+
+
+Kinds = Callable[[str], World]
+
+
+def _world(kind: str) -> World:
+    return World(**WORLDS[kind])  # type: ignore[arg-type]
+
+
+def count(task: Task, world: World) -> tuple[int, int]:
     """How many acts and how many calls a run takes without faults."""
     calls: list[str] = []
-    world = World(**WORLDS[kind])  # type: ignore[arg-type]
-    prepare(world)
+    prepare(world, task)
     driver = world.driver(before_call=calls.append)
-    driver.run(role)
+    driver.run(task)
     return len(driver.filesystem.journal), len(calls)
 
 
-def with_fault(world: World, role: Role, act: int, fault: Fault, is_beside: bool) -> None:
+def with_fault(world: World, task: Task, act: int, fault: Fault, is_beside: bool) -> None:
     """A run with a fault, alone or beside one of the other role, whose claim is older and which commits after it."""
-    prepare(world)
+    prepare(world, task)
     beside = world.driver()
-    other = Role.LOAD if role is Role.COMPACT else Role.COMPACT
+    other = Role.LOAD if task.role is Role.COMPACT else Role.COMPACT
     claim = beside.log.claim(other, owner="beside", run_id="beside") if is_beside else None
     driver = world.driver({act: fault})
     with suppress(*DIED):
-        driver.run(role)
+        driver.run(task)
     if claim is not None:
         with suppress(CompactionConflictError):
             beside.work(claim)
@@ -66,19 +93,19 @@ def with_fault(world: World, role: Role, act: int, fault: Fault, is_beside: bool
     world.finish()
 
 
-def with_late_act(world: World, role: Role, act: int, ends: bool, runs: int) -> None:
+def with_late_act(world: World, task: Task, act: int, ends: bool, runs: int) -> None:
     """An act takes effect `runs` runs later, days after its driver went on or, with `ends`, died right there."""
-    prepare(world)
+    prepare(world, task)
     world.late.is_held = True
     driver = world.driver({act: Fault.LATE, **({act + 1: Fault.CRASH_BEFORE} if ends else {})})
     with suppress(*DIED):
-        driver.run(role)
+        driver.run(task)
     world.finish(runs_before_late=runs)
 
 
-def with_sleep(world: World, role: Role, call: int, others: Sequence[Role], days: int) -> None:
+def with_sleep(world: World, task: Task, call: int, others: Sequence[Task], days: int) -> None:
     """At a call the process sleeps: others run at once, then for days."""
-    prepare(world)
+    prepare(world, task)
     calls = 0
 
     def sleep(name: str) -> None:
@@ -93,43 +120,55 @@ def with_sleep(world: World, role: Role, call: int, others: Sequence[Role], days
 
     driver = world.driver(before_call=sleep)
     with suppress(*DIED):
-        driver.run(role)
+        driver.run(task)
     world.finish()
 
 
 Case = tuple[Callable[..., None], tuple[object, ...]]
 
 
-def run_cases(cases: Sequence[Case], world: Callable[[int], World]) -> None:
-    """Run each on the world made for its seed; raise one error that names those that failed."""
-    failed = []
-    for seed, (run, arguments) in enumerate(cases):
+def run_cases(cases: Sequence[Case], world: Callable[[int], World], *, at_once: int = 1) -> None:
+    """Run each on the world made for its seed; raise one error that names those that failed.
+
+    `at_once` is how many: on a destination that is waited for, each waits for its own.
+    """
+    failed: list[tuple[str, ...]] = []
+
+    def run_case(seed: int) -> None:
+        run, arguments = cases[seed]
         try:
             run(world(seed), *arguments)
         except Exception as error:
             failed.append((*map(str, arguments), f"seed {seed}: {type(error).__name__}: {error}"))
+
+    with ThreadPoolExecutor(at_once) as threads:
+        list(threads.map(run_case, range(len(cases))))
     assert not failed, f"{len(failed)} of {len(cases)}, such as {failed[:5]}"
 
 
-def faults(kind: str = "closed") -> Iterator[Case]:
-    for role in Role:
-        for act in range(1, count(role, kind)[0] + 1):
+def faults(kind: str, world: Kinds = _world) -> Iterator[Case]:
+    """The cases of a kind; how many acts there are is counted in a world in memory."""
+    for task in TASKS[kind]:
+        for act in range(1, count(task, world(kind))[0] + 1):
             for fault in Fault:
                 for is_beside in (False, True):
-                    yield with_fault, (role, act, fault, is_beside)
+                    yield with_fault, (task, act, fault, is_beside)
 
 
-def late_acts(kind: str = "closed") -> Iterator[Case]:
-    for role in Role:
-        for act in range(1, count(role, kind)[0] + 1):
+def late_acts(kind: str, world: Kinds = _world) -> Iterator[Case]:
+    """As `faults`."""
+    for task in TASKS[kind]:
+        for act in range(1, count(task, world(kind))[0] + 1):
             for ends in (False, True):
                 for runs in (0, 1, 2, 9):
-                    yield with_late_act, (role, act, ends, runs)
+                    yield with_late_act, (task, act, ends, runs)
 
 
-def sleepers(kind: str = "closed") -> Iterator[Case]:
-    for role in Role:
-        for call in range(1, count(role, kind)[1] + 1):
-            for others in ((Role.LOAD,), (Role.COMPACT,), (Role.COMPACT, Role.LOAD)):
-                yield with_sleep, (role, call, others, 0)
-            yield with_sleep, (role, call, (), 9)
+def sleepers(kind: str, world: Kinds = _world) -> Iterator[Case]:
+    """As `faults`, of calls."""
+    others = [(Task.LOAD,), (Task.COMPACT,), (Task.COMPACT, Task.LOAD), *((task,) for task in TASKS[kind][2:])]
+    for task in TASKS[kind]:
+        for call in range(1, count(task, world(kind))[1] + 1):
+            for meanwhile in others:
+                yield with_sleep, (task, call, meanwhile, 0)
+            yield with_sleep, (task, call, (), 9)

@@ -1,16 +1,21 @@
-"""A small world for the commit log: a topic whose records are numbers, drivers that load and compact it, readers.
+"""A small world for the commit log: a topic whose records are numbers, drivers of it, readers.
 
-Each record of partition p is written as one line "p offset"; files hold lines. `World.look` is what a reader of plain
-directories sees, and runs after every single act of every driver: no record twice in one format, no half file. At the
-end, `World.finish` runs one more load and compaction without faults and holds the result to every promise.
+A driver comes for one task: it loads, compacts, closes directories by hand, expires closed ones, or gives back a mark
+that is gone. Each record of partition p is written as one line "p offset"; files hold lines. `World.look` is what
+readers see, and runs after every single act of every driver: in plain directories no record twice in one format, no
+half file; at a number that somebody holds all that it had. At the end, `World.finish` runs loads and compactions
+without faults and holds the result to every promise.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import lru_cache
 
 from millstream.hadoop_loader.commit import (
@@ -23,9 +28,13 @@ from millstream.hadoop_loader.commit import (
     LoadDraft,
     Position,
     Role,
+    Snapshot,
     TableState,
     names,
 )
+from millstream.hadoop_loader.commit.applying import mark
+from millstream.hadoop_loader.commit.encoding import decode_entry
+from millstream.hadoop_loader.commit.state import split_directory
 from millstream.hadoop_loader.filesystem import FileSystem
 from millstream.hadoop_loader.splits import StagedFile
 from millstream.testing.faulty_filesystem import Fault, FaultyFileSystem, LateActs
@@ -39,7 +48,27 @@ RECORDS_PER_DIRECTORY = 6
 RECORDS_PER_LARGE_FILE = 5
 SETTINGS = CommitSettings(claim_timeout_s=60, entries_per_checkpoint=5, snapshot_retention_s=3_600, threads=1)
 
+# The acts that can change what readers see: all but those on staging, on files that nobody reads, and on counters.
+_SEEN = re.compile(rf"(?:\S+ |.* -> )(?:{TOPIC}|{names.LOG}|{names.TRASH}|{names.DISCARDED})")
+
 Record = tuple[int, int]
+
+
+class Task(StrEnum):
+    """What a process comes for. The first two are called as the roles that they claim."""
+
+    LOAD = "load"
+    COMPACT = "compact"
+    CLOSE = "close"
+    EXPIRE = "expire"
+    REPAIR = "repair"
+
+    @property
+    def role(self) -> Role | None:
+        """What it claims; none to give back a mark."""
+        if self is Task.REPAIR:
+            return None
+        return Role.LOAD if self in {Task.LOAD, Task.CLOSE} else Role.COMPACT
 
 
 def lines_of(records: Sequence[Record]) -> bytes:
@@ -74,6 +103,11 @@ def files_below(filesystem: FileSystem, path: str) -> Iterator[MemoryFile]:
         else:
             with filesystem.open(status.path) as file:
                 yield MemoryFile(status.path, file.read_at(0, file.size), True)
+
+
+def directory_name(number: int) -> str:
+    """What a directory is called below TABLE/FORMAT."""
+    return f"part={number}"
 
 
 class Clock:
@@ -117,11 +151,19 @@ class World:
     drivers: list[Driver] = field(default_factory=list)
     # Every entry that was ever seen at a number.
     entries: dict[int, bytes] = field(default_factory=dict)
+    # Whether somebody deleted a closed directory's mark, which no run gives back.
+    has_lost_marks: bool = False
+    # A reader that holds a number of the log: its files by their paths, and until when they are to be had.
+    pinned: Snapshot | None = None
+    pinned_files: dict[str, list[Record]] = field(default_factory=dict)
+    pinned_until_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.disk = self.destination or MemoryFileSystem(now_ms=self.clock.now_ms)
         self.late = LateActs(self.seed)
         self._runs = 0
+        # Late acts that had arrived by the last look.
+        self._arrived = 0
 
     def driver(
         self, faults: Mapping[int, Fault] | None = None, *, before_call: Callable[[str], None] | None = None
@@ -139,7 +181,13 @@ class World:
         return max(directory - 1, 0) if offset % 5 == 4 and self.late_records else directory
 
     def look(self, act: str = "") -> None:
-        """What a direct reader sees now is whole and nothing twice; no number has another entry than it once had."""
+        """What a direct reader sees now is whole and nothing twice; no number has another entry than it once had.
+
+        A reader that holds a number still finds all of it. Nothing is looked at behind acts that no reader notices.
+        """
+        if act and self.late.arrived == self._arrived and not _SEEN.match(act):
+            return
+        self._arrived = self.late.arrived
         for format_ in self.formats:
             counts = Counter(self.visible(format_))
             twice = [record for record, count in counts.items() if count > 1]
@@ -149,6 +197,25 @@ class World:
             assert number is not None, f"{file.path} is no entry"
             assert file.is_whole, f"after {act}: {file.path} is half an entry"
             assert self.entries.setdefault(number, file.data) == file.data, f"after {act}: {number} was used again"
+
+        if self.pinned is not None and self.clock.now_s < self.pinned_until_s:
+            for path, records in self.pinned_files.items():
+                assert self._pinned_records(self.pinned, path) == records, f"after {act}: {path}"
+
+    def pin(self) -> None:
+        """Have a reader begin to hold what is there now."""
+        snapshot = self.pinned = Snapshot(self.disk)
+        self.pinned_until_s = self.clock.now_s + self.settings.snapshot_retention_s
+        paths = [file.path for format_ in self.formats for file in snapshot.files(TOPIC, format_)]
+        self.pinned_files = {path: self._pinned_records(snapshot, path) for path in paths}
+
+    @staticmethod
+    def _pinned_records(snapshot: Snapshot, path: str) -> list[Record]:
+        try:
+            with snapshot.open(path) as file:
+                return records_of(file.read_at(0, file.size))
+        except FileNotFoundError as error:
+            raise AssertionError(f"number {snapshot.number} lacks {path}") from error
 
     def visible(self, format_: str) -> list[Record]:
         """The records in the files of one format that readers of plain directories see."""
@@ -171,8 +238,10 @@ class World:
         self.late.is_held = True
         self.days_pass(runs_before_late)
         self.late.flush()
-        self.look("the last late act")
+        self.look()
         self.days_pass(3)
+        if self.has_lost_marks:
+            self.driver().run(Task.REPAIR)
         state = self.driver().log.read()
         self.check_exactly_once(state)
         self.check_nothing_leaks()
@@ -186,18 +255,46 @@ class World:
         }
         assert len(committed) == self.partitions * self.produced, state.positions
         listed = {file.path: file for file in state.files.under()}
+        expired = self.expired()
         for format_ in self.formats:
-            assert Counter(self.visible(format_)) == Counter(dict.fromkeys(committed, 1)), format_
+            kept = committed - expired[format_]
+            assert Counter(self.visible(format_)) == Counter(dict.fromkeys(kept, 1)), format_
             found = files_below(self.disk, f"{TOPIC}/{format_}")
             seen = {file.path for file in found if not file.name.startswith("_")}
             assert seen == {path for path in listed if path.startswith(f"{TOPIC}/{format_}/")}
             total = state.totals[f"{TOPIC}/{format_}"]
-            assert total.rows == len(committed)
+            assert total.rows == len(kept)
             assert total.files == len(seen)
             assert total.bytes == sum(listed[path].length for path in seen)
         for format_ in self.formats:
             for below in state.closed.get(f"{TOPIC}/{format_}", ()):
                 assert self.disk.status(f"{TOPIC}/{format_}/{below}/{names.SUCCESS}") is not None, below
+
+    def lose_marks(self) -> None:
+        """Delete by hand what says of a directory that it is closed."""
+        self.has_lost_marks = True
+        for format_ in self.formats:
+            for file in list(files_below(self.disk, f"{TOPIC}/{format_}")):
+                if file.name == names.SUCCESS:
+                    self.disk.delete(file.path)
+
+    def expired(self) -> dict[str, set[Record]]:
+        """By format, the records that expiries have taken: those of a directory that were committed before."""
+        gone: dict[str, set[Record]] = {format_: set() for format_ in self.formats}
+        ends: dict[int, int] = {}
+        for number in sorted(self.entries):
+            entry = decode_entry(self.entries[number], f"entry {number}", number)
+            ends |= {partition: at.offset for partition, at in entry.positions.get(TOPIC_ID, {}).items()}
+            for swap in entry.swaps:
+                if swap.is_whole and not swap.files:
+                    _, format_, below = split_directory(swap.directory)
+                    gone[format_].update(
+                        (partition, offset)
+                        for partition, end in ends.items()
+                        for offset in range(end)
+                        if below == directory_name(self.directory_of(offset))
+                    )
+        return gone
 
     def check_nothing_leaks(self) -> None:
         """After runs without faults nothing is left of those that died, but for what the last ones still hold."""
@@ -211,7 +308,7 @@ class World:
 
 
 class Driver:
-    """One process that loads or compacts, through a file system with faults."""
+    """One process that comes for a task, through a file system with faults."""
 
     def __init__(self, world: World, filesystem: FaultyFileSystem, run_id: str, rng: random.Random) -> None:
         self.world = world
@@ -226,19 +323,56 @@ class Driver:
             random=rng,
         )
 
-    def run(self, role: Role) -> Entry | None:
+    def run(self, task: Task | Role) -> Entry | None:
         """One run from claim to release; None if there was nothing to do."""
-        claim = self.log.claim(role, owner=f"host/{self.run_id}", run_id=self.run_id)
+        task = Task(task)
+        if task.role is None:
+            self.repair()
+            return None
+        claim = self.log.claim(task.role, owner=f"host/{self.run_id}", run_id=self.run_id)
         self.log.clean(claim)
         claim.renew()
-        entry = self.work(claim)
+        entry = self.work(claim, task)
         self.log.clean(claim)
         claim.release()
         return entry
 
-    def work(self, claim: Claim) -> Entry | None:
-        """What the claim's role is there for."""
-        return self.load(claim) if claim.role is Role.LOAD else self.compact(claim)
+    def work(self, claim: Claim, task: Task | None = None) -> Entry | None:
+        """What it came for, or what the claim's role is there for."""
+        works = {Task.LOAD: self.load, Task.COMPACT: self.compact, Task.CLOSE: self.close, Task.EXPIRE: self.expire}
+        return works[task or Task(claim.role)](claim)
+
+    def close(self, claim: Claim) -> Entry | None:
+        """Close the first directory of each format that is open, as an operator does."""
+        found = [claim.state.open.get(f"{TOPIC}/{format_}", set()) for format_ in self.world.formats]
+        closed = tuple(
+            names.table_directory(TOPIC, format_, min(below))
+            for format_, below in zip(self.world.formats, found, strict=True)
+            if below
+        )
+        return self.log.commit(claim, LoadDraft(closed=closed)) if closed else None
+
+    def expire(self, claim: Claim) -> Entry | None:
+        """Empty every closed directory that holds something."""
+        staging = claim.staging(0, 0)
+        emptied: list[CompactedDirectory] = []
+        for format_ in self.world.formats:
+            for below in sorted(claim.state.closed.get(f"{TOPIC}/{format_}", ())):
+                directory = names.table_directory(TOPIC, format_, below)
+                replaced = tuple(file.name for file in claim.state.files.in_directory(directory))
+                staged = f"{staging}/{len(emptied)}"
+                if replaced:
+                    self.filesystem.make_directory(staged)
+                    emptied.append(CompactedDirectory(directory=directory, staged=staged, files=(), replaced=replaced))
+        return self.log.commit(claim, CompactDraft(directories=tuple(emptied))) if emptied else None
+
+    def repair(self) -> None:
+        """Give closed directories their marks back, without any claim, as `verify` does."""
+        state = self.log.read()
+        for format_ in self.world.formats:
+            for below in sorted(state.closed.get(f"{TOPIC}/{format_}", ())):
+                with suppress(FileNotFoundError):
+                    mark(self.filesystem, f"{names.table_directory(TOPIC, format_, below)}/{names.SUCCESS}")
 
     def load(self, claim: Claim) -> Entry | None:
         """Load all that was produced: each partition is a split, each directory a file for each format."""
@@ -256,10 +390,10 @@ class Driver:
             return None
         last_open = max(produced - 1, 0) // RECORDS_PER_DIRECTORY
         closed = [
-            names.table_directory(TOPIC, format_, f"part={below}")
+            directory
             for format_ in self.world.formats
-            for below in range(last_open)
-            if self.world.closes and not claim.state.is_closed(names.table_directory(TOPIC, format_, f"part={below}"))
+            for directory in (names.table_directory(TOPIC, format_, directory_name(n)) for n in range(last_open))
+            if self.world.closes and not claim.state.is_closed(directory)
         ]
         draft = LoadDraft(
             cluster_id="cluster",
@@ -313,7 +447,7 @@ class Driver:
         for offset in offsets:
             by_directory.setdefault(self.world.directory_of(offset), []).append((partition, offset))
         return [
-            self._write(staging, format_, f"part={below}", records, partition)
+            self._write(staging, format_, directory_name(below), records, partition)
             for format_ in self.world.formats
             for below, records in by_directory.items()
         ]

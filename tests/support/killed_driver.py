@@ -1,8 +1,9 @@
 """A driver in a process of its own that kills itself, with SIGKILL, before or after the first act of a name.
 
-    python -m tests.support.killed_driver URI ROLE PRODUCED before|after PATTERN
+    python -m tests.support.killed_driver URI TASK KIND before|after PATTERN
 
-What it would do otherwise is one run of `commit_simulation.Driver`. It ends with 0 if no act had that name.
+What it would do otherwise is one run of `commit_simulation.Driver`, for a task, in a world of a kind that is prepared
+for it. It ends with 0 if no act had that name.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 
-from tests.support.commit_simulation import Driver, World
+from tests.support.commit_matrices import PRODUCED, TASKS, WORLDS, prepare
+from tests.support.commit_simulation import SETTINGS, Driver, Task, World
 
-from millstream.hadoop_loader.commit import CommitSettings, Role
-from millstream.hadoop_loader.filesystem import FileSystemSettings, open_filesystem
+from millstream.hadoop_loader.filesystem import FileSystem, FileSystemSettings, open_filesystem
 from millstream.testing.faulty_filesystem import FaultyFileSystem
 
 # The fault points of the protocol, by what their acts are called.
@@ -35,13 +38,16 @@ POINTS = {
     "a split's staging": r"make_child _millstream/staging/\d+-\w+/",
     "a staged file": r"write _millstream/staging",
     "a staged file's end": r"close _millstream/staging",
+    "an empty directory": r"make_directory _millstream/staging",
     "the directories": r"make_directory orders",
     "a file's move": r"rename _millstream/staging/[^ ]+ -> orders/[^ ]+\+\d+\.",
     "_SUCCESS": r"create orders/[^ ]+/_SUCCESS",
     "room in trash": r"make_directory _millstream/trash",
     "a compacted file's name": r"rename _millstream/staging/[^ ]+ -> _millstream/staging",
-    "a directory into trash": r"rename orders/[^ ]+ -> _millstream/trash",
+    "a directory into trash": r"rename orders/[^+ ]+ -> _millstream/trash",
+    "a replaced file into trash": r"rename orders/[^ ]+\+\d+\.\w+ -> _millstream/trash",
     "a compacted directory in": r"rename _millstream/staging/[^ ]+ -> orders/[^+]+$",
+    "a compacted file in": r"rename _millstream/staging/[^ ]+ -> orders/[^ ]+\+c0\+",
     "the mark that it is applied": r"create _millstream/applied",
     "a run of the inventory": r"close _millstream/inventory",
     "the checkpoint": r"rename [^ ]+ -> _millstream/checkpoints",
@@ -49,21 +55,49 @@ POINTS = {
 }
 
 
-def main(uri: str, role: str, produced: str, when: str, pattern: str) -> int:
+def world_of(kind: str, destination: FileSystem | None = None, seed: int = 0) -> World:
+    """A world of a kind, as small as can be: on HDFS each file that is closed takes half a second.
+
+    Real clocks stamp what is in trash: it is kept for no time here, and goes with the next claim.
+    """
+    settings = replace(SETTINGS, entries_per_checkpoint=2, snapshot_retention_s=0)
+    few = {"partitions": 1, "formats": ("parquet",), "settings": settings, **WORLDS[kind]}
+    return World(seed=seed, destination=destination, **few)  # type: ignore[arg-type]
+
+
+def kills() -> Iterator[tuple[str, str, Task, str]]:
+    """Every fault point that the run of a task has: its name, the moment, the task and the kind of world."""
+    for kind, tasks in TASKS.items():
+        for task in tasks:
+            world = world_of(kind)
+            prepare(world, task)
+            filesystem = FaultyFileSystem(world.disk)
+            _driver(world, filesystem).run(task)
+            for point, pattern in POINTS.items():
+                if any(re.match(pattern, name) for name in filesystem.journal):
+                    for when in ("before", "after"):
+                        yield point, when, task, kind
+
+
+def _driver(world: World, filesystem: FaultyFileSystem) -> Driver:
+    return Driver(world, filesystem, f"killed-{time.time_ns()}", random.Random())
+
+
+def main(uri: str, task: str, kind: str, when: str, pattern: str) -> int:
     """Run until killed."""
 
     def die(name: str, moment: str) -> None:
         if moment == when and re.match(pattern, name):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    settings = CommitSettings(claim_timeout_s=60, entries_per_checkpoint=2, snapshot_retention_s=0, threads=1)
-    world = World(produced=int(produced), settings=settings, partitions=1, formats=("parquet",))
+    world = world_of(kind, open_filesystem(uri, FileSystemSettings()))
+    world.produced = PRODUCED
     filesystem = FaultyFileSystem(
-        open_filesystem(uri, FileSystemSettings()),
+        world.disk,
         before_call=lambda name: die(name, "before"),
         after_act=lambda name: die(name, "after"),
     )
-    Driver(world, filesystem, f"killed-{time.time_ns()}", random.Random()).run(Role(role))
+    _driver(world, filesystem).run(Task(task))
     return 0
 
 

@@ -111,13 +111,7 @@ class RawTopic:
 
         A directory that is being compacted is away for a moment: a file that was listed may be gone (`missing_ok`).
         """
-        held: Counter[Row] = Counter()
-        with open_filesystem(self.uri, FileSystemSettings()) as filesystem:
-            for path in _files(filesystem, ""):
-                if path.endswith(f".{name}") and path.partition("/")[0] in (self.name, f"{self.name}.late"):
-                    with suppress(FileNotFoundError) if missing_ok else nullcontext():
-                        held += _rows(filesystem, path)
-        return held
+        return rows_of(self.uri, self.name, name, missing_ok=missing_ok)
 
     def shown(self, isolation_level: str = "read_committed") -> Counter[Row]:
         """What another client's consumer is shown, from the first offset to the end."""
@@ -154,6 +148,17 @@ class RawTopic:
         finally:
             consumer.close()
         return seen
+
+
+def rows_of(uri: str, table: str, name: str, *, missing_ok: bool = False) -> Counter[Row]:
+    """What readers of plain directories see of a table with such values, as `RawTopic.rows`."""
+    held: Counter[Row] = Counter()
+    with open_filesystem(uri, FileSystemSettings()) as filesystem:
+        for path in _files(filesystem, ""):
+            if path.endswith(f".{name}") and path.partition("/")[0] in (table, f"{table}.late"):
+                with suppress(FileNotFoundError) if missing_ok else nullcontext():
+                    held += _rows(filesystem, path)
+    return held
 
 
 def _files(filesystem: FileSystem, folder: str) -> Iterator[str]:

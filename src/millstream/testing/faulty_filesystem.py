@@ -60,6 +60,8 @@ class LateActs:
         self._waiting: list[tuple[int, Callable[[], object]]] = []
         # While set, nothing arrives but by `flush`.
         self.is_held = False
+        # How many have arrived.
+        self.arrived = 0
 
     def add(self, act: Callable[[], object]) -> None:
         """Have `act` take effect a few acts later, or many."""
@@ -81,8 +83,8 @@ class LateActs:
         for _, act in waiting:
             self._run(act)
 
-    @staticmethod
-    def _run(act: Callable[[], object]) -> None:
+    def _run(self, act: Callable[[], object]) -> None:
+        self.arrived += 1
         # Its sender has long given up, and may have abandoned the file: whatever the answer is, nobody hears it.
         with suppress(FileSystemError, OSError, ValueError):
             act()

@@ -7,17 +7,15 @@ and faults, `make soak` all of them. A second part kills real processes.
 
 from __future__ import annotations
 
-import pickle
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from tests.support.inline_engine import InlineEngine
-from tests.support.killed_load import QUICK
+from tests.support.killed_run import QUICK, killed
 from tests.support.loads import Events, assert_same, job_for
 
 from millstream.hadoop_loader.commit import CommitSettings
@@ -26,6 +24,7 @@ from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import verify_destination
 from millstream.hadoop_loader.filesystem import FileSystem, open_filesystem
 from millstream.hadoop_loader.job import LoadJob, Partitioning
+from millstream.hadoop_loader.job.files import CompactionSettings, FileLimits
 from millstream.testing.faulty_disk import SimulatedCrashError
 from millstream.testing.faulty_filesystem import Fault, FaultyFileSystem, LateActs
 
@@ -33,6 +32,8 @@ NewEvents = Callable[..., Events]
 SEED = 20260101
 SAMPLE = 8
 KILLS = 3
+# Behind the last act of the driver's load and compaction; workers' are their own.
+ACTS = 230
 
 
 class World:
@@ -65,8 +66,8 @@ class World:
             return None
 
 
-def job_of(events: Events, root: Path) -> LoadJob:
-    return job_for(events, root, partitioning=Partitioning(kind="kafka"), split_attempts=2)
+def job_of(events: Events, root: Path, **changes: Any) -> LoadJob:
+    return job_for(events, root, partitioning=Partitioning(kind="kafka"), split_attempts=2, **changes)
 
 
 @pytest.fixture
@@ -108,27 +109,25 @@ def test_every_fault_is_repaired_by_the_next_run(acts: tuple[int, Events], tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7_200)
 def test_a_killed_driver_is_repaired_by_the_next_run(new_events: NewEvents, tmp_path: Path, soak: bool) -> None:
     events = new_events(partitions=2)
     events.send(200)
     chance = random.Random(SEED)
-    points = [(act, when) for act in range(1, 60) for when in ("before", "after")]
+    points = [(act, when) for act in range(1, ACTS) for when in ("before", "after")]
     for act, when in points if soak else chance.sample(points[30:], KILLS):
         root = tmp_path / f"{act}-{when}"
-        job = job_of(events, root)
-        path = tmp_path / "job"
-        path.write_bytes(pickle.dumps(job))
+        # With a compaction behind the load, of directories that never close.
+        job = job_of(
+            events,
+            root,
+            limits=FileLimits(rows=30),
+            compaction=CompactionSettings(after_runs=True, open_directories=True),
+        )
         before = {child.pid for child in psutil.Process().children(recursive=True)}
 
-        killed = subprocess.run(
-            [sys.executable, "-m", "tests.support.killed_load", str(path), str(act), when],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        killed("load", job, tmp_path, act, when)
 
-        assert killed.returncode == -9 or killed.stdout, killed.stderr
         report = run_load(job, surroundings=Surroundings(commit_settings=QUICK))
         assert report.outcome in (Outcome.LOADED, Outcome.NOTHING_NEW), (act, when, report.errors)
         assert_same(events, root, "avro", "parquet")

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-import pickle
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from tests.support.killed_load import QUICK
+from tests.support.killed_run import QUICK, killed
 from tests.support.raw_topics import RawTopic, assert_held, run_inline
 
 from millstream.hadoop_loader.commit import CommitSettings
@@ -139,13 +136,7 @@ def test_a_driver_killed_on_hdfs_is_repaired_by_the_next_run(topic: RawTopic, tm
         each = RawTopic(topic.bootstrap, f"{topic.uri}-{number}", partitions=1)
         each.send(40)
         job = job_of(each)
-        path = tmp_path / "job"
-        path.write_bytes(pickle.dumps(job))
-        command = [sys.executable, "-m", "tests.support.killed_load", str(path), str(act), when]
-        killed = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert killed.returncode == -9 or killed.stdout, killed.stderr
-
-        if killed.returncode == -9:
+        if killed("load", job, tmp_path, act, when):
             assert not each.rows() - each.shown()
         settled(job)
         assert_held(each)

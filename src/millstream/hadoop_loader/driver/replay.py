@@ -130,7 +130,8 @@ def _run(
         replay.topics = [
             ReplayedTopic(name, letters=count) for name, count in waiting_letters(state).items() if name in names
         ]
-    if dry_run or not any(letter_files(state, name) for name in names):
+    # One that was killed behind its entry is brought to its end, though no letter waits any more.
+    if dry_run or (not any(letter_files(state, name) for name in names) and log.unapplied() is None):
         replay.outcome = Outcome.NOTHING_NEW
         return
     claim = stack.enter_context(claimed(world, job, log, Role.LOAD, replay.run_id))
@@ -148,7 +149,8 @@ def _run(
                 replayer.into_table(told, some)
             else:
                 replayer.to_topic(told, some, to_topic)
-    replay.outcome = Outcome.PARTIAL if any(one.still_bad for one in replay.topics) else Outcome.LOADED
+    done = Outcome.LOADED if replay.topics else Outcome.NOTHING_NEW
+    replay.outcome = Outcome.PARTIAL if any(one.still_bad for one in replay.topics) else done
     log.clean(claim)
 
 

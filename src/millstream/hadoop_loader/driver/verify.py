@@ -12,7 +12,7 @@ does not know: what looks wrong is looked at again with the log as it is then.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -133,6 +133,11 @@ def _verify(filesystem: FileSystem, log: CommitLog, job: LoadJob, *, deep: bool,
                     verified.findings += finding
             if len(verified.findings) >= FINDINGS_MAX:
                 return verified
+    for directory in _closed_without_files(state, seen):
+        # Emptied for its age: a mark that is gone is missed no less. One that was deleted by hand is nobody's.
+        if filesystem.status(directory) is not None:
+            seen.add(directory)
+            _look_at_directory(filesystem, directory, [], state, job, verified, repair=repair)
     for stray in _strays(filesystem, seen):
         verified.findings.append(Red(f"{stray} is in no entry of the log", "move it away: readers take it for data"))
     return verified
@@ -212,6 +217,12 @@ def _surely_has_an_end_of(one: TableFile, other: TableFile) -> bool:
     if one.rows >= one.last_offset - one.first_offset + 1:
         return any(one.first_offset <= end <= one.last_offset for end in ends)
     return not ends.isdisjoint((one.first_offset, one.last_offset))
+
+
+def _closed_without_files(state: TableState, seen: Collection[str]) -> list[str]:
+    """Return the closed directories, relative to the root, that the log has no file in."""
+    closed = (f"{key}/{below}" if below else key for key, names in state.closed.items() for below in names)
+    return sorted(directory for directory in closed if directory not in seen)
 
 
 def _has_been_marked(filesystem: FileSystem, path: str) -> bool:
