@@ -40,6 +40,22 @@ class FileStatus(NamedTuple):
         return self.path.rpartition("/")[2]
 
 
+class ClosedAtEnd:
+    """Something whose `close` is called at the end of its block."""
+
+    def close(self) -> None:
+        """Give up what it holds."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 @runtime_checkable
 class InputFile(Protocol):
     """A file opened for reading; any thread may read any range of it."""

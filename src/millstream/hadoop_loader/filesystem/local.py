@@ -18,7 +18,7 @@ import shutil
 import stat
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 from millstream.hadoop_loader.filesystem.deadlines import Deadlines
@@ -31,13 +31,12 @@ from millstream.hadoop_loader.filesystem.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from millstream.hadoop_loader.filesystem.interface import FileStatus, checked_path
+from millstream.hadoop_loader.filesystem.interface import ClosedAtEnd, FileStatus, checked_path
 from millstream.hadoop_loader.filesystem.output import ChunkedOutputFile
 from millstream.hadoop_loader.filesystem.settings import FileSystemSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
 
 T = TypeVar("T")
 
@@ -47,7 +46,7 @@ _RENAME_NOREPLACE: Final = 1
 _NOT_SUPPORTED: Final = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
-class LocalFileSystem:
+class LocalFileSystem(ClosedAtEnd):
     """The FileSystem (see the interface) of one local directory, which need not exist yet."""
 
     def __init__(self, root: str, settings: FileSystemSettings | None = None) -> None:
@@ -201,14 +200,6 @@ class LocalFileSystem:
                 return unanswered(what, uri=self.uri, path=path)
         return FileSystemError(what, uri=self.uri, path=path)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 class LocalOutputFile(ChunkedOutputFile):
     """A local file being written."""
@@ -253,7 +244,7 @@ class LocalOutputFile(ChunkedOutputFile):
             os.close(self._descriptor)
 
 
-class LocalInputFile:
+class LocalInputFile(ClosedAtEnd):
     """A local file being read."""
 
     def __init__(self, filesystem: LocalFileSystem, path: str, descriptor: int, size: int) -> None:
@@ -276,14 +267,6 @@ class LocalInputFile:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_descriptor", -1) >= 0:

@@ -35,7 +35,7 @@ from millstream.hadoop_loader.filesystem.errors import (
     UnknownOutcomeError,
 )
 from millstream.hadoop_loader.filesystem.hadoop_conf import namenode_ids, namenodes, read_properties
-from millstream.hadoop_loader.filesystem.interface import FileStatus, checked_path
+from millstream.hadoop_loader.filesystem.interface import ClosedAtEnd, FileStatus, checked_path
 from millstream.hadoop_loader.filesystem.output import ChunkedOutputFile
 from millstream.hadoop_loader.filesystem.remote import (
     KERBEROS_REMEDY,
@@ -48,7 +48,6 @@ from millstream.hadoop_loader.filesystem.remote import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from hdfs_native._internal import FileStatus as NativeStatus
     from hdfs_native._internal import RawFileReader, RawFileWriter
@@ -64,7 +63,7 @@ _RPC_ERROR: Final = re.compile(r'^(?:Fatal)?RPCError\("([\w.$]+)", "(.*)"\)$', r
 _KERBEROS_ERRORS: Final = ("GSSAPIError", "SASLError", "NoSASLMechanism")
 
 
-class HdfsFileSystem:
+class HdfsFileSystem(ClosedAtEnd):
     """The FileSystem (see the interface) of one directory of an HDFS, by RPC."""
 
     def __init__(self, authority: str, root: str, settings: FileSystemSettings) -> None:
@@ -273,14 +272,6 @@ class HdfsFileSystem:
             return FileSystemError(text, uri=self.uri, path=path)
         return error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 class HdfsOutputFile(ChunkedOutputFile):
     """A file of HDFS being written."""
@@ -326,7 +317,7 @@ class HdfsOutputFile(ChunkedOutputFile):
             raise
 
 
-class HdfsInputFile:
+class HdfsInputFile(ClosedAtEnd):
     """A file of HDFS being read.
 
     A reader knows the places of the blocks as they were when it was made. After a failure the next try makes another:
@@ -369,14 +360,6 @@ class HdfsInputFile:
         """Give up the reader."""
         self._is_closed = True
         self._reader = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _ProcessUser:

@@ -25,7 +25,7 @@ import ssl
 import threading
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import hdfs  # type: ignore[import-untyped]
@@ -38,7 +38,7 @@ from millstream.hadoop_loader.filesystem.errors import (
     UnknownOutcomeError,
 )
 from millstream.hadoop_loader.filesystem.hadoop_conf import namenodes, read_properties
-from millstream.hadoop_loader.filesystem.interface import FileStatus, checked_path, parent_of
+from millstream.hadoop_loader.filesystem.interface import ClosedAtEnd, FileStatus, checked_path, parent_of
 from millstream.hadoop_loader.filesystem.output import ChunkedOutputFile
 from millstream.hadoop_loader.filesystem.remote import (
     KERBEROS_REMEDY,
@@ -52,7 +52,6 @@ from millstream.hadoop_loader.filesystem.remote import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from millstream.hadoop_loader.filesystem.settings import FileSystemSettings
 
@@ -63,7 +62,7 @@ _ABANDON_DEADLINE_S: Final = 5.0
 _TEXT_BYTES_MAX: Final = 64 * 1024
 
 
-class WebHdfsFileSystem:
+class WebHdfsFileSystem(ClosedAtEnd):
     """The FileSystem (see the interface) of one directory of an HDFS, over HTTP or HTTPS."""
 
     def __init__(self, scheme: str, authority: str, root: str, settings: FileSystemSettings) -> None:
@@ -279,14 +278,6 @@ class WebHdfsFileSystem:
                 return error if isinstance(error, known) else UnansweredError(f"{type(error).__name__}: {error}")
         return error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 class WebHdfsOutputFile(ChunkedOutputFile):
     """A file of HDFS being written over HTTP: one APPEND request at a time, in chunked encoding."""
@@ -391,7 +382,7 @@ class _Stream(NamedTuple):
         self.connection.close()
 
 
-class WebHdfsInputFile:
+class WebHdfsInputFile(ClosedAtEnd):
     """A file of HDFS being read over HTTP: one request a range, and one for all that is read from there on in a row."""
 
     def __init__(self, filesystem: WebHdfsFileSystem, path: str, size: int) -> None:
@@ -464,14 +455,6 @@ class WebHdfsInputFile:
             stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _RefusedError(Exception):
