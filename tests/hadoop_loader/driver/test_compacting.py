@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tests.support.table_roots import TableRoot, parquet_bytes
 
 from millstream.hadoop_loader import compaction
-from millstream.hadoop_loader.commit import TableState
+from millstream.hadoop_loader.commit import CommitSettings, TableState
 from millstream.hadoop_loader.compaction import DirectoryPlan, plan_compaction
 from millstream.hadoop_loader.driver import Outcome
 from millstream.hadoop_loader.driver.compacting import run_compaction
@@ -24,6 +25,7 @@ from millstream.hadoop_loader.job import (
     SourceSettings,
     ValueSettings,
 )
+from millstream.testing.faulty_disk import SimulatedCrashError
 from millstream.testing.faulty_filesystem import FaultyFileSystem
 from millstream.testing.memory_filesystem import MemoryFileSystem
 
@@ -88,3 +90,26 @@ def test_what_another_run_came_before_is_a_note_and_no_error(tmp_path: Path) -> 
     assert "it was closed while it was compacted" in note
     again = run_compaction(JOB, surroundings=on(root.filesystem))
     assert (again.outcome, again.files_before) == (Outcome.LOADED, 4)
+
+
+def test_a_compaction_that_died_before_its_last_rename_is_brought_to_its_end_by_the_next(tmp_path: Path) -> None:
+    root = TableRoot(tmp_path, MemoryFileSystem())
+    root.load(FILES)
+
+    def die(name: str) -> None:
+        if re.match(r"rename _millstream/staging/\S+ -> orders/", name):
+            faulty.is_dead = True
+
+    faulty = FaultyFileSystem(root.filesystem, before_call=die)
+    with pytest.raises(SimulatedCrashError):
+        run_compaction(JOB, surroundings=on(faulty))
+    assert root.log.unapplied() is not None
+
+    quick = replace(on(root.filesystem), commit_settings=CommitSettings(claim_timeout_s=0.001))
+    again = run_compaction(JOB, surroundings=quick)
+
+    assert (again.outcome, again.errors) == (Outcome.NOTHING_NEW, [])
+    assert root.log.unapplied() is None
+    [file] = root.log.read().files.under("orders")
+    assert file.rows == 20
+    assert root.filesystem.status(file.path) is not None

@@ -58,18 +58,21 @@ class CommitLog:
         monotonic: Callable[[], float],
         wait: Callable[[float], None],
         watch_wait: Callable[[float], None] | None = None,
+        on_watch: Callable[[ClaimRecord], None] = lambda _record: None,
         now_ms: Callable[[], int],
         random: random.Random,
     ) -> None:
         """`wait` lets time go by until it is known what became of a publish, and must come to its end.
 
         `watch_wait`, by default the same, does so while another's claim is watched, timed by `monotonic`: what it
-        raises ends the claim, of which there is nothing yet. `now_ms` is shown to people, and a hint.
+        raises ends the claim, of which there is nothing yet. `on_watch` is told of each claim that is watched for some
+        time. `now_ms` is shown to people, and a hint.
         """
         self._filesystem = filesystem
         self._settings = settings
         self._monotonic = monotonic
         self._watch_wait = watch_wait or wait
+        self._on_watch = on_watch
         self._now_ms = now_ms
         self._random = random
         self._reader = LogReader(filesystem, settings.threads)
@@ -162,9 +165,17 @@ class CommitLog:
         return self._cleaner.is_due(role, self._now_ms())
 
     def _watch(self, record: ClaimRecord) -> bool:
-        return watch(
-            self._reader, record, self._settings.claim_timeout_s, monotonic=self._monotonic, wait=self._watch_wait
-        )
+        is_told = False
+
+        def wait(seconds: float) -> None:
+            nonlocal is_told
+            if not is_told:
+                is_told = True
+                self._on_watch(record)
+            self._watch_wait(seconds)
+
+        timeout_s = self._settings.claim_timeout_s
+        return watch(self._reader, record, timeout_s, monotonic=self._monotonic, wait=wait)
 
     def _apply_last(self, read: LogRead) -> None:
         if read.last is not None and not self._reader.is_applied(read.last):

@@ -128,7 +128,7 @@ class _Run:
         report, job = self._report, self._job
         with self._phase(Phase.OPENING):
             filesystem = self._filesystem = outer.enter_context(self._world.open_filesystem(job))
-            log = self._world.commit_log(job, filesystem, stop=self._stop)
+            log = self._world.commit_log(job, filesystem, stop=self._stop, tell=self._observer.handle_note)
             state = log.read()
             self._number = state.number
         with self._phase(Phase.LOOKING):

@@ -24,7 +24,7 @@ from millstream.hadoop_loader.job import JobError, Problem
 from millstream.hadoop_loader.source import SourceSnapshot, read_source
 
 if TYPE_CHECKING:
-    from millstream.hadoop_loader.commit import TableState
+    from millstream.hadoop_loader.commit import ClaimRecord, TableState
     from millstream.hadoop_loader.job import LoadJob
 
 
@@ -74,23 +74,37 @@ class Surroundings:
         """The commit log's numbers, with what the job says of them."""
         return replace(self.commit_settings, snapshot_retention_s=job.destination.snapshot_retention_s)
 
-    def commit_log(self, job: LoadJob, filesystem: FileSystem, *, stop: threading.Event | None = None) -> CommitLog:
+    def commit_log(
+        self,
+        job: LoadJob,
+        filesystem: FileSystem,
+        *,
+        stop: threading.Event | None = None,
+        tell: Callable[[str], None] = lambda _sentence: None,
+    ) -> CommitLog:
         """The log of the job's destination. With `stop` set its `claim` raises StoppedError where it has to wait.
 
-        A commit that has begun is brought to its end: whether its entry is there has to be known.
+        A commit that has begun is brought to its end: whether its entry is there has to be known. `tell` is told what
+        is waited for.
         """
         stop = stop or threading.Event()
+        settings = self.settings(job)
 
         def watch_wait(seconds: float) -> None:
             if stop.wait(seconds):
                 raise StoppedError
 
+        def on_watch(record: ClaimRecord) -> None:
+            timeout_s = settings.claim_timeout_s
+            tell(f"{record.owner} claimed the destination: watching for {timeout_s:g} s whether it is still at work")
+
         return CommitLog(
             filesystem,
-            self.settings(job),
+            settings,
             monotonic=self.monotonic,
             wait=time.sleep,
             watch_wait=watch_wait,
+            on_watch=on_watch,
             now_ms=lambda: round(self.wall_clock() * 1000),
             random=self.random,
         )
