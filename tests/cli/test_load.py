@@ -100,6 +100,7 @@ def test_a_load_from_plan_to_compaction(job: Job, events: Events) -> None:
         in (job.path.parent / "clicks.prom").read_text()
     )
 
+    assert "a run would load nothing" in job("plan")[0]
     report = job.json("run")
     assert (report["outcome"], report["exit_code"], report["rows"]) == ("nothing new", 0, 0)
     events.send(20, SCHEMA_2)
@@ -162,6 +163,15 @@ def test_a_failure_is_a_sentence(job: Job, events: Events) -> None:
 
     assert err.splitlines()[-1].startswith("millstream: ")
     assert str(job.lake) in err
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_brokers_that_are_away_are_told_with_what_to_do(job: Job, command: str) -> None:
+    job.path.write_text(re.sub(r"bootstrap_servers = .*", 'bootstrap_servers = "127.0.0.1:1"', job.path.read_text()))
+
+    _, err = job(command, code=1)
+
+    assert "127.0.0.1:1: nothing listens there; see that the brokers run, and that source.bootstrap_servers" in err
 
 
 def test_a_metrics_file_that_cannot_be_written_undoes_nothing(job: Job, events: Events) -> None:

@@ -289,6 +289,7 @@ def _end_s(at_most: str | None, *, until_done: bool) -> float:
 def load_sentences(job: LoadJob) -> Iterator[None]:
     """Make sentences of what commands on a destination may meet. Raises CommandError."""
     from millstream.cli.errors import CommandError
+    from millstream.core.wire import KafkaError
     from millstream.hadoop_loader.commit import CommitError
     from millstream.hadoop_loader.driver.problems import sentence_of
     from millstream.hadoop_loader.filesystem import FileSystemError
@@ -296,5 +297,5 @@ def load_sentences(job: LoadJob) -> Iterator[None]:
 
     try:
         yield
-    except (CommitError, FileSystemError, JobError, ImportError) as error:
+    except (CommitError, FileSystemError, JobError, KafkaError, ImportError) as error:
         raise CommandError(sentence_of(error, job.destination.uri)) from error

@@ -75,7 +75,8 @@ def _print_result(report: LoadReport) -> None:
             f"{counted(report.file_count, 'file')}, {size_text(report.file_bytes)}, at {report.destination}{where}"
         )
     else:
-        done(f"{_SENTENCES[report.outcome]}: {counted(len(report.topics), 'topic')}, {report.destination}{where}")
+        topics = f"{counted(len(report.topics), 'topic')}, " if report.topics else ""
+        done(f"{_SENTENCES[report.outcome]}: {topics}{report.destination}{where}")
     if told:
         _print_topics(told)
     audit = report.audit
@@ -121,11 +122,15 @@ def _print_topics(topics: list[TopicReport]) -> None:
 
 def print_plan(planned: PlannedLoad, *, partitions: bool = False) -> None:
     """Print what a run would load."""
-    done(
-        f"a run would load {planned.offsets:,} offsets, about {size_text(planned.estimated_bytes)}, of "
-        f"{len(planned.ranges):,} partitions in {len(planned.splits):,} splits on {planned.workers} workers"
-    )
-    if partitions:
+    if not planned.ranges:
+        done("a run would load nothing")
+    else:
+        done(
+            f"a run would load {counted(planned.offsets, 'offset')}, about {size_text(planned.estimated_bytes)}, of "
+            f"{counted(len(planned.ranges), 'partition')} in {counted(len(planned.splits), 'split')} on "
+            f"{counted(planned.workers, 'worker')}"
+        )
+    if partitions and planned.ranges:
         print_table(
             ("TOPIC", "PARTITION", "FROM", "TO", "OFFSETS", "ABOUT"),
             (
@@ -141,7 +146,7 @@ def print_plan(planned: PlannedLoad, *, partitions: bool = False) -> None:
             ),
             numbers=("PARTITION", "FROM", "TO", "OFFSETS", "ABOUT"),
         )
-    else:
+    elif planned.ranges:
         print_table(
             ("TOPIC", "PARTITIONS", "OFFSETS", "ABOUT"),
             (
@@ -195,7 +200,17 @@ def print_status(status: DestinationStatus, *, partitions: bool = False) -> None
         shown = status.partitions[:_PARTITIONS_SHOWN]
         print_table(
             ("TOPIC", "PARTITION", "LOADED UP TO", "END", "LEFT", "WATERMARK"),
-            ((one.topic, one.partition, one.position, one.end, one.lag, one.watermark) for one in shown),
+            (
+                (
+                    one.topic,
+                    one.partition,
+                    one.position,
+                    one.end,
+                    None if one.lag is None else f"{one.lag:,}",
+                    one.watermark,
+                )
+                for one in shown
+            ),
             numbers=("PARTITION", "LOADED UP TO", "END", "LEFT"),
         )
         if len(status.partitions) > len(shown):
@@ -207,8 +222,8 @@ def print_status(status: DestinationStatus, *, partitions: bool = False) -> None
                 (
                     one.topic,
                     one.partitions,
-                    one.lag,
-                    one.lag_max,
+                    None if one.lag is None else f"{one.lag:,}",
+                    None if one.lag_max is None else f"{one.lag_max:,}",
                     None if one.lag_age_s is None else duration_text(one.lag_age_s),
                     one.watermark,
                 )

@@ -234,6 +234,7 @@ def test_a_line_that_may_hold_a_secret_is_not_quoted() -> None:
         ('value.schema_file = "x.avsc"', "value.schema_file", "framing"),
         ('value = { format = "protobuf", framing = "none", schema_file = "x.proto" }', "value.message", "name"),
         ('partitioning.kind = "fields"', "partitioning.fields", "at least one"),
+        ('partitioning.kind = "hourly"', "partitioning.kind", 'pattern = "hourly"'),
         ('partitioning = { kind = "none", fields = ["a"] }', "partitioning.fields", 'kind = "fields"'),
         ('partitioning = { kind = "fields", fields = ["a", "_id"] }', "partitioning.fields", "begin with a letter"),
         ('partitioning = { kind = "fields", fields = ["a", "A"] }', "partitioning.fields", "each once"),

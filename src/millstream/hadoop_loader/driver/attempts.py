@@ -175,7 +175,7 @@ class Attempts:
         state.failures += 1
         if failed.is_retriable and state.failures < self.failures_max and not state.is_part:
             return ()
-        tries = f", in each of {state.failures} attempts" if state.failures > 1 else ""
+        tries = f" (in each of {state.failures} attempts)" if state.failures > 1 else ""
         reason = f"{failed.error}{tries}"
         topics = {wanted.topic for wanted in state.split.ranges}
         if failed.topic in topics:

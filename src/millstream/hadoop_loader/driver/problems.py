@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from millstream.core.wire import KafkaError, WireError
+from millstream.core.wire import ErrorCode, KafkaError, WireError
 from millstream.hadoop_loader.commit import CommitError
 from millstream.hadoop_loader.engines import EngineError
 from millstream.hadoop_loader.filesystem import FileSystemError
@@ -16,12 +16,16 @@ from millstream.hadoop_loader.job import JobError
 MET: Final = (KafkaError, WireError, FileSystemError, CommitError, EngineError, JobError, ImportError, OSError)
 """The errors that end a run with a sentence."""
 
+_NOT_REACHED: Final = (ErrorCode.NETWORK_EXCEPTION, ErrorCode.REQUEST_TIMED_OUT, ErrorCode.BROKER_NOT_AVAILABLE)
+
 # The extra that brings a package, by the name it is imported by; `hdfs` brings the others.
 _EXTRAS: Final = {"pyiceberg": "iceberg", "pyspark": "spark", "gssapi": "kerberos"}
 
 
 def sentence_of(error: BaseException, destination: str) -> str:
     """What happened and what to do about it; `destination` is the address of the table root."""
+    if isinstance(error, KafkaError) and error.code in _NOT_REACHED:
+        return f"{error.message}; see that the brokers run, and that source.bootstrap_servers is where they are"
     if isinstance(error, WireError):
         return f"a broker answered what this client cannot read: {error}; see that it speaks Kafka's protocol"
     if isinstance(error, ImportError):

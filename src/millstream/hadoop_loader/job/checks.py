@@ -76,6 +76,8 @@ def _limits(key: str, value: Any, setting: Setting) -> Iterator[Problem]:
             if each not in setting.choices:
                 near = nearest(each, setting.choices)
                 remedy = (f"{near} " if near else "") + f"one of {', '.join(setting.choices)}"
+                if key == "partitioning.kind" and each in TIME_PATTERNS:
+                    remedy = f'write kind = "time" and pattern = "{each}"'
                 yield Problem(key, shown(value), f"there is no {shown(each)}", remedy)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         if setting.at_least is not None and value < setting.at_least:

@@ -110,7 +110,10 @@ class Attempts:
     def _unavailable(self) -> RegistryUnavailableError:
         urls = ", ".join(self._config.urls)
         said = f"; the last answer: {self._last}" if self._last else ""
-        return RegistryUnavailableError(f"no registry answered at {urls} within {self._config.timeout_s:g} s{said}")
+        return RegistryUnavailableError(
+            f"no registry answered at {urls} within {self._config.timeout_s:g} s{said}; see that it runs and is reached"
+            " from here"
+        )
 
 
 class _Again:
