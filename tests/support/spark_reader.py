@@ -6,19 +6,27 @@ python tests/support/spark_reader.py '{"merged": ["/folder", ...], "metastore": 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 MARK = "RESULT "
+# The launcher's, the driver's and the executors': the quick compiler and the small collector are enough for few rows.
+QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 def read_by_spark(folder: Path, *, timeout_s: float = 240, **asked: Any) -> list[Any]:
     """Run this file; return for each thing asked [schema as text, rows], or a sentence where Spark refused."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [sys.executable, __file__, json.dumps(asked)], capture_output=True, text=True, timeout=timeout_s, cwd=folder
+        [sys.executable, __file__, json.dumps(asked)],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        cwd=folder,
+        env={**os.environ, "JDK_JAVA_OPTIONS": QUICK_JVM},
     )
     found = [line.removeprefix(MARK) for line in done.stdout.splitlines() if line.startswith(MARK)]
     assert len(found) == 1, done.stdout[-2000:] + done.stderr[-4000:]
