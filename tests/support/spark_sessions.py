@@ -7,11 +7,13 @@ session, and what others could see of the secret meanwhile.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from millstream.hadoop_loader.engines.spark import IDLE_TIMEOUT, SparkEngine
 from millstream.hadoop_loader.job import LoadJob, Secret
 
 MARK = "RESULT "
+LEFT_OUT = "spark.millstream.of.one.job"
 
 
 def run_sessions(job: LoadJob, folder: Path) -> dict[str, Any]:
@@ -55,9 +58,13 @@ class Sessions:
         def look() -> None:
             context = second._context
             self.found["application"] = context.applicationId
-            self.found["commands"] = [
-                argument for one in psutil.Process().children(recursive=True) for argument in one.cmdline()
-            ]
+            self.found["commands"] = []
+            for process in psutil.Process().children(recursive=True):
+                # One that has just ended has no command line any more.
+                with suppress(psutil.NoSuchProcess):
+                    self.found["commands"] += process.cmdline()
+            pool = context.parallelize([0], 1).map(lambda _: os.environ.get("ARROW_DEFAULT_MEMORY_POOL"))
+            self.found["pool"] = pool.first()
             hadoop = context._jsc.hadoopConfiguration()
             self.found["known"] = [
                 hadoop.get(name.removeprefix("spark.hadoop."))
@@ -77,10 +84,13 @@ class Sessions:
         self._refuse(replace(self._job, spark=replace(self._job.spark, config=config)))
 
     def starve(self) -> None:
-        """No executor of so many cores is ever granted."""
+        """No executor of so many cores is ever granted. One setting that the JVM was started with it leaves out."""
         config = {**self._job.spark.config, "spark.executor.cores": "2", IDLE_TIMEOUT: "2"}
+        del config[LEFT_OUT]
         job = replace(self._job, spark=replace(self._job.spark, config=config))
-        self._load("starved", SparkEngine.for_job(job))
+        engine = SparkEngine.for_job(job)
+        self.found["left out"] = engine._context.getConf().get(LEFT_OUT, None)
+        self._load("starved", engine)
 
     def _load(self, name: str, engine: Any) -> None:
         def open_engine(_: LoadJob) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import pyspark
 import pytest
 from tests.support.raw_topics import RawTopic
-from tests.support.spark_sessions import run_sessions
+from tests.support.spark_sessions import LEFT_OUT, run_sessions
 
 from millstream.hadoop_loader.engines.spark import EXIT_STALLED
 from millstream.hadoop_loader.engines.spark_session import redaction_of
@@ -72,6 +72,7 @@ def found(millstream_broker_session: TestBroker, tmp_path_factory: pytest.TempPa
             "spark.eventLog.enabled": "true",
             "spark.eventLog.dir": events.as_uri(),
             "spark.eventLog.compress": "false",
+            LEFT_OUT: "1",
             NAME: Secret(SECRET),
         },
     )
@@ -98,8 +99,15 @@ def test_secrets_of_a_session_are_shown_to_nobody(found: dict[str, Any]) -> None
 def test_jobs_share_a_session_and_the_last_one_stops_it(found: dict[str, Any]) -> None:
     assert found["shared"] == {"outcome": "loaded", "rows": 100, "errors": []}
     assert "says otherwise of spark.task.maxFailures" in found["refused"][0]
-    # The next one asked for other settings, and was given a session of its own.
+    # The next one asked for other settings, and was given a session of its own: with those, and no others.
     assert len(found["refused"]) == 2
+    assert found["left out"] is None
+
+
+@pytest.mark.java
+@pytest.mark.timeout(600)
+def test_executors_take_memory_as_local_workers_do(found: dict[str, Any]) -> None:
+    assert found["pool"] == "system"
 
 
 @pytest.mark.java

@@ -39,16 +39,13 @@ from millstream.hadoop_loader.engines.engine import (
     EngineError,
     EngineEvent,
 )
-from millstream.hadoop_loader.engines.task_runner import STALL_S
+from millstream.hadoop_loader.engines.task_runner import STALL_S, WORKER_ENVIRONMENT
 from millstream.hadoop_loader.engines.worker import READY, STOP
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.splits import SplitTask
 
 WORKER_MODULE: Final = "millstream.hadoop_loader.engines.worker"
-# Arrow takes memory as C programs do. Its own choice, mimalloc, holds nearly as much again as is in use where row
-# groups of tens of megabytes come and go, and clears pages that it has just given back.
-WORKER_ENVIRONMENT: Final = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 START_S: Final = 120.0  # within so long a worker has to be ready
 START_FAILURES_MAX: Final = 3
 STOP_GRACE_S: Final = 10.0

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from millstream.hadoop_loader.engines.engine import EngineError
+from millstream.hadoop_loader.engines.task_runner import WORKER_ENVIRONMENT
 from millstream.hadoop_loader.job import Secret
 
 if TYPE_CHECKING:
-    from pyspark import SparkContext
+    from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
     from millstream.hadoop_loader.job import LoadJob
@@ -57,6 +58,8 @@ class _Made:
 _lock: Final = threading.Lock()
 # Guarded by _lock. Invariant: its users > 0.
 _made: _Made | None = None
+# Names of the settings that this process's JVM was started with. Guarded by _lock.
+_started_with: frozenset[str] = frozenset()
 # The folders of archives that were sent, by the application they were sent to: it takes one, once. Guarded by _lock.
 _sent: dict[str, tempfile.TemporaryDirectory[str]] = {}
 
@@ -145,10 +148,10 @@ def _session_there_is() -> SparkSession | None:
 
 
 def _settings(job: LoadJob) -> dict[str, str]:
-    """Return all that a job says of its session, secrets in the clear."""
-    settings = {
-        name: value.reveal() if isinstance(value, Secret) else value for name, value in job.spark.config.items()
-    }
+    """Return all that a job says of its session, secrets in the clear, and what workers need where it says nothing."""
+    settings = {f"spark.executorEnv.{name}": value for name, value in WORKER_ENVIRONMENT.items()}
+    for name, value in job.spark.config.items():
+        settings[name] = value.reveal() if isinstance(value, Secret) else value
     if job.spark.master is not None:
         settings["spark.master"] = job.spark.master
     return settings
@@ -165,7 +168,7 @@ def _check_settings(made: _Made, job: LoadJob) -> None:
 
 
 def _make(job: LoadJob) -> _Made:
-    from pyspark import SparkConf, SparkContext
+    from pyspark import SparkConf
     from pyspark.sql import SparkSession
 
     settings = _settings(job)
@@ -174,7 +177,7 @@ def _make(job: LoadJob) -> _Made:
     try:
         shown = SparkConf().setAppName(name)
         shown.setAll([(key, value) for key, value in settings.items() if key not in secrets])
-        SparkContext._ensure_initialized(conf=shown)
+        _start_jvm(shown, settings)
         builder = SparkSession.builder.appName(name)
         for key, value in settings.items():
             builder = builder.config(key, value)
@@ -193,6 +196,22 @@ def _make(job: LoadJob) -> _Made:
     except EngineError:
         session.stop()
         raise
+
+
+def _start_jvm(shown: SparkConf, settings: Mapping[str, str]) -> None:
+    """Start the JVM with settings that may be shown, or have the one there is forget what it was started with.
+
+    It lives as long as the process, and what it was started with is a default of every session in it. Under _lock.
+    """
+    global _started_with  # noqa: PLW0603  as the JVM, it is the process's
+    from pyspark import SparkContext
+
+    if SparkContext._jvm is None:
+        SparkContext._ensure_initialized(conf=shown)
+        _started_with = frozenset(name for name in settings if shown.contains(name))
+        return
+    for name in _started_with - settings.keys():
+        SparkContext._jvm.java.lang.System.clearProperty(name)
 
 
 def _refuse_what_is_shown(secrets: Iterable[str]) -> None:

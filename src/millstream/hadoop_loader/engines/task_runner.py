@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.splits import Progress, SplitTask
     from millstream.schemas.client import RegistryClient
 
+# Of processes that run tasks. Arrow takes memory as C programs do there: its own choice, mimalloc, holds nearly as much
+# again as is in use where row groups of tens of megabytes come and go, and clears pages that it has just given back.
+WORKER_ENVIRONMENT: Final = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 PROGRESS_INTERVAL_S: Final = 0.25  # a worker tells at most so often
 STALL_S: Final = 600.0  # a worker that has told nothing for so long hangs, unless its job has it wait for longer
 DETAIL_CHARACTERS_MAX: Final = 8_000
