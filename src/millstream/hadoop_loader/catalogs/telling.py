@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from millstream.core._kernels.crc32c import crc32c
 from millstream.hadoop_loader.catalogs import hive
 from millstream.hadoop_loader.catalogs.known_tables import KnownTable, known_tables
+from millstream.hadoop_loader.commit.names import LATE_SUFFIX
 from millstream.hadoop_loader.filesystem import FileSystemError, UnavailableError
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ def _tell_metastore(
                 prefix = f"{table.path}/"
                 files = state.files.under(table.path)
                 directories = {file.directory.removeprefix(prefix) for file in files if file.directory != table.path}
-                expired = state.closed.get(table.path, set()) - directories
+                # Late records are for directories that were closed, and expire with them.
+                of_rows = f"{table.name.removesuffix(LATE_SUFFIX)}/{table.format}"
+                expired = (state.closed.get(table.path) or state.closed.get(of_rows, set())) - directories
                 try:
                     metastore.bring_up_to_date(table, directories, expired)
                 except TableRefusedError as error:

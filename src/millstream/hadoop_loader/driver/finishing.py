@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from millstream.hadoop_loader.commit import ClaimedError, Role
+from millstream.hadoop_loader.driver.claim_keeper import claimed
 from millstream.hadoop_loader.driver.compacting import run_compaction
 from millstream.hadoop_loader.driver.letters import waiting_letters
 from millstream.hadoop_loader.driver.problems import MET, sentence_of
@@ -136,14 +138,12 @@ class Finishing:
     def _clean_if_due(self, log: CommitLog) -> None:
         if not log.cleaning_is_due(Role.LOAD):
             return
-        try:
-            claim = log.claim(Role.LOAD, owner=self.world.owner(), run_id=self.report.run_id)
-        except (ClaimedError, StoppedError):
-            return  # whose claim it is cleans, or the next run
-        try:
+        # Whose claim it is cleans, or the next run.
+        with (
+            suppress(ClaimedError, StoppedError),
+            claimed(self.world, self.job, log, Role.LOAD, self.report.run_id) as claim,
+        ):
             self.clean(log, claim)
-        finally:
-            claim.release()
 
     def _compact(self) -> None:
         report = self.report
