@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import random
 import struct
 import subprocess
 import sys
@@ -99,6 +100,36 @@ def test_lz4_blocks_are_independent_as_java_demands() -> None:
     flags = compress(Compression.LZ4, TEXT)[4]
     assert flags >> 6 == 1
     assert flags & 0x20
+
+
+@pytest.mark.parametrize(("flags", "block_bytes"), [("40", 1 << 16), ("50", 1 << 18), ("60", 1 << 20), ("70", 1 << 22)])
+def test_lz4_frames_with_blocks_of_each_size(flags: str, block_bytes: int) -> None:
+    """Made here block by block, one of them stored; a decoder of streams reads the same."""
+    check = {"40": "82", "50": "fb", "60": "51", "70": "73"}[flags]
+    data = (TEXT * (block_bytes // len(TEXT) + 2))[: block_bytes + 1000]
+    frame = bytes.fromhex(f"04224d1860{flags}{check}")
+    for block in (data[:1000], data[1000:]):
+        packed = bytes(cramjam.lz4.compress_block(block, store_size=False))
+        frame += struct.pack("<I", len(packed)) + packed
+    frame += struct.pack("<I", 0x80000005) + b"plain" + bytes(4)
+
+    assert bytes(cramjam.lz4.decompress(frame)) == data + b"plain"
+    assert decompress(Compression.LZ4, frame, size_bytes_max=len(data) + 5) == data + b"plain"
+    with pytest.raises(DecompressedTooLargeError):
+        decompress(Compression.LZ4, frame, size_bytes_max=len(data) + 4)
+    # A header, a block's size, a block's bytes, the end: what is wrong is wrong for both.
+    for damaged in (frame[:6] + b"\0" + frame[7:], frame[:7] + b"\xff" + frame[8:], frame[:-1] + b"\1", frame[:-4]):
+        with pytest.raises(CorruptRecordError):
+            decompress(Compression.LZ4, damaged, size_bytes_max=2 * len(data))
+
+
+def test_lz4_frames_are_those_of_other_clients() -> None:
+    """Their flags are Java's: a decoder of streams reads them, and bytes that do not shrink are stored."""
+    for data in (b"", b"a", TEXT, random.Random(1).randbytes(70_000)):
+        frame = compress(Compression.LZ4, data)
+        assert frame[:7].hex() == "04224d18604082"
+        assert len(frame) <= len(data) + 7 + 4 * (len(data) // 65_536 + 2)
+        assert bytes(cramjam.lz4.decompress(frame)) == data
 
 
 def test_snappy_chunks_that_lie() -> None:

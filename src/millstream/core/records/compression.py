@@ -28,12 +28,25 @@ from millstream.core.records.header import Buffer, Compression
 GZIP_LEVEL_DEFAULT: Final = -1
 LZ4_LEVEL_DEFAULT: Final = 9
 ZSTD_LEVEL_DEFAULT: Final = 3
-_LZ4_FAST_LEVEL: Final = 1
 
 _XERIAL_MAGIC: Final = b"\x82SNAPPY\x00"
 _XERIAL_HEADER: Final = struct.Struct(">8sii")
 _XERIAL_CHUNK: Final = struct.Struct(">i")
 _XERIAL_BLOCK_BYTES: Final = 32 * 1024
+
+# Headers of LZ4 frames as Kafka's clients write them, and the most that a block of each holds: independent blocks, no
+# checksums (the batch has one), no sizes. The last byte is a checksum of the two before it.
+_LZ4_PLAIN: Final = {
+    bytes.fromhex("04224d18604082"): 64 * 1024,
+    bytes.fromhex("04224d186050fb"): 256 * 1024,
+    bytes.fromhex("04224d18606051"): 1024 * 1024,
+    bytes.fromhex("04224d18607073"): 4 * 1024 * 1024,
+}
+_LZ4_PLAIN_HEADER, *_ = _LZ4_PLAIN
+_LZ4_HEADER_SIZE: Final = len(_LZ4_PLAIN_HEADER)
+_LZ4_SIZE: Final = struct.Struct("<I")
+_LZ4_STORED: Final = 1 << 31  # a block that is as it was
+_LZ4_END: Final = bytes(4)
 
 # What is tried before a mapping: most batches fit, and need no system call.
 _SMALL_OUTPUT_BYTES: Final = 64 * 1024
@@ -54,10 +67,9 @@ def compress(codec: Compression, data: Buffer, level: int | None = None) -> byte
     if codec is Compression.SNAPPY:
         return _compress_xerial(data)
     if codec is Compression.LZ4:
-        fast = level is None or level == LZ4_LEVEL_DEFAULT
-        frame = cramjam.lz4.Compressor(
-            level=_LZ4_FAST_LEVEL if fast else level, content_checksum=False, block_linked=False
-        )
+        if level is None or level == LZ4_LEVEL_DEFAULT:
+            return _compress_lz4(data)
+        frame = cramjam.lz4.Compressor(level=level, content_checksum=False, block_linked=False)
         frame.compress(bytes(data))
         return bytes(frame.finish())
     return bytes(cramjam.zstd.compress(data, level=ZSTD_LEVEL_DEFAULT if level is None else level))
@@ -162,7 +174,40 @@ def _unsnap_raw(data: memoryview, room: memoryview) -> int | None:
 
 
 def _unlz4(data: Buffer, output: bytearray | memoryview) -> int | None:
-    return _fill(cramjam.lz4.decompress_into, "lz4", data, output)
+    filled = _unlz4_plain(memoryview(data), memoryview(output))
+    return _fill(cramjam.lz4.decompress_into, "lz4", data, output) if filled is None else filled
+
+
+def _unlz4_plain(view: memoryview, room: memoryview) -> int | None:
+    """Decompress one plain frame block by block, each to its place; None where it is not one, is damaged, or too large.
+
+    A stream's decoder copies every byte through buffers of its own, which takes a quarter of its time.
+    """
+    block_bytes_max = _LZ4_PLAIN.get(bytes(view[:_LZ4_HEADER_SIZE]))
+    if block_bytes_max is None:
+        return None
+    filled, position, end = 0, _LZ4_HEADER_SIZE, len(view) - _LZ4_SIZE.size
+    while position < end:
+        (size,) = _LZ4_SIZE.unpack_from(view, position)
+        position += _LZ4_SIZE.size
+        is_stored, size = size & _LZ4_STORED, size & ~_LZ4_STORED
+        if not 0 < size <= min(block_bytes_max, end - position):
+            return None
+        block = view[position : position + size]
+        position += size
+        if is_stored:
+            if size > len(room) - filled:
+                return None
+            room[filled : filled + size] = block
+            filled += size
+            continue
+        try:
+            filled += cramjam.lz4.decompress_block_into(
+                block, room[filled:], output_len=min(block_bytes_max, len(room) - filled)
+            )
+        except cramjam.DecompressionError:
+            return None
+    return filled if position == end and view[end:] == _LZ4_END else None
 
 
 def _unzstd(data: Buffer, output: bytearray | memoryview) -> int | None:
@@ -184,6 +229,21 @@ def _compress_xerial(data: Buffer) -> bytes:
     for start in range(0, len(view), _XERIAL_BLOCK_BYTES):
         block = bytes(cramjam.snappy.compress_raw(view[start : start + _XERIAL_BLOCK_BYTES]))
         parts += (_XERIAL_CHUNK.pack(len(block)), block)
+    return b"".join(parts)
+
+
+def _compress_lz4(data: Buffer) -> bytes:
+    """Return a plain frame, as `_unlz4_plain` reads it, made by the fast compressor."""
+    view = memoryview(data)
+    parts: list[Any] = [_LZ4_PLAIN_HEADER]
+    for start in range(0, len(view), _LZ4_PLAIN[_LZ4_PLAIN_HEADER]):
+        block = view[start : start + _LZ4_PLAIN[_LZ4_PLAIN_HEADER]]
+        packed = cramjam.lz4.compress_block(block, store_size=False)
+        if len(packed) < len(block):
+            parts += (_LZ4_SIZE.pack(len(packed)), packed)
+        else:
+            parts += (_LZ4_SIZE.pack(len(block) | _LZ4_STORED), block)
+    parts.append(_LZ4_END)
     return b"".join(parts)
 
 
