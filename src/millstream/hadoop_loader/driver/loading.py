@@ -58,7 +58,7 @@ class Loading:
 
     def run(self) -> None:
         """Run every split to its end. Raises StoppedError, FencedError, EngineError, and what staging may."""
-        job = self.job.for_workers(self.engine.workers)
+        job = self.job.for_workers()
         while True:
             tasks = [
                 SplitTask(
@@ -69,6 +69,7 @@ class Loading:
                     run_id=self.claim.run_id,
                     tables={one.topic: self.schemas.tables[one.topic] for one in split.ranges},
                     closed_directories=self._closed(topics={one.topic for one in split.ranges}),
+                    rate_shares=self.attempts.shares(split.number, self.engine.workers),
                 )
                 for split, attempt in self.attempts.take()
             ]

@@ -125,14 +125,10 @@ class LoadJob:
 
         return read_job(text, origin=origin)
 
-    def for_workers(self, workers: int) -> LoadJob:
-        """Return the job as the tasks of so many workers carry it: without the driver's own part, secrets included.
-
-        Rates are of all workers together, and each takes its share.
-        """
+    def for_workers(self) -> LoadJob:
+        """Return the job as tasks carry it: without the driver's own part, secrets included."""
         return replace(
             self,
-            workers=workers,
             hive=None,
             iceberg=None,
             spark=SparkSettings(),
