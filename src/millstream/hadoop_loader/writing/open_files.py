@@ -56,8 +56,6 @@ class FileKey(NamedTuple):
     are_tombstones: bool = False
     # Of the table's schema; one attempt has one of each table.
     schema_version: int = 0
-    # Of the table's schema; one attempt has one of each table.
-    schema_version: int = 0
 
 
 class Rows(NamedTuple):
