@@ -220,7 +220,7 @@ def print_status(status: DestinationStatus, *, partitions: bool = False) -> None
             ("TOPIC", "PARTITIONS", "LEFT", "MOST IN ONE", "BEHIND", "WATERMARK"),
             (
                 (
-                    one.topic,
+                    f"{one.topic} (deleted since)" if one.is_former else one.topic,
                     one.partitions,
                     None if one.lag is None else f"{one.lag:,}",
                     None if one.lag_max is None else f"{one.lag_max:,}",

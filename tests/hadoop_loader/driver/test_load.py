@@ -362,6 +362,7 @@ def test_a_recreated_topic_is_noticed(new_events: NewEvents, tmp_path: Path) -> 
     assert "created anew" in refused.errors[0]
     followed = run_load(job_for(events, tmp_path, partitioning=DAILY, source={"recreated": "continue"}))
     assert (followed.outcome, followed.rows) == (Outcome.LOADED, 30)
+    assert sorted((one.is_former, one.lag) for one in status_of(job).topics) == [(False, 0), (True, None)]
 
 
 @pytest.mark.from_kafka

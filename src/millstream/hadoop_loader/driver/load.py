@@ -74,6 +74,8 @@ class _Run:
         self._is_committing = False
         # Of the destination, once it is open; None again once it does not answer.
         self._filesystem: FileSystem | None = None
+        # Whether the run failed by what the destination said, which then need not be said twice.
+        self._is_destination_red = False
         # Where the log ended when the run looked.
         self._number = 0
         # Whether the claim brought the entry of another run to its end.
@@ -120,6 +122,7 @@ class _Run:
             # An error behind the commit leaves the run partly done, never undone.
             report.outcome = Outcome.FAILED if report.number is None else Outcome.PARTIAL
             report.errors.append(sentence_of(error, report.destination))
+            self._is_destination_red = isinstance(error, (FileSystemError, OSError))
             if isinstance(error, (UnavailableError, UnknownOutcomeError, UnsettledError)):
                 # Whoever does not answer need not be asked to remember that.
                 self._filesystem = None
@@ -179,7 +182,8 @@ class _Run:
             else:
                 forget_failure(filesystem, self._job.name)
         except (FileSystemError, OSError) as error:
-            self._note(f"how this run ended could not be remembered: {error}")
+            if not self._is_destination_red:
+                self._note(f"how this run ended could not be remembered: {error}")
 
     def _load(
         self,

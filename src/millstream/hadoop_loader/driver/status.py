@@ -80,6 +80,8 @@ class TopicLine(NamedTuple):
     watermark: str | None
     # How long ago the newest record was written that is loaded of the partition farthest behind; None without lag.
     lag_age_s: float | None = None
+    # Whether another topic has its name now.
+    is_former: bool = False
 
 
 @dataclass(slots=True)
@@ -285,6 +287,7 @@ def _add_partitions(
     topics: dict[tuple[str, str], list[PartitionLine]] = {}
     for line in status.partitions:
         topics.setdefault((line.topic, line.topic_id), []).append(line)
+    now = {topic for topic, topic_id in topics if topic_id in ends}
     for (topic, topic_id), lines in topics.items():
         newest_ms = state.watermarks.get(topic_id, {})
         lags = [line.lag for line in lines if line.lag is not None]
@@ -297,6 +300,7 @@ def _add_partitions(
                 max(lags) if lags else None,
                 min(times) if times else None,
                 lag_age_s((newest_ms.get(line.partition, -1) for line in lines if line.lag), now_s),
+                is_former=topic_id not in ends and topic in now,
             )
         )
 
