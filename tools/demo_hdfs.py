@@ -20,7 +20,12 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="millstream-demo-hdfs-") as folder,
         MiniHdfs(Path(folder) / "hdfs") as hdfs,
     ):
-        return run(["demo", "--destination", f"{hdfs.uri}/demo", *sys.argv[1:]])
+        code = run(["demo", "--destination", f"{hdfs.uri}/demo", *sys.argv[1:]])
+        if "--json" not in sys.argv[1:]:
+            print(
+                "That HDFS ends now, and what it holds with it. `millstream demo --destination hdfs://...` loads into yours."
+            )
+        return code
 
 
 if __name__ == "__main__":

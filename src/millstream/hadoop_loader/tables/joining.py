@@ -442,7 +442,8 @@ def _without_logical(node: AvroType) -> AvroType:
 def _said(node: AvroType) -> str:
     logical = logical_type(node)
     if isinstance(node, UnionType):
-        return "one of " + ", ".join(_said(branch) for branch in node.branches)
+        said = [_said(branch) for branch in node.branches]
+        return " or ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
     return node.label if logical is None else f"{logical.name} ({node.label})"
 
 

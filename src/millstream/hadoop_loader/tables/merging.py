@@ -170,7 +170,7 @@ class _Merging:
         taken = _Joined(_first(text), [], []) if joined is None else joined
         name = table_name(self._name, number)
         if not self._generations:
-            self._announce(schema_id, 1, [(ChangeKind.TABLE_CREATED, "", f"table {name} begins")])
+            self._announce(schema_id, 1, [(ChangeKind.TABLE_CREATED, "", f"table {name} is new")])
         else:
             newest = table_name(self._name, number - 1)
             why = "; ".join(taken.breaking) or _why_not(self._generations[-1].schema, text)
