@@ -23,7 +23,7 @@ def main() -> int:
         code = run(["demo", "--destination", f"{hdfs.uri}/demo", *sys.argv[1:]])
         if "--json" not in sys.argv[1:]:
             print(
-                "That HDFS ends now, and what it holds with it. `millstream demo --destination hdfs://...` loads into yours."
+                "This HDFS ends now, with what it holds; `millstream demo --destination hdfs://...` loads into yours."
             )
         return code
 

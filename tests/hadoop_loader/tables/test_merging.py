@@ -46,6 +46,19 @@ def fields_of(table: TableVersion) -> list[tuple[Any, ...]]:
     return [(field["name"], field["type"]) for field in json.loads(table.avro_schema)["fields"]]
 
 
+def test_a_new_column_is_told_with_its_type() -> None:
+    rate = ("rate", ["null", "double"], {"default": None})
+    code = ("code", ["null", "int", "string"], {"default": None})
+
+    steps = grown(record(("id", "int")), record(("id", "int"), rate, code))
+
+    assert [change.sentence for step in steps for change in step.changes] == [
+        "table orders is new",
+        "orders: rate is new, null or double",
+        "orders: code is new, null, int or string",
+    ]
+
+
 def test_a_table_follows_its_writers() -> None:
     enum = {"type": "enum", "name": "Kind", "symbols": ["A"]}
     steps = grown(
