@@ -95,9 +95,8 @@ class _Run:
         )
         self._sorter = Sorter(job, task.tables, task.closed_directories, registry, self.files)
         self._rate = RateLimit.of(job.source, task.rate_shares)
-        # How far the partition is read that was read last.
-        first = task.split.ranges[0]
-        self._reached = first.topic, first.partition, first.start_offset
+        # How far the partition is read that was read last; None in a split of nothing.
+        self._reached = next(((one.topic, one.partition, one.start_offset) for one in task.split.ranges), None)
 
     def counted(self) -> list[RangeState]:
         """Return the ranges of topics that were not refused."""
@@ -127,7 +126,8 @@ class _Run:
 
     def tell_alive(self) -> None:
         """Tell that nothing was read, and something done: a worker that tells nothing is taken for one that hangs."""
-        self._on_progress(Progress(*self._reached, 0, 0))
+        if self._reached is not None:
+            self._on_progress(Progress(*self._reached, 0, 0))
 
     def _handle_closed(self) -> None:
         self._check_stop()

@@ -232,9 +232,11 @@ def _time(type_: pa.DataType, path: str) -> Read:
         if not isinstance(value, str):
             return int(number(value))
         try:
-            return parse(value)
+            parsed = parse(value)
         except ValueError as error:
             raise ValueError(f"{path}: {_shown(value)} is no {'date' if pt.is_date(type_) else 'time'}") from error
+        # In nanoseconds there is no year 2263.
+        return int(number(parsed))
 
     return read
 
