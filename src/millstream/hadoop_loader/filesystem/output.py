@@ -30,13 +30,10 @@ class ChunkedOutputFile(ABC):
 
     def __init__(self, path: str, chunk_bytes: int = CHUNK_BYTES) -> None:
         self.path = path
-        # Bytes taken by write. Invariant: size_bytes = bytes sent + _gathered while OPEN.
+        # Bytes taken by write. Invariant: size_bytes = bytes sent + len(_gathered) while OPEN.
         self.size_bytes = 0
         self._chunk_bytes = chunk_bytes
-        # Grows to a chunk as it is filled, and is filled again and again: a new one each time would be fresh pages.
-        self._room = bytearray()
-        # Bytes in it, from its start.
-        self._gathered = 0
+        self._gathered = bytearray()
         self._state = "OPEN"
 
     @abstractmethod
@@ -61,10 +58,12 @@ class ChunkedOutputFile(ABC):
         view = memoryview(data).cast("B")
         size = view.nbytes
         self.size_bytes += size
-        if self._gathered + size >= self._chunk_bytes:
-            self._flush()
+        if len(self._gathered) + size < self._chunk_bytes:
+            self._gathered += view
+            return size
+        self._flush()
         if size < self._chunk_bytes:
-            self._gather(view)
+            self._gathered += view
         else:
             self._do(lambda: self._send(view))
         return size
@@ -92,7 +91,7 @@ class ChunkedOutputFile(ABC):
         if self._state in {"CLOSED", "ABANDONED"}:
             return True
         self._state = "ABANDONED"
-        self._room = bytearray()
+        self._gathered = bytearray()
         # What is left lies where nobody reads, and whoever cleans staging deletes it.
         try:
             self._give_up()
@@ -102,19 +101,10 @@ class ChunkedOutputFile(ABC):
             return True
         return True
 
-    def _gather(self, view: memoryview) -> None:
-        start, end = self._gathered, self._gathered + view.nbytes
-        if end > len(self._room):
-            self._room.extend(bytes(min(max(2 * len(self._room), end), self._chunk_bytes) - len(self._room)))
-        # Not the bytearray's own slice, which would make a copy first.
-        with memoryview(self._room) as room:
-            room[start:end] = view
-        self._gathered = end
-
     def _flush(self) -> None:
         if self._gathered:
-            data, self._gathered = memoryview(self._room)[: self._gathered], 0
-            self._do(lambda: self._send(data))
+            data, self._gathered = self._gathered, bytearray()
+            self._do(lambda: self._send(memoryview(data)))
 
     def _do(self, act: Callable[[], None]) -> None:
         try:
