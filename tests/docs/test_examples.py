@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.support.registry import registry
+
+from millstream.cli.app import run as run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
@@ -78,6 +82,13 @@ def test_the_page_of_schemas(millstream_broker: Any) -> None:
         run(page, blocks, bootstrap, running.url)
 
 
+def load_commands(page: Path) -> list[str]:
+    """The commands on the job `flights.toml` in blocks of the page, but for the one that goes on."""
+    blocks = re.findall(r"^```bash\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    lines = re.findall(r"^millstream load [^#\n]*flights\.toml[^#\n]*", "\n".join(blocks), re.MULTILINE)
+    return [line.strip() for line in dict.fromkeys(lines) if " serve " not in line]
+
+
 LOADER_PREPARED = """
 from millstream import Admin, Producer
 from millstream.schemas import RegistryClient
@@ -118,6 +129,12 @@ def test_the_page_of_the_loader(millstream_broker: Any, tmp_path: Path, monkeypa
         assert len(blocks) == len(examples(page)) - 1, "Airflow's own is looked at by tests/packaging"
         prepared = Example(1, f"FLIGHT = {FLIGHT!r}\n{LOADER_PREPARED}", None)
         run(page, [prepared, *(block._replace(code=placed(block.code)) for block in blocks)], bootstrap, running.url)
+        shutil.rmtree(tmp_path / "lake" / "raw")
+        flights = tmp_path / "lake" / "flights" / "parquet"
+        directory = next(flights.rglob("*.parquet")).parent.relative_to(flights)
+        commands = [line.replace("year=2013/month=12", str(directory)) for line in load_commands(page)]
+        assert len(commands) >= 10
+        assert {command: run_command(shlex.split(command)[1:]) for command in commands} == dict.fromkeys(commands, 0)
 
 
 @pytest.mark.millstream(config={"num.partitions": 1, "group.initial.rebalance.delay.ms": 0})
