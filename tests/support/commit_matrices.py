@@ -55,7 +55,7 @@ WORLDS: dict[str, dict[str, bool]] = {
 
 TASKS: dict[str, tuple[Task, ...]] = {
     "closed": (Task.LOAD, Task.COMPACT, Task.EXPIRE, Task.REPAIR),
-    "open": (Task.LOAD, Task.COMPACT, Task.CLOSE),
+    "open": (Task.LOAD, Task.COMPACT, Task.CLOSE, Task.EXPIRE),
     "both": tuple(Task),
 }
 """What processes may come for in each of them."""

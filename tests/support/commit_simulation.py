@@ -279,21 +279,25 @@ class World:
                     self.disk.delete(file.path)
 
     def expired(self) -> dict[str, set[Record]]:
-        """By format, the records that expiries have taken: those of a directory that were committed before."""
+        """By format, the records that expiries have taken: those of files that nothing came in the place of."""
         gone: dict[str, set[Record]] = {format_: set() for format_ in self.formats}
-        ends: dict[int, int] = {}
+        held: dict[str, set[Record]] = {}
         for number in sorted(self.entries):
             entry = decode_entry(self.entries[number], f"entry {number}", number)
-            ends |= {partition: at.offset for partition, at in entry.positions.get(TOPIC_ID, {}).items()}
+            for added, _ in entry.added:
+                offsets = range(added.first_offset, added.last_offset + 1)
+                below = split_directory(added.directory)[2]
+                held[added.path] = {
+                    (added.partition, offset)
+                    for offset in offsets
+                    if directory_name(self.directory_of(offset)) == below
+                }
             for swap in entry.swaps:
-                if swap.is_whole and not swap.files:
-                    _, format_, below = split_directory(swap.directory)
-                    gone[format_].update(
-                        (partition, offset)
-                        for partition, end in ends.items()
-                        for offset in range(end)
-                        if below == directory_name(self.directory_of(offset))
-                    )
+                records = set[Record]().union(*(held.pop(file.path) for file in swap.removed))
+                if swap.files:
+                    held[swap.files[0].path] = records
+                else:
+                    gone[split_directory(swap.directory)[1]] |= records
         return gone
 
     def check_nothing_leaks(self) -> None:
@@ -353,17 +357,25 @@ class Driver:
         return self.log.commit(claim, LoadDraft(closed=closed)) if closed else None
 
     def expire(self, claim: Claim) -> Entry | None:
-        """Empty every closed directory that holds something."""
+        """Empty every closed directory that holds something; of open ones, file by file, the first."""
         staging = claim.staging(0, 0)
         emptied: list[CompactedDirectory] = []
         for format_ in self.world.formats:
-            for below in sorted(claim.state.closed.get(f"{TOPIC}/{format_}", ())):
+            closed = claim.state.closed.get(f"{TOPIC}/{format_}", set())
+            still_open = claim.state.open.get(f"{TOPIC}/{format_}", set()) if self.world.compacts_open else set()
+            for below in sorted(closed) + sorted(still_open)[:1]:
                 directory = names.table_directory(TOPIC, format_, below)
                 replaced = tuple(file.name for file in claim.state.files.in_directory(directory))
-                staged = f"{staging}/{len(emptied)}"
-                if replaced:
+                if not replaced:
+                    continue
+                staged, is_whole = f"{staging}/{len(emptied)}", below in closed
+                if is_whole:
                     self.filesystem.make_directory(staged)
-                    emptied.append(CompactedDirectory(directory=directory, staged=staged, files=(), replaced=replaced))
+                emptied.append(
+                    CompactedDirectory(
+                        directory=directory, staged=staged, files=(), replaced=replaced, is_whole=is_whole
+                    )
+                )
         return self.log.commit(claim, CompactDraft(directories=tuple(emptied))) if emptied else None
 
     def repair(self) -> None:
