@@ -17,6 +17,8 @@ export MILLSTREAM_AVRO_JARS := $(AVRO_JARS)
 export MILLSTREAM_HADOOP_JARS := $(HADOOP_JARS)
 export MILLSTREAM_NODE_MODULES := $(NODE_FOLDER)/node_modules
 export MILLSTREAM_REQUIRE_KERNELS ?= 1
+# Tests start some thousand processes: where none may keep what it compiled, each compiles all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup lint test test-newer test-kerberos unit bench soak demo demo-hdfs docs clean jars archives spark npm lock
 
@@ -81,7 +83,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint jars archives npm  ## lint, then every test; long matrices by a seeded sample
-	$(BIN)/pytest -n 2 --dist loadfile tests
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 	$(BIN)/python tools/test_newer.py --short
 
 test-newer: setup  ## the unit tests under python3.12, python3.13, python3.14, those that are there
@@ -97,10 +99,10 @@ test-kerberos: setup jars $(CACHE)/kerberos/.complete  ## Apache Kafka and a sec
 	PYTHONPATH=$(CACHE)/kerberos $(BIN)/pytest -m kerberos tests/interop tests/hadoop_loader/filesystem
 
 unit: setup
-	$(BIN)/pytest -n 2 --dist loadfile tests -m "not java and not hdfs and not node and not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests -m "not java and not hdfs and not node and not slow"
 
 soak: setup jars archives npm  ## the long matrices whole
-	MILLSTREAM_SOAK=1 $(BIN)/pytest -n 2 --dist loadfile --timeout 3600 tests
+	MILLSTREAM_SOAK=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 3600 tests
 
 fuzz: setup  ## damaged Avro datums through kernels built with AddressSanitizer
 	$(BIN)/python tools/fuzz_avro.py --sanitize --seconds 300

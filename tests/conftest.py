@@ -35,6 +35,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("broker_kind", kinds, indirect=True, scope="module")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files so that two processes end at about the same time, and the session's servers idle for few minutes.
+
+    The files that need them come last. Of both parts those with a time limit of their own come first, as they take
+    longest, and then those with the most tests: what is left at the end is short.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+
+    def place(tests: list[pytest.Item]) -> tuple[bool, bool, int]:
+        is_long = any(test.get_closest_marker("timeout") for test in tests)
+        return any(_needs_server(test) for test in tests), not is_long, -len(tests)
+
+    items[:] = [test for tests in sorted(files.values(), key=place) for test in tests]
+
+
+def _needs_server(test: pytest.Item) -> bool:
+    callspec = getattr(test, "callspec", None)
+    is_on_kafka = callspec is not None and callspec.params.get("broker_kind") == "kafka"
+    fixtures = getattr(test, "fixturenames", ())
+    return is_on_kafka or "apache_kafka" in fixtures or test.get_closest_marker("hdfs") is not None
+
+
 @pytest.fixture(scope="module")
 def broker_kind(request: pytest.FixtureRequest) -> str:
     """Whose broker a test reads from: "millstream" or "kafka"; fixtures that start one ask for it."""

@@ -16,6 +16,7 @@ from millstream.hadoop_loader import dataset
 from millstream.hadoop_loader.filesystem import FileSystemSettings, open_filesystem
 from millstream.testing.hdfs import MiniHdfs
 
+pytestmark = pytest.mark.timeout(600)
 FLIGHTS, WEATHER = 336_776, 26_115
 
 

@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from tests.support.registry import registry
 
+pytestmark = pytest.mark.timeout(900)
 ROOT = Path(__file__).resolve().parents[2]
 # nbformat says that it is typed; this function of it is not.
 _read: Any = nbformat.read
@@ -29,15 +30,22 @@ nbformat.write(notebook, sys.argv[2])
 """
 
 
-def executed(path: Path, bootstrap: str, folder: Path, registry_url: str = "") -> Any:
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the programs keep what is theirs."""
+    return tmp_path_factory.mktemp("settings")
+
+
+def executed(path: Path, bootstrap: str, folder: Path, settings: Path, registry_url: str = "") -> Any:
     """Run a notebook, and return it with its outputs."""
     result = folder / path.name
     environment = {
         **os.environ,
         "MILLSTREAM_BOOTSTRAP_SERVER": bootstrap,
         "MILLSTREAM_REGISTRY": registry_url,
-        "IPYTHONDIR": str(folder / "ipython"),
-        "MPLCONFIGDIR": str(folder / "matplotlib"),
+        "IPYTHONDIR": str(settings / "ipython"),
+        # Here matplotlib keeps the list of fonts, which it takes seconds to make.
+        "MPLCONFIGDIR": str(settings / "matplotlib"),
         "JUPYTER_PLATFORM_DIRS": "1",
         "PYTHONWARNINGS": "default",
     }
@@ -69,21 +77,21 @@ def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
     assert all(cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
 
 
-def test_a_topic_is_explored(millstream_broker: Any, tmp_path: Path) -> None:
-    notebook = executed(NOTEBOOKS[0], millstream_broker.bootstrap_servers, tmp_path)
+def test_a_topic_is_explored(millstream_broker: Any, tmp_path: Path, settings: Path) -> None:
+    notebook = executed(NOTEBOOKS[0], millstream_broker.bootstrap_servers, tmp_path, settings)
     printed = "".join(output.text for output in outputs(notebook) if output.output_type == "stream")
     assert printed == "336776 flights sent\n336,776 records in 6 partitions\n"
     shown = [kind for output in outputs(notebook) for kind in output.get("data", {})]
     assert {"text/html", "image/png"} <= set(shown)
     (table,) = [output.data["text/html"] for output in outputs(notebook) if "text/html" in output.get("data", {})]
     assert "dep_delay" in table
-    again = executed(NOTEBOOKS[0], millstream_broker.bootstrap_servers, tmp_path)
+    again = executed(NOTEBOOKS[0], millstream_broker.bootstrap_servers, tmp_path, settings)
     assert "already exists" in "".join(output.text for output in outputs(again) if output.output_type == "stream")
 
 
-def test_topics_are_loaded_into_hadoop(millstream_broker: Any, tmp_path: Path) -> None:
+def test_topics_are_loaded_into_hadoop(millstream_broker: Any, tmp_path: Path, settings: Path) -> None:
     with registry(millstream_broker.bootstrap_servers) as schemas:
-        notebook = executed(NOTEBOOKS[1], millstream_broker.bootstrap_servers, tmp_path, schemas.url)
+        notebook = executed(NOTEBOOKS[1], millstream_broker.bootstrap_servers, tmp_path, settings, schemas.url)
     printed = "".join(output.text for output in outputs(notebook) if output.output_type == "stream")
     for line in (
         "there is no such zone; did you mean America/New_York?",

@@ -22,7 +22,7 @@ from millstream.hadoop_loader.filesystem import (
 from millstream.testing.hdfs import NAMESERVICE, MiniHdfs
 from millstream.testing.kafka import free_ports
 
-pytestmark = pytest.mark.hdfs
+pytestmark = [pytest.mark.hdfs, pytest.mark.timeout(600)]
 
 
 _TLS_SITE = """<?xml version="1.0"?>
