@@ -13,7 +13,7 @@ import pytest
 
 from millstream.hadoop_loader.engines import AttemptFailed, AttemptFinished, AttemptProgressed, EngineError, EngineEvent
 from millstream.hadoop_loader.engines.local import LocalEngine
-from millstream.hadoop_loader.engines.task_runner import stall_bound_s
+from millstream.hadoop_loader.engines.task_runner import WORKER_ENVIRONMENT, stall_bound_s
 from millstream.hadoop_loader.job import DestinationSettings, LoadJob, SourceSettings, ValueSettings
 from millstream.hadoop_loader.splits import Split, SplitTask
 
@@ -50,6 +50,21 @@ def test_tasks_run_on_so_many_processes(engine: LocalEngine) -> None:
     assert {event.result.split for event in found if isinstance(event, AttemptFinished)} == set(range(20))
     assert len(engine.worker_pids()) <= 2
     assert os.getpid() not in engine.worker_pids()
+
+
+def test_workers_take_memory_as_they_are_told_where_the_user_says_nothing(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in WORKER_ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "7")
+    engine.submit([task(0, "wait for stop")])
+
+    [pid] = engine.worker_pids()
+    environment = psutil.Process(pid).environ()
+
+    assert {name: environment[name] for name in WORKER_ENVIRONMENT} == {**WORKER_ENVIRONMENT, "MALLOC_ARENA_MAX": "7"}
+    assert int(environment["MALLOC_TRIM_THRESHOLD_"]) <= 32 << 20
 
 
 def test_progress_comes_before_the_end(engine: LocalEngine) -> None:

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 # Of processes that run tasks. Arrow takes memory as C programs do there: its own choice, mimalloc, holds nearly as much
 # again as is in use where row groups of tens of megabytes come and go, and clears pages that it has just given back.
-WORKER_ENVIRONMENT: Final = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+# By itself the GNU C library has up to eight arenas a core, a thread's free memory lying in its own, and gives the end
+# of an arena back and takes it anew as row groups go and come: with two arenas and one bound for both, a worker takes
+# some hundredths less CPU and no more memory.
+WORKER_ENVIRONMENT: Final = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
+}
 PROGRESS_INTERVAL_S: Final = 0.25  # a worker tells at most so often
 STALL_S: Final = 600.0  # a worker that has told nothing for so long hangs, unless its job has it wait for longer
 DETAIL_CHARACTERS_MAX: Final = 8_000
