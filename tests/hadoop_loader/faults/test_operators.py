@@ -290,6 +290,26 @@ def test_a_mark_is_given_back_to_a_directory_that_was_emptied(tmp_path: Path) ->
     assert verify_destination(lake.job, offline=True).findings == []
 
 
+def test_a_directory_that_is_away_while_verify_looks_ends_nothing(tmp_path: Path) -> None:
+    lake = Lake(tmp_path.as_uri(), tmp_path, "compact")
+    directory = f"{TOPIC}/avro/{CLOSED}"
+    looks: list[str] = []
+
+    def look(name: str) -> None:
+        # First for the files that the log names, then for others.
+        if name == f"list {directory}":
+            looks.append(name)
+            if len(looks) == 2:
+                (tmp_path / directory).rename(tmp_path / "_away")
+
+    def open_watched(job: LoadJob) -> FileSystem:
+        return FaultyFileSystem(open_filesystem(job.destination.uri, FileSystemSettings()), before_call=look)
+
+    verified = verify_destination(lake.job, offline=True, surroundings=Surroundings(open_filesystem=open_watched))
+
+    assert (len(looks), verified.findings) == (2, [])
+
+
 def test_a_command_that_is_killed_is_brought_to_its_end_by_the_next(
     lakes: Lakes, tmp_path: Path, soak: bool, samples: tuple[int, int]
 ) -> None:

@@ -133,13 +133,15 @@ def _verify(filesystem: FileSystem, log: CommitLog, job: LoadJob, *, deep: bool,
                     verified.findings += finding
             if len(verified.findings) >= FINDINGS_MAX:
                 return verified
-    for directory in _closed_without_files(state, seen):
-        # Emptied for its age: a mark that is gone is missed no less. One that was deleted by hand is nobody's.
-        if filesystem.status(directory) is not None:
-            seen.add(directory)
-            _look_at_directory(filesystem, directory, [], state, job, verified, repair=repair)
-    for stray in _strays(filesystem, seen):
-        verified.findings.append(Red(f"{stray} is in no entry of the log", "move it away: readers take it for data"))
+    emptied = _closed_without_files(state, seen)
+    for directory, children in _walk(filesystem):
+        if directory in emptied:
+            # For its age: a mark that is gone is missed no less. One that was deleted by hand is nobody's.
+            verified.directories += 1
+            _look_for_mark(filesystem, directory, {one.name for one in children}, job, verified, repair=repair)
+        for one in children if directory not in seen else ():
+            if _is_data(one):
+                verified.findings.append(_stray(one.path))
     return verified
 
 
@@ -168,16 +170,11 @@ def _look_at_directory(
             verified.findings.append(
                 Red(f"{file.path} has {found.length} bytes, the log says {file.length}", _RUN_AGAIN)
             )
-    if state.is_closed(directory) and SUCCESS not in there and job.destination.success_files:
-        if repair and _has_been_marked(filesystem, f"{directory}/{SUCCESS}"):
-            verified.repaired.append(f"{directory}/{SUCCESS}")
-        else:
-            verified.findings.append(Red(f"{directory} is closed and has no {SUCCESS}", _REPAIR))
+    if state.is_closed(directory):
+        _look_for_mark(filesystem, directory, there, job, verified, repair=repair)
     for name, found in there.items():
         if _is_data(found):
-            verified.findings.append(
-                Red(f"{directory}/{name} is in no entry of the log", "move it away: readers take it for data")
-            )
+            verified.findings.append(_stray(f"{directory}/{name}"))
     by_partition: dict[tuple[str, int, str], list[TableFile]] = defaultdict(list)
     for file in files:
         # What was compacted is of many partitions, and letters that were replayed in vain come again.
@@ -219,10 +216,26 @@ def _surely_has_an_end_of(one: TableFile, other: TableFile) -> bool:
     return not ends.isdisjoint((one.first_offset, one.last_offset))
 
 
-def _closed_without_files(state: TableState, seen: Collection[str]) -> list[str]:
+def _closed_without_files(state: TableState, seen: Collection[str]) -> set[str]:
     """Return the closed directories, relative to the root, that the log has no file in."""
     closed = (f"{key}/{below}" if below else key for key, names in state.closed.items() for below in names)
-    return sorted(directory for directory in closed if directory not in seen)
+    return {directory for directory in closed if directory not in seen}
+
+
+def _look_for_mark(
+    filesystem: FileSystem, directory: str, there: Collection[str], job: LoadJob, verified: Verified, *, repair: bool
+) -> None:
+    """See that a closed directory says so; `there` are the names of what it holds."""
+    if SUCCESS in there or not job.destination.success_files:
+        return
+    if repair and _has_been_marked(filesystem, f"{directory}/{SUCCESS}"):
+        verified.repaired.append(f"{directory}/{SUCCESS}")
+    else:
+        verified.findings.append(Red(f"{directory} is closed and has no {SUCCESS}", _REPAIR))
+
+
+def _stray(path: str) -> Red:
+    return Red(f"{path} is in no entry of the log", "move it away: readers take it for data")
 
 
 def _has_been_marked(filesystem: FileSystem, path: str) -> bool:
@@ -234,18 +247,18 @@ def _has_been_marked(filesystem: FileSystem, path: str) -> bool:
     return True
 
 
-def _strays(filesystem: FileSystem, seen: set[str]) -> Iterator[str]:
-    """Files in directories that the inventory does not know."""
-    pending = [one for one in filesystem.list("") if one.is_directory and one.name != HOME]
+def _walk(filesystem: FileSystem) -> Iterator[tuple[str, list[FileStatus]]]:
+    """Yield every directory that may be part of a table, and what it holds."""
+    pending = [one.path for one in filesystem.list("") if one.is_directory and one.name != HOME]
     while pending:
         directory = pending.pop()
-        for one in filesystem.list(directory.path):
-            if one.is_directory:
-                # What begins so is no part of a table for any reader: scripts for Hive, say.
-                if not one.name.startswith(("_", ".")):
-                    pending.append(one)
-            elif directory.path not in seen and _is_data(one):
-                yield one.path
+        try:
+            children = filesystem.list(directory)
+        except FileNotFoundError:
+            continue  # a compaction has just taken it away, and puts another in its place
+        yield directory, children
+        # What begins so is no part of a table for any reader: scripts for Hive, say.
+        pending += [one.path for one in children if one.is_directory and not one.name.startswith(("_", "."))]
 
 
 def _is_data(found: FileStatus) -> bool:
