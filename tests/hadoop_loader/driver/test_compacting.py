@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from tests.support.table_roots import TableRoot, parquet_bytes
+from tests.support.table_roots import TableRoot, avro_bytes, parquet_bytes
 
 from millstream.hadoop_loader import compaction
 from millstream.hadoop_loader.commit import CommitSettings, TableState
@@ -113,3 +115,30 @@ def test_a_compaction_that_died_before_its_last_rename_is_brought_to_its_end_by_
     [file] = root.log.read().files.under("orders")
     assert file.rows == 20
     assert root.filesystem.status(file.path) is not None
+
+
+class Loaded:
+    """A finder that finds nothing, and sees which threads load modules of compaction."""
+
+    def __init__(self) -> None:
+        self.by: dict[str, threading.Thread] = {}
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name.startswith(f"{compaction.__name__}."):
+            self.by[name] = threading.current_thread()
+
+
+def test_what_threads_need_is_loaded_before_they_are_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = TableRoot(tmp_path, MemoryFileSystem())
+    record = {"type": "record", "name": "Row", "fields": [{"name": "id", "type": "long"}]}
+    avro = [(partition, "avro", avro_bytes(record, [{"id": 1}]), 1) for partition in range(2)]
+    root.load([*FILES, *avro])
+    loaded = Loaded()
+    for name in ("avro_blocks", "parquet_rows"):
+        monkeypatch.delitem(sys.modules, f"{compaction.__name__}.{name}", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [loaded, *sys.meta_path])
+
+    assert len(run_compaction(JOB, surroundings=on(root.filesystem)).done) == 2
+
+    assert f"{compaction.__name__}.avro_blocks" in loaded.by
+    assert set(loaded.by.values()) == {threading.current_thread()}

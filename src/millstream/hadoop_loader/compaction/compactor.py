@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -118,6 +118,7 @@ def compact(
     """
     report = report or CompactionReport()
     numbered = list(enumerate(plans))
+    _load_writers({plan.format for _, plan in numbered}, settings)
     count = max(1, min(workers, len(numbered), settings.memory_bytes // WORKER_MEMORY_BYTES))
     work = _Staging(
         filesystem, claim, replace(settings, memory_bytes=settings.memory_bytes // count), encoding, stop, on_progress
@@ -148,6 +149,20 @@ def compact(
             # Those that are still at work, after a stop or an error, see it and clean up behind them.
             work.is_over.set()
     return report
+
+
+def _load_writers(formats: Collection[str], settings: CompactionSettings) -> None:
+    """Load the modules that the threads need, each once and before they are begun.
+
+    Threads that load modules at the same time wait for each other's at best; CPython 3.11 may fail where whoever loads
+    them parses them too, as test runners do (gh-106905).
+    """
+    if "avro" in formats:
+        import millstream.hadoop_loader.compaction.avro_blocks
+    if "parquet" in formats:
+        import millstream.hadoop_loader.compaction.parquet_rows
+    if settings.deduplicate_by:
+        import millstream.hadoop_loader.compaction.deduplication  # noqa: F401
 
 
 @dataclass(slots=True)
