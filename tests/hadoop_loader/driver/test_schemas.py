@@ -18,6 +18,7 @@ from millstream.hadoop_loader.job import (
     ValueSettings,
 )
 from millstream.hadoop_loader.splits import UnknownSchema
+from millstream.hadoop_loader.tables import merge
 from millstream.schemas.client import RegistryClient
 from millstream.schemas.parsing import Reference, SchemaType, parse
 
@@ -193,7 +194,8 @@ def test_what_a_schema_met_refers_to_is_asked_for() -> None:
         'name = "events"\n[source]\nbootstrap_servers = "127.0.0.1:9092"\ntopics = "events"\n'
         '[registry]\nurls = "http://127.0.0.1:8081"\n[value]\nformat = "protobuf"\n[destination]\nuri = "file:///lake"\n'
     )
-    schemas = RunSchemas(job, {"events": None}, cast("RegistryClient", Registry()))
+    begun = merge(None, {}, topic="events").document
+    schemas = RunSchemas(job, {"events": begun}, cast("RegistryClient", Registry()))
     schemas.prepare("events")
 
     refused = schemas.learn([UnknownSchema("events", 7, "what the registry has to say more of")])
