@@ -70,6 +70,20 @@ def test_what_a_job_says_goes_over_what_it_includes(folder: Path) -> None:
     assert job.value.schema_file == str(folder / "shared" / "any.avsc")
 
 
+@pytest.mark.parametrize(
+    ("lower", "upper"), [('"fetch.max.bytes"', "fetch.max.bytes"), ("fetch.max.bytes", '"fetch.max.bytes"')]
+)
+def test_names_with_dots_are_one_name_however_they_are_written(folder: Path, lower: str, upper: str) -> None:
+    (folder / "more.toml").write_text(f"[source.client]\n{lower} = 1\nfetch.min.bytes = 3\n")
+    text = (
+        JOB.replace("shared/common.toml", "more.toml")
+        + f"source.bootstrap_servers = 'kafka:9092'\nsource.client.{upper} = 2\n"
+    )
+    text += "value.format = 'raw'\ndestination.uri = '/lake'\n"
+
+    assert LoadJob.load(job_file(folder, text)).source.client == {"fetch.max.bytes": "2", "fetch.min.bytes": "3"}
+
+
 def test_a_later_file_goes_over_those_before_it(folder: Path) -> None:
     (folder / "more.toml").write_text('[destination]\nuri = "file:///data/other"\n')
     both = JOB.replace('"shared/common.toml"', '["shared/common.toml", "more.toml"]')

@@ -102,3 +102,11 @@ def test_of_topics_with_one_table_only_one_is_loaded() -> None:
     kept = TableNames({"(?:eu|us)[.](.+)": r"\1"}, {"us.orders": {"table": "orders"}})
     assert why_no_table("us.orders", ("eu.orders", "us.orders"), (), kept) is None
     assert why_no_table("eu.orders", ("eu.orders", "us.orders"), (), kept) is not None
+
+
+def test_a_rule_may_not_make_names_that_file_systems_do_not_take() -> None:
+    names = TableNames({"(.+)": r"\1-\1"}, {})
+    assert why_no_table("t" * 122, (), names=names) is None
+    reason = why_no_table("t" * 123, (), names=names)
+    assert reason is not None
+    assert "247 characters" in reason

@@ -36,7 +36,7 @@ from millstream.hadoop_loader.filesystem import FileSystem, FileSystemError, Una
 from millstream.hadoop_loader.planning import plan_splits, take_share
 from millstream.hadoop_loader.source import Reconciled, Severity, SourceSnapshot, reconcile
 from millstream.hadoop_loader.splits import TopicPartitionId
-from millstream.hadoop_loader.tables.naming import why_no_table
+from millstream.hadoop_loader.tables.naming import why_no_tables
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import Claim, Position, TableState
@@ -212,9 +212,8 @@ class _Run:
             # A topic that is empty gets a position, and with it a name among the loaded ones.
             coming = sorted({one.topic for one in found.ranges}.union(found.topics[one] for one in found.moved))
             loaded = set(claim.state.topics.values())
-            for topic in coming:
-                if reason := why_no_table(topic, loaded, coming, schemas.names):
-                    attempts.give_up([topic], reason)
+            for topic, reason in sorted(why_no_tables(coming, loaded, schemas.names).items()):
+                attempts.give_up([topic], reason)
             for topic in sorted({one.topic for one in found.ranges} - attempts.given_up.keys()):
                 try:
                     schemas.prepare(topic)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
-_TABLE_NAME: Final = re.compile(r"(?![._])(?:[A-Za-z0-9._-]|\\[1-9]){1,249}")
+_TABLE_NAME: Final = re.compile(r"(?![._])(?:[A-Za-z0-9._-]|\\[1-9](?![0-9])){1,249}")
 
 
 def problems_of(job: LoadJob) -> list[Problem]:
@@ -136,7 +136,7 @@ def _check_table_names(job: LoadJob) -> Iterator[Problem]:
         problems = list(_check_regex(key, pattern, value))
         yield from problems
         if not _TABLE_NAME.fullmatch(name):
-            remedy = r"use letters, digits, '.', '_', '-' and \1, the first of them no '.' and no '_'"
+            remedy = r"use letters, digits, '.', '_', '-' and \1 (no digit behind it), the first no '.' and no '_'"
             yield Problem(key, value, f"{shown(name)} is no name of a table", remedy)
         elif not problems:
             from millstream.core.client.membership.topic_watch import compiled

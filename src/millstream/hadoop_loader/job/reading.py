@@ -195,6 +195,9 @@ class _Reader:
         def take(table: Mapping[str, Any], prefix: str) -> None:
             for name, held in table.items():
                 dotted, key = f"{prefix}{name}", f"{entry.key}.{prefix}{name}"
+                if dotted in values:
+                    # Written with dots here and as one text there: what stands first goes over what is included.
+                    continue
                 if isinstance(held, Mapping):
                     if takes_secrets and is_reference(held):
                         try:

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from millstream.hadoop_loader.tables.changes import ChangeKind, SchemaChange, SchemaChangedError
 from millstream.hadoop_loader.tables.joining import CannotJoinError, Joiner
-from millstream.hadoop_loader.tables.naming import table_name
+from millstream.hadoop_loader.tables.naming import GENERATIONS_MAX, table_name
 from millstream.hadoop_loader.tables.sources import avro_of, source_of
 from millstream.hadoop_loader.tables.version import SourceSchema, TableVersion
 from millstream.schemas.parsing import ParsedSchema, SchemaType
@@ -30,8 +30,6 @@ from millstream.schemas.parsing.avro_text import canonical_text
 Document = Mapping[str, Any]
 
 FORMAT: Final = 1
-GENERATIONS_MAX: Final = 100
-"""Tables of one topic: each is a directory, and a topic of so many kinds of records wants other names for them."""
 
 
 class Merged(NamedTuple):

@@ -24,6 +24,10 @@ _OF_ANOTHER: Final = re.compile(r"(?P<topic>.+)\.(?:late|v[1-9][0-9]*)")
 # A file is named by its topic (ASCII) and, at their longest, the partition, two offsets and the entry's number.
 _TOPIC_LENGTH_MAX: Final = NAME_BYTES_MAX - len(f"+{2**31 - 1}+{2**63 - 1}+{2**63 - 1}+{10**12 - 1}.parquet")
 
+GENERATIONS_MAX: Final = 100
+"""Tables of one topic: each is a directory, and a topic of so many kinds of records wants other names for them."""
+_NAME_LENGTH_MAX: Final = NAME_BYTES_MAX - len(f".v{GENERATIONS_MAX}.late")
+
 
 def table_name(first: str, generation: int) -> str:
     """Return the name of a generation's table, by that of the first."""
@@ -55,13 +59,41 @@ class TableNames:
 def why_no_table(
     topic: str, loaded: Collection[str], coming: Collection[str] = (), names: TableNames | None = None
 ) -> str | None:
-    """Return why `topic` cannot have a table beside the topics that are `loaded` or `coming` with it, or None.
+    """Return why `topic` cannot have a table beside others, as `why_no_tables` says of all of them, or None."""
+    return why_no_tables({topic, *coming}, loaded, names).get(topic)
+
+
+def why_no_tables(coming: Collection[str], loaded: Collection[str], names: TableNames | None = None) -> dict[str, str]:
+    """Return why topics that are `coming` cannot have tables beside those that are `loaded`; without those that can.
 
     Who is loaded already keeps its directory. Of two that come together, the one that is named like a table of the
     other's has to wait.
     """
     names = names or TableNames({}, {})
-    name = names.of(topic)
+    name_of = {topic: names.of(topic) for topic in {*loaded, *coming}}
+    # Whose each table is, of all of them and of the loaded ones; and of which loaded table a name could be another one.
+    holders = {
+        name_of[topic]: topic for topic in sorted(name_of, key=lambda one: names.rank(one, loaded), reverse=True)
+    }
+    owned_by = {owner: name_of[topic] for topic in loaded for owner in _owners(name_of[topic])}
+    reasons: dict[str, str] = {}
+    for topic in coming:
+        name = name_of[topic]
+        reason = _why_no_name(topic, name)
+        if reason is None and holders[name] != topic:
+            reason = f"its table would be {name}, which is that of topic {holders[name]}: mend destination.table_names"
+        if reason is None and topic not in loaded:
+            owner = next((one for one in _owners(name) if one in holders), None)
+            if owner is not None:
+                reason = _sentence(name, holders[owner])
+            elif name in owned_by:
+                reason = _sentence(owned_by[name], topic)
+        if reason is not None:
+            reasons[topic] = reason
+    return reasons
+
+
+def _why_no_name(topic: str, name: str) -> str | None:
     if name.startswith(_HIDDEN) or not name:
         return (
             f"names that begin with {name[:1]!r} are hidden from readers of tables, and the loader's own: exclude it,"
@@ -72,19 +104,11 @@ def why_no_table(
             f"the name has {len(topic)} characters, and names of its files may get longer than file systems take:"
             f" {_TOPIC_LENGTH_MAX} are the most; exclude it"
         )
-    tables = {names.of(other): other for other in loaded}
-    for other in {*loaded, *coming} - {topic}:
-        if names.of(other) == name and names.rank(other, loaded) < names.rank(topic, loaded):
-            return f"its table would be {name}, which is that of topic {other}: mend destination.table_names"
-    if topic in loaded:
-        return None
-    owned = tables | {names.of(other): other for other in coming}
-    for owner in _owners(name):
-        if owner in owned:
-            return _sentence(name, owned[owner])
-    for other in tables:
-        if name in _owners(other):
-            return _sentence(other, topic)
+    if len(name) > _NAME_LENGTH_MAX:
+        return (
+            f"its table would have a name of {len(name)} characters, and {_NAME_LENGTH_MAX} are the most: mend"
+            " destination.table_names"
+        )
     return None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import Any
 
 from millstream.core.client.client import Client
@@ -59,6 +60,7 @@ class TopicWatch:
         return {topic.topic_id: topic.name for topic in response.topics if topic.name and not topic.error_code}
 
 
+@lru_cache(maxsize=64)
 def compiled(pattern: str) -> re.Pattern[str]:
     """Compile a pattern of topic names, in the syntax that brokers read (RE2). Raises ConfigError."""
     import re2
