@@ -1,4 +1,4 @@
-"""What is left of a test's JVMs when the tests are killed: nothing."""
+"""How a test's JVMs start, and what is left of them when the tests are killed: nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
+from millstream.testing.daemon import archive_of, quick_jvm_options
 from millstream.testing.kafka import wait_until
 
 # Two stand-ins for JVMs; one is ended in order. Their starter is then killed, as a test run may be.
@@ -43,3 +45,16 @@ def is_gone(pid: int) -> bool:
         return process.status() == psutil.STATUS_ZOMBIE or process.name() != "sleep"
     except psutil.NoSuchProcess:
         return True
+
+
+@pytest.mark.java
+def test_classes_come_from_the_archive_beside_the_jars_if_there_is_one(tmp_path: Path) -> None:
+    jars = tmp_path / "kafka-4.3.0"
+    option = f"-XX:SharedArchiveFile={tmp_path}/kafka-4.3.0.jsa"
+    assert option not in quick_jvm_options(jars)
+    archive_of(jars).touch()
+    assert option in quick_jvm_options(jars)
+    # One that is of no use costs no test: the JVM starts without it, and prints nothing among what a tool prints.
+    done = subprocess.run(["java", *quick_jvm_options(jars), "-version"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout == ""
