@@ -71,8 +71,13 @@ def decoded(type_: Any, *values: Any) -> Decoded:
         ),
         (
             logical("long", "local-timestamp-nanos"),
-            {NOON_NS: NOON_NS, "2026-01-02T12:00:00.25": NOON_NS},
-            ["noon", 1.5, 2**63, "2262-04-12T00:00:00Z", "1677-09-21"],
+            {
+                NOON_NS: NOON_NS,
+                "2026-01-02T12:00:00.25": NOON_NS,
+                "2026-01-02T13:00:00.250000123+01:00": NOON_NS + 123,
+                "1969-12-31T23:59:59.9999999Z": -100,
+            },
+            ["2026-01-02T12:00:00.2500000001", "noon", 1.5, 2**63, "2262-04-12T00:00:00Z", "1677-09-21"],
         ),
         # In Parquet, as these columns are, it is two's complement.
         (

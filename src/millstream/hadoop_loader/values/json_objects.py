@@ -23,6 +23,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import re
 from collections.abc import Callable
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any, Final, NoReturn
@@ -41,6 +42,7 @@ Read = Callable[[Any], Any]
 
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND: Final = datetime.timedelta(microseconds=1)
+_BEHIND_MICROSECONDS: Final = re.compile(r"[.,][0-9]{6}([0-9]+)")
 _UNITS_PER_S: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _FLOAT_END: Final = 2.0**128 - 2.0**103  # what lies below is rounded to a number that 32 bits hold
 _SHOWN_CHARACTERS: Final = 40
@@ -224,9 +226,10 @@ def _time(type_: pa.DataType, path: str) -> Read:
         per_second = _UNITS_PER_S[type_.unit]
 
         def parse(text: str) -> int:
+            text, nanoseconds = _without_nanoseconds(text) if type_.unit == "ns" else (text, 0)
             time = datetime.datetime.fromisoformat(text)
             since = (time if time.tzinfo is not None else time.replace(tzinfo=datetime.UTC)) - _EPOCH
-            return since // _MICROSECOND * per_second // 1_000_000
+            return since // _MICROSECOND * per_second // 1_000_000 + nanoseconds
 
     def read(value: Any) -> int:
         if not isinstance(value, str):
@@ -239,6 +242,17 @@ def _time(type_: pa.DataType, path: str) -> Read:
         return int(number(parsed))
 
     return read
+
+
+def _without_nanoseconds(text: str) -> tuple[str, int]:
+    """Return a time up to its microseconds, which is all that datetime has, and the nanoseconds behind them."""
+    found = _BEHIND_MICROSECONDS.search(text)
+    if found is None:
+        return text, 0
+    digits = found[1]
+    if digits[3:].strip("0"):
+        raise ValueError(f"{digits} is less than a nanosecond")
+    return text[: found.start(1)] + text[found.end(1) :], int(digits[:3].ljust(3, "0"))
 
 
 def _decimal(precision: int, scale: int, path: str) -> Read:
