@@ -278,7 +278,7 @@ def test_late_records_and_dead_letters_expire_with_their_time(tmp_path: Path) ->
 
 
 def test_an_entry_removes_a_bounded_number_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directories, "FILES_PER_ENTRY", 2)
+    monkeypatch.setattr(directories, "RENAMES_PER_ENTRY", 2)
     root = TableRoot(tmp_path, MemoryFileSystem())
     for _ in range(5):
         root.load([(0, "avro", b"letters", 1)], closed=False, kind=FileKind.DEAD_LETTERS, at_ms=FIRST_MS)
@@ -286,7 +286,7 @@ def test_an_entry_removes_a_bounded_number_of_files(tmp_path: Path, monkeypatch:
 
     expired = expire(root)
 
-    assert (expired.outcome, expired.files) == (Outcome.LOADED, 5)
+    assert (expired.outcome, expired.files, expired.directories) == (Outcome.LOADED, 5, ["_dead_letters/orders"])
     assert root.log.read().number == number + 1 + 3  # behind the claim
     assert not list(root.log.read().files.under())
 

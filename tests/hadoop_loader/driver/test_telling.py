@@ -12,6 +12,7 @@ from tests.support.table_roots import TableRoot
 from millstream.hadoop_loader import catalogs
 from millstream.hadoop_loader.catalogs import CatalogError
 from millstream.hadoop_loader.commit import LoadDraft, Role, TableState
+from millstream.hadoop_loader.driver import LoadReport, reporting
 from millstream.hadoop_loader.driver.telling import bring_catalogs_up_to_date, catalogs_lack
 from millstream.hadoop_loader.job import DestinationSettings, HiveSettings, LoadJob, SourceSettings, ValueSettings
 from millstream.testing.memory_filesystem import MemoryFileSystem
@@ -72,6 +73,7 @@ def test_what_was_told_is_not_told_again(root: Root, catalog: Answers) -> None:
     assert not root.lacks(replace(JOB, hive=None))
     assert root.tell() == []
     assert not root.lacks()
+    assert root.lacks(replace(JOB, hive=HiveSettings(database="lake"))), "another catalog was told nothing"
     for _ in range(2):
         root.committed_by("orders")
         assert root.lacks()
@@ -125,3 +127,20 @@ def test_a_number_that_cannot_be_read_is_none(root: Root, catalog: Answers, foun
     assert root.lacks()
     root.tell()
     assert not root.lacks()
+
+
+def test_reports_are_bounded_and_take_nothing_of_other_jobs_along(
+    root: Root, catalog: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "REPORTS_KEPT", 2)
+    for job in ("orders", "clicks", "views"):
+        reporting.keep(root.filesystem, f"told+{job}.json", b"{}", "a-run")
+    for number in range(1, 5):
+        reporting.keep_report(root.filesystem, LoadReport("a-run", "orders", "file:///lake", number=number))
+
+    names = [status.name for status in root.filesystem.list(reporting.REPORTS)]
+    assert names == [
+        "000000000003.json",
+        "000000000004.json",
+        *(f"told+{job}.json" for job in ("clicks", "orders", "views")),
+    ]

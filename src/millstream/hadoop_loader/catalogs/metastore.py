@@ -12,7 +12,7 @@ The Thrift client is the one that pyiceberg brings (extra `iceberg`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -57,8 +57,14 @@ class Metastore:
         self._settings = settings
         self._root_uri = root_uri
 
-    def bring_up_to_date(self, table: KnownTable, directories: Collection[str], expired: Collection[str] = ()) -> int:
-        """Have a table and the partitions of `directories` (below it), and none of those `expired`.
+    def bring_up_to_date(
+        self,
+        table: KnownTable,
+        directories: Collection[str],
+        expired: Collection[str] = (),
+        is_empty: Callable[[str], bool] = lambda _directory: True,
+    ) -> int:
+        """Have a table and the partitions of `directories` (below it), and none of those `expired` that are empty.
 
         Returns how many partitions were added. Raises TableRefusedError, also for what the metastore says of it.
         """
@@ -67,7 +73,7 @@ class Metastore:
         from thrift.transport.TTransport import TTransportException
 
         try:
-            return self._bring_up_to_date(table, directories, expired)
+            return self._bring_up_to_date(table, directories, expired, is_empty)
         except (TTransportException, TProtocolException):
             raise
         except TException as error:
@@ -75,7 +81,9 @@ class Metastore:
                 f"table {'.'.join(hive.full_name(table, self._settings))}: {_said(error)}"
             ) from error
 
-    def _bring_up_to_date(self, table: KnownTable, directories: Collection[str], expired: Collection[str]) -> int:
+    def _bring_up_to_date(
+        self, table: KnownTable, directories: Collection[str], expired: Collection[str], is_empty: Callable[[str], bool]
+    ) -> int:
         from hive_metastore.ttypes import AlreadyExistsException, NoSuchObjectException
 
         database, name = hive.full_name(table, self._settings)
@@ -95,7 +103,7 @@ class Metastore:
         if not table.partition_keys:
             return 0
         names = set(self._client.get_partition_names(database, name, -1))
-        self._drop_partitions(table, expired, names)
+        self._drop_partitions(table, expired, names, is_empty)
         return self._add_partitions(table, directories, names)
 
     def _check_ours(self, table: KnownTable, held: Any) -> None:
@@ -171,13 +179,15 @@ class Metastore:
         cascade = EnvironmentContext(properties={"CASCADE": "true"})
         self._client.alter_table_with_environment_context(held.dbName, held.tableName, held, cascade)
 
-    def _drop_partitions(self, table: KnownTable, expired: Collection[str], held: Collection[str]) -> None:
+    def _drop_partitions(
+        self, table: KnownTable, expired: Collection[str], held: Collection[str], is_empty: Callable[[str], bool]
+    ) -> None:
         """Forget partitions whose directories hold nothing any more; their files are not touched."""
         from hive_metastore.ttypes import NoSuchObjectException
 
         database, name = hive.full_name(table, self._settings)
         for directory in sorted(expired):
-            if _lowered(directory) not in held:
+            if _lowered(directory) not in held or not is_empty(directory):
                 continue
             try:
                 self._client.drop_partition(database, name, _values(directory), deleteData=False)

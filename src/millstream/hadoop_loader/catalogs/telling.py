@@ -7,6 +7,7 @@ no further. All of it is made up for by the next call.
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from millstream.core._kernels.crc32c import crc32c
@@ -113,12 +114,20 @@ def _tell_metastore(
                 of_rows = f"{table.name.removesuffix(LATE_SUFFIX)}/{table.format}"
                 expired = (state.closed.get(table.path) or state.closed.get(of_rows, set())) - directories
                 try:
-                    metastore.bring_up_to_date(table, directories, expired)
+                    metastore.bring_up_to_date(table, directories, expired, partial(_is_empty, filesystem, table.path))
                 except TableRefusedError as error:
                     problems.append(f"Hive: {error}")
     except MetastoreError as error:
         problems.append(f"Hive: {error}")
     return problems
+
+
+def _is_empty(filesystem: FileSystem, path: str, directory: str) -> bool:
+    """Whether a directory holds no data: a load beside this may have brought late records since the state was read."""
+    try:
+        return all(status.name.startswith("_") for status in filesystem.list(f"{path}/{directory}"))
+    except FileNotFoundError:
+        return True
 
 
 def _write_script(filesystem: FileSystem, table: KnownTable, text: str) -> None:

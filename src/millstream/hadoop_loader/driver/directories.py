@@ -43,9 +43,11 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import Claim, TableFile, TableState
     from millstream.hadoop_loader.job import LoadJob
 
-# An entry lists the files it removes: so many directories, and about so many files, are one.
+# An entry lists the files it removes: so many directories, and about so many files, are one. Files that go one by one
+# are each a rename, for which whoever comes next waits.
 DIRECTORIES_PER_ENTRY: Final = 500
 FILES_PER_ENTRY: Final = 50_000
+RENAMES_PER_ENTRY: Final = 2_000
 _NAMED_MAX: Final = 5
 
 CLOSED: Final = "closed"
@@ -278,7 +280,7 @@ def _of_directory(directory: str, files: Iterable[TableFile], *, is_whole: bool)
         yield _Expiring(directory, tuple(files), is_whole=True)
     else:
         coming = iter(files)
-        while some := tuple(islice(coming, FILES_PER_ENTRY)):
+        while some := tuple(islice(coming, RENAMES_PER_ENTRY)):
             yield _Expiring(directory, some, is_whole=False)
 
 
@@ -320,7 +322,8 @@ def _expire(
 
 
 def _count(run: DirectoryRun, one: _Expiring) -> None:
-    run.directories.append(one.directory)
+    if run.directories[-1:] != [one.directory]:
+        run.directories.append(one.directory)
     run.files += len(one.files)
     run.rows += sum(file.rows for file in one.files)
     run.bytes += sum(file.length for file in one.files)
@@ -328,13 +331,14 @@ def _count(run: DirectoryRun, one: _Expiring) -> None:
 
 def _batches(expiring: Iterable[_Expiring]) -> Iterator[list[_Expiring]]:
     batch: list[_Expiring] = []
-    files = 0
+    files = renames = 0
     for one in expiring:
         batch.append(one)
         files += len(one.files)
-        if len(batch) >= DIRECTORIES_PER_ENTRY or files >= FILES_PER_ENTRY:
+        renames += 1 if one.is_whole else len(one.files)
+        if len(batch) >= DIRECTORIES_PER_ENTRY or files >= FILES_PER_ENTRY or renames >= RENAMES_PER_ENTRY:
             yield batch
-            batch, files = [], 0
+            batch, files, renames = [], 0, 0
     if batch:
         yield batch
 

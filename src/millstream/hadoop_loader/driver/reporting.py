@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 REPORTS: Final = f"{HOME}/reports"
 REPORTS_KEPT: Final = 500
+_REPORT_NAME: Final = re.compile(r"\d+\.json$|\.")
 _OUTCOMES: Final = frozenset(one.value for one in Outcome)
 # What `write_local` names a report of one job, behind its name: of another job whose name begins the same it is none.
 _LOCAL_NAME: Final = re.compile(r"-\d{8}T\d{6}\S{5}-[^.]{1,8}\.json")
@@ -85,7 +86,8 @@ def keep_report(filesystem: FileSystem, report: LoadReport) -> None:
     """
     assert report.number is not None, "a run without an entry has no report beside the log"
     keep(filesystem, f"{number_name(report.number)}.json", report.encoded(), report.run_id)
-    there = [one for one in filesystem.list(REPORTS) if not one.is_directory]
+    # Those of runs, and what a crash left half written of any; what is kept of each job stays.
+    there = [one for one in filesystem.list(REPORTS) if _REPORT_NAME.match(one.name)]
     for one in there[: max(0, len(there) - REPORTS_KEPT)]:
         with suppress(FileSystemError):
             filesystem.delete(one.path)

@@ -1,7 +1,8 @@
 """Telling catalogs of what a destination has, and remembering up to which entry of the log they were told of all of it.
 
-    ROOT/_millstream/reports/told+JOB.json     {"number": N}: of the last load or compaction of which they know
+    ROOT/_millstream/reports/told+JOB.json     {"number": N, "to": "..."}
 
+N is that of the last load or compaction of which they know, `to` a sum of what the job says of them: others know nothing.
 A load, a compaction and an expiry tell them of what they committed. Where one could not, or died before it did, the
 number lies behind the log, and the job's next load tells them, be there anything to load or not. It is written after
 the telling and says what was told then, so it may be too low, which costs a telling more, and is never too high.
@@ -13,6 +14,7 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from millstream.core._kernels.crc32c import crc32c
 from millstream.hadoop_loader.commit import TableState
 from millstream.hadoop_loader.commit.state import REPORTS_KEPT
 from millstream.hadoop_loader.driver.reporting import keep, kept
@@ -41,7 +43,7 @@ def bring_catalogs_up_to_date(job: LoadJob, filesystem: FileSystem, state: Table
     except CatalogError as error:
         return Told([str(error)], fails=True)
     if not problems and state.reports:
-        document = json.dumps({"number": state.reports[-1]["number"]}).encode()
+        document = json.dumps({"number": state.reports[-1]["number"], "to": _whom(job)}).encode()
         with suppress(FileSystemError, OSError):
             keep(filesystem, _name(job), document, run_id)
     return Told(problems)
@@ -70,9 +72,15 @@ def _has_catalogs(job: LoadJob) -> bool:
 def _told_up_to(job: LoadJob, filesystem: FileSystem) -> int | None:
     try:
         data = kept(filesystem, _name(job))
-        return None if data is None else int(json.loads(data)["number"])
+        document = None if data is None else json.loads(data)
+        return None if document is None or document["to"] != _whom(job) else int(document["number"])
     except (FileSystemError, OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _whom(job: LoadJob) -> str:
+    """A sum of what the job says of its catalogs: others know nothing of what these were told."""
+    return f"{crc32c(repr((job.hive, job.iceberg)).encode()):08x}"
 
 
 def _name(job: LoadJob) -> str:
