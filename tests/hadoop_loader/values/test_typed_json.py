@@ -209,6 +209,28 @@ def test_files_have_what_the_objects_say(millstream_broker_session: TestBroker, 
     ]
 
 
+@pytest.mark.parametrize("formats", [{"avro", "parquet"}, {"parquet"}])
+def test_a_record_without_a_field_that_was_added_has_its_default(
+    formats: set[str], millstream_broker_session: TestBroker, tmp_path: Path
+) -> None:
+    topic = SplitTopic(millstream_broker_session.bootstrap_servers, f"typed-{next(_numbers)}", tmp_path)
+    fields: list[dict[str, Any]] = [{"name": "id", "type": "int"}]
+    texts = [json.dumps({"type": "record", "name": "V", "fields": fields})]
+    fields += [{"name": "n", "type": "int", "default": 7}, {"name": "s", "type": "string", "default": "x"}]
+    texts.append(json.dumps({"type": "record", "name": "V", "fields": fields}))
+    document = merge(None, {0: texts[0]}, topic=topic.name).document
+    version = merge(document, {0: texts[1]}, topic=topic.name).version
+    topic.send([Record(one) for one in (b'{"id": 1}', b'{"id": 2, "n": 3, "s": "y"}', b'{"n": 1}')])
+
+    done = topic.run(
+        topic.job(formats=formats, value=ValueSettings(format="json", framing="none", schema=texts[1])), version
+    )
+
+    assert [letter["offset"] for letter in done.dead_letters()] == [2]
+    for written in formats:
+        assert [row for _, row in done.rows(written)] == [{"id": 1, "n": 7, "s": "x"}, {"id": 2, "n": 3, "s": "y"}]
+
+
 def test_a_type_that_holds_itself_is_refused_before_anything_is_read() -> None:
     node = {"type": "record", "name": "N", "fields": [{"name": "next", "type": ["null", "N"]}]}
     job = LoadJob(

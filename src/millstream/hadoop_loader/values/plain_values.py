@@ -23,6 +23,8 @@ from millstream.hadoop_loader.values.metadata import extra_arrays
 from millstream.hadoop_loader.values.rows import BadRow, TableRows
 from millstream.hadoop_loader.writing.avro_file import Datums
 from millstream.schemas.avro import AvroEncoder
+from millstream.schemas.parsing.avro import parse_avro
+from millstream.schemas.parsing.avro_types import RecordType
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
@@ -46,14 +48,15 @@ class PlainValues:
         self._parse = parse(self._schema.value_columns)
         self._tail_encoder = tail_encoder(self._schema) if self._schema.extras else None
         self._encoder = AvroEncoder(encoded_avro_schema(self._schema.value_avro), on_recursion="binary")
+        self._added = _added(self._schema.value_columns, self._encoder.schema, table)
 
     def read(self, fetched: Fetched, bad: list[BadRow], only: pa.Int64Array | None = None) -> Iterator[TableRows]:
         """Yield the rows of `only` these records that have a value. Raises UnknownSchemaError, RegistryError."""
         if only is None:
-            columns, rows = self._parse(fetched.value_column, bad)
+            columns, rows = self._parsed(fetched.value_column, bad)
         else:
             found: list[BadRow] = []
-            columns, rows = self._parse(fetched.value_column.take(only), found)
+            columns, rows = self._parsed(fetched.value_column.take(only), found)
             bad += [BadRow(only[one.row].as_py(), one.reason) for one in found]
             rows = only if rows is None else only.take(rows)
         if not columns.num_rows:
@@ -71,6 +74,43 @@ class PlainValues:
                 datums = datums._replace(tails=tails.data, tail_ends=tails.positions)
         batch = pa.RecordBatch.from_arrays([*columns.columns, *extras], schema=schema.parquet)
         yield TableRows(self._table, schema, columns.num_rows, rows, batch, datums, own_datums=True)
+
+    def _parsed(self, values: pa.Array, bad: list[BadRow]) -> tuple[pa.RecordBatch, pa.Int64Array | None]:
+        """Parse values; those that were written before a field was added have its default."""
+        columns, rows = self._parse(values, bad)
+        for number, default in self._added.items():
+            column, field = columns.column(number), columns.schema.field(number)
+            if not column.null_count:
+                continue
+            if default is not None:
+                columns = columns.set_column(number, field, pc.fill_null(column, default))
+            elif self._to_avro:
+                lacking = pc.indices_nonzero(pc.is_null(column)).to_pylist()
+                reason = f"the value has no {field.name!r}"
+                bad += [BadRow(row if rows is None else rows[row].as_py(), reason) for row in lacking]
+                places = pc.indices_nonzero(pc.is_valid(column)).cast(pa.int64())
+                rows = places if rows is None else rows.take(places)
+                columns = columns.take(places)
+        return columns, rows
+
+
+def _added(columns: pa.Schema, in_avro: pa.Schema, table: TableVersion) -> dict[int, pa.Scalar | None]:
+    """Return, by number, the columns that may lack what Avro has to have: of fields that were added, with a default.
+
+    The default is None where it is of no type that Arrow makes of JSON as it stands.
+    """
+    root = None if table.avro_schema is None else parse_avro(table.avro_schema).root
+    found: dict[int, pa.Scalar | None] = {}
+    if isinstance(root, RecordType):
+        for number, field in enumerate(columns):
+            # Parquet alone has a column for a record without fields.
+            if field.name not in root.by_name or not field.nullable or in_avro.field(field.name).nullable:
+                continue
+            try:
+                found[number] = pa.scalar(root.by_name[field.name].default, field.type)
+            except (pa.ArrowException, TypeError, ValueError):
+                found[number] = None
+    return found
 
 
 class RawParse:
