@@ -3,9 +3,9 @@
     ROOT/_millstream/reports/told+JOB.json     {"number": N, "to": "..."}
 
 N is that of the last load or compaction of which they know, `to` a sum of what the job says of them: others know
-nothing. A load, a compaction and an expiry tell them of what they committed. Where one could not, or died before it did, the
-number lies behind the log, and the job's next load tells them, be there anything to load or not. It is written after
-the telling and says what was told then, so it may be too low, which costs a telling more, and is never too high.
+nothing. A load, a compaction and an expiry tell them of what they committed. Where one could not, or died before it
+did, the number lies behind the log, and the job's next load tells them, be there anything to load or not. It is written
+after the telling and says what was told then, so it may be too low, which costs a telling more, and is never too high.
 """
 
 from __future__ import annotations
