@@ -85,8 +85,9 @@ class Asker:
             data = None if body is None else json.dumps(body).encode()
             headers = {"Content-Type": CONTENT_TYPE, **self._headers} if data is not None else self._headers
             connection.request(method, target, data, headers)
-            response = connection.getresponse()
-            raw = response.read()
+            # A registry that stops closes behind its answer: then the answer has the connection to itself.
+            with connection.getresponse() as response:
+                raw = response.read()
             content_type = response.getheader("content-type")
             is_json = raw and content_type is not None and "json" in content_type
             return Answered(response.status, json.loads(raw) if is_json else raw.decode(), content_type)
