@@ -231,6 +231,30 @@ def test_a_record_without_a_field_that_was_added_has_its_default(
         assert [row for _, row in done.rows(written)] == [{"id": 1, "n": 7, "s": "x"}, {"id": 2, "n": 3, "s": "y"}]
 
 
+def test_a_record_that_avro_cannot_hold_is_a_bad_one(millstream_broker_session: TestBroker, tmp_path: Path) -> None:
+    topic = SplitTopic(millstream_broker_session.bootstrap_servers, f"typed-{next(_numbers)}", tmp_path)
+
+    def schema(*added: dict[str, Any]) -> str:
+        inner = {"type": "record", "name": "In", "fields": [{"name": "x", "type": "int"}, *added]}
+        fields = [{"name": "id", "type": "int"}, {"name": "in", "type": inner}]
+        return json.dumps({"type": "record", "name": "V", "fields": fields})
+
+    newer = schema({"name": "y", "type": "int", "default": 7})
+    version = merge(merge(None, {0: schema()}, topic=topic.name).document, {0: newer}, topic=topic.name).version
+    whole = b'{"id": 1, "in": {"x": 1, "y": 2}}'
+    texts = (b'{"id": 0, "in": {"x": 1}}', whole, b"{", b'{"id": 2, "in": {"x": 3}}', whole)
+    topic.send([Record(one) for one in texts])
+
+    value = ValueSettings(format="json", framing="none", schema=newer)
+    done = topic.run(topic.job(formats={"avro", "parquet"}, value=value), version)
+
+    letters = {letter["offset"]: letter["error"] for letter in done.dead_letters()}
+    assert sorted(letters) == [0, 2, 3]
+    assert "y is null, and the schema has no null there" in letters[0]
+    for written in ("avro", "parquet"):
+        assert [row for _, row in done.rows(written)] == [{"id": 1, "in": {"x": 1, "y": 2}}] * 2
+
+
 def test_a_type_that_holds_itself_is_refused_before_anything_is_read() -> None:
     node = {"type": "record", "name": "N", "fields": [{"name": "next", "type": ["null", "N"]}]}
     job = LoadJob(

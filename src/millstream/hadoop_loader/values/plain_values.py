@@ -11,6 +11,7 @@ ones stand for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from millstream.hadoop_loader.values.located import locate
 from millstream.hadoop_loader.values.metadata import extra_arrays
 from millstream.hadoop_loader.values.rows import BadRow, TableRows
 from millstream.hadoop_loader.writing.avro_file import Datums
-from millstream.schemas.avro import AvroEncoder
+from millstream.schemas.avro import AvroEncoder, EncodeError
 from millstream.schemas.parsing.avro import parse_avro
 from millstream.schemas.parsing.avro_types import RecordType
 
@@ -48,17 +49,19 @@ class PlainValues:
         self._parse = parse(self._schema.value_columns)
         self._tail_encoder = tail_encoder(self._schema) if self._schema.extras else None
         self._encoder = AvroEncoder(encoded_avro_schema(self._schema.value_avro), on_recursion="binary")
-        self._added = _added(self._schema.value_columns, self._encoder.schema, table)
+        self._defaults = _defaults(self._schema.value_columns, self._encoder.schema, table)
 
     def read(self, fetched: Fetched, bad: list[BadRow], only: pa.Int64Array | None = None) -> Iterator[TableRows]:
         """Yield the rows of `only` these records that have a value. Raises UnknownSchemaError, RegistryError."""
-        if only is None:
-            columns, rows = self._parsed(fetched.value_column, bad)
-        else:
-            found: list[BadRow] = []
-            columns, rows = self._parsed(fetched.value_column.take(only), found)
-            bad += [BadRow(only[one.row].as_py(), one.reason) for one in found]
+        found: list[BadRow] = []
+        columns, rows = self._parsed(fetched.value_column if only is None else fetched.value_column.take(only), found)
+        encoded = None
+        if self._to_avro and columns.num_rows:
+            columns, rows, encoded = self._encoded(columns, rows, found)
+        if only is not None:
+            found = [BadRow(only[one.row].as_py(), one.reason) for one in found]
             rows = only if rows is None else only.take(rows)
+        bad += found
         if not columns.num_rows:
             return
         schema = self._schema
@@ -66,8 +69,8 @@ class PlainValues:
         if rows is not None:
             extras = [extra.take(rows) for extra in extras]
         datums = None
-        if self._to_avro:
-            made = locate(self._encoder.encode(columns))
+        if encoded is not None:
+            made = locate(encoded)
             datums = Datums(made.data, made.positions, made.sizes)
             if self._tail_encoder is not None:
                 tails = locate(self._tail_encoder.encode(tail_batch(schema, extras)))
@@ -78,38 +81,52 @@ class PlainValues:
     def _parsed(self, values: pa.Array, bad: list[BadRow]) -> tuple[pa.RecordBatch, pa.Int64Array | None]:
         """Parse values; those that were written before a field was added have its default."""
         columns, rows = self._parse(values, bad)
-        for number, default in self._added.items():
-            column, field = columns.column(number), columns.schema.field(number)
-            if not column.null_count:
-                continue
-            if default is not None:
-                columns = columns.set_column(number, field, pc.fill_null(column, default))
-            elif self._to_avro:
-                lacking = pc.indices_nonzero(pc.is_null(column)).to_pylist()
-                reason = f"the value has no {field.name!r}"
-                bad += [BadRow(row if rows is None else rows[row].as_py(), reason) for row in lacking]
-                places = pc.indices_nonzero(pc.is_valid(column)).cast(pa.int64())
-                rows = places if rows is None else rows.take(places)
-                columns = columns.take(places)
+        for number, default in self._defaults.items():
+            column = columns.column(number)
+            if column.null_count:
+                columns = columns.set_column(number, columns.schema.field(number), pc.fill_null(column, default))
         return columns, rows
 
+    def _encoded(
+        self, columns: pa.RecordBatch, rows: pa.Int64Array | None, bad: list[BadRow]
+    ) -> tuple[pa.RecordBatch, pa.Int64Array | None, pa.BinaryArray | None]:
+        """Return the columns that Avro holds, which values they are of, and their datums (None: there are none).
 
-def _added(columns: pa.Schema, in_avro: pa.Schema, table: TableVersion) -> dict[int, pa.Scalar | None]:
-    """Return, by number, the columns that may lack what Avro has to have: of fields that were added, with a default.
+        A column may lack what Avro has to have: a field within another that was added, or one whose default is of no
+        simple type. Such values are bad, and found one by one, as they are few or too many for the topic to go on.
+        """
+        try:
+            return columns, rows, self._encoder.encode(columns)
+        except EncodeError as error:
+            if error.fault is None:
+                raise
+        places = []
+        for place in range(columns.num_rows):
+            try:
+                self._encoder.encode(columns.slice(place, 1))
+            except EncodeError as error:
+                bad.append(BadRow(place if rows is None else rows[place].as_py(), error.fault or str(error)))
+            else:
+                places.append(place)
+        held = pa.array(places, pa.int64())
+        columns, rows = columns.take(held), held if rows is None else rows.take(held)
+        return columns, rows, self._encoder.encode(columns) if places else None
 
-    The default is None where it is of no type that Arrow makes of JSON as it stands.
+
+def _defaults(columns: pa.Schema, in_avro: pa.Schema, table: TableVersion) -> dict[int, pa.Scalar]:
+    """Return, by number, what columns have that may lack what Avro has to have: of fields that were added.
+
+    A default that Arrow does not make of JSON as it stands is left out.
     """
     root = None if table.avro_schema is None else parse_avro(table.avro_schema).root
-    found: dict[int, pa.Scalar | None] = {}
+    found: dict[int, pa.Scalar] = {}
     if isinstance(root, RecordType):
         for number, field in enumerate(columns):
             # Parquet alone has a column for a record without fields.
             if field.name not in root.by_name or not field.nullable or in_avro.field(field.name).nullable:
                 continue
-            try:
+            with suppress(pa.ArrowException, TypeError, ValueError):
                 found[number] = pa.scalar(root.by_name[field.name].default, field.type)
-            except (pa.ArrowException, TypeError, ValueError):
-                found[number] = None
     return found
 
 

@@ -41,7 +41,14 @@ _REASONS: Final = {
 
 
 class EncodeError(ValueError):
-    """A table cannot be written by the schema; the message says which column, and in which row."""
+    """A table cannot be written by the schema; the message says which column, and in which row.
+
+    Where a value is at fault, `fault` says what is wrong with it, without its row; else it is None.
+    """
+
+    def __init__(self, message: str, fault: str | None = None) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class AvroEncoder:
@@ -166,7 +173,8 @@ class AvroEncoder:
                     raise EncodeError(f"the values take 2 GiB or more; encode fewer than {rows} rows at once")
                 out.resize(min(2 * out.size + 64, _INT32_MAX))
             elif ended:
-                raise EncodeError(f"{program.paths[address // 4]} of row {row} {_REASONS[ended]}")
+                path, reason = program.paths[address // 4], _REASONS[ended]
+                raise EncodeError(f"{path} of row {row} {reason}", fault=f"{path} {reason}")
         used = offsets_view[rows]
         if rows:
             self._bytes_per_row = max(used / rows, 0.9 * self._bytes_per_row)
