@@ -16,12 +16,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 
 from tests.support.commit_matrices import PRODUCED, TASKS, WORLDS, prepare
 from tests.support.commit_simulation import SETTINGS, Driver, Task, World
 
 from millstream.hadoop_loader.filesystem import FileSystem, FileSystemSettings, open_filesystem
 from millstream.testing.faulty_filesystem import FaultyFileSystem
+from millstream.testing.memory_filesystem import MemoryFileSystem
 
 # The fault points of the protocol, by what their acts are called.
 POINTS = {
@@ -69,7 +71,8 @@ def kills() -> Iterator[tuple[str, str, Task, str]]:
     """Every fault point that the run of a task has: its name, the moment, the task and the kind of world."""
     for kind, tasks in TASKS.items():
         for task in tasks:
-            world = world_of(kind)
+            # Each act has a time of its own, as on a disk: what a run lays into trash is younger than its claim.
+            world = world_of(kind, MemoryFileSystem(now_ms=count(time.time_ns() // 1_000_000).__next__))
             prepare(world, task)
             filesystem = FaultyFileSystem(world.disk)
             _driver(world, filesystem).run(task)
