@@ -31,6 +31,7 @@ from millstream.hadoop_loader.filesystem import (
     UnavailableError,
     UnknownOutcomeError,
 )
+from millstream.hadoop_loader.filesystem.interface import ClosedAtEnd
 from millstream.testing.faulty_disk import SimulatedCrashError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _do_nothing(name: str) -> None:
     del name
 
 
-class FaultyFileSystem:
+class FaultyFileSystem(ClosedAtEnd):
     """A FileSystem over another, for one driver; see the module's text."""
 
     def __init__(
@@ -211,14 +212,6 @@ class FaultyFileSystem:
     def _die(self, name: str) -> None:
         self.is_dead = True
         raise SimulatedCrashError(name)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _FaultyOutputFile:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from millstream.hadoop_loader.filesystem import DirectoryNotEmptyError, FileStatus, FileSystemError, parent_of
-from millstream.hadoop_loader.filesystem.interface import checked_path
+from millstream.hadoop_loader.filesystem.interface import ClosedAtEnd, checked_path
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,7 +47,7 @@ class MemoryFile(NamedTuple):
         return self.path.rpartition("/")[2]
 
 
-class MemoryFileSystem:
+class MemoryFileSystem(ClosedAtEnd):
     """See the module's text; `now_ms` stamps what changes."""
 
     def __init__(self, uri: str = "memory://test", *, now_ms: Callable[[], int] = lambda: 0) -> None:
@@ -198,16 +198,8 @@ class MemoryFileSystem:
     def _status(path: str, node: _Node) -> FileStatus:
         return FileStatus(path, len(node.data or b""), node.is_directory, node.modified_ms)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class MemoryInputFile:
+class MemoryInputFile(ClosedAtEnd):
     """A file's bytes as they were when it was opened."""
 
     def __init__(self, path: str, data: bytes) -> None:
@@ -224,14 +216,6 @@ class MemoryInputFile:
     def close(self) -> None:
         """Give the bytes up."""
         self._data = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class MemoryOutputFile:

@@ -20,6 +20,7 @@ from itertools import accumulate
 from typing import Any, Final, Literal, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from millstream.core._kernels.arrow_columns import (
     VIEW_SPAN,
@@ -144,7 +145,9 @@ def gathered_header(located: LocatedRecords, name: bytes) -> pa.BinaryArray | No
     positions, sizes = array("q", bytes(8 * rows)), array("q", bytes(8 * rows))
     if not locate_header(data, start, end, columns.header_positions, columns.header_counts, name, positions, sizes):
         return None
-    return _bytes_array(data, 0, rows, positions, sizes, sum(size for size in sizes if size > 0))
+    lengths = pa.Array.from_buffers(pa.int64(), rows, [None, pa.py_buffer(sizes)])
+    size_bytes = pc.sum(pc.max_element_wise(lengths, 0)).as_py()
+    return _bytes_array(data, 0, rows, positions, sizes, size_bytes)
 
 
 def empty_batch(*, views: bool = False) -> pa.RecordBatch:

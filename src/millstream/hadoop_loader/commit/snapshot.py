@@ -8,18 +8,17 @@ later compaction has moved them, in trash; for as long as snapshot_retention kee
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from millstream.hadoop_loader.commit import names
 from millstream.hadoop_loader.commit.entries import TableFile
 from millstream.hadoop_loader.commit.reading import LogReader
 from millstream.hadoop_loader.filesystem import FileSystem, FileSystemSettings, InputFile, open_filesystem
 from millstream.hadoop_loader.filesystem.arrow import arrow_input
+from millstream.hadoop_loader.filesystem.interface import ClosedAtEnd
 from millstream.hadoop_loader.splits import FileKind
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     import pyarrow as pa
     import pyarrow.dataset as ds
 
@@ -48,7 +47,7 @@ def dataset(
     return snapshot.dataset(table, with_late=with_late, schema=schema)
 
 
-class Snapshot:
+class Snapshot(ClosedAtEnd):
     """One number of a log, and its files. Any thread may use it; it owns the file system it was given."""
 
     def __init__(self, filesystem: FileSystem, number: int | None = None) -> None:
@@ -121,14 +120,6 @@ class Snapshot:
                 return pq.read_schema(arrow_input(opened)).remove_metadata()
 
         return unified(list(dict.fromkeys(self._reader.in_parallel(read, one_of_each.values()))))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _arrow_filesystem(snapshot: Snapshot) -> Any:

@@ -15,6 +15,7 @@ nobody reads and renamed when whole.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
@@ -40,12 +41,12 @@ class FileStatus(NamedTuple):
         return self.path.rpartition("/")[2]
 
 
-class ClosedAtEnd:
+class ClosedAtEnd(ABC):
     """Something whose `close` is called at the end of its block."""
 
+    @abstractmethod
     def close(self) -> None:
         """Give up what it holds."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
