@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,6 +84,23 @@ def test_many_runs_are_merged_in_steps_and_nothing_is_left_behind(tmp_path: Path
     expected = [(key, text, f"kind {at % 1_000 % (at // 1_000 * 1_000 + 2)}") for at, (key, text) in enumerate(rows)]
     assert found == sorted(expected, key=lambda row: row[0]), "rows with equal keys stay in the order they came in"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("direction", ["ascending", "descending"])
+def test_numbers_that_are_none_come_behind_those_that_are_through_a_spill(
+    direction: Literal["ascending", "descending"],
+) -> None:
+    special = [0.0, -0.0, math.nan, None, math.inf, -math.inf, -2.5]
+    keys = [special[number % 7] if number % 3 else number * 37 % 101 / 7 for number in range(20_000)]
+    rows = pa.table({"key": pa.array(keys, pa.float64()), "text": [f"{number:>40}" for number in range(20_000)]})
+    with ExternalSorter([("key", direction)], memory_bytes=200_000) as sorter:
+        for start in range(0, rows.num_rows, 1_000):
+            sorter.add(rows.slice(start, 1_000))
+        found = pa.concat_tables(list(sorter.sorted()))
+
+    assert sorter.runs > 5
+    expected = rows.take(pc.sort_indices(rows, sort_keys=[("key", direction)]))
+    assert found.column("text").to_pylist() == expected.column("text").to_pylist()
 
 
 @pytest.mark.parametrize("rows_at_a_time", [700, 20_000, 70_000])

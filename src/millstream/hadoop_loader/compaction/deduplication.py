@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 
 from millstream.hadoop_loader.commit.arrow_schemas import plain_schema
 from millstream.hadoop_loader.compaction.outputs import SEVERAL_TOPICS, CompactionError
-from millstream.hadoop_loader.compaction.sorting import ExternalSorter, Key
+from millstream.hadoop_loader.compaction.row_order import Key
+from millstream.hadoop_loader.compaction.sorting import ExternalSorter
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.compaction.planning import DirectoryPlan

@@ -24,12 +24,12 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, Literal, NamedTuple, Self
+from typing import IO, Final, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Key = tuple[str, Literal["ascending", "descending"]]
+from millstream.hadoop_loader.compaction.row_order import Key, sorted_rows
 
 BLOCK_BYTES: Final = 4 << 20
 """About how much of each run is at hand in a merge, and put in order at a time where nothing was spilled."""
@@ -113,7 +113,7 @@ class ExternalSorter:
         table = pa.concat_tables(self._tables).unify_dictionaries()
         self._tables, self._bytes = [], 0
         count, row_bytes = table.num_rows, max(1, table.nbytes // table.num_rows)
-        order = self._sorted_rows(table)
+        order = sorted_rows(table, self._keys)
         block_rows = max(_BLOCK_ROWS_MIN, BLOCK_BYTES // row_bytes)
         blocks: list[pa.RecordBatch | None] = list(_blocks(table, block_rows))
         del table
@@ -122,13 +122,6 @@ class ExternalSorter:
         piece_rows = max(_BLOCK_ROWS_MIN, piece_bytes // row_bytes)
         for start in range(0, count, piece_rows):
             yield _piece(parts, start, min(start + piece_rows, count))
-
-    def _sorted_rows(self, table: pa.Table) -> pa.Array:
-        """Return the numbers of a table's rows in order; equal ones keep theirs."""
-        columns = [table.column(name) for name, _ in self._keys]
-        # Arrow sorts by no dictionaries.
-        plain = [one.cast(one.type.value_type) if pa.types.is_dictionary(one.type) else one for one in columns]
-        return pc.sort_indices(pa.table(plain, names=[name for name, _ in self._keys]), sort_keys=self._keys)
 
     def _spill(self) -> None:
         self._runs.append(_Spilled(0, self._write(self._in_order(BLOCK_BYTES))))
@@ -182,14 +175,14 @@ class ExternalSorter:
         ).combine_chunks()
         # With equal keys the first row of a block comes before the last of another: stable, and firsts stand first.
         ends = ends.take(pa.array([*range(0, 2 * len(runs), 2), *range(1, 2 * len(runs), 2)], pa.int64()))
-        order = self._sorted_rows(ends).to_pylist()
+        order = sorted_rows(ends, self._keys).to_pylist()
         count = len(runs)
         bound = next(at for at, number in enumerate(order) if number >= count)
         return [runs[number] for number in sorted(order[:bound])]
 
     def _order(self, pieces: pa.Table, lengths: list[int]) -> tuple[pa.Array, list[int]]:
         """Return which rows go on, in order, and how many those are of each block."""
-        order = self._sorted_rows(pieces)
+        order = sorted_rows(pieces, self._keys)
         last_rows, total = [], 0
         for length in lengths:
             total += length
