@@ -25,6 +25,7 @@ from millstream import (
     TopicPartition,
 )
 from millstream.core.columns.schema import RECORD_SCHEMA, VIEW_SCHEMA
+from millstream.core.net import BufferPool
 
 DEADLINE_S = 90.0
 
@@ -46,6 +47,25 @@ def read(consumer: Consumer, count: int, **options: Any) -> pa.Table:
     table.validate(full=True)
     assert table.num_rows == count
     return table
+
+
+def test_what_is_fetched_lies_in_the_buffers_that_a_consumer_was_given(
+    bootstrap: str, make_topic: Callable[[int], str], producer: Producer
+) -> None:
+    topic = make_topic(1)
+    producer.send_batch(topic, pa.table({"value": [b"%d" % row + bytes(1_000) for row in range(500)]}))
+    producer.flush()
+    pool = BufferPool(16 * 1024 * 1024)
+    held = []
+    for _ in range(2):
+        with Consumer(bootstrap, buffer_pool=pool) as consumer:
+            consumer.assign([(topic, 0)])
+            consumer.seek(TopicPartition(topic, 0), 0)
+            assert read(consumer, 500).column("value")[499].as_py() == b"499" + bytes(1_000)
+        held.append(pool.held_bytes)
+
+    # They outlive the one, and do for the next.
+    assert held[0] == held[1] > 500_000
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "snappy", "lz4", "zstd"])
@@ -356,3 +376,25 @@ reader.poll(0.1)
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_nothing_is_fetched_behind_a_stop(bootstrap: str, make_topic: Callable[[int], str], producer: Producer) -> None:
+    topic = make_topic(2)
+    stopped, other = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    for _ in range(5):
+        producer.send_batch(topic, pa.table({"value": [bytes(100)] * 100}), partition=0)
+        producer.flush()
+    # An answer has one batch of a partition.
+    with Consumer(bootstrap, max_partition_fetch_bytes=1_000) as consumer:
+        consumer.assign([stopped, other])
+        consumer.seek(other, 0)
+        consumer.seek(stopped, 0, until=250)
+        assert read(consumer, 300).column("offset").to_pylist() == list(range(300))
+        for number in range(3):
+            producer.send_batch(topic, pa.table({"value": [b"%d" % number]}), partition=1)
+            producer.flush()
+            assert read(consumer, 1).column("partition").to_pylist() == [1]
+        consumer.seek(stopped, 249, until=250)
+        assert read(consumer, 51).column("offset").to_pylist() == list(range(249, 300))
+        consumer.seek(stopped, 300)
+        assert read(consumer, 200).column("offset").to_pylist() == list(range(300, 500))

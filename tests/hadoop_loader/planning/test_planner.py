@@ -93,6 +93,18 @@ def test_little_work_is_still_spread_over_the_workers() -> None:
     assert makespan(plan, 2) == 36 * MB
 
 
+def test_partitions_filled_alike_are_not_cut_for_what_one_has_more() -> None:
+    ranges = [OffsetRange("t", "id", number, -1, 0, 100_000, 12 * MB + number * 1_000) for number in range(6)]
+
+    plan = plan_splits(ranges, workers=2, split_bytes=256 * MB)
+
+    assert [split.ranges for split in plan.splits] == [(each,) for each in reversed(ranges)]
+    # Where the job says how large a split may be, that is kept.
+    bounded = plan_splits(ranges, workers=2, split_bytes=12 * MB)
+    assert max(split.estimated_bytes for split in bounded.splits) <= 12 * MB
+    assert bounded.split_bytes == 12 * MB
+
+
 def test_twenty_thousand_partitions() -> None:
     chance = random.Random(7)
     ranges = [

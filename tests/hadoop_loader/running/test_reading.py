@@ -86,3 +86,24 @@ def test_work_that_takes_long_is_no_silence_of_the_brokers(
             monkeypatch.setattr(reader._consumer, "poll", nothing_at_first)
 
     assert found == list(range(200))
+
+
+def test_nothing_is_fetched_behind_a_range(millstream_broker_session: TestBroker, tmp_path: Path) -> None:
+    topic = RawTopic(millstream_broker_session.bootstrap_servers, tmp_path / "lake")
+    topic.send(3_000, topic.producer(batch_messages=10), size=1_000)
+    # What a partition's share of the memory has room for is far more than the first range.
+    states = [RangeState(OffsetRange(topic.name, "", 0, -1, start, start + 100)) for start in (0, 2_000)]
+
+    found: list[int] = []
+    with SplitReader(topic.job().source, states, memory_bytes=SMALL_MEMORY_BYTES) as reader:
+        while not reader.is_done:
+            for state, rows in reader.poll():
+                found += rows.offsets.to_pylist()
+                state.rows += rows.length
+                # Work that takes as long as another client needs to read all of it.
+                topic.shown()
+        fetched_bytes = reader._consumer.metrics()["bytes_consumed_total"]
+
+    assert found == [*range(100), *range(2_000, 2_100)]
+    # Each range is in the first answer, or in the second.
+    assert fetched_bytes <= 4 * SMALL_MEMORY_BYTES // reading.FETCH_SHARE // 16

@@ -58,11 +58,13 @@ class Client:
         *,
         ssl_context: ssl.SSLContext | None = None,
         sasl_token_provider: TokenProvider | None = None,
+        buffer_pool: BufferPool | None = None,
         **configs: Given,
     ) -> None:
         """Remember how to reach the cluster; the first request connects.
 
-        `configs` are Kafka's, in snake_case; a ClientConfig has them all already. Raises ConfigError.
+        `configs` are Kafka's, in snake_case; a ClientConfig has them all already. `buffer_pool` outlives the client.
+        Raises ConfigError.
         """
         if isinstance(bootstrap_servers, ClientConfig):
             assert not configs, configs
@@ -87,6 +89,7 @@ class Client:
             config,
             ClientSecurity.load(config, ssl_context=ssl_context, token_provider=sasl_token_provider),
             software_version=millstream.__version__,
+            buffer_pool=buffer_pool,
         )
         self._cluster = Cluster()
         # When each topic's metadata was last heard, on the monotonic clock; a topic not in it is asked for.

@@ -81,7 +81,15 @@ class Connections:
     session nears its end is replaced once its answers are in (KIP-368).
     """
 
-    def __init__(self, config: ClientConfig, security: ClientSecurity, *, software_version: str) -> None:
+    def __init__(
+        self,
+        config: ClientConfig,
+        security: ClientSecurity,
+        *,
+        software_version: str,
+        buffer_pool: BufferPool | None = None,
+    ) -> None:
+        """Large answers go into buffers of `buffer_pool`, which stays its owner's; without one into some of its own."""
         self._client_id = config.string("client.id")
         self._software_version = software_version
         self._security = security
@@ -95,9 +103,8 @@ class Connections:
         self._request_timeout_s = config.seconds("request.timeout.ms")
         self._backoff = Backoff(config.seconds("reconnect.backoff.ms"), config.seconds("reconnect.backoff.max.ms"))
         self._idle_s = config.seconds("connections.max.idle.ms")
-        bound = config.integer("buffer.memory") if "buffer.memory" in config else POOLED_BYTES_MAX
-        # Twice the bound: what is in use may take all of it, and the next buffers would be made and thrown away.
-        self.pool = BufferPool(min(2 * bound, POOLED_BYTES_MAX))
+        self.pool = buffer_pool if buffer_pool is not None else make_buffer_pool(config)
+        self._owns_pool = buffer_pool is None
         # Invariant: at most two lanes of BROKERS_MAX addresses.
         self._open: dict[tuple[Address, str], BrokerConnection] = {}
         self._opening: dict[tuple[Address, str], asyncio.Task[BrokerConnection]] = {}
@@ -165,7 +172,8 @@ class Connections:
         for connection in connections:
             connection.close()
         await asyncio.gather(*(connection.wait_closed() for connection in connections))
-        self.pool.clear()
+        if self._owns_pool:
+            self.pool.clear()
 
     async def _connect(self, key: tuple[Address, str]) -> BrokerConnection:
         address = key[0]
@@ -246,6 +254,13 @@ class Connections:
                 code = error_code(response.error_code)
                 raise KafkaError(code, f"{connection.address} refused ApiVersions: {code.sentence}")
             return {api.api_key: (api.min_version, api.max_version) for api in response.api_keys}
+
+
+def make_buffer_pool(config: ClientConfig) -> BufferPool:
+    """Return a pool as large as clients with this configuration make use of."""
+    bound = config.integer("buffer.memory") if "buffer.memory" in config else POOLED_BYTES_MAX
+    # Twice the bound: what is in use may take all of it, and the next buffers would be made and thrown away.
+    return BufferPool(min(2 * bound, POOLED_BYTES_MAX))
 
 
 def _retrieve(task: asyncio.Task[BrokerConnection]) -> None:

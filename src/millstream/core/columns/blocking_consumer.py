@@ -39,6 +39,7 @@ from millstream.core.columns.caller import Caller
 from millstream.core.columns.consumer import Consumer as AsyncConsumer
 from millstream.core.columns.consumer import starts_of
 from millstream.core.config.client_config import Given
+from millstream.core.net import BufferPool
 from millstream.core.records import RecordColumns
 
 if TYPE_CHECKING:
@@ -67,15 +68,21 @@ class Consumer(BlockingClient):
         assignors: Sequence[Any] = (),
         ssl_context: SSLContext | None = None,
         sasl_token_provider: Any = None,
+        buffer_pool: BufferPool | None = None,
         **configs: Given,
     ) -> None:
-        """Read the configuration; interceptors and assignors run on the background loop's thread."""
+        """Read the configuration; interceptors and assignors run on the background loop's thread.
+
+        What is fetched lies in buffers of `buffer_pool`, for consumers one after the other; without one in some of its
+        own, which end with it.
+        """
         self._consumer = AsyncConsumer(
             bootstrap_servers,
             interceptors=interceptors,
             assignors=assignors,
             ssl_context=ssl_context,
             sasl_token_provider=sasl_token_provider,
+            buffer_pool=buffer_pool,
             **configs,
         )
         super().__init__(self._consumer)
@@ -158,9 +165,12 @@ class Consumer(BlockingClient):
 
     # Positions.
 
-    def seek(self, partition: TopicPartition, offset: int | CommittedOffset) -> None:
-        """Go on reading at `offset`; with a CommittedOffset its leader epoch is checked against the log (KIP-320)."""
-        self._call(lambda: self._consumer.seek(partition, offset))
+    def seek(self, partition: TopicPartition, offset: int | CommittedOffset, *, until: int | None = None) -> None:
+        """Go on reading at `offset`; with a CommittedOffset its leader epoch is checked against the log (KIP-320).
+
+        From `until` on brokers are asked for nothing, up to the next seek; the batch before it may bring more.
+        """
+        self._call(lambda: self._consumer.seek(partition, offset, until=until))
 
     def seek_to_beginning(self, *partitions: TopicPartition) -> None:
         """Go to the first record there is; without partitions: in all assigned. The offset is asked for later."""

@@ -276,7 +276,7 @@ def run_pickled(pickled: bytes) -> bytes:
 
     global _runner  # noqa: PLW0603  the process is Spark's, nothing else in it could own the runner
     if _runner is None:
-        _runner = TaskRunner()
+        _runner = TaskRunner(keeps_buffers=False)
     task: SplitTask = pickle.loads(pickled)  # noqa: S301  made by our own driver
     context = TaskContext.get()
     number = 0 if context is None else context.attemptNumber()

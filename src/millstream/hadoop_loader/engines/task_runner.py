@@ -1,7 +1,8 @@
 """What every worker does with a task, wherever it runs: open what the job names once, run the split, tell how it went.
 
-A TaskRunner lives as long as its process and keeps the destination and the registry's client open between the tasks of
-one job. It never raises for what a task met: that is an AttemptFailed, which has to reach the driver from anywhere.
+A TaskRunner lives as long as its process, and keeps between the tasks of one job the destination and the registry's
+client, which are open, and the memory that splits are read with, whose pages need not be cleared again. It never raises
+for what a task met: that is an AttemptFailed, which has to reach the driver from anywhere.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from millstream.hadoop_loader.engines.engine import AttemptFailed, AttemptFinish
 if TYPE_CHECKING:
     from millstream.hadoop_loader.filesystem import FileSystem
     from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.running import ReadingBuffers
     from millstream.hadoop_loader.splits import Progress, SplitTask
     from millstream.schemas.client import RegistryClient
 
@@ -45,11 +47,15 @@ Tell = Callable[[AttemptProgressed], None]
 class TaskRunner:
     """Runs tasks one after the other; owned by the thread that calls `run`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_buffers: bool = True) -> None:
+        """`keeps_buffers`: False where the process waits for tasks of who knows what, and its memory is others'."""
+        self._keeps_buffers = keeps_buffers
         # What is open, and for which job; another job's task closes it.
         self._job: LoadJob | None = None
         self._filesystem: FileSystem | None = None
         self._registry: RegistryClient | None = None
+        # Those of the last task, unless it failed.
+        self._buffers: ReadingBuffers | None = None
 
     def run(
         self, task: SplitTask, stop: threading.Event, tell: Tell, *, staging: str | None = None
@@ -59,7 +65,7 @@ class TaskRunner:
         `staging` is a folder to make and use in place of the task's, where something else than the driver runs a task
         twice.
         """
-        from millstream.hadoop_loader.running import run_split
+        from millstream.hadoop_loader.running import ReadingBuffers, run_split
 
         reporter = _Reporter(task, tell)
         try:
@@ -68,9 +74,17 @@ class TaskRunner:
             if staging is not None:
                 self._filesystem.make_child(staging)
                 task = replace(task, staging=staging)
+            buffers, self._buffers = self._buffers or ReadingBuffers(), None
             result = run_split(
-                task, self._filesystem, registry=self._registry, stop=stop, on_progress=reporter.handle_progress
+                task,
+                self._filesystem,
+                registry=self._registry,
+                stop=stop,
+                on_progress=reporter.handle_progress,
+                buffers=buffers,
             )
+            if self._keeps_buffers:
+                self._buffers = buffers
             reporter.flush()
         except Exception as error:  # noqa: BLE001  whatever it was, the driver decides on it
             return failure(task, error)
@@ -82,7 +96,7 @@ class TaskRunner:
             self._registry.close()
         if self._filesystem is not None:
             self._filesystem.close()
-        self._job = self._filesystem = self._registry = None
+        self._job = self._filesystem = self._registry = self._buffers = None
 
     def _open(self, job: LoadJob) -> None:
         if self._job == job:

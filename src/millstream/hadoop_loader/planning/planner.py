@@ -2,15 +2,16 @@
 
     1. The size of a split is chosen: `split_bytes`, or less where that would leave workers without one.
     2. A range larger than a split is cut into equal pieces of at most that size (a hot partition is read by several
-       workers); its bytes are taken to lie evenly over its offsets.
+       workers); its bytes are taken to lie evenly over its offsets. One that is a little larger stays whole, within
+       `split_bytes`: partitions filled alike would otherwise be cut in two, those of them that are above the mean.
     3. Ranges that fill a split on their own become one. The others are packed, largest first, each into the split with
        the most room (worst fit): tiny partitions share a split, and the splits come out alike.
     4. Splits are numbered by size, largest first, so that the last ones to be handed out are short and the workers end
        at about the same time.
 
 What holds: every offset is in exactly one range of one split; no split of more than one range is larger than the split
-size (but for what a partition cannot be cut by: an offset); with the greedy hand-out of an engine no worker is busy for
-longer than an equal share plus the largest split.
+size, and none larger than what stays whole (but for what a partition cannot be cut by: an offset); with the greedy
+hand-out of an engine no worker is busy for longer than an equal share plus the largest split.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from millstream.hadoop_loader.splits import OffsetRange, Split
 
 # Splits a worker should have, so that one that is slower than thought costs little.
 SPLITS_PER_WORKER: Final = 3
+# By one part in so many a range may be larger than a split and stay whole.
+SPARE: Final = 8
 # Below this a split costs more to begin than to read.
 SPLIT_BYTES_MIN: Final = 1024 * 1024
 # Of one split: its open files and its task are bounded.
@@ -35,6 +38,7 @@ class Plan:
     """The splits of a run, largest first."""
 
     splits: tuple[Split, ...]
+    # What a split has at most.
     split_bytes: int
 
     @property
@@ -52,11 +56,12 @@ def plan_splits(ranges: Sequence[OffsetRange], *, workers: int, split_bytes: int
         return Plan((), split_bytes)
     total = sum(_weight(each) for each in wanted)
     size = min(split_bytes, max(SPLIT_BYTES_MIN, -(-total // (workers * SPLITS_PER_WORKER))))
-    pieces = [piece for each in wanted for piece in _cut(each, size)]
+    whole = min(split_bytes, size + size // SPARE)
+    pieces = [piece for each in wanted for piece in _cut(each, size, whole)]
     pieces.sort(key=lambda piece: (-_weight(piece), _place(piece)))
     packed = _packed(pieces, size)
     packed.sort(key=lambda held: (-sum(map(_weight, held)), _place(held[0])))
-    return Plan(tuple(Split(number, tuple(sorted(held, key=_place))) for number, held in enumerate(packed)), size)
+    return Plan(tuple(Split(number, tuple(sorted(held, key=_place))) for number, held in enumerate(packed)), whole)
 
 
 def _place(given: OffsetRange) -> tuple[str, int, int]:
@@ -68,10 +73,10 @@ def _weight(given: OffsetRange) -> int:
     return max(1, given.estimated_bytes)
 
 
-def _cut(given: OffsetRange, size: int) -> list[OffsetRange]:
+def _cut(given: OffsetRange, size: int, whole: int) -> list[OffsetRange]:
     offsets = given.end_offset - given.start_offset
     count = min(-(-_weight(given) // size), offsets)
-    if count <= 1:
+    if count <= 1 or _weight(given) <= whole:
         return [given]
     pieces = []
     for index in range(count):

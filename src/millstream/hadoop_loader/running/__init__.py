@@ -13,10 +13,12 @@ from millstream.hadoop_loader.running.errors import (
     TopicRecreatedError,
     TopicUnreadableError,
 )
+from millstream.hadoop_loader.running.reading import ReadingBuffers
 from millstream.hadoop_loader.running.split_runner import run_split
 
 __all__ = [
     "RangeGoneError",
+    "ReadingBuffers",
     "SplitError",
     "SplitStoppedError",
     "TopicRecreatedError",

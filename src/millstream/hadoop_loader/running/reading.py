@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from millstream.core.client.cluster import TopicPartition
+from millstream.core.client.connections import make_buffer_pool
 from millstream.core.client.consumer import (
     CorruptBatchError,
     FetchedRecords,
@@ -23,6 +24,9 @@ from millstream.core.client.consumer import (
 )
 from millstream.core.client.group_offsets import CommittedOffset
 from millstream.core.columns.blocking_consumer import Consumer
+from millstream.core.config.client_config import ClientConfig, Given
+from millstream.core.config.client_configs import CONSUMER_CONFIGS
+from millstream.core.net import BufferPool
 from millstream.core.records import RecordColumns
 from millstream.hadoop_loader.running.errors import RangeGoneError, StalledError, TopicRecreatedError, unreadable
 from millstream.hadoop_loader.running.gaps import epoch_before
@@ -41,23 +45,51 @@ FETCH_BYTES_MAX: Final = 32 * 1024 * 1024
 """More is not read faster: what lies longer has left the processor's cache when its turn comes."""
 
 
+class ReadingBuffers:
+    """Memory that splits of one job are read with, one after the other; whose pages are there once they were used.
+
+    Nothing in it is known of the cluster, nor of what an earlier split read. Its owner uses it for one split at a time.
+    """
+
+    def __init__(self) -> None:
+        # Of the size that the job's consumers ask for; made by the first of them.
+        self._pool: BufferPool | None = None
+        # Where records stand.
+        self.columns = RecordColumns(LOCATED_ROWS)
+
+    def pool(self, configs: Mapping[str, Given]) -> BufferPool:
+        """Return what the job's consumers fetch into and open into; `configs` are theirs. Raises ConfigError."""
+        if self._pool is None:
+            self._pool = make_buffer_pool(ClientConfig.load(CONSUMER_CONFIGS, configs))
+        return self._pool
+
+
 class SplitReader:
     """Reads ranges; a context manager, for one thread."""
 
-    def __init__(self, source: SourceSettings, states: Sequence[RangeState], *, memory_bytes: int) -> None:
+    def __init__(
+        self,
+        source: SourceSettings,
+        states: Sequence[RangeState],
+        *,
+        memory_bytes: int,
+        buffers: ReadingBuffers | None = None,
+    ) -> None:
+        """`buffers` are used until it is closed, and outlive it."""
         self._source = source
         self._waiting: dict[TopicPartition, deque[RangeState]] = {}
         for state in sorted(states, key=lambda state: state.wanted.start_offset):
             self._waiting.setdefault(state.topic_partition, deque()).append(state)
         fetched = min(FETCH_BYTES_MAX, memory_bytes // FETCH_SHARE)
-        configs = {
+        configs: dict[str, Given] = {
             "buffer.memory": fetched,
             "fetch.max.bytes": fetched // 4,
             "max.partition.fetch.bytes": fetched // 16,
             **source.consumer_configs(),
         }
-        self._consumer = Consumer(configs)
-        self._columns = RecordColumns(LOCATED_ROWS)
+        buffers = ReadingBuffers() if buffers is None else buffers
+        self._consumer = Consumer(configs, buffer_pool=buffers.pool(configs))
+        self._columns = buffers.columns
         self._stalled_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -125,8 +157,10 @@ class SplitReader:
 
     def _begin(self, state: RangeState) -> None:
         wanted = state.wanted
-        # The leader epoch has the log checked: a log that was cut below the position is noticed (KIP-320).
-        self._consumer.seek(state.topic_partition, CommittedOffset(wanted.start_offset, wanted.leader_epoch))
+        # The leader epoch has the log checked: a log that was cut below the position is noticed (KIP-320). Behind the
+        # range lies what another split reads, or nobody waits for.
+        at = CommittedOffset(wanted.start_offset, wanted.leader_epoch)
+        self._consumer.seek(state.topic_partition, at, until=wanted.end_offset)
 
     def _rows(self, state: RangeState, piece: FetchedRecords) -> Iterator[Fetched]:
         """Yield a piece's records that lie in the range; counts the offsets that brought none."""
@@ -209,7 +243,7 @@ class SplitReader:
         if state.is_done:
             self._maybe_end(state)
         else:
-            self._consumer.seek(tp, begin)
+            self._consumer.seek(tp, begin, until=state.wanted.end_offset)
 
 
 def topic_id_text(topic_id: bytes) -> str:

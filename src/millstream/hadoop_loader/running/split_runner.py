@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from millstream.hadoop_loader.running.errors import SplitStoppedError
 from millstream.hadoop_loader.running.range_state import RangeState
 from millstream.hadoop_loader.running.rate import RateLimit
-from millstream.hadoop_loader.running.reading import SplitReader
+from millstream.hadoop_loader.running.reading import ReadingBuffers, SplitReader
 from millstream.hadoop_loader.running.sorting_out import Sorter
 from millstream.hadoop_loader.splits import Progress, SplitResult, SplitTask, UnknownSchema
 from millstream.hadoop_loader.values import UnknownSchemaError
@@ -40,13 +40,15 @@ def run_split(
     registry: RegistryClient | None = None,
     stop: Event | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    buffers: ReadingBuffers | None = None,
 ) -> SplitResult:
     """Read a split's ranges into files in its staging folder, in the calling thread and some of its own.
 
-    A result with `unknown_schemas` has no files. Raises SplitError, KafkaError, FileSystemError, RegistryError.
+    `buffers` are those of an earlier split of the same job, or new ones for it and the next. A result with
+    `unknown_schemas` has no files. Raises SplitError, KafkaError, FileSystemError, RegistryError.
     """
     began, began_cpu = time.monotonic(), time.process_time()
-    run = _Run(task, filesystem, registry, stop or Event(), on_progress or (lambda _: None))
+    run = _Run(task, filesystem, registry, stop or Event(), on_progress or (lambda _: None), buffers)
     unknown: tuple[UnknownSchema, ...] = ()
     try:
         run.read()
@@ -76,12 +78,14 @@ class _Run:
         registry: RegistryClient | None,
         stop: Event,
         on_progress: Callable[[Progress], None],
+        buffers: ReadingBuffers | None,
     ) -> None:
         job = task.job
         self._task = task
         self._job = job
         self._stop = stop
         self._on_progress = on_progress
+        self._buffers = buffers
         self._states = [RangeState(wanted) for wanted in task.split.ranges]
         # Topics with too many bad records, and how many those are.
         self.refused: dict[str, int] = {}
@@ -104,7 +108,8 @@ class _Run:
 
     def read(self) -> None:
         """Read every range to its end."""
-        with SplitReader(self._job.source, self._states, memory_bytes=self._job.worker_memory_bytes) as reader:
+        memory_bytes = self._job.worker_memory_bytes
+        with SplitReader(self._job.source, self._states, memory_bytes=memory_bytes, buffers=self._buffers) as reader:
             while not reader.is_done:
                 self._check_stop()
                 for state, fetched in reader.poll():

@@ -48,6 +48,7 @@ from millstream.core.client.membership.offset_committer import OffsetCommitter
 from millstream.core.client.unclosed import WarnsUnclosed
 from millstream.core.config.client_config import ClientConfig, Given
 from millstream.core.config.client_configs import CONSUMER_CONFIGS
+from millstream.core.net import BufferPool
 from millstream.core.wire import KafkaError
 
 if TYPE_CHECKING:
@@ -88,9 +89,14 @@ class Consumer(Positions, WarnsUnclosed):
         assignors: Sequence[Any] = (),
         ssl_context: ssl.SSLContext | None = None,
         sasl_token_provider: Any = None,
+        buffer_pool: BufferPool | None = None,
         **configs: Given,
     ) -> None:
-        """Read the configuration; the first await connects."""
+        """Read the configuration; the first await connects.
+
+        What is fetched lies in buffers of `buffer_pool`, for consumers one after the other; without one in some of its
+        own, which end with it.
+        """
         self.config = ClientConfig.load(CONSUMER_CONFIGS, bootstrap_servers, configs)
         bootstrap_addresses(self.config)
         self._settings = ConsumerSettings.from_config(self.config)
@@ -98,6 +104,7 @@ class Consumer(Positions, WarnsUnclosed):
         self._assignors = tuple(assignors)
         self._ssl_context = ssl_context
         self._sasl_token_provider = sasl_token_provider
+        self._buffer_pool = buffer_pool
         self._state = ConsumerState.NEW
         self._subscription = SubscriptionState()
         self._is_polling = False
@@ -139,7 +146,10 @@ class Consumer(Positions, WarnsUnclosed):
         if self._state is not ConsumerState.NEW:
             raise ConsumerStateError("this consumer is closed")
         client = self._client = Client(
-            self.config, ssl_context=self._ssl_context, sasl_token_provider=self._sasl_token_provider
+            self.config,
+            ssl_context=self._ssl_context,
+            sasl_token_provider=self._sasl_token_provider,
+            buffer_pool=self._buffer_pool,
         )
         self._committer: OffsetCommitter | None = None
         self._membership: Membership | None = None

@@ -72,6 +72,7 @@ class AssignedPartition:
         "reset_when_drained",
         "retry_at_ms",
         "state",
+        "stop_offset",
         "suspect_offset",
         "topic_id",
         "tp",
@@ -87,6 +88,8 @@ class AssignedPartition:
         self.position: Position | None = None
         self.fetch_position: Position | None = None
         self.version = 0
+        # Nothing is asked for from here on; None: there is no end. Moved by an application's seeks alone.
+        self.stop_offset: int | None = None
         self.leader = NO_NODE
         self.leader_epoch = NO_EPOCH
         self.is_paused = False
@@ -122,7 +125,14 @@ class AssignedPartition:
             and not self.reset_when_drained
             and self.error is None
             and now_ms >= self.retry_at_ms
+            and not self.is_at_stop
         )
+
+    @property
+    def is_at_stop(self) -> bool:
+        """Whether all that lies before `stop_offset` was fetched."""
+        stop, at = self.stop_offset, self.fetch_position
+        return stop is not None and at is not None and at.offset >= stop
 
     def read_replica(self, now_ms: int) -> int:
         """Return the node to fetch from: the preferred replica while that holds (KIP-392), else the leader."""

@@ -47,14 +47,18 @@ class Positions(ClusterQueries):
         """The partitions paused now."""
         return frozenset(state.tp for state in self._subscription if state.is_paused)
 
-    def seek(self, partition: TopicPartition, offset: int | CommittedOffset) -> None:
-        """Go on reading at `offset`; with a CommittedOffset its leader epoch is checked against the log (KIP-320)."""
+    def seek(self, partition: TopicPartition, offset: int | CommittedOffset, *, until: int | None = None) -> None:
+        """Go on reading at `offset`; with a CommittedOffset its leader epoch is checked against the log (KIP-320).
+
+        From `until` on brokers are asked for nothing, up to the next seek; the batch before it may bring more.
+        """
         tp = TopicPartition.of(partition)
         state = self._subscription.get(tp)
         at = offset if isinstance(offset, CommittedOffset) else CommittedOffset(offset)
         if at.offset < 0:
             raise ValueError(f"{at.offset} is no offset to seek to; seek_to_beginning and seek_to_end find the ends")
         self._drop(tp)
+        state.stop_offset = until
         state.seek(Position(at.offset, at.leader_epoch))
         self._wake()
 
@@ -63,6 +67,7 @@ class Positions(ClusterQueries):
         for tp in partitions or self._subscription.assigned:
             state = self._subscription.get(TopicPartition.of(tp))
             self._drop(state.tp)
+            state.stop_offset = None
             state.request_reset(EARLIEST_RESET)
         self._wake()
 
@@ -71,6 +76,7 @@ class Positions(ClusterQueries):
         for tp in partitions or self._subscription.assigned:
             state = self._subscription.get(TopicPartition.of(tp))
             self._drop(state.tp)
+            state.stop_offset = None
             state.request_reset(LATEST_RESET)
         self._wake()
 
