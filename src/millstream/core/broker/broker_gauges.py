@@ -7,12 +7,12 @@ nothing between two scrapes. Names are those of Kafka's usual exporter; what Kaf
 from __future__ import annotations
 
 import gc
-import resource
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from millstream.core.metrics import Registry
+from millstream.core.metrics.process import peak_memory_bytes
 
 if TYPE_CHECKING:
     from millstream.core.broker.broker import Broker
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from millstream.core.log import Log
 
 _Labelled = Iterator[tuple[tuple[str, ...], float]]
-_KIB: Final = 1024
 
 
 def register_gauges(broker: Broker, disks: DiskWatermark) -> None:
@@ -209,7 +208,7 @@ def _register_process(registry: Registry) -> None:
     registry.read_gauge(
         "process_resident_memory_peak_bytes",
         "Greatest resident memory of the process so far.",
-        lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB,
+        peak_memory_bytes,
     )
     registry.computed(
         "process_cpu_seconds_total", "Processor time used.", "counter", (), lambda: (((), time.process_time()),)

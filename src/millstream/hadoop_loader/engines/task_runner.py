@@ -7,8 +7,6 @@ for what a task met: that is an AttemptFailed, which has to reach the driver fro
 
 from __future__ import annotations
 
-import resource
-import sys
 import threading
 import time
 import traceback
@@ -16,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from millstream.core.metrics.process import peak_memory_bytes
 from millstream.hadoop_loader.engines.engine import AttemptFailed, AttemptFinished, AttemptProgressed
 
 if TYPE_CHECKING:
@@ -29,17 +28,18 @@ if TYPE_CHECKING:
 # again as is in use where row groups of tens of megabytes come and go, and clears pages that it has just given back.
 # By itself the GNU C library has up to eight arenas a core, a thread's free memory lying in its own, and gives the end
 # of an arena back and takes it anew as row groups go and come: with two arenas and one bound for both, a worker takes
-# some hundredths less CPU and no more memory.
+# some hundredths less CPU and no more memory. numpy comes with pyarrow, and starts as many threads as there are
+# processors, which wait for work by spinning; nothing here multiplies matrices.
 WORKER_ENVIRONMENT: Final = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
+    "OPENBLAS_NUM_THREADS": "1",
 }
 PROGRESS_INTERVAL_S: Final = 0.25  # a worker tells at most so often
 STALL_S: Final = 600.0  # a worker that has told nothing for so long hangs, unless its job has it wait for longer
 DETAIL_CHARACTERS_MAX: Final = 8_000
-_MEMORY_UNIT_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 
 Tell = Callable[[AttemptProgressed], None]
 
@@ -179,8 +179,3 @@ def stall_bound_s(job: LoadJob) -> float:
         if name.endswith(".timeout.ms") and isinstance(value, str) and value.isdecimal()
     ]
     return max(STALL_S, 2 * max(waits))
-
-
-def peak_memory_bytes() -> int:
-    """Return the most memory this process ever held at once."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MEMORY_UNIT_BYTES
