@@ -35,7 +35,7 @@ from millstream.hadoop_loader.commit import (
 from millstream.hadoop_loader.commit.applying import mark
 from millstream.hadoop_loader.commit.encoding import decode_entry
 from millstream.hadoop_loader.commit.state import split_directory
-from millstream.hadoop_loader.filesystem import FileSystem
+from millstream.hadoop_loader.filesystem import FileStatus, FileSystem
 from millstream.hadoop_loader.splits import StagedFile
 from millstream.testing.faulty_filesystem import Fault, FaultyFileSystem, LateActs
 from millstream.testing.memory_filesystem import MemoryFile, MemoryFileSystem
@@ -86,23 +86,6 @@ def _records_of(data: bytes) -> list[Record]:
     if data and not data.endswith(b"\n"):
         raise ValueError(f"{data!r} ends in the middle of a record")
     return [(int(line.split()[0]), int(line.split()[1])) for line in data.splitlines()]
-
-
-def files_below(filesystem: FileSystem, path: str) -> Iterator[MemoryFile]:
-    """All files in and below a directory; those of a disk or of HDFS pass as whole, which their bytes must bear out."""
-    if isinstance(filesystem, MemoryFileSystem):
-        yield from filesystem.files(path)
-        return
-    try:
-        statuses = filesystem.list(path)
-    except FileNotFoundError:
-        return
-    for status in statuses:
-        if status.is_directory:
-            yield from files_below(filesystem, status.path)
-        else:
-            with filesystem.open(status.path) as file:
-                yield MemoryFile(status.path, file.read_at(0, file.size), True)
 
 
 def directory_name(number: int) -> str:
@@ -157,6 +140,8 @@ class World:
     pinned: Snapshot | None = None
     pinned_files: dict[str, list[Record]] = field(default_factory=dict)
     pinned_until_s: float = 0.0
+    # Files of a disk or of HDFS that were read.
+    read: dict[FileStatus, MemoryFile] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.disk = self.destination or MemoryFileSystem(now_ms=self.clock.now_ms)
@@ -192,7 +177,7 @@ class World:
             counts = Counter(self.visible(format_))
             twice = [record for record, count in counts.items() if count > 1]
             assert not twice, f"after {act}: {twice[:3]} are seen twice in {format_}"
-        for file in files_below(self.disk, names.LOG):
+        for file in self.files_below(names.LOG):
             number = names.parse_number(file.name)
             assert number is not None, f"{file.path} is no entry"
             assert file.is_whole, f"after {act}: {file.path} is half an entry"
@@ -201,6 +186,27 @@ class World:
         if self.pinned is not None and self.clock.now_s < self.pinned_until_s:
             for path, records in self.pinned_files.items():
                 assert self._pinned_records(self.pinned, path) == records, f"after {act}: {path}"
+
+    def files_below(self, path: str) -> Iterator[MemoryFile]:
+        """All files in and below a directory; those of a disk or of HDFS pass as whole, as their bytes must bear out.
+
+        They are not read again while name, length and time are what they were.
+        """
+        if isinstance(self.disk, MemoryFileSystem):
+            yield from self.disk.files(path)
+            return
+        try:
+            statuses = self.disk.list(path)
+        except FileNotFoundError:
+            return
+        for status in statuses:
+            if status.is_directory:
+                yield from self.files_below(status.path)
+                continue
+            if status not in self.read:
+                with self.disk.open(status.path) as file:
+                    self.read[status] = MemoryFile(status.path, file.read_at(0, file.size), True)
+            yield self.read[status]
 
     def pin(self) -> None:
         """Have a reader begin to hold what is there now."""
@@ -220,7 +226,7 @@ class World:
     def visible(self, format_: str) -> list[Record]:
         """The records in the files of one format that readers of plain directories see."""
         found: list[Record] = []
-        for file in files_below(self.disk, f"{TOPIC}/{format_}"):
+        for file in self.files_below(f"{TOPIC}/{format_}"):
             if not file.name.startswith(("_", ".")):
                 assert file.is_whole, f"{file.path} is seen before it is whole"
                 found.extend(records_of(file.data))
@@ -259,7 +265,7 @@ class World:
         for format_ in self.formats:
             kept = committed - expired[format_]
             assert Counter(self.visible(format_)) == Counter(dict.fromkeys(kept, 1)), format_
-            found = files_below(self.disk, f"{TOPIC}/{format_}")
+            found = self.files_below(f"{TOPIC}/{format_}")
             seen = {file.path for file in found if not file.name.startswith("_")}
             assert seen == {path for path in listed if path.startswith(f"{TOPIC}/{format_}/")}
             total = state.totals[f"{TOPIC}/{format_}"]
@@ -274,7 +280,7 @@ class World:
         """Delete by hand what says of a directory that it is closed."""
         self.has_lost_marks = True
         for format_ in self.formats:
-            for file in list(files_below(self.disk, f"{TOPIC}/{format_}")):
+            for file in list(self.files_below(f"{TOPIC}/{format_}")):
                 if file.name == names.SUCCESS:
                     self.disk.delete(file.path)
 

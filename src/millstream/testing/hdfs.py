@@ -55,6 +55,13 @@ log4j.appender.console=org.apache.log4j.ConsoleAppender
 log4j.appender.console.target=System.err
 log4j.appender.console.layout=org.apache.log4j.PatternLayout
 log4j.appender.console.layout.ConversionPattern=%d{ISO8601} %p %c{2}: %m%n
+# These have a line for each step of each file.
+log4j.logger.BlockStateChange=WARN
+log4j.logger.org.apache.hadoop.hdfs.StateChange=WARN
+log4j.logger.org.apache.hadoop.hdfs.server.datanode.DataNode=WARN
+log4j.logger.org.apache.hadoop.hdfs.server.datanode.fsdataset=WARN
+log4j.logger.org.apache.hadoop.hdfs.server.namenode.FSEditLog=WARN
+log4j.logger.org.apache.hadoop.hdfs.server.namenode.FSNamesystem.audit=WARN
 """
 _EMPTY_WEB_APP: Final = '<web-app version="2.5" xmlns="http://java.sun.com/xml/ns/javaee"></web-app>\n'
 
