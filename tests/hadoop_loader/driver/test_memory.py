@@ -34,7 +34,9 @@ def test_a_worker_takes_no_more_for_more_records(tmp_path: Path) -> None:
         values = pa.FixedSizeBinaryArray.from_buffers(pa.binary(VALUE_BYTES), RECORDS, [None, pa.py_buffer(noise)])
         times = pa.array([FIRST_MS + n % DIRECTORIES * HOUR_MS for n in range(RECORDS)], pa.timestamp("ms"))
         with Producer(kafka.bootstrap_servers) as producer:
-            sent = producer.send_batch("large", pa.table({"v": values.cast(pa.binary()), "t": times}), value="v", timestamp="t")
+            sent = producer.send_batch(
+                "large", pa.table({"v": values.cast(pa.binary()), "t": times}), value="v", timestamp="t"
+            )
             sent.result(60)
         job = LoadJob(
             name="large",
