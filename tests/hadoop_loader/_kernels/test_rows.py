@@ -26,8 +26,10 @@ def bitmap(valid: list[bool], first: int) -> bytes:
 def rows_in_order(kernel: Any, words: array[int], *, doubles: bool, descending: bool, valid: bytes, first: int) -> Any:
     count = len(words)
     rows = array("I", bytes(8 * count))
-    keys, counts = array("q", bytes(16 * count)), array("q", [7]) * kernel.COUNTS
-    start = kernel.sort_rows(words, doubles, descending, valid, first, keys, rows, counts)
+    keys, counts = memoryview(bytearray(16 * count)).cast("q"), array("q", [7]) * kernel.COUNTS
+    if count:
+        keys[count:] = memoryview(words)
+    start = kernel.sort_rows(keys[count:], doubles, descending, valid, first, keys, rows, counts)
     return rows[start : start + count].tolist()
 
 

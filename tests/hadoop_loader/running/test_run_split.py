@@ -83,6 +83,18 @@ def test_a_split_is_read_with_the_memory_of_the_one_before(new_topic: NewTopic) 
     assert pools[0].held_bytes > 0
 
 
+def test_a_split_with_a_batch_of_many_records_leaves_no_room_for_as_many() -> None:
+    buffers = ReadingBuffers()
+    columns = buffers.columns
+    usual = columns.capacity
+    assert buffers.columns is columns
+
+    columns.grow(8 * usual)
+
+    assert buffers.columns is not columns
+    assert buffers.columns.capacity == usual
+
+
 def test_datums_pass_through_unchanged_and_older_ones_do_not(new_topic: NewTopic) -> None:
     topic = new_topic()
     same = [value(number, SCHEMA_2, 2, country="CH") for number in range(3)]

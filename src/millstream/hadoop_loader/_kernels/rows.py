@@ -1,7 +1,9 @@
 """Rows put in the order of one column of whole or floating numbers.
 
-words              a key for each row, int64: the number, or the bits of a double
+words              a key for each row, int64: the number, or the bits of a double; may be the second half of `keys`
 validity           Arrow's bitmap, from bit `first` on; empty: nothing is null
+keys, rows         int64s and uint32s, two for each row: each pass sorts one half into the other
+counts             int64s, COUNTS of them: how many keys have each value of each of their bytes
 
 The sort is a radix sort from the least significant byte on: stable, with no comparisons, and without a pass for bytes
 that are the same in all keys. Doubles are in the order of their bits once those of negative numbers are turned round.
@@ -16,11 +18,10 @@ except ModuleNotFoundError:
 
 _MAGNITUDE = cython.declare(cython.longlong, 0x7FFF_FFFF_FFFF_FFFF)
 _NEGATIVE_ZERO = cython.declare(cython.longlong, ~_MAGNITUDE)
+_KEY_BYTES = cython.declare(cython.Py_ssize_t, 8)
 _INFINITY = cython.declare(cython.longlong, 0x7FF0_0000_0000_0000)
 
-DIGITS = 8
-"""Bytes of a key."""
-COUNTS = 256 * DIGITS
+COUNTS = 8 * 256
 """What `counts` has to have room for."""
 
 
@@ -42,8 +43,7 @@ def sort_rows(
     """Write the rows in the order of their keys to `rows`, in either half of it; return where that begins.
 
     Equal keys keep the order of their rows, as 0.0 and -0.0 do, and all NaNs. In either direction NaNs come behind
-    what is a number, and nulls behind those. `keys` and `rows` have room for two of each row. Raises ValueError where
-    there is no such room.
+    what is a number, and nulls behind those. Raises ValueError where there is too little room.
     """
     count: cython.Py_ssize_t = len(words)
     if len(keys) < 2 * count or len(rows) < 2 * count or len(counts) < COUNTS:
@@ -63,7 +63,7 @@ def sort_rows(
     held: cython.longlong
     shift: cython.int
     with cython.nogil:
-        for at in range(8 * 256):
+        for at in range(256 * _KEY_BYTES):
             counts[at] = 0
         for row in range(count):
             if nullable and not (validity[(first + row) >> 3] >> ((first + row) & 7)) & 1:
@@ -98,7 +98,7 @@ def sort_rows(
                     rows[at] = row
                     rows[count + at] = row
                     at += 1
-        for digit in range(8):
+        for digit in range(_KEY_BYTES):
             shift = 8 * cython.cast(cython.int, digit)
             total = 0
             held = 0

@@ -1,6 +1,7 @@
 """The order of a table's rows: by one column of numbers with a radix sort of our own, by anything else with Arrow's.
 
-Both are stable and agree: nulls come last, behind NaNs, whichever way the numbers go.
+Narrow rows are Arrow's to sort as well, and all where the kernel is not compiled. Both sorts are stable and agree: nulls
+come last, behind NaNs, whichever way the numbers go.
 """
 
 from __future__ import annotations
@@ -49,27 +50,35 @@ def _is_number(type_: pa.DataType) -> bool:
 
 
 def _by_number(column: pa.ChunkedArray, *, is_descending: bool) -> pa.Array:
-    values = column.combine_chunks()
-    type_ = values.type
-    are_doubles = pa.types.is_floating(type_)
-    if are_doubles:
-        values = values.cast(pa.float64())
-    elif not pa.types.is_integer(type_):
-        values = values.view(pa.int64() if type_.bit_width == 64 else pa.int32())
-    count = len(values)
-    words = values.view(pa.int64()) if are_doubles else values.cast(pa.int64())
-    validity, data = words.buffers()
-    keys = pa.allocate_buffer(16 * count)
-    rows = pa.allocate_buffer(8 * count)
+    count = len(column)
+    keys, rows = pa.allocate_buffer(16 * count), pa.allocate_buffer(8 * count)
+    key_bytes = memoryview(keys).cast("B")
+    at = 8 * count
+    for chunk in column.chunks:
+        words = _words(chunk)
+        start, stop = 8 * words.offset, 8 * (words.offset + len(words))
+        if start < stop:
+            key_bytes[at : at + stop - start] = memoryview(words.buffers()[1]).cast("B")[start:stop]
+            at += stop - start
+    validity = pc.is_valid(column).combine_chunks() if column.null_count else None
     start = _rows.sort_rows(
-        memoryview(data).cast("B")[8 * words.offset : 8 * (words.offset + count)].cast("q"),
-        are_doubles,
+        key_bytes[8 * count :].cast("q"),
+        pa.types.is_floating(column.type),
         is_descending,
-        _NO_BITS if validity is None or not words.null_count else memoryview(validity).cast("B"),
-        words.offset,
-        memoryview(keys).cast("B").cast("q"),
+        _NO_BITS if validity is None else memoryview(validity.buffers()[1]).cast("B"),
+        0 if validity is None else validity.offset,
+        key_bytes.cast("q"),
         memoryview(rows).cast("B").cast("I"),
         array("q", bytes(8 * _rows.COUNTS)),
     )
-    del keys
     return pa.Array.from_buffers(pa.uint32(), count, [None, rows.slice(4 * start, 4 * count)])
+
+
+def _words(values: pa.Array) -> pa.Array:
+    """Numbers, or what stands for one, as int64s; of doubles their bits."""
+    type_ = values.type
+    if pa.types.is_floating(type_):
+        return values.cast(pa.float64()).view(pa.int64())
+    if not pa.types.is_integer(type_):
+        values = values.view(pa.int64() if type_.bit_width == 64 else pa.int32())
+    return values.cast(pa.int64())

@@ -37,7 +37,7 @@ BLOCK_BYTES: Final = 4 << 20
 PIECE_BYTES: Final = 8 << 20
 """About how much is given back at a time where nothing was spilled."""
 
-# Of the memory, what a run may be: beside its rows their numbers are there, and the key once more.
+# Of the memory, what a run may be: beside its rows, what puts them in order takes up to as much again.
 _RUN_SHARE: Final = 2
 # Copies of a block that a merge holds at most: read, put together with others, sorted.
 _BLOCK_COPIES: Final = 4

@@ -83,9 +83,9 @@ class TaskRunner:
                 on_progress=reporter.handle_progress,
                 buffers=buffers,
             )
+            reporter.flush()
             if self._keeps_buffers:
                 self._buffers = buffers
-            reporter.flush()
         except Exception as error:  # noqa: BLE001  whatever it was, the driver decides on it
             return failure(task, error)
         return AttemptFinished(result, peak_memory_bytes())

@@ -54,8 +54,14 @@ class ReadingBuffers:
     def __init__(self) -> None:
         # Of the size that the job's consumers ask for; made by the first of them.
         self._pool: BufferPool | None = None
-        # Where records stand.
-        self.columns = RecordColumns(LOCATED_ROWS)
+        self._columns = RecordColumns(LOCATED_ROWS)
+
+    @property
+    def columns(self) -> RecordColumns:
+        """Where records stand: room for as many as usual, also behind a split with a batch of more."""
+        if self._columns.capacity > LOCATED_ROWS:
+            self._columns = RecordColumns(LOCATED_ROWS)
+        return self._columns
 
     def pool(self, configs: Mapping[str, Given]) -> BufferPool:
         """Return what the job's consumers fetch into and open into; `configs` are theirs. Raises ConfigError."""
