@@ -1,7 +1,7 @@
 """The order of a table's rows: by one column of numbers with a radix sort of our own, by anything else with Arrow's.
 
-Narrow rows are Arrow's to sort as well, and all where the kernel is not compiled. Both sorts are stable and agree: nulls
-come last, behind NaNs, whichever way the numbers go.
+Narrow rows are Arrow's to sort as well, and all where the kernel is not compiled. Both sorts are stable and agree:
+nulls come last, behind NaNs, whichever way the numbers go.
 """
 
 from __future__ import annotations
