@@ -15,6 +15,7 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from tests.cli.conftest import CommandLine
 from tests.support.secured_kafka import PASSWORD, SECURITY, USER, Secured
 
+from millstream.cli.app import run
 from millstream.hadoop_loader.driver import run_load
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.job import DestinationSettings, LoadJob, Secret, SourceSettings, ValueSettings
@@ -141,6 +142,49 @@ def test_a_load_comes_in_with_its_workers(secured: Secured, tmp_path: Path, way:
 
     assert (report.outcome, report.rows, report.errors) == (Outcome.LOADED, 2, [])
     assert PASSWORD not in json.dumps(report.as_json()) + repr(job.resolved(secrets))
+
+
+def test_a_wrong_secret_is_one_sentence_and_a_rotated_one_is_taken_by_the_next_run(
+    secured: Secured, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port, settings = WAYS["scram over tls"](secured)
+    topic = "load-rotated"
+    given = ("--command-config", write(tmp_path / "client.properties", settings))
+    millstream = CommandLine(f"127.0.0.1:{port}")
+    millstream("topics", "create", topic, "-p", "2", *given)
+    millstream("produce", topic, *given, stdin="one\ntwo\n")
+    secret, job = tmp_path / "secret", tmp_path / "job.toml"
+    client = {name: json.dumps(value) for name, value in settings.items()}
+    client["sasl.password"] = f'{{ file = "{secret}" }}'
+    job.write_text(
+        f"""
+        name = "{topic}"
+        workers = 1
+        source.bootstrap_servers = "127.0.0.1:{port}"
+        source.topics = "{topic}"
+        value.format = "raw"
+        destination.uri = "{(tmp_path / "lake").as_uri()}"
+        """
+        + "".join(f"source.client.{name} = {value}\n" for name, value in client.items())
+    )
+
+    def load() -> tuple[int, dict[str, object]]:
+        code = run(["load", "run", "--quiet", "--json", str(job)])
+        said = capsys.readouterr()
+        assert "wr0ng" not in said.out + said.err
+        assert PASSWORD not in said.out + said.err
+        return code, json.loads(said.out)
+
+    secret.write_text("wr0ng\n")
+    code, refused = load()
+    (sentence,) = refused["errors"]  # type: ignore[misc]
+    assert (code, refused["outcome"], refused["rows"]) == (1, "failed", 0)
+    assert f"127.0.0.1:{port}" in sentence
+    assert "refused these credentials" in sentence
+
+    secret.write_text(f"{PASSWORD}\n")
+    code, loaded = load()
+    assert (code, loaded["outcome"], loaded["rows"], loaded["errors"]) == (0, "loaded", 2, [])
 
 
 @contextmanager
