@@ -6,9 +6,10 @@
     renewals     counters of numbers before the claim that belong to no role's last claim
     applied      marks of entries that are not the last
     trash        of entries that others follow, untouched for snapshot_retention by the file system's own clock
-    checkpoints  all but the newest two, and segments that all kept ones cover, but never the last one; both once they
-                 are older than snapshot_retention, so that readers can pin a number for so long, and the log can be
-                 read without its newest checkpoint should that be damaged
+    checkpoints  all but the newest two, once the one that follows is older than snapshot_retention: as long as it was
+                 the newest, numbers were pinned that take it, however old it is. So readers have a number for as long
+                 from when it was the last, and the log can be read without its newest checkpoint should that be damaged
+    log          segments that all kept checkpoints cover, as old, but never the last one
     inventory    runs that no kept checkpoint names, as old
 
 Directories are first renamed to `discarded`, so that they go at once: who still works in one finds its parent missing.
@@ -136,7 +137,8 @@ class Cleaner:
 
         listed = self._numbered(names.CHECKPOINTS)
         old = 0
-        while old < len(listed) - CHECKPOINTS_KEPT and is_old(listed[old]):
+        # Its own age says nothing: a root may have been quiet for days, and what is loaded now stands on it.
+        while old < len(listed) - CHECKPOINTS_KEPT and is_old(listed[old + 1]):
             self._filesystem.delete(listed[old].path)
             old += 1
         kept = listed[old:]

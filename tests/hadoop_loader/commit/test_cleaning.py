@@ -1,0 +1,72 @@
+"""What cleaning leaves to those who stand on it: what was the newest a moment ago, however old it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.support.commit_simulation import SETTINGS, TOPIC, World
+
+from millstream.hadoop_loader.commit import Claim, CompactDraft, Entry, LoadDraft, Role, Snapshot, names
+
+DAY_S = 86_400.0
+# A checkpoint is due every 5 entries, and a load makes two.
+BACKFILL_RUNS = 10
+
+
+def quiet_root(monkeypatch: pytest.MonkeyPatch, loads: int) -> World:
+    """A root after so many loads an hour apart, and three days without any."""
+    monkeypatch.setattr(names, "ENTRIES_PER_SEGMENT", 10)
+    world = World(settings=replace(SETTINGS, snapshot_retention_s=DAY_S), formats=("avro",), late_records=False)
+    for _ in range(loads):
+        load(world)
+        world.clock.wait(3_600)
+    world.clock.wait(3 * DAY_S)
+    return world
+
+
+def load(world: World) -> None:
+    world.produced += 3
+    world.driver().run(Role.LOAD)
+
+
+def backfill(world: World) -> None:
+    """Several checkpoints within minutes."""
+    for _ in range(BACKFILL_RUNS):
+        load(world)
+        world.clock.wait(20)
+
+
+# Where checkpoints come among the loads differs, and which runs of the inventory the last one stands on.
+@pytest.mark.parametrize("loads", range(11, 15))
+def test_what_a_reader_pinned_after_quiet_days_stays(monkeypatch: pytest.MonkeyPatch, loads: int) -> None:
+    world = quiet_root(monkeypatch, loads)
+    snapshot = Snapshot(world.disk)
+    files = list(snapshot.files(TOPIC, "avro"))
+
+    backfill(world)
+
+    assert list(snapshot.files(TOPIC, "avro")) == files
+    assert list(Snapshot(world.disk, snapshot.number).files(TOPIC, "avro")) == files
+    # A day after it was the newest it may go, and with it all that nobody stands on.
+    world.clock.wait(DAY_S)
+    backfill(world)
+    with pytest.raises(LookupError, match="older than snapshot_retention"):
+        Snapshot(world.disk, snapshot.number)
+
+
+def test_a_compaction_commits_beside_a_backfill_after_quiet_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = quiet_root(monkeypatch, 14)
+    driver = world.driver()
+    claim = driver.log.claim(Role.COMPACT, owner="a", run_id="a")
+    commit = driver.log.commit
+
+    def commit_later(claim: Claim, draft: LoadDraft | CompactDraft) -> Entry:
+        backfill(world)
+        return commit(claim, draft)
+
+    monkeypatch.setattr(driver.log, "commit", commit_later)
+
+    assert driver.work(claim) is not None
+    claim.release()
+    world.finish()
