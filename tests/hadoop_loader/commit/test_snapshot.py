@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.support.commit_simulation import Clock
+from tests.support.commit_simulation import TOPIC, Clock, World
 from tests.support.table_roots import TableRoot, parquet_bytes
 
 from millstream.hadoop_loader.commit import (
@@ -167,6 +167,27 @@ def test_a_half_applied_compaction_is_not_seen_yet(loads: Loads) -> None:
         assert snapshot.dataset("orders").to_table().sort_by("id")["id"].to_pylist() == [0, 1]
         with pytest.raises(FileNotFoundError, match="neither in its place nor in trash"):
             snapshot.open(f"{DIRECTORY}/never-there.parquet")
+
+
+def test_a_compaction_while_a_file_is_looked_for_hides_it_from_nobody() -> None:
+    world = World(produced=9, formats=("avro",), late_records=False)
+    world.driver().run(Role.LOAD)
+    calls: list[str] = []
+
+    def compact(call: str) -> None:
+        calls.append(call)
+        if len(calls) == 1:
+            assert world.driver().run(Role.COMPACT) is not None
+
+    filesystem = FaultyFileSystem(world.disk)
+    snapshot = Snapshot(filesystem)
+    path = next(file.path for file in snapshot.files(TOPIC, "avro"))
+    filesystem.before_call = compact
+    with snapshot.open(path) as file:
+        assert file.size > 0
+
+    # Trash is listed only for what is not in its place.
+    assert calls[:2] == [f"open {path}", f"list {names.TRASH}"]
 
 
 def test_what_there_is_not(loads: Loads) -> None:

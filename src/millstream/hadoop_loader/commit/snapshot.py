@@ -8,6 +8,7 @@ later compaction has moved them, in trash; for as long as snapshot_retention kee
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from millstream.hadoop_loader.commit import names
@@ -70,7 +71,7 @@ class Snapshot(ClosedAtEnd):
     def open(self, path: str) -> InputFile:
         """Open a file by its path at this number: in its place, or in the trash of the compaction that replaced it."""
         # The second look at its place is for a rename there between the first and the look into trash.
-        for place in (path, *self._in_trash(path), path):
+        for place in chain((path,), self._in_trash(path), (path,)):
             try:
                 return self._filesystem.open(place)
             except FileNotFoundError:
