@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
+from millstream.hadoop_loader.commit import Position
+from millstream.hadoop_loader.commit.state import TableState
 from millstream.hadoop_loader.driver.closing import directories_to_close, watermarks_after
-from millstream.hadoop_loader.job import LateSettings
+from millstream.hadoop_loader.driver.draft import draft_of
+from millstream.hadoop_loader.job import (
+    DestinationSettings,
+    LateSettings,
+    LoadJob,
+    Partitioning,
+    SourceSettings,
+    ValueSettings,
+)
 from millstream.hadoop_loader.splits import RangeRead, TopicPartitionId
+from millstream.hadoop_loader.tables import merge
 
 HOUR_MS = 3_600_000
 
@@ -68,3 +81,40 @@ def test_a_partition_with_a_lag_of_which_nothing_was_loaded_holds_its_topic_back
 
     assert closing.watermarks == {"id": {1: 800}}
     assert closing.topics == {}
+
+
+def test_directories_of_a_table_that_takes_no_values_any_more_close_too() -> None:
+    def schema(type_: str) -> str:
+        return json.dumps({"type": "record", "name": "R", "fields": [{"name": "a", "type": type_}]})
+
+    before = merge(None, {1: schema("int")}, topic="t").document
+    merged = merge(before, {2: schema("long")}, topic="t")
+    assert [table.name for table in merged.version.tables()] == ["t.v2"]
+    job = LoadJob(
+        name="j",
+        source=SourceSettings(bootstrap_servers="127.0.0.1:9092", topics=("t",)),
+        value=ValueSettings(format="raw"),
+        destination=DestinationSettings(uri="file:///lake", formats=frozenset({"parquet"})),
+        partitioning=Partitioning(kind="time", pattern="h=%Y-%m-%d-%H"),
+    )
+    first = "h=1970-01-01-00"
+    state = TableState(number=5)
+    state.topics, state.positions, state.watermarks = {"id": "t"}, {"id": {0: Position(0)}}, {"id": {0: 0}}
+    state.open = {"t/parquet": {first}, "t.v2/parquet": {first}, "u/parquet": {first}}
+
+    for changed, known in (({"t": merged.document}, before), ({}, merged.document)):
+        state.schemas = {"t": known}
+        drafted = draft_of(
+            job,
+            state,
+            cluster_id="c",
+            reads=[read(0, 40 * HOUR_MS)],
+            files=[],
+            tables={"t": merged.version},
+            schemas=changed,
+            moved={},
+            topics={"id": "t"},
+            lagging=frozenset(),
+            report={},
+        )
+        assert drafted.closed == (f"t/parquet/{first}", f"t.v2/parquet/{first}")

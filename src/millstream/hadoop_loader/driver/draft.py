@@ -51,7 +51,11 @@ def draft_of(
         # An epoch that is not known stays so: the last one known may have ended before the position.
         positions[read.topic_id][read.partition] = Position(read.next_offset, read.leader_epoch)
     closing = watermarks_after(state.watermarks, all_reads, lagging, job.late)
-    closed = _closed(job, state, all_files, tables, topics, closing)
+    # A table that takes no values any more has directories all the same, and they close with the others'.
+    names = {
+        topic: _table_names(version, schemas.get(topic, state.schemas.get(topic))) for topic, version in tables.items()
+    }
+    closed = _closed(job, state, all_files, names, topics, closing)
     draft = LoadDraft(
         cluster_id=cluster_id,
         topics={one: name for one, name in topics.items() if one in positions and state.topics.get(one) != name},
@@ -66,11 +70,19 @@ def draft_of(
     return Drafted(draft, closed)
 
 
+def _table_names(version: TableVersion, document: Any) -> frozenset[str]:
+    """Return the names of all of a topic's tables."""
+    from millstream.hadoop_loader.tables import all_tables
+
+    every = [*version.tables(), *(all_tables(document, version.topic) if document is not None else ())]
+    return frozenset(table.name for table in every)
+
+
 def _closed(
     job: LoadJob,
     state: TableState,
     files: Iterable[StagedFile],
-    tables: Mapping[str, TableVersion],
+    tables: Mapping[str, frozenset[str]],
     topics: Mapping[str, str],
     closing: Closing,
 ) -> tuple[str, ...]:
@@ -79,8 +91,7 @@ def _closed(
         return ()
     times: dict[str, int] = {}
     for topic_id, time in closing.topics.items():
-        if (version := tables.get(topics[topic_id])) is not None:
-            times |= {one.name: time for one in version.tables()}
+        times |= dict.fromkeys(tables.get(topics[topic_id], ()), time)
     # (table, directory below table/format) -> the formats it is in.
     formats: dict[tuple[str, str], set[str]] = defaultdict(set)
     for file in files:
