@@ -15,6 +15,7 @@ from millstream.cli.options import examples
 from millstream.cli.output import err
 
 if TYPE_CHECKING:
+    from millstream.hadoop_loader.driver.observer import Observer
     from millstream.hadoop_loader.driver.report import LoadReport
     from millstream.hadoop_loader.job import LoadJob
 
@@ -58,8 +59,8 @@ def serve(
 
     metrics, lock = LoadMetrics(), threading.Lock()
 
-    def run(job: LoadJob, stop: threading.Event) -> LoadReport:
-        report = run_load(job, stop=stop)
+    def run(job: LoadJob, stop: threading.Event, observer: Observer) -> LoadReport:
+        report = run_load(job, observer=observer, stop=stop)
         with lock:
             metrics.handle_report(report)
             if job.report.metrics_file is not None:
@@ -78,6 +79,7 @@ def serve(
     except JobError as error:
         err().print(f"millstream: {error}", markup=False, soft_wrap=True)
         return EXIT_JOB_WRONG
+    metrics.show_runs(lambda: service.at_work)
     with ExitStack() as stack:
         if http is not None:
             try:

@@ -14,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from millstream.hadoop_loader.driver.metrics import LoadMetrics
+from millstream.hadoop_loader.driver.observer import Observer
 from millstream.hadoop_loader.driver.report import LoadReport, Outcome
+from millstream.hadoop_loader.engines import AttemptProgressed
 from millstream.hadoop_loader.job import JobError, LoadJob
 from millstream.hadoop_loader.schedule import LoadService, StatusPage
+from millstream.hadoop_loader.splits import OffsetRange, Progress, Split
 
 DEADLINE_S = 30.0
 
@@ -62,7 +66,7 @@ class Runs:
     go: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, job: LoadJob, stop: threading.Event) -> LoadReport:
+    def __call__(self, job: LoadJob, stop: threading.Event, observer: Observer) -> LoadReport:
         with self.lock:
             self.running.append(job.name)
             self.started.append(job.name)
@@ -170,7 +174,7 @@ def test_a_file_is_read_anew_for_each_run(tmp_path: Path) -> None:
     told: list[str] = []
     path = job_file(tmp_path, "one", schedule='every_s = "1 s"')
 
-    def run(job: LoadJob, stop: threading.Event) -> LoadReport:
+    def run(job: LoadJob, stop: threading.Event, observer: Observer) -> LoadReport:
         seen.append(job.destination.uri)
         if len(seen) == 1:
             job_file(tmp_path, "one", root="elsewhere", schedule='every_s = "1 s"')
@@ -196,7 +200,7 @@ def test_a_clock_that_is_set_back_stops_no_interval(tmp_path: Path) -> None:
         if passed_s > 1800:
             set_by_s = -86_400.0
 
-    def run(job: LoadJob, stop: threading.Event) -> LoadReport:
+    def run(job: LoadJob, stop: threading.Event, observer: Observer) -> LoadReport:
         started.append(passed_s)
         if len(started) == 3:
             finished.set()
@@ -219,7 +223,7 @@ def test_a_clock_that_is_set_back_stops_no_interval(tmp_path: Path) -> None:
 
 
 def test_an_unforeseen_error_of_one_job_leaves_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def run(job: LoadJob, stop: threading.Event) -> LoadReport:
+    def run(job: LoadJob, stop: threading.Event, observer: Observer) -> LoadReport:
         if job.name == "one":
             raise RuntimeError("a bug")
         return report(job)
@@ -258,7 +262,7 @@ def fetched(url: str) -> tuple[int, str]:
 
 
 def test_the_page(tmp_path: Path) -> None:
-    def run(job: LoadJob, stop: threading.Event) -> LoadReport:
+    def run(job: LoadJob, stop: threading.Event, observer: Observer) -> LoadReport:
         return report(job, Outcome.FAILED, "the registry is away; start it")
 
     service = LoadService([job_file(tmp_path, "one")], run, environ={})
@@ -273,3 +277,32 @@ def test_the_page(tmp_path: Path) -> None:
             assert fetched(f"{url}/metrics") == (200, "runs 1\n")
             assert fetched(f"{url}/other")[0] == 404
         assert fetched(f"{url}/healthz")[0] == 503
+
+
+def test_the_page_shows_how_far_a_run_is(tmp_path: Path) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def run(job: LoadJob, stop: threading.Event, observer: Observer) -> LoadReport:
+        observer.handle_planned([Split(0, (OffsetRange("t", "id", 0, -1, 100, 200),))], 1)
+        observer.handle_progressed(AttemptProgressed(0, 0, (Progress("t", 0, 150, 40, 4_000),)))
+        begun.set()
+        go.wait(DEADLINE_S)
+        return report(job)
+
+    service, metrics = LoadService([job_file(tmp_path, "one")], run, environ={}), LoadMetrics()
+    metrics.show_runs(lambda: service.at_work)
+    with StatusPage("127.0.0.1", 0, service, metrics.text) as page, serving(service):
+        url = f"http://127.0.0.1:{page.address[1]}"
+        assert begun.wait(DEADLINE_S)
+        (shown,) = json.loads(fetched(f"{url}/status")[1])["jobs"]
+        text = fetched(f"{url}/metrics")[1]
+        go.set()
+        wait_for(lambda: service.jobs[0].last is not None)
+        (after,) = json.loads(fetched(f"{url}/status")[1])["jobs"]
+
+        assert shown["state"] == "running"
+        assert [shown["run"][name] for name in ("offsets", "offsets_read", "rows", "bytes")] == [100, 50, 40, 4_000]
+        assert 'millstream_loader_run_offsets_read{job="one"} 50\n' in text
+        assert 'millstream_loader_run_rows_read{job="one"} 40\n' in text
+        assert after["run"] is None
+        assert 'run_offsets{job="one"}' not in fetched(f"{url}/metrics")[1]

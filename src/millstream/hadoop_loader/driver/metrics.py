@@ -8,6 +8,8 @@
     millstream_loader_compactions_total{job, outcome}   after runs     ..._compacted_directories_total, ..._bytes_total
     millstream_loader_last_run_timestamp_seconds, ..._last_success_timestamp_seconds, ..._last_run_duration_seconds
     millstream_loader_last_run_exit_code{job}, millstream_loader_committed_number{job}
+    millstream_loader_run_offsets{job}, ..._run_offsets_read, ..._run_rows_read, ..._run_bytes_read, ..._run_seconds
+                                                   of runs that are at work now
 
 `millstream load serve` answers them over HTTP; a single run writes them to the job's `metrics_file`, whole or not at
 all, for the node exporter.
@@ -16,11 +18,12 @@ all, for the node exporter.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from millstream.core.metrics import Registry, render
 from millstream.hadoop_loader.driver.observer import Observer
+from millstream.hadoop_loader.driver.progress import RunProgress
 from millstream.hadoop_loader.driver.report import LoadReport, Outcome
 
 
@@ -70,6 +73,24 @@ class LoadMetrics(Observer):
         self._exit_code = add.gauge(f"{name}_last_run_exit_code", "Exit code of the last run; 0 is well.", "job")
         self._number = add.gauge(f"{name}_committed_number", "Number of the last entry committed.", "job")
         self._memory = add.gauge(f"{name}_worker_peak_memory_bytes", "Most memory of a worker in the last run.", "job")
+
+    def show_runs(self, at_work: Callable[[], Mapping[str, RunProgress]]) -> None:
+        """Have each scrape ask which jobs' runs are at work, and how far they are. Once at most."""
+
+        def show(name: str, help_text: str, of: Callable[[RunProgress], float]) -> None:
+            self.registry.computed(
+                f"millstream_loader_{name}",
+                help_text,
+                "gauge",
+                ("job",),
+                lambda: [((job,), of(progress)) for job, progress in at_work().items()],
+            )
+
+        show("run_offsets", "Offsets that the run at work has to read.", lambda run: run.offsets)
+        show("run_offsets_read", "Offsets that it has read so far.", lambda run: run.offsets_read)
+        show("run_rows_read", "Rows that it has read so far, none of which is committed yet.", lambda run: run.rows)
+        show("run_bytes_read", "Bytes of keys and values that it has read so far.", lambda run: run.bytes)
+        show("run_seconds", "Since it gave out the first split.", lambda run: run.seconds)
 
     def handle_report(self, report: LoadReport) -> None:
         job, now = report.job, self._wall_clock()

@@ -1,7 +1,7 @@
 """How far a run is: what its attempts told, added up per partition; a display reads it, Prometheus too.
 
 What a failed attempt, or one that has to run again for schemas, had read is taken back: the counts never pass what
-there is. Owned by the run's thread; `view` is for that thread as well.
+there is. Owned by the run's thread; others may read its properties, whose sums then are those of about now.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from millstream.hadoop_loader.driver.observer import Observer, Phase
 from millstream.hadoop_loader.engines.engine import AttemptFailed, AttemptFinished, AttemptProgressed
@@ -56,22 +57,22 @@ class RunProgress(Observer):
     @property
     def offsets(self) -> int:
         """Offsets to read in this run."""
-        return sum(one.offsets for one in self.partitions.values())
+        return sum(one.offsets for one in tuple(self.partitions.values()))
 
     @property
     def offsets_read(self) -> int:
         """Those read so far."""
-        return sum(one.offsets_read for one in self.partitions.values())
+        return sum(one.offsets_read for one in tuple(self.partitions.values()))
 
     @property
     def rows(self) -> int:
         """Records read so far."""
-        return sum(one.rows for one in self.partitions.values())
+        return sum(one.rows for one in tuple(self.partitions.values()))
 
     @property
     def bytes(self) -> int:
         """Bytes of keys and values read so far."""
-        return sum(one.bytes for one in self.partitions.values())
+        return sum(one.bytes for one in tuple(self.partitions.values()))
 
     @property
     def seconds(self) -> float:
@@ -83,6 +84,22 @@ class RunProgress(Observer):
         """Seconds until all is read, at the mean rate so far; None while there is none."""
         read = self.offsets_read
         return None if not read else self.seconds * (self.offsets - read) / read
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a page shows of the run."""
+        remaining_s = self.remaining_s
+        return {
+            "phase": self.phase.value,
+            "offsets": self.offsets,
+            "offsets_read": self.offsets_read,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "splits": self.splits,
+            "splits_done": self.splits_done,
+            "workers": self.workers,
+            "seconds": round(self.seconds, 3),
+            "remaining_s": None if remaining_s is None else round(remaining_s, 3),
+        }
 
     def handle_phase(self, phase: Phase) -> None:
         self.phase = phase

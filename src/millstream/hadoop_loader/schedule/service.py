@@ -24,6 +24,8 @@ from millstream.hadoop_loader.job import JobError, LoadJob, Problem, ScheduleSet
 from millstream.hadoop_loader.schedule.scheduled_job import JobState, ScheduledJob
 
 if TYPE_CHECKING:
+    from millstream.hadoop_loader.driver.observer import Observer
+    from millstream.hadoop_loader.driver.progress import RunProgress
     from millstream.hadoop_loader.driver.report import LoadReport
 
 _log: Final = logging.getLogger(__name__)
@@ -38,8 +40,8 @@ END_S: Final = 60.0
 EXIT_JOB_WRONG: Final = 2
 EXIT_STOPPED: Final = 130
 
-Run = Callable[[LoadJob, threading.Event], "LoadReport"]
-"""Runs a job until its end, or until the event is set."""
+Run = Callable[[LoadJob, threading.Event, "Observer"], "LoadReport"]
+"""Runs a job until its end, or until the event is set; the observer is told how it goes."""
 
 
 def scheduled(path: Path, environ: Mapping[str, str]) -> tuple[LoadJob, ScheduleSettings]:
@@ -113,10 +115,22 @@ class LoadService:
         """Whether each job is still looked after."""
         return all(thread.is_alive() for thread in self._jobs)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the states of all jobs."""
+    @property
+    def at_work(self) -> dict[str, RunProgress]:
+        """How far the runs are that are at work now, by job."""
         with self.lock:
-            return {"jobs": [job.as_json() for job in self.jobs]}
+            return {thread.state.name: thread.progress for thread in self._jobs if thread.progress is not None}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the states of all jobs, and how far the run of each is that is at work."""
+        at_work = self.at_work
+        with self.lock:
+            shown = [job.as_json() for job in self.jobs]
+        return {
+            "jobs": [
+                {**job, "run": at_work[job["name"]].as_json() if job["name"] in at_work else None} for job in shown
+            ]
+        }
 
     def serve(self, stop: threading.Event) -> int:
         """Run jobs until `stop` is set, and return an exit code: 0, or 130 where a run had to be left."""
@@ -187,16 +201,18 @@ class LoadService:
             root.release()
 
     def _run_now(self, thread: _JobThread, job: LoadJob, settings: ScheduleSettings) -> None:
+        from millstream.hadoop_loader.driver.progress import RunProgress
         from millstream.hadoop_loader.driver.rounds import has_more
 
-        state = thread.state
+        state, progress = thread.state, RunProgress()
         is_unapplied = more = False
         thread.stop_grace_s = settings.stop_grace_s
         with self.lock:
             state.update(settings, self._clock())
             state.handle_started(self._clock())
+            thread.progress = progress
         try:
-            report = self._run(job, thread.run_stop)
+            report = self._run(job, thread.run_stop, progress)
             outcome, exit_code, sentences = report.outcome.value, report.exit_code, tuple(report.errors)
             is_unapplied = report.is_unapplied
             told = f"{outcome}, {report.rows:,} rows in {report.wall_s:.1f} s" if report.rows else outcome
@@ -210,6 +226,7 @@ class LoadService:
             outcome, exit_code, sentences = "failed", 1, (f"{type(error).__name__}: {error}",)
             told = "failed"
         with self.lock:
+            thread.progress = None
             state.handle_ended(self._clock(), outcome, exit_code, sentences, is_unapplied=is_unapplied, has_more=more)
             due_s = state.due_s
         told_next = "the rest follows at once" if more and due_s <= self._clock() else f"next run {_moment(due_s)}"
@@ -233,6 +250,8 @@ class _JobThread(threading.Thread):
         self.state = state
         self.stop = threading.Event()
         self.run_stop = threading.Event()
+        # Of its run, while there is one. Guarded by the service's lock.
+        self.progress: RunProgress | None = None
         self.stop_grace_s = job.schedule.stop_grace_s if job.schedule is not None else 0.0
         self._service = service
 
