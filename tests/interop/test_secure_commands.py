@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -168,7 +169,7 @@ def test_a_wrong_secret_is_one_sentence_and_a_rotated_one_is_taken_by_the_next_r
         + "".join(f"source.client.{name} = {value}\n" for name, value in client.items())
     )
 
-    def load() -> tuple[int, dict[str, object]]:
+    def load() -> tuple[int, dict[str, Any]]:
         code = run(["load", "run", "--quiet", "--json", str(job)])
         said = capsys.readouterr()
         assert "wr0ng" not in said.out + said.err
@@ -177,7 +178,7 @@ def test_a_wrong_secret_is_one_sentence_and_a_rotated_one_is_taken_by_the_next_r
 
     secret.write_text("wr0ng\n")
     code, refused = load()
-    (sentence,) = refused["errors"]  # type: ignore[misc]
+    (sentence,) = refused["errors"]
     assert (code, refused["outcome"], refused["rows"]) == (1, "failed", 0)
     assert f"127.0.0.1:{port}" in sentence
     assert "refused these credentials" in sentence
