@@ -201,7 +201,7 @@ class UnknownSchema(NamedTuple):
     """A writer's schema that brings what the table's lacks: the driver merges it, and the split is run again."""
 
     topic: str
-    schema_id: int
+    schema_id: int  # of Protobuf with the message, as tables/writers.py numbers them
     schema: str  # Avro JSON, references put in; of other types the registered text, and the registry has the rest
 
 

@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 
 from millstream.hadoop_loader.engines.engine import AttemptFailed
 from millstream.hadoop_loader.splits import Gap, OffsetRange, RangeRead, Split, SplitResult, StagedFile, UnknownSchema
+from millstream.hadoop_loader.tables.writers import writer_name
 
 FAILURES_MAX: Final = 4  # attempts of one split that may fail
 # Times one split may come back for schemas; each time brings a new one, so only a worker that errs comes near.
@@ -149,7 +150,8 @@ class Attempts:
             # The attempt before came back for it too, so this one had it in its tables: no other will do better.
             if (found.topic, found.schema_id) in state.schemas_met:
                 self.give_up(
-                    [found.topic], f"schema {found.schema_id} is in the table, and its values were not read with it"
+                    [found.topic],
+                    f"schema {writer_name(found.schema_id)} is in the table, and its values were not read with it",
                 )
             state.schemas_met.add((found.topic, found.schema_id))
         state.schema_rounds += 1

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from millstream.hadoop_loader.splits import UnknownSchema
 from millstream.hadoop_loader.tables.naming import TableNames
+from millstream.hadoop_loader.tables.writers import FIRST_MESSAGE, schema_id_of, writer_number
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
     from millstream.hadoop_loader.tables import Merged, TableVersion
     from millstream.schemas.client import RegistryClient
     from millstream.schemas.parsing import ParsedSchema
+    from millstream.schemas.serdes.framing import MessagePath
 
 UNFRAMED_ID: Final = 0  # of the one writer's schema where values name none
 
@@ -84,7 +86,7 @@ class RunSchemas:
         """Return a schema with what it refers to: Avro's says all itself. Raises RegistryError."""
         if self._registry is None or self._job.value.format == "avro":
             return schema
-        return self._registry.schema(schema_id)
+        return self._registry.schema(schema_id_of(schema_id))
 
     def _merge(self, topic: str, writers: Mapping[int, str | ParsedSchema]) -> None:
         from millstream.hadoop_loader.tables import merge
@@ -150,4 +152,20 @@ class RunSchemas:
             self._registry_is_away = isinstance(error, RegistryUnavailableError)
             return {}
         # Of another type it is no schema of values that this job reads.
-        return {latest.id: latest.schema} if latest.schema.type == value.format.upper() else {}
+        if latest.schema.type != value.format.upper():
+            return {}
+        path = _expected_message(latest.schema, value.message) if value.format == "protobuf" else FIRST_MESSAGE
+        return {} if path is None else {writer_number(latest.id, path): latest.schema}
+
+
+def _expected_message(schema: ParsedSchema, message: str | None) -> MessagePath | None:
+    """Return which message of a schema values will be; None where they have to be asked."""
+    from millstream.schemas.avro import UnsupportedSchemaError
+    from millstream.schemas.protobuf import message_count, path_of
+
+    if message is None and message_count(schema) != 1:
+        return None
+    try:
+        return path_of(schema, message)
+    except UnsupportedSchemaError:
+        return None

@@ -48,7 +48,11 @@ class ValueSettings:
         "The schema itself, instead of `schema_file`. A run reads the file once, so that every worker has its text.",
         default=None,
     )
-    message: str | None = setting("Where `schema_file` is a `.proto`: the message's name.", default=None)
+    message: str | None = setting(
+        "Of Protobuf: the message's name, in the `.proto` of `schema_file`. Values under the registry name their"
+        " messages themselves, and each has a table of its own; with this they are bad records where it is another.",
+        default=None,
+    )
     column: str | None = setting(
         "Name of the column of `raw`, of JSON as text, and of keys; `value` and `key` otherwise.", default=None
     )

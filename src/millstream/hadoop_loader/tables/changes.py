@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from millstream.hadoop_loader.tables.writers import writer_name
+
 
 class ChangeKind(StrEnum):
     """What happened to the table."""
@@ -46,6 +48,6 @@ class SchemaChangedError(ValueError):
         first = changes[0]
         more = f", and {len(changes) - 1} more changes" if len(changes) > 1 else ""
         super().__init__(
-            f"topic {topic!r}: schema {first.schema_id} needs what the table {first.table!r} does not have:"
-            f' {first.sentence}{more}; set evolution = "evolve" to let the table follow, or keep such records out'
+            f"topic {topic!r}: schema {writer_name(first.schema_id)} needs what the table {first.table!r} does not"
+            f' have: {first.sentence}{more}; set evolution = "evolve" to let the table follow, or keep such records out'
         )

@@ -6,6 +6,8 @@ The document is JSON, opaque to the log; nobody changes one, a merge makes anoth
      "generations": [{"generation": 1, "version": 3, "schema": "...Avro..."}, ...],         oldest first
      "writers": {"7": {"generation": 1, "type": "AVRO", "schema": "...", "references": {...}}, ...}}
 
+A message of Protobuf that is not its file's first one is a writer by itself, such as "7:1", with its name as "message".
+
 Each generation is a table, `orders`, `orders.v2`, ...; a writer's schema belongs to the newest of them that reads it.
 A new schema goes into the newest generation that can follow it; where none can and Avro could, into a new one that
 reads the old writers as well; else into a new one of its own. So a topic with two kinds of records has two tables, and
@@ -23,6 +25,7 @@ from millstream.hadoop_loader.tables.joining import CannotJoinError, Joiner
 from millstream.hadoop_loader.tables.naming import GENERATIONS_MAX, table_name
 from millstream.hadoop_loader.tables.sources import avro_of, source_of
 from millstream.hadoop_loader.tables.version import SourceSchema, TableVersion
+from millstream.hadoop_loader.tables.writers import number_of, writer_name
 from millstream.schemas.parsing import ParsedSchema, SchemaType
 from millstream.schemas.parsing.avro import parse_avro
 from millstream.schemas.parsing.avro_text import canonical_text
@@ -65,7 +68,7 @@ def merge(
     parquet: bool = True,
     name: str | None = None,
 ) -> Merged:
-    """Merge writers' schemas (Avro JSON, or parsed ones of any type) by id; without any, return what the document says.
+    """Merge writers' schemas (Avro JSON, or parsed ones of any type) by number; without any, read the document.
 
     `parquet`: whether Parquet files are written, whose readers want one type for each column of all files. `name`: of
     the first table, where the document has none yet; the topic's otherwise.
@@ -74,7 +77,7 @@ def merge(
     """
     merging = _Merging(document, topic, name or topic, parquet=parquet)
     for schema_id in sorted(writers):
-        merging.add(schema_id, source_of(writers[schema_id]))
+        merging.add(schema_id, source_of(writers[schema_id], schema_id))
     known = document is not None and bool(document["generations"])
     if policy == "fail" and known and merging.changes:
         raise SchemaChangedError(topic, tuple(merging.changes))
@@ -118,11 +121,11 @@ class _Merging:
                 _Generation(one["generation"], one["version"], one["schema"]) for one in document["generations"]
             ]
             self._writers = {
-                int(schema_id): (
+                number_of(name): (
                     one["generation"],
-                    SourceSchema(one["type"], one["schema"], one.get("references", {})),
+                    SourceSchema(one["type"], one["schema"], one.get("references", {}), one.get("message")),
                 )
-                for schema_id, one in document["writers"].items()
+                for name, one in document["writers"].items()
             }
 
     def add(self, schema_id: int, source: SourceSchema) -> None:
@@ -161,8 +164,8 @@ class _Merging:
         if number > GENERATIONS_MAX:
             raise TooManyGenerationsError(
                 self._topic,
-                f"topic {self._topic!r}: schema {schema_id} would open table number {number}, and {GENERATIONS_MAX} are"
-                " the most; keep one kind of record in a topic",
+                f"topic {self._topic!r}: schema {writer_name(schema_id)} would open table number {number}, and"
+                f" {GENERATIONS_MAX} are the most; keep one kind of record in a topic",
             )
         joined = next((one for held in reversed(self._generations) if (one := _joined(held.schema, text))), None)
         taken = _Joined(_first(text), [], []) if joined is None else joined
@@ -206,8 +209,9 @@ class _Merging:
                 {"generation": one.number, "version": one.version, "schema": one.schema} for one in self._generations
             ],
             "writers": {
-                str(schema_id): {"generation": number, "type": source.type, "schema": source.text}
+                writer_name(schema_id): {"generation": number, "type": source.type, "schema": source.text}
                 | ({"references": dict(source.references)} if source.references else {})
+                | ({"message": source.message} if source.message is not None else {})
                 for schema_id, (number, source) in sorted(self._writers.items())
             },
         }

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from millstream.hadoop_loader.tables.version import SourceSchema
+from millstream.hadoop_loader.tables.writers import FIRST_MESSAGE, path_of
 from millstream.schemas.parsing import ParsedSchema, SchemaType, parse
 from millstream.schemas.parsing.avro import AvroSchema, parse_avro
 
@@ -13,22 +14,27 @@ if TYPE_CHECKING:
     from millstream.schemas.parsing.json_schema import JsonSchema
 
 
-def source_of(schema: ParsedSchema | str) -> SourceSchema:
-    """Return what is kept of a writer's schema. Raises InvalidSchemaError."""
+def source_of(schema: ParsedSchema | str, number: int) -> SourceSchema:
+    """Return what is kept of the schema of a writer. Raises InvalidSchemaError, UnsupportedSchemaError."""
     if isinstance(schema, str):
         schema = parse_avro(schema)
     if isinstance(schema, AvroSchema):
         return SourceSchema(SchemaType.AVRO.value, schema.expanded_text)
-    return SourceSchema(SchemaType(schema.type).value, schema.text, dict(schema.resolved))
+    message = None
+    if (path := path_of(number)) != FIRST_MESSAGE:
+        from millstream.schemas.protobuf import descriptor_at
+
+        message = descriptor_at(schema, path).full_name
+    return SourceSchema(SchemaType(schema.type).value, schema.text, dict(schema.resolved), message)
 
 
 def avro_of(source: SourceSchema) -> str:
     """Return the Avro schema that a writer's stands for. Raises UnsupportedSchemaError where no columns can be made."""
-    return _avro_of(source.type, source.text, tuple(source.references.items()))
+    return _avro_of(source.type, source.text, tuple(source.references.items()), source.message)
 
 
 @lru_cache(maxsize=512)
-def _avro_of(type_: str, text: str, references: tuple[tuple[str, str], ...]) -> str:
+def _avro_of(type_: str, text: str, references: tuple[tuple[str, str], ...], message: str | None) -> str:
     from millstream.hadoop_loader.tables.parquet import arrow_schema
 
     if type_ == SchemaType.JSON:
@@ -36,7 +42,7 @@ def _avro_of(type_: str, text: str, references: tuple[tuple[str, str], ...]) -> 
 
         text = avro_of_json_schema(cast("JsonSchema", parse(type_, text, resolved=dict(references))))
     elif type_ == SchemaType.PROTOBUF:
-        text = _avro_of_protobuf(parse(type_, text, resolved=dict(references)))
+        text = _avro_of_protobuf(parse(type_, text, resolved=dict(references)), message)
     arrow_schema(text)
     return text
 

@@ -18,9 +18,9 @@ class TableVersion:
     where the values have no schema: raw bytes, or JSON without one. `parquet_avro_schema` is the same for the columns
     of Parquet files: what not every reader of Parquet knows is left out of it, as `parquet.py` says.
 
-    `writers` are the schemas whose values belong here, by id; those of JSON and Protobuf as the Avro schemas they stand
-    for, their own texts in `sources`. Writers that only another generation can read are in one of `others`, newest
-    first: `table_of` finds the right one for a value's schema id.
+    `writers` are the schemas whose values belong here, by number (`writers.py`: their id, and the message of Protobuf);
+    those of JSON and Protobuf as the Avro schemas they stand for, their own texts in `sources`. Writers that only
+    another generation can read are in one of `others`, newest first: `table_of` finds the right one for a value's.
     """
 
     topic: str
@@ -56,9 +56,9 @@ class TableVersion:
         yield self
         yield from self.others
 
-    def table_of(self, schema_id: int) -> TableVersion | None:
-        """Return the table that values of a writer's schema go to; None for a schema that has to be merged first."""
-        return next((table for table in self.tables() if schema_id in table.writers), None)
+    def table_of(self, number: int) -> TableVersion | None:
+        """Return the table that a writer's values go to; None for one that has to be merged first."""
+        return next((table for table in self.tables() if number in table.writers), None)
 
     def passes_through(self, schema_id: int) -> bool:
         """Whether datums of a writer's schema are, byte for byte, datums of `avro_schema`."""
@@ -70,8 +70,12 @@ class TableVersion:
 
 @dataclass(frozen=True, slots=True)
 class SourceSchema:
-    """A writer's schema as the registry has it: `type` AVRO, JSON or PROTOBUF; what it refers to, by name."""
+    """A writer's schema as the registry has it: `type` AVRO, JSON or PROTOBUF; what it refers to, by name.
+
+    `message` is the full name of the one that the writer's values are, None for the first.
+    """
 
     type: str
     text: str
     references: Mapping[str, str] = field(default_factory=dict)
+    message: str | None = None

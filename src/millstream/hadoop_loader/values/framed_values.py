@@ -44,6 +44,7 @@ class FramedValues:
 
     def __init__(self, job: LoadJob, table: TableVersion, registry: RegistryClient | None) -> None:
         self._version = table
+        self._by_message = job.value.format == "protobuf"
         self._tables = tables_of(table, framed=job.value.framing == "registry")
         self._readers = {one.name: PlainValues(job, one, framed_parse(job, one, registry)) for one in self._tables}
 
@@ -52,7 +53,7 @@ class FramedValues:
         if len(self._tables) == 1:
             yield from self._readers[self._tables[0].name].read(fetched, bad)
             return
-        for table, rows in split_by_table(self._version, self._tables, fetched):
+        for table, rows in split_by_table(self._version, self._tables, fetched, by_message=self._by_message):
             yield from self._readers[table.name].read(fetched, bad, rows)
 
 

@@ -1,4 +1,4 @@
-"""Which generation of a topic's table each of fetched values goes to, by the schema ids that they name."""
+"""Which generation of a topic's table each of fetched values goes to, by the writers that they name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millstream.hadoop_loader.values.located import schema_ids
+from millstream.hadoop_loader.tables.writers import writer_number
+from millstream.hadoop_loader.values.located import FRAMED_SIZE, schema_ids
+from millstream.schemas.serdes.framing import FramingError, read_indexes
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.tables import TableVersion
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 
 UNFRAMED_ID: Final = 0  # of the one writer's schema where values name none
+_FIRST_MESSAGE: Final = b"\0"
 
 
 def tables_of(version: TableVersion, *, framed: bool) -> list[TableVersion]:
@@ -26,15 +29,21 @@ def tables_of(version: TableVersion, *, framed: bool) -> list[TableVersion]:
 
 
 def split_by_table(
-    version: TableVersion, tables: Sequence[TableVersion], fetched: Fetched
+    version: TableVersion, tables: Sequence[TableVersion], fetched: Fetched, *, by_message: bool = False
 ) -> Iterator[tuple[TableVersion, pa.Int64Array | None]]:
-    """Yield each table with its rows (None: all); those of an id that none has go to the first, which says why not."""
-    ids = schema_ids(fetched.values)
-    named = ids.drop_null().unique().to_pylist()
+    """Yield each table with its rows (None: all); those of an id that none has go to the first, which says why not.
+
+    `by_message`: the values are of Protobuf, and name messages too.
+    """
+    if by_message:
+        ids, named = _messages(fetched.value_column)
+    else:
+        ids = schema_ids(fetched.values)
+        named = {one: one for one in ids.drop_null().unique().to_pylist()}
     homes: dict[str, list[int]] = {}
-    for schema_id in named:
-        home = version.table_of(schema_id)
-        homes.setdefault(version.name if home is None else home.name, []).append(schema_id)
+    for one, number in named.items():
+        home = version.table_of(number)
+        homes.setdefault(version.name if home is None else home.name, []).append(one)
     if len(homes) == 1 and not ids.null_count:
         (name,) = homes
         yield next(table for table in tables if table.name == name), None
@@ -46,3 +55,23 @@ def split_by_table(
         rows = pc.indices_nonzero(wanted).cast(pa.int64())
         if len(rows):
             yield table, rows
+
+
+def _messages(values: pa.Array) -> tuple[pa.Int32Array, dict[int, int]]:
+    """Return what stands for each value's writer, null where it names none, and the numbers of these."""
+    found: dict[int, int] = {}
+    return pa.array([_message(value, found) for value in values.to_pylist()], pa.int32()), {
+        one: number for number, one in found.items()
+    }
+
+
+def _message(value: bytes | None, found: dict[int, int]) -> int | None:
+    if value is None or len(value) <= FRAMED_SIZE or value[0] != 0:
+        return None
+    number = int.from_bytes(value[1:FRAMED_SIZE], "big")
+    if value[FRAMED_SIZE : FRAMED_SIZE + 1] != _FIRST_MESSAGE:
+        try:
+            number = writer_number(number, read_indexes(value, FRAMED_SIZE)[0])
+        except FramingError:
+            return None
+    return found.setdefault(number, len(found))

@@ -5,6 +5,6 @@ decoder.py   ProtobufDecoder: values to a record batch, bad ones reported
 """
 
 from millstream.schemas.protobuf.decoder import ProtobufDecoder
-from millstream.schemas.protobuf.layout import protobuf_to_arrow_schema
+from millstream.schemas.protobuf.layout import descriptor_at, message_count, path_of, protobuf_to_arrow_schema
 
-__all__ = ["ProtobufDecoder", "protobuf_to_arrow_schema"]
+__all__ = ["ProtobufDecoder", "descriptor_at", "message_count", "path_of", "protobuf_to_arrow_schema"]

@@ -76,6 +76,7 @@ class ProtobufDecoder:
         *,
         message: str | None = None,
         columns: pa.Schema | None = None,
+        why_not: Callable[[int, MessagePath, Descriptor], str | None] | None = None,
         framing: Framing = "confluent",
         on_recursion: OnRecursion = "refuse",
     ) -> None:
@@ -84,6 +85,7 @@ class ProtobufDecoder:
         Without a reader's schema that is the message of the first value met. As ever in Protobuf, numbers say which
         field is which; `schemas` knows the writers' by the ids before values, so that one of another message is told.
         With `columns` instead, each value is read as its writer's message and columns are found by their names.
+        `why_not` is asked of messages that values name, by schema id and path: what it returns makes them bad.
         Without framing values are bare messages of `reader_schema`.
         Raises UnsupportedSchemaError for a message that Arrow has no type for, InvalidSchemaError.
         """
@@ -95,6 +97,7 @@ class ProtobufDecoder:
         self._framed = framing == "confluent"
         self._find = None if schemas is None else lookup_of(schemas)
         self._columns = columns
+        self._why_not = why_not
         self._on_recursion: OnRecursion = on_recursion
         # How values that begin so are read, or why they cannot be.
         self._kinds: dict[bytes, _Kind | _Unknown] = {}
@@ -237,6 +240,8 @@ class ProtobufDecoder:
             return f"schema {schema_id} cannot be used: {error}"
         try:
             written = descriptor_at(schema, path)
+            if self._why_not is not None and (reason := self._why_not(schema_id, path, written)) is not None:
+                return reason
             if self._columns is not None and self._reader is None:
                 return _kind(written, start, Layout(written, self._columns, on_recursion=self._on_recursion))
         except UnsupportedSchemaError as error:

@@ -82,6 +82,11 @@ def protobuf_to_arrow_schema(
 
 def descriptor_of(schema: ParsedSchema, message: str | None) -> Descriptor:
     """Return the message of that full name, or the first. Raises UnsupportedSchemaError where there is none."""
+    return descriptor_at(schema, path_of(schema, message))
+
+
+def path_of(schema: ParsedSchema, message: str | None) -> MessagePath:
+    """Return where the message of that full name is, or the first. Raises UnsupportedSchemaError if there is none."""
     file = cast("Any", schema).file_descriptor
     messages, path = list(file.message_type), [0]
     if message is not None:
@@ -94,7 +99,12 @@ def descriptor_of(schema: ParsedSchema, message: str | None) -> Descriptor:
             messages = list(messages[path[-1]].nested_type)
     elif not messages:
         raise UnsupportedSchemaError("the schema has no message")
-    return descriptor_at(schema, tuple(path))
+    return tuple(path)
+
+
+def message_count(schema: ParsedSchema) -> int:
+    """Return how many messages the schema has, those within others left aside."""
+    return len(cast("Any", schema).file_descriptor.message_type)
 
 
 def descriptor_at(schema: ParsedSchema, path: MessagePath) -> Descriptor:
