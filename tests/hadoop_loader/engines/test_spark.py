@@ -32,7 +32,7 @@ from millstream.hadoop_loader.driver.verify import verify_destination
 from millstream.hadoop_loader.engines import AttemptFailed, AttemptFinished
 from millstream.hadoop_loader.engines.spark import SparkEngine
 from millstream.hadoop_loader.engines.spark_session import ship_package
-from millstream.hadoop_loader.job import LoadJob, Partitioning, Secret, SparkSettings
+from millstream.hadoop_loader.job import LoadJob, Partitioning, RegistrySettings, Secret, SparkSettings
 from millstream.hadoop_loader.splits import Split, SplitTask
 from millstream.testing import broker
 from millstream.testing.hdfs import MiniHdfs
@@ -167,19 +167,32 @@ def test_executors_run_the_package_that_was_sent(session: object, tmp_path: Path
 
 def test_secrets_travel_with_the_tasks(events: Events, session: object, tmp_path: Path) -> None:
     """Executors have neither the variables nor the files that a job's secrets are in."""
-    job = job_for(
-        events,
-        tmp_path,
-        engine="spark",
-        spark=SPARK,
-        partitioning=Partitioning(kind="none"),
-        source={"client": {"ssl.key.password": Secret(env="ONLY_THE_DRIVER_HAS_IT")}},
-    ).resolved({"ONLY_THE_DRIVER_HAS_IT": "a secret"})
+    users = tmp_path / "users.properties"
+    users.write_text("ann:s3cret\n")
+    guarded = {
+        "kafkastore.topic": "_guarded_schemas",
+        "authentication.method": "BASIC",
+        "authentication.users.location": str(users),
+    }
+    with registry(events.bootstrap, guarded) as schemas:
+        topic = Events(events.bootstrap, schemas.url.replace("://", "://ann:s3cret@"), "guarded", partitions=1)
+        # The driver looks up the latest schema; for an earlier one an executor has to ask.
+        topic.send(10)
+        topic.send(10, SCHEMA_2)
+        job = job_for(
+            topic,
+            tmp_path / "lake",
+            engine="spark",
+            spark=SPARK,
+            partitioning=Partitioning(kind="none"),
+            registry=RegistrySettings(urls=(schemas.url,), user="ann", password=Secret(env="ONLY_THE_DRIVER_HAS_IT")),
+        ).resolved({"ONLY_THE_DRIVER_HAS_IT": "s3cret"})
 
-    report = run_load(job)
+        report = run_load(job)
 
-    assert (report.outcome, report.errors) == (Outcome.LOADED, [])
-    assert "a secret" not in repr(job)
+        assert (report.outcome, report.rows, report.errors) == (Outcome.LOADED, 20, [])
+        assert_same(topic, tmp_path / "lake", "avro", "parquet")
+    assert "s3cret" not in repr(job)
 
 
 def test_an_executor_that_dies_costs_no_record(events: Events, session: object, tmp_path: Path) -> None:
