@@ -7,12 +7,14 @@ JOB is a pickled job. Prints the acts it came through where it is not killed.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +32,7 @@ from millstream.testing.faulty_filesystem import FaultyFileSystem
 QUICK: Final = CommitSettings(claim_timeout_s=1.0, renewal_interval_s=0.2)
 """For runs that are to take over from one that was killed."""
 EXPIRED_BEFORE_MS: Final = 1_767_312_000_000  # 2026-01-02T00:00:00Z
+WHEN: Final = ("before", "after")
 CHECKOUT: Final = Path(__file__).parents[2]
 
 COMMANDS: Final[dict[str, Callable[[LoadJob, Surroundings], Any]]] = {
@@ -55,6 +58,30 @@ def killed(command: str, job: LoadJob, folder: Path, act: int, when: str) -> boo
     )
     assert ended.returncode == -signal.SIGKILL or ended.stdout, ended.stderr
     return ended.returncode == -signal.SIGKILL
+
+
+def acts_of(command: str, job: LoadJob) -> int:
+    """How many acts a command takes that nobody kills, renewals of its claim among them; it runs in this process."""
+    opened: list[FaultyFileSystem] = []
+
+    def open_counting(job: LoadJob) -> FileSystem:
+        opened.append(FaultyFileSystem(open_filesystem(job.destination.uri, job.destination.filesystem)))
+        return opened[-1]
+
+    COMMANDS[command](job, Surroundings(open_filesystem=open_counting, commit_settings=QUICK))
+    return sum(one.acts for one in opened)
+
+
+def kill_points(command: str, job: LoadJob, sample: int | None, seed: int) -> Iterator[tuple[int, str]]:
+    """Acts at which to kill a command, each before and after: so many of those that `job` takes, in its last
+    two thirds, where it commits; or (None) all from the first, without an end: stop where one is not come to.
+    """
+    if sample is None:
+        yield from ((act, when) for act in itertools.count(1) for when in WHEN)
+        return
+    acts = acts_of(command, job)
+    points = [(act, when) for act in range(acts // 3, acts + 1) for when in WHEN]
+    yield from random.Random(seed).sample(points, sample)
 
 
 def main(command: str, job_path: str, act: int, when: str) -> None:

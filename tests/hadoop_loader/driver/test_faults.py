@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from tests.support.inline_engine import InlineEngine
-from tests.support.killed_run import QUICK, killed
+from tests.support.killed_run import QUICK, kill_points, killed
 from tests.support.loads import Events, assert_same, job_for
 
 from millstream.hadoop_loader.commit import CommitSettings
@@ -32,8 +32,6 @@ NewEvents = Callable[..., Events]
 SEED = 20260101
 SAMPLE = 8
 KILLS = 3
-# Behind the last act of the driver's load and compaction; workers' are their own.
-ACTS = 230
 
 
 class World:
@@ -113,20 +111,18 @@ def test_every_fault_is_repaired_by_the_next_run(acts: tuple[int, Events], tmp_p
 def test_a_killed_driver_is_repaired_by_the_next_run(new_events: NewEvents, tmp_path: Path, soak: bool) -> None:
     events = new_events(partitions=2)
     events.send(200)
-    chance = random.Random(SEED)
-    points = [(act, when) for act in range(1, ACTS) for when in ("before", "after")]
-    for act, when in points if soak else chance.sample(points[30:], KILLS):
-        root = tmp_path / f"{act}-{when}"
+
+    def job_to(root: Path) -> LoadJob:
         # With a compaction behind the load, of directories that never close.
-        job = job_of(
-            events,
-            root,
-            limits=FileLimits(rows=30),
-            compaction=CompactionSettings(after_runs=True, open_directories=True),
-        )
+        compaction = CompactionSettings(after_runs=True, open_directories=True)
+        return job_of(events, root, limits=FileLimits(rows=30), compaction=compaction)
+
+    for act, when in kill_points("load", job_to(tmp_path / "not killed"), None if soak else KILLS, SEED):
+        root = tmp_path / f"{act}-{when}"
+        job = job_to(root)
         before = {child.pid for child in psutil.Process().children(recursive=True)}
 
-        killed("load", job, tmp_path, act, when)
+        was_killed = killed("load", job, tmp_path, act, when)
 
         report = run_load(job, surroundings=Surroundings(commit_settings=QUICK))
         assert report.outcome in (Outcome.LOADED, Outcome.NOTHING_NEW), (act, when, report.errors)
@@ -134,3 +130,5 @@ def test_a_killed_driver_is_repaired_by_the_next_run(new_events: NewEvents, tmp_
         assert verify_destination(job).findings == []
         left = {child.pid for child in psutil.Process().children(recursive=True)} - before
         assert not left, f"{when} act {act}: workers {left} outlived their driver"
+        if soak and not was_killed:
+            break  # that was behind its last act
