@@ -61,8 +61,8 @@ def fill(file: OutputFile, seconds: float) -> None:
 
 
 def test_an_act_without_an_answer_may_take_effect_later(hdfs: MiniHdfs, lake: FileSystem, hasty: FileSystem) -> None:
-    put(lake, "staged", b"entry")
-    assert names(hasty) == ["staged"]  # it is connected
+    put(lake, "staging", b"entry")
+    hasty.rename("staging", "staged")  # it is connected, and knows whom to
     hdfs.pause_namenode()
     started = time.monotonic()
     with pytest.raises(UnknownOutcomeError, match=r"entry: .*within 2 s"):

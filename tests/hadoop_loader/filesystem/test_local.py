@@ -149,7 +149,8 @@ def test_new_files_and_directories_have_the_modes_of_the_settings(tmp_path: Path
         (errno.ENOSPC, StorageFullError),
         (errno.EDQUOT, QuotaExceededError),
         (errno.ESTALE, UnknownOutcomeError),
-        (errno.EIO, FileSystemError),
+        (errno.EIO, UnknownOutcomeError),
+        (errno.ENAMETOOLONG, FileSystemError),
     ],
 )
 def test_what_the_disk_says_becomes_an_error_with_a_remedy(

@@ -27,6 +27,7 @@ from millstream.testing.kafka import wait_until
 
 SIZE = 4096
 REFUSAL = {"RemoteException": {"exception": "AccessControlException", "message": "not yours"}}
+ABSENT = {"RemoteException": {"exception": "FileNotFoundException", "message": "not there"}}
 
 
 class Cluster:
@@ -45,7 +46,9 @@ class Cluster:
 
             def _answer(self) -> None:
                 address = urlsplit(self.path)
-                if "datanode=1" in address.query:
+                if "millstream-probe" in address.path:
+                    self._say(ABSENT, 404)
+                elif "datanode=1" in address.query:
                     self._serve()
                 elif "noredirect=true" in address.query:
                     self._say({"Location": f"http://{cluster.address}{address.path}?{address.query}&datanode=1"})
@@ -54,9 +57,9 @@ class Cluster:
 
             do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815  the names are the library's
 
-            def _say(self, found: Any) -> None:
+            def _say(self, found: Any, status: int = 200) -> None:
                 data = json.dumps(found).encode()
-                self.send_response(200)
+                self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)

@@ -198,6 +198,9 @@ class LocalFileSystem(ClosedAtEnd):
                 return QuotaExceededError(what, uri=self.uri, path=path)
             case errno.ETIMEDOUT | errno.ESTALE | errno.ECONNRESET | errno.EHOSTDOWN:
                 return unanswered(what, uri=self.uri, path=path)
+            case errno.EIO if unanswered is UnknownOutcomeError:
+                # So a soft mount says that its server is silent, having sent the request.
+                return unanswered(what, uri=self.uri, path=path)
         return FileSystemError(what, uri=self.uri, path=path)
 
 

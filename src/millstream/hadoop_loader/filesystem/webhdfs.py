@@ -4,7 +4,10 @@ The session is that of the package `hdfs`; the requests are made here, since tha
 time-out, to the next NameNode, as if nothing could have happened, and knows neither `renameoptions` nor `createparent`.
 What differs from RPC:
 
-    RENAME moves *into* a directory that is at the target, unless renameoptions=NONE is said.
+    RENAME moves *into* a directory that is at the target, unless renameoptions=NONE is said. HttpFS, which speaks the
+        same language, takes no notice of it: it answers {"boolean": false} where a NameNode names the exception, and
+        true for what went into a directory. With createparent it is the same. So a server is asked, before the first
+        file is created or renamed, for two things that only one of that kind would do.
     CREATE answers only when all bytes are there, so `create` makes an empty file, which settles whose it is, and the
         bytes follow by APPEND, whose request stays open from the first chunk to the next `sync` or `close`.
     A connection that is cut ends the file as if whole, with what had arrived: a file is renamed only after its length
@@ -21,6 +24,7 @@ import getpass
 import http.client
 import json
 import os
+import secrets
 import ssl
 import threading
 from contextlib import closing
@@ -60,6 +64,13 @@ _BYTES: Final = {"Content-Type": "application/octet-stream"}
 _ABANDON_DEADLINE_S: Final = 5.0
 # Bytes of an error's text that are read and repeated.
 _TEXT_BYTES_MAX: Final = 64 * 1024
+_TLS_REMEDY: Final = "check ca_file and the certificate of the server"
+# Of a file that neither takes another's place nor makes its parent.
+_NEW: Final[dict[str, str | int]] = {"overwrite": "false", "createparent": "false"}
+# A name that nobody has begins with it: readers of tables, and the loader, pass over it.
+_PROBE: Final = "_millstream-probe-"
+_GATEWAY: Final = "no NameNode answers here, but HttpFS or another gateway, where two runs could commit the same"
+_GATEWAY_REMEDY: Final = "name the NameNodes themselves: webhdfs://NAMENODE:9870, or hdfs://NAMENODE:8020"
 
 
 class WebHdfsFileSystem(ClosedAtEnd):
@@ -83,6 +94,8 @@ class WebHdfsFileSystem(ClosedAtEnd):
         self._addresses = addresses
         self._tls = ssl.create_default_context(cafile=settings.ca_file) if kind == "https" else None
         self._session = self._new_session()
+        # Whether the server has been seen to be one that neither replaces, nor makes parents, unasked.
+        self._is_proven = False
         self._calls = RemoteCalls(
             self.uri, settings.deadline_s, settings.calls_max, self._translate, self._next_address
         )
@@ -106,15 +119,19 @@ class WebHdfsFileSystem(ClosedAtEnd):
     def create(self, path: str) -> WebHdfsOutputFile:
         """A new file, with the attributes of the settings."""
         settings = self._settings
-        query: dict[str, str | int] = {"overwrite": "false", "createparent": "false"}
+        query = dict(_NEW)
         if settings.permission is not None:
             query["permission"] = f"{settings.permission:o}"
         if settings.replication is not None:
             query["replication"] = settings.replication
         if settings.block_size_bytes is not None:
             query["blocksize"] = settings.block_size_bytes
-        self._calls.act(path, partial(self._create, self._name(path), query))
+        self._calls.act(path, partial(self._create_proven, self._name(path), query))
         return WebHdfsOutputFile(self, path)
+
+    def _create_proven(self, name: str, query: dict[str, str | int]) -> None:
+        self._prove()
+        self._create(name, query)
 
     def _create(self, name: str, query: dict[str, str | int]) -> None:
         location = self._ask("PUT", name, "CREATE", noredirect="true", **query)["Location"]
@@ -134,8 +151,50 @@ class WebHdfsFileSystem(ClosedAtEnd):
 
     def rename(self, source: str, target: str) -> None:
         """Rename without replacing, in one step of the NameNode."""
-        old, new = self._name(source), self._name(target)
-        self._calls.act(target, lambda: self._ask("PUT", old, "RENAME", destination=new, renameoptions="NONE"))
+        self._calls.act(target, partial(self._rename, source, target))
+
+    def _rename(self, source: str, target: str) -> None:
+        self._prove()
+        destination = self._name(target)
+        answer = self._ask("PUT", self._name(source), "RENAME", destination=destination, renameoptions="NONE")
+        if answer is None:
+            return
+        # "false" has done nothing; what "true" did, and where, is for a look to find out.
+        kind = FileSystemError if answer == {"boolean": False} else UnknownOutcomeError
+        what = f"{_GATEWAY}: RENAME is answered {json.dumps(answer)}"
+        raise kind(what, uri=self.uri, path=target, remedy=_GATEWAY_REMEDY)
+
+    def _prove(self) -> None:
+        """See, once, that a rename is refused by its reason and that a create makes no parent; FileSystemError if not.
+
+        Both are asked of a directory that nobody has, so a NameNode does nothing at all. Any refusal will do: a user
+        who may not write there learns it from what is asked next. It is part of the first act, within its deadline.
+        """
+        if self._is_proven:
+            return
+        directory = self._name(f"{_PROBE}{secrets.token_hex(8)}")
+        name = f"{directory}/file"
+        query = {"destination": f"{name}-renamed", "renameoptions": "NONE"}
+        self._prove_refused(partial(self._ask, "PUT", name, "RENAME", **query), "RENAME of nothing is no error")
+        try:
+            self._prove_refused(partial(self._create, name, dict(_NEW)), "CREATE makes the parent")
+        except FileSystemError:
+            with contextlib.suppress(Exception):
+                self._ask("DELETE", directory, "DELETE", recursive="true")
+            raise
+        self._is_proven = True
+
+    def _prove_refused(self, function: Callable[[], object], otherwise: str) -> None:
+        try:
+            function()
+        except _RefusedError as error:
+            meaning = error.meaning(self.uri, "")
+            if isinstance(meaning, (NotBegunError, UnansweredError)):
+                raise
+            # One that is there was made by a first try whose answer was lost.
+            if not isinstance(meaning, FileExistsError):
+                return
+        raise FileSystemError(f"{_GATEWAY}: {otherwise}", uri=self.uri, remedy=_GATEWAY_REMEDY)
 
     def make_directory(self, path: str) -> None:
         """A directory with its parents."""
@@ -265,8 +324,9 @@ class WebHdfsFileSystem(ClosedAtEnd):
             case NotAuthenticatedError():
                 return AccessDeniedError(str(error), uri=self.uri, path=path, remedy=KERBEROS_REMEDY)
             case requests.exceptions.SSLError() | ssl.SSLError():
-                remedy = "check ca_file and the certificate of the server"
-                return UnavailableError(str(error), uri=self.uri, path=path, remedy=remedy)
+                if "CERTIFICATE_VERIFY_FAILED" in repr(error):  # before anything was asked
+                    return UnavailableError(str(error), uri=self.uri, path=path, remedy=_TLS_REMEDY)
+                return UnansweredError(f"{error} ({_TLS_REMEDY})")
             case requests.exceptions.ConnectTimeout():
                 self._next_address()
                 return NotBegunError(str(error))
