@@ -20,6 +20,7 @@ __version__: Final = "0.1.0"
 _HOMES: Final = {
     "Admin": "millstream.core.client.blocking.admin",
     "BufferFullError": "millstream.core.client.producer.errors",
+    "BufferPool": "millstream.core.net.buffer_pool",
     "CommittedOffset": "millstream.core.client.group_offsets",
     "ConcurrentUseError": "millstream.core.columns.caller",
     "ConfigError": "millstream.core.config",

@@ -19,6 +19,7 @@ from millstream.core.columns.caller import ConcurrentUseError as ConcurrentUseEr
 from millstream.core.columns.sent_table import TableHandle as TableHandle
 from millstream.core.columns.sent_table import TableMetadata as TableMetadata
 from millstream.core.config import ConfigError as ConfigError
+from millstream.core.net.buffer_pool import BufferPool as BufferPool
 from millstream.core.wire import ErrorCode as ErrorCode
 from millstream.core.wire import KafkaError as KafkaError
 

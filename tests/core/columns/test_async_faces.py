@@ -68,6 +68,36 @@ async def test_a_cancelled_poll_loses_nothing(
         assert (await consumer.poll_arrow(DEADLINE_S))["value"].to_pylist() == [b"a", b"b", b"c"]
 
 
+async def test_a_cancelled_poll_keeps_the_end_that_was_set(
+    bootstrap: str, make_topic: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = make_topic(2)
+    ranged, other = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    async with aio.Producer(bootstrap) as producer:
+        for value in "abc":
+            await (await producer.send_batch(topic, {"value": [value]}, partition=0))
+        await (await producer.send_batch(topic, {"value": ["other"]}, partition=1))
+
+    def cancelled(*_: object, **__: object) -> None:
+        raise asyncio.CancelledError
+
+    async with aio.Consumer(bootstrap) as consumer:
+        consumer.assign([ranged, other])
+        consumer.pause(other)
+        consumer.seek(ranged, 0, until=2)
+        consumer.seek(other, 0)
+        with monkeypatch.context() as patch:
+            patch.setattr("millstream.core.columns.gathering.gather", cancelled)
+            with pytest.raises(asyncio.CancelledError):
+                await consumer.poll_arrow(DEADLINE_S)
+        found: list[bytes] = []
+        while len(found) < 2:
+            found += (await consumer.poll_arrow(DEADLINE_S))["value"].to_pylist()
+        consumer.resume(other)
+        found += (await consumer.poll_arrow(DEADLINE_S))["value"].to_pylist()
+        assert found == [b"a", b"b", b"other"]
+
+
 LOADED = """
 import sys
 import millstream

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from millstream import (
+    BufferPool,
     ConcurrentUseError,
     Consumer,
     ErrorCode,
@@ -25,7 +26,6 @@ from millstream import (
     TopicPartition,
 )
 from millstream.core.columns.schema import RECORD_SCHEMA, VIEW_SCHEMA
-from millstream.core.net import BufferPool
 
 DEADLINE_S = 90.0
 

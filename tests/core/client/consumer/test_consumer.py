@@ -239,6 +239,9 @@ async def test_seeking(client: Client, topic: str, consumer: Callable[..., Consu
         await until(lambda: reader.position(tp) == 100, reader)
         with pytest.raises(ValueError, match="-2 is no offset"):
             reader.seek(tp, -2)
+        with pytest.raises(ValueError, match="-1 is no offset to read until"):
+            reader.seek(tp, 5, until=-1)
+        assert reader.position(tp) == 100
         with pytest.raises(ConsumerStateError, match="is not assigned"):
             reader.seek(TopicPartition(topic, 1), 0)
 

@@ -22,6 +22,7 @@ from millstream.core.client.consumer.errors import (
 from millstream.core.client.consumer.fetch_buffer import FetchBuffer
 from millstream.core.client.consumer.fetch_session import FetchSession, WantedPartition
 from millstream.core.client.consumer.fetched import FetchedRecords
+from millstream.core.client.consumer.fetching import Fetching, FetchPlan
 from millstream.core.client.consumer.memory import FetchMemory
 from millstream.core.client.consumer.offset_lookups import OffsetLookups
 from millstream.core.client.consumer.partition_state import AssignedPartition, FetchState, Position
@@ -38,8 +39,9 @@ from millstream.core.config.client_config import ClientConfig
 from millstream.core.config.client_configs import CONSUMER_CONFIGS
 from millstream.core.config.definition import ConfigError
 from millstream.core.net import Address
-from millstream.core.records import BatchBuilder, Compression, RecordColumns
+from millstream.core.records import BatchBuilder, Compression, RecordColumns, read_header
 from millstream.core.wire import ErrorCode, KafkaError
+from millstream.core.wire.messages.fetch import FetchableTopicResponse, FetchResponse, PartitionData
 from millstream.core.wire.messages.list_offsets import (
     ListOffsetsPartitionResponse,
     ListOffsetsResponse,
@@ -495,6 +497,122 @@ def test_a_piece_is_split_at_a_record(codec: Compression, count: int) -> None:
     rest.release()
     assert memory.held_bytes == 0
     assert fetched.split(count, RecordColumns(4)) is None
+
+
+# Fetching up to a stop.
+
+CLUSTER = Cluster(brokers={1: BrokerNode(1, Address("a", 1)), 2: BrokerNode(2, Address("b", 1))})
+
+
+def fetching_until(stop: int | None, memory: FetchMemory | None = None) -> tuple[Fetching, AssignedPartition]:
+    subscription = SubscriptionState()
+    subscription.assign_by_hand([TP])
+    (state,) = subscription
+    state.handle_leader(1, 4)
+    state.stop_offset = stop
+    state.seek(Position(0))
+    return Fetching(ConsumerSettings(), subscription, memory or FetchMemory(1 << 20)), state
+
+
+def answer(fetching: Fetching, plan: FetchPlan, data: bytes) -> None:
+    """Answer with whole batches from the one on that holds the offset asked for, as a broker does."""
+    offset = plan.asked[TP].offset
+    position = 0
+    while read_header(data, position).last_offset < offset:
+        position += read_header(data, position).size_bytes
+    partition = PartitionData(partition_index=0, high_watermark=100, records=memoryview(data)[position:])
+    topic = FetchableTopicResponse(topic="t", partitions=[partition])
+    fetching.handle_response(plan, FetchResponse(responses=[topic]), 0)
+
+
+def fetch(fetching: Fetching, data: bytes) -> FetchedRecords:
+    """Have it fetch from a log of `data`, and take what is buffered of it."""
+    (plan,) = fetching.plan(CLUSTER, 0)
+    answer(fetching, plan, data)
+    while (closed := fetching.buffer.next_to_open()) is not None:
+        fetching.buffer.handle_opened(closed, closed.open())
+    fetched = fetching.buffer.take(lambda _: True)
+    assert fetched is not None
+    return fetched
+
+
+@pytest.mark.parametrize(
+    ("stop", "reached"),
+    # From 20 to 29 there is nothing: without the batch behind, the gap would be asked for again and again.
+    [(1, 10), (10, 10), (11, 20), (20, 20), (21, 40), (30, 40), (40, 40), (41, 41), (42, 42), (43, 50), (60, 50)],
+)
+@pytest.mark.parametrize("codec", [Compression.NONE, Compression.LZ4])
+def test_of_an_answer_nothing_is_kept_behind_the_batch_that_reaches_the_stop(
+    stop: int, reached: int, codec: Compression
+) -> None:
+    log = batch(0, 10, codec) + batch(10, 10, codec) + batch(30, 10, codec)
+    log += marker(40, 7, is_commit=True) + marker(41, 7, is_commit=True) + batch(42, 8, codec)
+    expected = [offset for offset in [*range(20), *range(30, 40), *range(42, 50)] if offset < reached]
+    fetching, state = fetching_until(stop)
+    fetched = fetch(fetching, log)
+    assert (fetched.offset, fetched.next_offset, fetched.record_count) == (0, reached, len(expected))
+    assert values(fetched) == [b"%d" % offset for offset in expected]
+    assert state.fetch_position == Position(reached, fetched.leader_epoch)
+    assert bool(fetching.plan(CLUSTER, 0)) is (stop > reached)
+
+
+def test_a_stop_in_a_gap_that_two_answers_lie_around() -> None:
+    fetching, state = fetching_until(15)
+    assert values(fetch(fetching, batch(0, 10))) == numbers(range(10))
+    assert not state.is_at_stop
+    assert values(fetch(fetching, batch(20, 10) + batch(30, 10))) == numbers(range(20, 30))
+    assert fetching.plan(CLUSTER, 0) == []
+
+
+def test_what_was_fetched_up_to_the_stop_and_then_cut_is_fetched_again() -> None:
+    log = batch(0, 10) + batch(10, 10) + batch(20, 10)
+    fetching, state = fetching_until(15)
+    fetch(fetching, log)
+    state.handle_leader(2, 5)
+    assert state.handle_epoch_end(state.version, 4, 10, EARLIEST_RESET)
+    assert not state.is_at_stop
+    assert values(fetch(fetching, log)) == numbers(range(20))
+    assert fetching.plan(CLUSTER, 0) == []
+
+
+def test_nothing_is_fetched_where_stepping_over_damage_passed_the_stop() -> None:
+    damaged = batch(0, 10)[:-1] + b"\xff"
+    fetching, state = fetching_until(5)
+    for now_ms in (0, 10_000):
+        (plan,) = fetching.plan(CLUSTER, now_ms)
+        answer(fetching, plan, damaged + batch(10, 10))
+    assert is_in(state, FetchState.FAILED)
+    assert fetching.step_over(TP) == 10
+    assert is_in(state, FetchState.FETCHING)
+    assert fetching.plan(CLUSTER, 20_000) == []
+
+
+def test_an_answer_asked_for_under_another_stop_is_not_used() -> None:
+    log = batch(0, 10) + batch(10, 10)
+    fetching, state = fetching_until(None)
+    (plan,) = fetching.plan(CLUSTER, 0)
+    state.stop_offset = 5
+    state.seek(Position(0))
+    answer(fetching, plan, log)
+    assert len(fetching.buffer) == 0
+    assert values(fetch(fetching, log)) == numbers(range(10))
+    assert fetching.plan(CLUSTER, 0) == []
+    state.stop_offset = None
+    state.seek(Position(10))
+    assert values(fetch(fetching, log)) == numbers(range(10, 20))
+
+
+def test_held_memory_keeps_nothing_back_where_nothing_is_wanted() -> None:
+    memory = FetchMemory(1_000)
+    fetching, state = fetching_until(10, memory)
+    held = memory.lease(1_000)
+    assert fetching.is_starved(0)
+    state.is_paused = True
+    assert not fetching.is_starved(0)
+    state.is_paused = False
+    state.handle_fetched(Position(10))
+    assert not fetching.is_starved(0)
+    held.release()
 
 
 def test_a_batch_of_more_records_than_there_are_rows_grows_the_columns() -> None:

@@ -24,7 +24,7 @@ from millstream.core.client.consumer.fetched import FetchedRecords
 from millstream.core.client.consumer.fetching import Fetching
 from millstream.core.client.consumer.memory import FetchMemory
 from millstream.core.client.consumer.offset_lookups import OffsetLookups
-from millstream.core.client.consumer.partition_state import FetchState, Position
+from millstream.core.client.consumer.partition_state import AssignedPartition, FetchState, Position
 from millstream.core.client.consumer.settings import EARLIEST_RESET, ConsumerSettings, OffsetReset, ResetKind
 from millstream.core.client.consumer.subscription import SubscriptionState
 from millstream.core.records import Compression, RecordColumns
@@ -73,6 +73,8 @@ class Simulation:
         self.kept: list[FetchedRecords] = []
         self.handed_over = 0
         self.went_back = 0
+        # How often reading came to a stop that was set.
+        self.stopped = 0
 
     def run(self) -> None:
         """Let everything happen, then let the consumer catch up, and look at what it has got."""
@@ -83,6 +85,7 @@ class Simulation:
         self.cluster.recommends = False
         for state in self.subscription:
             state.is_paused = False
+            self.seek_on(state, None)
         for _ in range(20_000):
             self.step()
             if self.is_caught_up():
@@ -95,6 +98,7 @@ class Simulation:
         self.delivery.close()
         assert self.memory.held_bytes == 0
         assert self.handed_over > 100
+        assert self.stopped > 0
 
     def is_caught_up(self) -> bool:
         return all(
@@ -179,7 +183,18 @@ class Simulation:
                 self.cluster.fetch(plan.node, plan.request)
             self.fetching.handle_failure(plan, KafkaError(ErrorCode.NETWORK_EXCEPTION), self.now_ms)
             return
+        before = {state.tp: state.fetch_position for state in self.subscription}
         self.fetching.handle_response(plan, self.cluster.fetch(plan.node, plan.request), self.now_ms)
+        for state in self.subscription:
+            self.check_stop(state, before[state.tp])
+
+    def check_stop(self, state: AssignedPartition, before: Position | None) -> None:
+        """Nothing is fetched behind the first batch that reaches the stop."""
+        stop, at = state.stop_offset, state.fetch_position
+        if stop is None or before is None or at is None or at.offset <= before.offset:
+            return
+        reaching = [batch for batch in self.cluster.logs[state.tp].batches if batch.last_offset >= stop - 1]
+        assert not reaching or at.offset <= reaching[0].last_offset + 1, (state, stop)
 
     def answer_lookup(self, plan: Any) -> None:
         if not self.is_quiet and self.source.random() < 0.1:
@@ -218,8 +233,20 @@ class Simulation:
         for state in self.subscription:
             if state.state is FetchState.FAILED and not self.fetching.buffer.has(state.tp):
                 self.mend(state)
+            elif state.is_at_stop and not self.fetching.buffer.has(state.tp):
+                self.stopped += 1
+                self.seek_on(state, source.choice([None, source.randint(0, 30)]))
+        if not self.is_quiet and source.random() < 0.02:
+            self.seek_on(source.choice(list(self.subscription)), source.randint(0, 30))
 
-    def mend(self, state: Any) -> None:
+    def seek_on(self, state: AssignedPartition, count: int | None) -> None:
+        """The application seeks to where it is, to read about `count` offsets, or all there are."""
+        self.delivery.drop(state.tp)
+        if state.position is not None and state.state is not FetchState.FAILED:
+            state.stop_offset = None if count is None else state.position.offset + count
+            state.seek(state.position)
+
+    def mend(self, state: AssignedPartition) -> None:
         """What an application does that is not to be reset: it seeks."""
         log = self.cluster.logs[state.tp]
         to = Position(log.log_start_offset)

@@ -333,7 +333,7 @@ class Consumer(Positions, WarnsUnclosed):
         for tp, offset in offsets.items():
             if tp not in self._subscription or self._state is not ConsumerState.OPEN:
                 continue
-            self.seek(tp, offset)
+            self.seek(tp, offset, until=self._subscription.get(tp).stop_offset)
             if error is not None and error.topic_partition == tp:
                 state = self._subscription.get(tp)
                 state.handle_unreadable(error)
@@ -443,7 +443,7 @@ class Consumer(Positions, WarnsUnclosed):
                 raise error
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
-                if timeout_s and engine.fetching.is_starved:
+                if timeout_s and engine.fetching.is_starved(engine.now_ms):
                     raise PinnedMemoryError(engine.memory.held_bytes, engine.memory.bound_bytes)
                 # Let what is on its way come, for those who poll without waiting.
                 await asyncio.sleep(0)

@@ -30,7 +30,7 @@ from millstream.core.client.consumer.memory import FetchMemory, Lease
 from millstream.core.client.consumer.partition_state import AssignedPartition, FetchState, Position
 from millstream.core.client.consumer.settings import ConsumerSettings
 from millstream.core.client.consumer.subscription import SubscriptionState
-from millstream.core.records import find_batch
+from millstream.core.records import find_batch, read_header
 from millstream.core.wire import ZERO_UUID, ErrorCode, KafkaError, error_code
 from millstream.core.wire.messages.fetch import (
     FetchPartition,
@@ -129,14 +129,14 @@ class Fetching:
         """Nodes with a Fetch on its way."""
         return frozenset(self._in_flight)
 
-    @property
-    def is_starved(self) -> bool:
-        """Whether no bytes may be asked for, though nothing is buffered nor on its way: the application holds all."""
+    def is_starved(self, now_ms: int) -> bool:
+        """Whether nothing of what is wanted may be asked for, as the application holds all that there is room for."""
         return (
             not self._in_flight
             and not len(self.buffer)
             and self._room() < self._room_min(1)
             and self._memory.held_bytes > 0
+            and any(state.is_fetchable(now_ms) for state in self._subscription)
         )
 
     def plan(self, cluster: Cluster, now_ms: int) -> list[FetchPlan]:
@@ -417,9 +417,14 @@ class Fetching:
         assert state.fetch_position is not None, state
         offset = state.fetch_position.offset
         records = memoryview(data.records or b"")
+        stop = state.stop_offset
         start, end, next_offset, epoch, count, kinds, corrupt, _ = survey_batches(
             records, offset, self._settings.check_crcs
         )
+        if stop is not None and next_offset > stop:
+            # A broker fills its answer; what lies behind the batch that reaches the stop is not wanted.
+            cut = _end_of_batch(records, start, end, stop - 1)
+            start, end, next_offset, epoch, count, kinds, _, _ = survey_batches(records[:cut], offset, False)
         if end > start:
             view = records[start:end]
             if lease is not None:
@@ -492,6 +497,16 @@ class Fetching:
                 _log.warning("fetch of %s at offset %d from broker %d: %s", tp, offset, node, code.sentence)
             else:
                 self.errors.append(RefusedPartitionError(code, f"fetch of {tp} at offset {offset}", tp, offset))
+
+
+def _end_of_batch(records: memoryview, start: int, end: int, offset: int) -> int:
+    """Return where the first of the whole batches records[start:end] ends that holds `offset` or lies behind it."""
+    while start < end:
+        header = read_header(records, start)
+        start += header.size_bytes
+        if header.last_offset >= offset:
+            break
+    return start
 
 
 def _behind(records: memoryview, position: int, offset: int) -> int | None:

@@ -88,7 +88,8 @@ class AssignedPartition:
         self.position: Position | None = None
         self.fetch_position: Position | None = None
         self.version = 0
-        # Nothing is asked for from here on; None: there is no end. Moved by an application's seeks alone.
+        # Nothing is asked for from here on, and of an answer nothing is kept behind the batch that reaches it; None:
+        # there is no end. Moved by an application's seeks alone.
         self.stop_offset: int | None = None
         self.leader = NO_NODE
         self.leader_epoch = NO_EPOCH

@@ -50,13 +50,18 @@ class Positions(ClusterQueries):
     def seek(self, partition: TopicPartition, offset: int | CommittedOffset, *, until: int | None = None) -> None:
         """Go on reading at `offset`; with a CommittedOffset its leader epoch is checked against the log (KIP-320).
 
-        From `until` on brokers are asked for nothing, up to the next seek; the batch before it may bring more.
+        `until` ends it, up to the next seek or until the partition is lost: the batch that holds the offset before it,
+        or else the first one behind, is the last. It comes whole, so the position may move past `until`. Nothing comes
+        where `until` is not behind `offset`, or not behind where a reset leads. Polls wait there as at the end of the
+        log, those without a timeout for ever. Raises ValueError for a negative offset.
         """
         tp = TopicPartition.of(partition)
         state = self._subscription.get(tp)
         at = offset if isinstance(offset, CommittedOffset) else CommittedOffset(offset)
         if at.offset < 0:
             raise ValueError(f"{at.offset} is no offset to seek to; seek_to_beginning and seek_to_end find the ends")
+        if until is not None and until < 0:
+            raise ValueError(f"{until} is no offset to read until; None sets no end")
         self._drop(tp)
         state.stop_offset = until
         state.seek(Position(at.offset, at.leader_epoch))
