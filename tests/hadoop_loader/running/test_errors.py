@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.support.raw_topics import RawTopic
 
+from millstream import Admin
 from millstream.core.client import TopicPartition
 from millstream.core.client.consumer import CorruptBatchError, LogTruncationError
 from millstream.hadoop_loader.running import RangeGoneError, SplitError, TopicUnreadableError, reading
@@ -20,6 +21,7 @@ from millstream.hadoop_loader.running.reading import SplitReader
 from millstream.hadoop_loader.source import read_source
 from millstream.hadoop_loader.splits import OffsetRange
 from millstream.testing import TestBroker
+from millstream.testing.kafka import wait_until
 
 TP = TopicPartition("orders", 3)
 
@@ -80,3 +82,20 @@ def test_a_topic_that_is_deleted_while_it_is_waited_for_is_named(
 
     with reader, pytest.raises(TopicRecreatedError, match="'never-there'"):
         list(itertools.chain.from_iterable(iter(reader.poll, None)))
+
+
+def test_a_topic_that_was_deleted_is_not_made_anew(
+    millstream_broker_session: TestBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = RawTopic(millstream_broker_session.bootstrap_servers, tmp_path / "lake")
+    clock = iter([0.0])
+    monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=lambda: next(clock, 100.0)))
+    waiting = RangeState(OffsetRange(topic.name, "the id it had", 0, -1, 0, 10))
+
+    with Admin(topic.bootstrap) as admin:
+        admin.delete_topic(topic.name)
+        wait_until(lambda: topic.name not in admin.list_topics(), 60.0, "the broker to have forgotten the topic")
+        reader = SplitReader(topic.job().source, [waiting], memory_bytes=16 * 1024 * 1024)
+        with reader, pytest.raises(TopicRecreatedError, match=topic.name):
+            list(itertools.chain.from_iterable(iter(reader.poll, None)))
+        assert topic.name not in admin.list_topics()

@@ -23,6 +23,7 @@ OWN_CONFIGS: Final = {
     "auto.offset.reset": "source.start",
     "group.instance.id": "",
     "group.protocol": "",
+    "allow.auto.create.topics": "",
     "enable.auto.commit": "",
     "auto.commit.interval.ms": "",
     "partition.assignment.strategy": "",
@@ -59,8 +60,8 @@ def _parse_stop(given: Any) -> str | int:
         raise ValueError('write "now", or a date-time such as 2026-01-31T00:00:00Z') from None
 
 
-def _parse_stop_offsets(given: Any) -> dict[str, dict[int, int]]:
-    remedy = 'write a table for each topic, as in stop_offsets.flights = { "0" = 1500, "1" = 1620 }'
+def _parse_offsets(given: Any) -> dict[str, dict[int, int]]:
+    remedy = 'write a table for each topic, as in flights = { "0" = 1500, "1" = 1620 }'
     if not isinstance(given, Mapping) or not all(isinstance(each, Mapping) for each in given.values()):
         raise ValueError(remedy)
     offsets: dict[str, dict[int, int]] = {}
@@ -105,6 +106,21 @@ class SourceSettings:
         parse=_parse_start,
         kind="text or date-time",
     )
+    start_offsets: Mapping[str, Mapping[int, int]] = setting(
+        "Per topic and partition, the first offset to load of a topic that was never loaded here, as another loader left"
+        " it. Partitions that are not named start at `start`. Without meaning once the topic was loaded.",
+        default_factory=dict,
+        parse=_parse_offsets,
+        kind="table",
+        example='{ flights = { "0" = 1500, "1" = 1620 } }',
+    )
+    start_group: str | None = setting(
+        "A consumer group, as another loader left it: topics that were never loaded here start at what it committed,"
+        " but for partitions that `start_offsets` names; one of which it committed nothing is stopped. Partitions of"
+        " which it committed nothing start at `start`. Leave it out once its topics were loaded.",
+        default=None,
+        example='"connect-hdfs-sink"',
+    )
     stop: str | int = setting(
         "Where a run ends: `now` (what is there when it starts), or a date-time: records before the first one as late"
         " as that. In Python a date-time is milliseconds since 1970.",
@@ -115,7 +131,7 @@ class SourceSettings:
     stop_offsets: Mapping[str, Mapping[int, int]] = setting(
         "Per topic and partition, the offset a run ends before, where that is earlier than `stop`.",
         default_factory=dict,
-        parse=_parse_stop_offsets,
+        parse=_parse_offsets,
         kind="table",
         example='{ flights = { "0" = 1500 } }',
     )
@@ -175,6 +191,8 @@ class SourceSettings:
         configs = self._configs(CONSUMER_CONFIGS)
         configs["isolation.level"] = self.isolation_level
         configs["enable.auto.commit"] = False
+        # A topic that was deleted is to be found missing, not made again without its records by asking for it.
+        configs["allow.auto.create.topics"] = False
         configs["auto.offset.reset"] = "none"
         return configs
 
