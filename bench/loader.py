@@ -10,9 +10,9 @@
 A place is a broker (Millstream, Apache Kafka 4.3) and a destination (a local disk, a real HDFS). Ours is the command,
 `millstream load run`; rates are records per CPU-second of the loader's processes from the first fetch to the last
 close, and what they take beside that is told. Whoever writes it, Parquet is zstd at level 1 with statistics and Avro
-zstd at level 1, but for fastavro's, whose zstd needs another package: deflate. What scripts do stands in
-`bench/load/loader_works.py` (they write to the local disk), what Spark does in `bench/load/loader_spark.py`, the
-records in `bench/load/loader_topic.py`. Spark comes from an environment of its own (`make spark`).
+zstd at level 1. What scripts do, and what was set so that they are fast, stands in `bench/load/loader_works.py` (they
+write to the local disk), what Spark does in `bench/load/loader_spark.py`, the records in `bench/load/loader_topic.py`.
+Spark comes from an environment of its own (`make spark`).
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ ONE, TWO = "1 worker", "2 workers"
 LEVELS = {f"{name}, level {level}": (name, level) for name in ("avro", "parquet") for level in (1, 3)}
 CORES = len(os.sched_getaffinity(0))
 SCRIPTS = ("polars", "copy", "read", "fastavro")
-# Of the topic; their rate is the same over all of it.
-SCRIPT_PARTITIONS = 1
-# A record at a time: one round says as much.
+# A record at a time: one round over one of the partitions says as much.
 ONCE = ("fastavro",)
 PROGRAMS = (OURS, "spark", *SCRIPTS)
 FIGURES = (RATE, "records/s", "B/record", "s beside", "CPU-s beside", "MB peak", "broker CPU-s")
@@ -152,9 +150,10 @@ def load(bench: Bench, row: Row, place: Place, program: str) -> dict[str, float]
             figures = load_figures(found)
         else:
             folder = place.destination.fresh("loaded").removeprefix("file://")
-            found = run_script(program, place.source, folder, row.formats, SCRIPT_PARTITIONS, bench.work)
+            partitions = 1 if program in ONCE else PARTITIONS
+            found = run_script(program, place.source, folder, row.formats, partitions, bench.work)
             figures = load_figures(found)
-            records = records // PARTITIONS * SCRIPT_PARTITIONS
+            records = records // PARTITIONS * partitions
         if found["records"] != records:
             raise RuntimeError(f"{program} loaded {found['records']:,} of {records:,} records")
     finally:
@@ -316,10 +315,10 @@ def section(turns: Turns) -> list[str]:
         "with one worker. Rates are per CPU-second of the loader's processes from the first fetch to the last",
         "close; *beside* is what else they took: start, imports, driver, commit. Spark is one session throughout,",
         "after a load of each format that is not told. Whoever writes it, Parquet is zstd at level 1 with",
-        f"statistics, Avro zstd at level 1 (fastavro: deflate). {RECORDS:,} Avro records of about 120 bytes,",
-        f"{DISTINCT:,} of them distinct, {PARTITIONS} partitions, lz4; scripts read one of the partitions,",
-        "and write to the local disk, where their rate stands for both destinations. HDFS is a NameNode and a",
-        "DataNode on the same machine, as the brokers are.",
+        f"statistics, Avro zstd at level 1. {RECORDS:,} Avro records of about 120 bytes, {DISTINCT:,} of them",
+        f"distinct, {PARTITIONS} partitions, lz4. Scripts, with confluent-kafka as it is fastest, write to the local",
+        "disk, where their rate stands for both destinations; fastavro reads one of the partitions. HDFS is a NameNode",
+        "and a DataNode on the same machine, as the brokers are.",
         "",
         f"Machine: {report.machine()}. Measured {turns.when()}.",
         "",

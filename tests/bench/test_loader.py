@@ -37,7 +37,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
         broker.kill()
 
 
-@pytest.mark.parametrize(("program", "formats"), [("polars", "parquet"), ("fastavro", "parquet"), ("copy", "avro")])
+@pytest.mark.parametrize(
+    ("program", "formats"), [("polars", "parquet"), ("fastavro", "parquet"), ("fastavro", "avro"), ("copy", "avro")]
+)
 def test_scripts_write_what_they_read(source: Source, work: Path, tmp_path: Path, program: str, formats: str) -> None:
     found = run_script(program, source, str(tmp_path), [formats], 2, work)
     (path,) = tmp_path.glob(f"*.{formats}")
