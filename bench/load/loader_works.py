@@ -191,7 +191,7 @@ def polars(options: argparse.Namespace) -> dict[str, float]:
 def fastavro(options: argparse.Namespace) -> dict[str, float]:
     """A record at a time."""
     # Which pyarrow loads for its first array of Python's objects.
-    import pandas  # noqa: F401
+    import pandas  # type: ignore[import-untyped]  # noqa: F401
 
     from millstream.schemas.avro import avro_to_arrow_schema
 
