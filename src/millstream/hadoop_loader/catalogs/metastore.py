@@ -17,11 +17,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
+from millstream.core.security.sasl.mechanism import AuthenticationError
 from millstream.hadoop_loader.catalogs import hive
+from millstream.hadoop_loader.catalogs.thrift_sasl import authenticated, exchange_with
+from millstream.hadoop_loader.job.destination import metastore_addresses
 
 if TYPE_CHECKING:
+    from thrift.transport.TTransport import TTransportBase
+
     from millstream.hadoop_loader.catalogs.known_tables import KnownTable
-    from millstream.hadoop_loader.job import HiveSettings
+    from millstream.hadoop_loader.job import HiveSettings, KerberosSettings
 
 DEADLINE_S: Final = 60.0
 PARTITIONS_PER_CALL: Final = 500
@@ -251,31 +256,48 @@ def _lowered(directory: str) -> str:
 
 
 @contextmanager
-def connected(settings: HiveSettings, root_uri: str, *, deadline_s: float = DEADLINE_S) -> Iterator[Metastore]:
-    """Connect to the metastore of a job. Raises MetastoreError, also for what is done with it."""
+def connected(
+    settings: HiveSettings, root_uri: str, kerberos: KerberosSettings | None = None, *, deadline_s: float = DEADLINE_S
+) -> Iterator[Metastore]:
+    """Connect to the first metastore of a job that answers. Raises MetastoreError, also for what is done with it.
+
+    `kerberos` says who asks a metastore that wants to know.
+    """
     try:
         from hive_metastore.ThriftHiveMetastore import Client
         from thrift.protocol import TBinaryProtocol
         from thrift.Thrift import TException
-        from thrift.transport import TSocket, TTransport
     except ImportError as error:
         raise MetastoreError("a metastore needs the extra `iceberg`: pip install 'millstream[iceberg]'") from error
     assert settings.metastore_uri is not None, settings
-    address = urlsplit(settings.metastore_uri)
-    if address.scheme != "thrift" or not address.hostname:
-        raise MetastoreError(f"{settings.metastore_uri!r} is no address of a metastore: thrift://HOST:PORT is")
-    socket = TSocket.TSocket(address.hostname, address.port or 9083)
-    socket.setTimeout(deadline_s * 1000)
-    if settings.kerberos_service is None:
-        transport = TTransport.TBufferedTransport(socket)
-    else:
-        transport = TTransport.TSaslClientTransport(
-            socket, host=address.hostname, service=settings.kerberos_service, mechanism="GSSAPI"
-        )
+    address, transport = _first_that_answers(settings, kerberos, deadline_s)
     try:
-        transport.open()
         yield Metastore(Client(TBinaryProtocol.TBinaryProtocol(transport)), settings, root_uri)
     except (TException, OSError, EOFError) as error:
-        raise MetastoreError(f"{settings.metastore_uri}: {_said(error)}") from error
+        raise MetastoreError(f"{address}: {_said(error)}") from error
     finally:
         transport.close()
+
+
+def _first_that_answers(
+    settings: HiveSettings, kerberos: KerberosSettings | None, deadline_s: float
+) -> tuple[str, TTransportBase]:
+    """Try the addresses in turn; return that of the first that takes us in, with an open connection to it."""
+    from thrift.Thrift import TException
+    from thrift.transport import TSocket, TTransport
+
+    problems = []
+    for host, port in metastore_addresses(settings.metastore_uri or ""):
+        address = f"thrift://{host}:{port}"
+        socket = TSocket.TSocket(host, port)
+        socket.setTimeout(deadline_s * 1000)
+        try:
+            socket.open()
+            if settings.kerberos_service is None:
+                return address, TTransport.TBufferedTransport(socket)
+            exchange = exchange_with(settings.kerberos_service, host, kerberos)
+            return address, authenticated(socket, exchange)
+        except (TException, OSError, EOFError, AuthenticationError) as error:
+            socket.close()
+            problems.append(f"{address}: {_said(error)}")
+    raise MetastoreError("; ".join(problems))

@@ -81,7 +81,7 @@ def _tell_hive(
             problems.append(f"Hive: the script of table {table.name} was not written: {error}")
         wanted.append(table)
     if settings.metastore_uri is not None and wanted:
-        problems += _tell_metastore(settings, filesystem, state, wanted)
+        problems += _tell_metastore(job, settings, filesystem, state, wanted)
     return problems
 
 
@@ -99,13 +99,13 @@ def _without_names(filesystem: FileSystem, settings: HiveSettings, tables: Itera
 
 
 def _tell_metastore(
-    settings: HiveSettings, filesystem: FileSystem, state: TableState, tables: Iterable[KnownTable]
+    job: LoadJob, settings: HiveSettings, filesystem: FileSystem, state: TableState, tables: Iterable[KnownTable]
 ) -> list[str]:
     from millstream.hadoop_loader.catalogs.metastore import MetastoreError, TableRefusedError, connected
 
     problems: list[str] = []
     try:
-        with connected(settings, filesystem.uri) as metastore:
+        with connected(settings, filesystem.uri, job.destination.kerberos) as metastore:
             for table in tables:
                 prefix = f"{table.path}/"
                 files = state.files.under(table.path)

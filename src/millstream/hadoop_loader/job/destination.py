@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from millstream.hadoop_loader.filesystem.settings import FileSystemSettings, NameService
 from millstream.hadoop_loader.filesystem.settings import KerberosSettings as FileSystemKerberos
 from millstream.hadoop_loader.job.secret import Secret
 from millstream.hadoop_loader.job.setting import setting
+
+_METASTORE_PORT: Final = 9083
+
+
+def metastore_addresses(uris: str) -> tuple[tuple[str, int], ...]:
+    """Host and port of each metastore in `thrift://HOST:PORT,...`. ValueError says which of them is none."""
+    addresses = []
+    for uri in map(str.strip, uris.split(",")):
+        parts = urlsplit(uri)
+        try:
+            port = parts.port or _METASTORE_PORT
+        except ValueError:
+            port = 0
+        if parts.scheme != "thrift" or not parts.hostname or not port or parts.path.strip("/"):
+            raise ValueError(f'"{uri}" is no address of a metastore')
+        addresses.append((parts.hostname, port))
+    return tuple(addresses)
 
 
 def _parse_permission(given: Any) -> int:
@@ -38,7 +56,7 @@ class KerberosSettings:
     cache: str | None = setting(
         "A ticket cache that something else keeps fresh; with a keytab, where its tickets are put.", default=None
     )
-    renewal_s: float = setting("How often a fresh ticket is got from the keytab.", default=3600.0, at_least=60)
+    renewal_s: float = setting("How often a fresh ticket is got from the keytab.", default=3600.0, at_least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,12 +203,15 @@ class HiveSettings:
         "Which format the tables are over, where the job writes both.", default="parquet", choices=("avro", "parquet")
     )
     metastore_uri: str | None = setting(
-        "The metastore's Thrift address; tables are created and partitions added after each commit.",
+        "The metastore's Thrift address, or those of several with commas between them, of which the first that answers"
+        " is asked; tables are created and partitions added after each commit.",
         default=None,
         example='"thrift://metastore:9083"',
     )
     kerberos_service: str | None = setting(
-        "Service name of a metastore that asks for Kerberos, most often `hive`.", default=None
+        "Service name of a metastore that asks for Kerberos, most often `hive` (extra `kerberos`). Who asks is said by"
+        " `destination.kerberos`, else by the ticket cache of the process.",
+        default=None,
     )
     location_uri: str | None = setting(
         "How readers call the table root, where that differs from `destination.uri`.", default=None

@@ -3,8 +3,8 @@
 The client is whoever the process's credential cache or key tab says (KRB5CCNAME, KRB5_CLIENT_KTNAME), or a principal
 with a key tab of its own. A step may ask the key server and wait for it: it is for a worker thread.
 
-Once the two ends believe each other the server names the security layers it can speak; Kafka wants none, since TLS is
-the layer that protects.
+Once the two ends believe each other the server names the security layers it can speak. None is spoken here: Kafka
+wants none, since TLS is the layer that protects.
 """
 
 from __future__ import annotations
@@ -26,17 +26,20 @@ _caches: Final = itertools.count()
 class Gssapi:
     """One exchange with the service `service`/`host`; `keytab` is a file with the keys of `principal`, or of whoever.
 
+    `cache` is where tickets lie; with a key tab, where they are put.
+
     States: NEW -> NEGOTIATING (start) -> LAYER (the context stands) -> COMPLETE (no layer was agreed on).
     """
 
     name = "GSSAPI"
 
-    def __init__(self, service: str, host: str, *, principal: str = "", keytab: str = "") -> None:
+    def __init__(self, service: str, host: str, *, principal: str = "", keytab: str = "", cache: str = "") -> None:
         self._gssapi = _import_gssapi()
         self._peer = f"{service}/{host}"
         self._host_service = f"{service}@{host}"
         self._principal = principal
         self._keytab = keytab
+        self._cache = cache
         self._context: Any = None
         self.is_complete = False
 
@@ -52,16 +55,16 @@ class Gssapi:
     def respond(self, challenge: bytes) -> bytes | None:
         if self.is_complete:
             if challenge:
-                raise AuthenticationError("the broker went on with GSSAPI where there was nothing left to say")
+                raise AuthenticationError("the server went on with GSSAPI where there was nothing left to say")
             return None
         if not self._context.complete:
             return self._step(challenge)
         try:
             layers = self._context.unwrap(challenge).message
         except self._gssapi.exceptions.GSSError as error:
-            raise AuthenticationError(f"the broker's GSSAPI message does not hold: {error}") from error
+            raise AuthenticationError(f"the server's GSSAPI message does not hold: {error}") from error
         if len(layers) < 4 or not layers[0] & _NO_LAYER:
-            raise AuthenticationError("the broker wants a GSSAPI security layer; Kafka's protocol has none")
+            raise AuthenticationError("the server wants a GSSAPI security layer; none is spoken here")
         # No layer, so no size of its messages, and who this is.
         chosen = bytes((_NO_LAYER, *bytes(_SIZE_MAX_BYTES))) + str(self._context.initiator_name).encode()
         try:
@@ -73,14 +76,16 @@ class Gssapi:
 
     def _credentials(self) -> Any:
         """Return whose ticket is used, None for whoever the surroundings name."""
-        if not (self._principal or self._keytab):
+        if not (self._principal or self._keytab or self._cache):
             return None
         gssapi = self._gssapi
         name = gssapi.Name(self._principal, gssapi.NameType.kerberos_principal) if self._principal else None
-        store = None
+        store = {}
         if self._keytab:
             store = {"client_keytab": self._keytab, "ccache": f"MEMORY:millstream-{next(_caches)}"}
-        return gssapi.Credentials(name=name, usage="initiate", store=store)
+        if self._cache:
+            store["ccache"] = self._cache
+        return gssapi.Credentials(name=name, usage="initiate", store=store or None)
 
     def _step(self, token: bytes | None) -> bytes:
         try:
