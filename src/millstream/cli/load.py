@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from millstream.cli import load_directories, load_serve
+from millstream.cli import load_directories, load_keys, load_serve
 from millstream.cli.load_options import JobFile, MetricsFile, Quiet, job_of, stop_on_signals
 from millstream.cli.options import Json, examples
 from millstream.cli.output import print_json
@@ -268,6 +268,7 @@ def replay(
 
 
 load_directories.add_to(app)
+load_keys.add_to(app)
 load_serve.add_to(app)
 
 

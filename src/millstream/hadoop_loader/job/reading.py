@@ -133,7 +133,8 @@ class _Reader:
         value = "" if isinstance(raw, Mapping) else "[hidden]" if _may_be_secret(name) else shown(raw)
         known = ", ".join(entries)
         where = f"[{key.rpartition('.')[0]}]" if "." in key else "a job"
-        self.problems.append(Problem(key, value, "there is no such key", near or f"{where} has {known}"))
+        others = f"{where} has {known} (millstream load keys {key.rpartition('.')[0]}".rstrip() + ")"
+        self.problems.append(Problem(key, value, "there is no such key", near or others))
 
     def _value(self, entry: Entry, raw: Any) -> Any:
         if entry.section is not None:
