@@ -106,6 +106,68 @@ def test_a_topic_that_starts_at_its_beginning_waits_for_nobody() -> None:
     assert ranges(held(now(0), now(1), positions={0: Position(100)})) == {1: (0, 100)}
 
 
+def test_a_new_topic_starts_where_another_loader_left_it() -> None:
+    open_end = now(3, left_offset=80, end=70, high_watermark=80)
+    left = (now(0, left_offset=40), now(1, left_offset=100), now(2, start_offset=90), open_end)
+    offsets = {"flights": {0: 40, 1: 100, 3: 80}}
+
+    result = held(*left, start="latest", start_offsets=offsets)
+
+    # The last one ends in a transaction that the other loader had read.
+    assert ranges(result) == {0: (40, 100), 2: (90, 100)}
+    assert result.moved == {ID: {0: Position(40), 1: Position(100), 2: Position(90), 3: Position(80)}}
+    (note,) = result.findings
+    assert "offsets of another loader (partitions 0, 1, 3), the others at latest" in note.sentence
+    # From there on the positions count, and an added partition is no part of what was left.
+    later = held(now(0), now(1), positions={0: Position(60)}, start_offsets=offsets)
+    assert ranges(later) == {0: (60, 100), 1: (0, 100)}
+
+
+def test_what_was_deleted_behind_another_loader_is_a_gap() -> None:
+    partitions = (now(0, begin=60, left_offset=40), now(1, left_offset=7))
+    stopped = held(*partitions, start_offsets={"flights": {0: 40, 1: 7}})
+    assert FindingKind.RECORDS_LOST in kinds(stopped)
+    assert (ranges(stopped), stopped.moved, stopped.stopped_topics) == ({}, {}, {"flights"})
+
+    gone_on = held(*partitions, start_offsets={"flights": {0: 40, 1: 7}}, gaps="continue")
+    assert ranges(gone_on) == {0: (60, 100), 1: (7, 100)}
+    assert [(gap.first, gap.last) for gap in gone_on.gaps] == [(40, 59)]
+
+
+@pytest.mark.parametrize(
+    ("partition", "settings", "sentence"),
+    [
+        (
+            now(left_offset=101),
+            {"start_offsets": {"flights": {0: 101}}},
+            "start_offsets is 101, and its log ends at 100",
+        ),
+        (now(left_offset=101), {"start_group": "connect"}, "group connect committed is 101, and its log ends at 100"),
+        (now(left_offset=5), {"start_offsets": {"flights": {0: 5, 4: 9}}}, "partitions that it lacks: 4"),
+        (now(), {"start_group": "connect"}, "group connect has committed nothing of topic flights"),
+    ],
+)
+def test_a_start_that_cannot_be_refuses_the_topic(
+    partition: PartitionNow, settings: dict[str, Any], sentence: str
+) -> None:
+    result = held(partition, **settings)
+
+    assert kinds(result)[FindingKind.START_REFUSED] is Severity.TOPIC_STOPPED
+    assert sentence in result.findings[-1].sentence
+    assert (ranges(result), result.moved, result.stopped_topics) == ({}, {}, {"flights"})
+    # Once it was loaded it goes on where it is; what was made anew has a beginning of its own.
+    assert ranges(held(replace(partition, left_offset=None), positions={0: Position(40)}, **settings)) == {0: (40, 100)}
+    anew = held(partition, positions={0: Position(4)}, of_id=OLD_ID, recreated="continue", **settings)
+    assert ranges(anew) == {0: (0, 100)}
+
+
+@pytest.mark.parametrize("settings", [{"start_group": "connect"}, {"start_offsets": {"flights": {0: 40}}}])
+def test_a_topic_that_another_loader_left_waits_for_all_of_its_partitions(settings: dict[str, Any]) -> None:
+    result = held(now(0, left_offset=40), PartitionNow(1, error="it has no leader now"), **settings)
+    assert (ranges(result), result.moved) == ({}, {})
+    assert FindingKind.UNAVAILABLE in kinds(result)
+
+
 def test_a_partition_that_stop_offsets_hold_is_not_idle() -> None:
     partitions = (now(0, stop_offset=40), now(1), now(2, stop_offset=100))
     positions = {0: Position(40), 1: Position(60), 2: Position(100)}

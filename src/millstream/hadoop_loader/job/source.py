@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from millstream.core.config.client_config import Given
 from millstream.core.config.client_configs import ADMIN_CONFIGS, CONSUMER_CONFIGS
+from millstream.hadoop_loader.job.offsets import parse_offsets
 from millstream.hadoop_loader.job.secret import Secret
 from millstream.hadoop_loader.job.setting import setting
 
@@ -60,20 +61,6 @@ def _parse_stop(given: Any) -> str | int:
         raise ValueError('write "now", or a date-time such as 2026-01-31T00:00:00Z') from None
 
 
-def _parse_offsets(given: Any) -> dict[str, dict[int, int]]:
-    remedy = 'write a table for each topic, as in flights = { "0" = 1500, "1" = 1620 }'
-    if not isinstance(given, Mapping) or not all(isinstance(each, Mapping) for each in given.values()):
-        raise ValueError(remedy)
-    offsets: dict[str, dict[int, int]] = {}
-    for topic, partitions in given.items():
-        for partition, offset in partitions.items():
-            fine = isinstance(offset, int) and not isinstance(offset, bool) and offset >= 0
-            if not fine or not str(partition).isdecimal():
-                raise ValueError(remedy)
-            offsets.setdefault(str(topic), {})[int(partition)] = offset
-    return offsets
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSettings:
     """Topics of one cluster, and the part of them that this job loads."""
@@ -107,10 +94,10 @@ class SourceSettings:
         kind="text or date-time",
     )
     start_offsets: Mapping[str, Mapping[int, int]] = setting(
-        "Per topic and partition, the first offset to load of a topic that was never loaded here, as another loader left"
-        " it. Partitions that are not named start at `start`. Without meaning once the topic was loaded.",
+        "Per topic and partition, the first offset to load of a topic that was never loaded here, as another loader"
+        " left it. Partitions that are not named start at `start`. Without meaning once the topic was loaded.",
         default_factory=dict,
-        parse=_parse_offsets,
+        parse=parse_offsets,
         kind="table",
         example='{ flights = { "0" = 1500, "1" = 1620 } }',
     )
@@ -131,7 +118,7 @@ class SourceSettings:
     stop_offsets: Mapping[str, Mapping[int, int]] = setting(
         "Per topic and partition, the offset a run ends before, where that is earlier than `stop`.",
         default_factory=dict,
-        parse=_parse_offsets,
+        parse=parse_offsets,
         kind="table",
         example='{ flights = { "0" = 1500 } }',
     )

@@ -14,6 +14,7 @@ class FindingKind(StrEnum):
     TOPIC_MISSING = "topic missing"  # the job names it, and it was never there
     TOPIC_DELETED = "topic deleted"  # it was loaded, and is gone
     TOPIC_RECREATED = "topic recreated"  # its id is another one than that which was loaded
+    START_REFUSED = "start refused"  # it was to start where another loader left it, and that cannot be
     LOG_TRUNCATED = "log truncated"  # records that were loaded are no longer in the log
     RECORDS_LOST = "records lost"  # retention, or an operator, deleted records before they were loaded
     PARTITIONS_ADDED = "partitions added"  # the topic has more partitions than before

@@ -1,8 +1,9 @@
 """read_source: what the topics of a job hold now, asked of the cluster over our own client.
 
 The questions, each of all partitions at once: which topics there are, both ends of each log, the end as seen by the
-job's isolation level, the offsets of the job's times, where the epochs of committed positions end, and how large the
-logs are on disk. Sizes are only asked for, never needed: a principal may not be allowed to see them.
+job's isolation level, the offsets of the job's times, where the epochs of committed positions end, what the group from
+which new topics are taken over has committed, and how large the logs are on disk. Sizes are only asked for, never
+needed: a principal may not be allowed to see them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 from millstream.core.client import EARLIEST, LATEST, Client, TopicInfo, TopicPartition
 from millstream.core.client.admin.replicas import LogDirDescription, describe_log_dirs
 from millstream.core.client.blocking import background_loop
+from millstream.core.client.group_offsets import fetch_offsets
 from millstream.core.config.client_config import ClientConfig
 from millstream.core.config.client_configs import ADMIN_CONFIGS
 from millstream.core.wire import ErrorCode, KafkaError, uuid_text
@@ -62,7 +64,8 @@ async def read_snapshot(
         return Asked()
 
     epochs = _epochs(topics, positions)
-    (begins, ends, high_watermarks, starts, stops), epoch_ends, sizes = await asyncio.gather(
+    new = [tp for tp in tps if not positions.get(uuid_text(topics[tp.topic].topic_id))]
+    (begins, ends, high_watermarks, starts, stops), epoch_ends, left, sizes = await asyncio.gather(
         asyncio.gather(
             offsets(EARLIEST),
             offsets(LATEST),
@@ -71,6 +74,7 @@ async def read_snapshot(
             offsets(source.stop) if isinstance(source.stop, int) else nothing(),
         ),
         ask_epoch_ends(client, epochs, timeout_s=timeout_s),
+        _left_offsets(client, source, new),
         _sizes(client, tps, min(SIZES_TIMEOUT_S, timeout_s)),
     )
     needed = [begins, ends, *([high_watermarks] if committed else [])]
@@ -94,6 +98,7 @@ async def read_snapshot(
             end_offset=end,
             high_watermark=high_watermark,
             start_offset=_start(source, begin, end, starts.found.get(tp)),
+            left_offset=left.get(tp),
             stop_offset=_stop(source, tp, end, stops.found.get(tp)),
             size_bytes=sizes.get(tp),
             epoch_end=epoch_ends.found.get(tp),
@@ -158,6 +163,20 @@ def _epochs(topics: Mapping[str, TopicInfo], positions: Positions) -> dict[Topic
         for partition, position in positions.get(uuid_text(info.topic_id), {}).items()
         if position.leader_epoch >= 0 and partition < len(info.partitions)
     }
+
+
+async def _left_offsets(
+    client: Client, source: SourceSettings, new: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Return where another loader left partitions of topics that are new here."""
+    left: dict[TopicPartition, int] = {}
+    if source.start_group is not None and new:
+        groups = {source.start_group: new}
+        timeout_ms = round(source.timeout_s * 1000)
+        found = await fetch_offsets(client, groups, require_stable=True, timeout_ms=timeout_ms)
+        left = {tp: committed.offset for tp, committed in found[source.start_group].items()}
+    given = {tp: source.start_offsets.get(tp.topic, {}).get(tp.partition) for tp in new}
+    return left | {tp: offset for tp, offset in given.items() if offset is not None}
 
 
 async def _sizes(client: Client, tps: Iterable[TopicPartition], timeout_s: float) -> dict[TopicPartition, int]:

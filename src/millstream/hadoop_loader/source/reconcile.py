@@ -5,8 +5,10 @@ partition, first match wins:
 
     its topic has no id                                   the run stops: nothing tells a topic from its successor
     never loaded, and another id of that name was         TOPIC_RECREATED: stop, or load the new one from its start
-    never loaded, nor the topic                           from where the job starts; unless that is the earliest, only
-                                                          once every partition says where that is
+    never loaded, nor the topic                           from where another loader left it, by the job or its group,
+                                                          where the log reaches that far (START_REFUSED); else from
+                                                          where the job starts; unless that is the earliest of all
+                                                          partitions, only once every one says where that is
     never loaded, and other partitions of its topic were  it was added to the topic: from its own beginning
     begin > position                                      RECORDS_LOST: stop, or go on at begin and note the gap
     the position's epoch ended below the position         LOG_TRUNCATED: stop, or go on where the histories part
@@ -179,11 +181,8 @@ class _TopicReconciler:
                 else ""
             )
             self._find(FindingKind.TOPIC_RECREATED, severity, sentence, remedy)
-        elif is_new:
-            where = source.start if isinstance(source.start, str) else f"{source.start} ms since 1970"
-            self._find(
-                FindingKind.NEW_TOPIC, Severity.NOTE, f"topic {topic.name} is new here: it starts at {where}", ""
-            )
+        elif is_new and not self._may_begin():
+            return
         added = [each.partition for each in topic.partitions if not is_new and each.partition not in self._positions]
         if added:
             sentence = f"topic {topic.name} has new partitions: {_listed(added)}; each is loaded from its beginning"
@@ -191,7 +190,8 @@ class _TopicReconciler:
         lacking = [each for each in topic.partitions if each.error]
         # Where such a partition starts cannot be kept without its ends. A later run, which finds the others committed,
         # would take it for one that was added, and load all that the job leaves out.
-        self._waits = bool(lacking) and is_new and not recreated and source.start != "earliest"
+        is_left = source.start_group is not None or topic.name in source.start_offsets
+        self._waits = bool(lacking) and is_new and not recreated and (source.start != "earliest" or is_left)
         if lacking:
             numbers = [each.partition for each in lacking]
             sentence = f"topic {topic.name}, partitions {_listed(numbers)}: {lacking[0].error}"
@@ -208,6 +208,8 @@ class _TopicReconciler:
             if now.error:
                 continue
             position = self._positions.get(now.partition)
+            if position is None and is_new and not recreated and now.left_offset is not None:
+                position = self._moved[now.partition] = Position(now.left_offset)
             if position is None:
                 start = now.start_offset if is_new and not recreated else now.begin_offset
                 self._moved[now.partition] = Position(start)
@@ -220,6 +222,37 @@ class _TopicReconciler:
                 self._add(now, position)
         self._lost(lost)
         self._truncated(truncated)
+
+    def _may_begin(self) -> bool:
+        """Say where a topic starts that was never loaded; False where another loader cannot have left it there."""
+        topic, source = self._topic, self._source
+        where = source.start if isinstance(source.start, str) else f"{source.start} ms since 1970"
+        left = [each for each in topic.partitions if each.left_offset is not None]
+        if left:
+            others = f", the others at {where}" if len(left) < len(topic.partitions) else ""
+            where = f"offsets of another loader (partitions {_listed([one.partition for one in left])}){others}"
+        self._find(FindingKind.NEW_TOPIC, Severity.NOTE, f"topic {topic.name} is new here: it starts at {where}", "")
+        given = source.start_offsets.get(topic.name, {})
+        lacking = sorted(given.keys() - {each.partition for each in topic.partitions})
+        beyond = [each for each in left if not each.error and (each.left_offset or 0) > each.high_watermark]
+        if lacking:
+            sentence = f"topic {topic.name}: source.start_offsets names partitions that it lacks: {_listed(lacking)}"
+            remedy = "mend source.start_offsets: offsets hold for the partitions of one topic in one cluster"
+        elif beyond:
+            one = beyond[0]
+            who = "source.start_offsets" if one.partition in given else f"what group {source.start_group} committed"
+            sentence = (
+                f"topic {topic.name}, partition {one.partition}: {who} is {one.left_offset}, and its log ends at"
+                f" {one.high_watermark}"
+            )
+            remedy = "give source.start_offsets of this topic as it is now: it may have been created anew"
+        elif source.start_group is not None and not left and not any(each.error for each in topic.partitions):
+            sentence = f"group {source.start_group} has committed nothing of topic {topic.name}"
+            remedy = "mend source.start_group; without it the topic starts at source.start"
+        else:
+            return True
+        self._find(FindingKind.START_REFUSED, Severity.TOPIC_STOPPED, sentence, remedy)
+        return False
 
     def add_to(self, result: Reconciled) -> None:
         """Put what came of the topic into the result."""

@@ -42,6 +42,8 @@ class PartitionNow:
     high_watermark: int = -1
     # Where a partition that was never loaded starts, by the job.
     start_offset: int = -1
+    # Where it was left by another loader, as the job, or the group that it names, says; whether or not the log has it.
+    left_offset: int | None = None
     # Where this run ends, by the job: at most end_offset.
     stop_offset: int = -1
     # Of the leader's log on disk; None where the brokers do not tell.
