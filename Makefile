@@ -95,8 +95,8 @@ $(CACHE)/kerberos/.complete: $(VENV)/.locked
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(@D) gssapi
 	touch $@
 
-test-kerberos: setup jars $(CACHE)/kerberos/.complete  ## Apache Kafka and a secured HDFS, in Kerberos realms of their own
-	PYTHONPATH=$(CACHE)/kerberos $(BIN)/pytest -m kerberos tests/interop tests/hadoop_loader/filesystem
+test-kerberos: setup jars $(CACHE)/kerberos/.complete  ## Apache Kafka, a secured HDFS and a Hive metastore, in Kerberos realms of their own
+	PYTHONPATH=$(CACHE)/kerberos $(BIN)/pytest -m kerberos tests/interop tests/hadoop_loader
 
 unit: setup
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests -m "not java and not hdfs and not node and not slow"

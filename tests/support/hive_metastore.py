@@ -6,6 +6,7 @@ import importlib.util
 import socket
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
@@ -20,8 +21,13 @@ _OPENED: Final = ("lang", "net", "nio", "util", "util.concurrent")
 class HiveMetastore:
     """Runs while its block does; `uri` is its Thrift address."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, properties: Mapping[str, str] | None = None, jvm_options: Sequence[str] = ()
+    ) -> None:
+        """`properties` are of Hive, and of Hadoop."""
         self.folder = folder
+        self._properties = dict(properties or {})
+        self._jvm_options = jvm_options
         (self._port,) = free_ports(1)
         self.uri = f"thrift://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -35,9 +41,11 @@ class HiveMetastore:
             "hive.metastore.schema.verification": "false",
             "hive.metastore.warehouse.dir": f"{self.folder}/warehouse",
             "hive.async.log.enabled": "false",
+            **self._properties,
         }
         lines = [f"<property><name>{key}</name><value>{value}</value></property>" for key, value in properties.items()]
-        (self.folder / "hive-site.xml").write_text(f"<configuration>{''.join(lines)}</configuration>")
+        for name in ("hive-site.xml", "core-site.xml"):
+            (self.folder / name).write_text(f"<configuration>{''.join(lines)}</configuration>")
         spec = importlib.util.find_spec("pyspark")
         assert spec is not None, "pyspark is not installed"
         assert spec.origin is not None, spec
@@ -49,6 +57,7 @@ class HiveMetastore:
                 "-Xmx256m",
                 "-XX:TieredStopAtLevel=1",
                 "-XX:+UseSerialGC",
+                *self._jvm_options,
                 *(f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in _OPENED),
                 "-cp",
                 f"{self.folder}:{jars}/*",
