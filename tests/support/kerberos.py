@@ -63,10 +63,11 @@ class Realm:
         """What a client's process needs to be in the realm, and in no other by its surroundings."""
         return {"KRB5_CONFIG": str(self.config), "KRB5CCNAME": f"FILE:{self._folder}/cache"}
 
-    def add(self, name: str) -> Path:
+    def add(self, name: str, *, ticket_life_s: int = 36_000) -> Path:
         """Add a principal with random keys; returns its key tab."""
         keytab = self._folder / f"{name.replace('/', '-')}.keytab"
-        self._run("kadmin.local", "-r", REALM, "addprinc", "-randkey", name)
+        life = f"{ticket_life_s} seconds"
+        self._run("kadmin.local", "-r", REALM, "addprinc", "-maxlife", life, "-randkey", name)
         self._run("kadmin.local", "-r", REALM, "ktadd", "-k", str(keytab), name)
         return keytab
 
