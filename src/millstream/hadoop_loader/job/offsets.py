@@ -41,11 +41,11 @@ def check_offsets(source: SourceSettings) -> Iterator[Problem]:
 
 
 def _is_loaded(source: SourceSettings, topic: str) -> bool:
-    """Whether the job's names or patterns have a topic; of patterns that are none another check tells."""
+    """Whether the job's names or patterns have a topic; where it has none, or none that is one, another check tells."""
     import re2
 
     if topic in source.topics or source.topics_pattern is None:
-        return topic in source.topics
+        return topic in source.topics or not source.topics
     try:
         if source.exclude_pattern is not None and re2.fullmatch(source.exclude_pattern, topic):
             return False
