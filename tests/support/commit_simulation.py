@@ -3,8 +3,8 @@
 A driver comes for one task: it loads, compacts, closes directories by hand, expires closed ones, or gives back a mark
 that is gone. Each record of partition p is written as one line "p offset"; files hold lines. `World.look` is what
 readers see, and runs after every single act of every driver: in plain directories no record twice in one format, no
-half file; at a number that somebody holds all that it had. At the end, `World.finish` runs loads and compactions
-without faults and holds the result to every promise.
+half file, all rows where a `_SUCCESS` says so; at a number that somebody holds all that it had. At the end,
+`World.finish` runs loads and compactions without faults and holds the result to every promise.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
+
+from tests.support.commit_ledger import Ledger
 
 from millstream.hadoop_loader.commit import (
     Claim,
@@ -134,6 +136,8 @@ class World:
     drivers: list[Driver] = field(default_factory=list)
     # Every entry that was ever seen at a number.
     entries: dict[int, bytes] = field(default_factory=dict)
+    # What those say of directories.
+    ledger: Ledger = field(default_factory=Ledger)
     # Whether somebody deleted a closed directory's mark, which no run gives back.
     has_lost_marks: bool = False
     # A reader that holds a number of the log: its files by their paths, and until when they are to be had.
@@ -173,16 +177,26 @@ class World:
         if act and self.late.arrived == self._arrived and not _SEEN.match(act):
             return
         self._arrived = self.late.arrived
-        for format_ in self.formats:
-            counts = Counter(self.visible(format_))
-            twice = [record for record, count in counts.items() if count > 1]
-            assert not twice, f"after {act}: {twice[:3]} are seen twice in {format_}"
         for file in self.files_below(names.LOG):
             number = names.parse_number(file.name)
             assert number is not None, f"{file.path} is no entry"
             assert file.is_whole, f"after {act}: {file.path} is half an entry"
-            assert self.entries.setdefault(number, file.data) == file.data, f"after {act}: {number} was used again"
-
+            if number not in self.entries:
+                self.entries[number] = file.data
+                self.ledger.take(number, file.data)
+            assert self.entries[number] == file.data, f"after {act}: {number} was used again"
+        for format_ in self.formats:
+            directories: dict[str, set[str]] = {}
+            counts: Counter[Record] = Counter()
+            for file in self.files_below(f"{TOPIC}/{format_}"):
+                directories.setdefault(file.path[: -len(file.name) - 1], set()).add(file.name)
+                counts.update(self._records_in(file))
+            twice = [record for record, count in counts.items() if count > 1]
+            assert not twice, f"after {act}: {twice[:3]} are seen twice in {format_}"
+            for directory, present in directories.items():
+                if names.SUCCESS in present:
+                    reason = self.ledger.why_not_whole(directory, present)
+                    assert reason is None, f"after {act}: {directory} has its {names.SUCCESS}, and {reason}"
         if self.pinned is not None and self.clock.now_s < self.pinned_until_s:
             for path, records in self.pinned_files.items():
                 assert self._pinned_records(self.pinned, path) == records, f"after {act}: {path}"
@@ -225,12 +239,15 @@ class World:
 
     def visible(self, format_: str) -> list[Record]:
         """The records in the files of one format that readers of plain directories see."""
-        found: list[Record] = []
-        for file in self.files_below(f"{TOPIC}/{format_}"):
-            if not file.name.startswith(("_", ".")):
-                assert file.is_whole, f"{file.path} is seen before it is whole"
-                found.extend(records_of(file.data))
-        return found
+        files = self.files_below(f"{TOPIC}/{format_}")
+        return [record for file in files for record in self._records_in(file)]
+
+    @staticmethod
+    def _records_in(file: MemoryFile) -> list[Record]:
+        if file.name.startswith(("_", ".")):
+            return []
+        assert file.is_whole, f"{file.path} is seen before it is whole"
+        return records_of(file.data)
 
     def days_pass(self, runs: int, first: Role = Role.LOAD) -> None:
         """Loads and compactions of other processes, without faults, each a snapshot_retention after the last."""
@@ -386,11 +403,17 @@ class Driver:
 
     def repair(self) -> None:
         """Give closed directories their marks back, without any claim, as `verify` does."""
-        state = self.log.read()
+        # In this order, as `verify` does.
+        state, unapplied = self.log.read(), self.log.unapplied()
+        if unapplied is not None:
+            return
         for format_ in self.world.formats:
             for below in sorted(state.closed.get(f"{TOPIC}/{format_}", ())):
+                directory = names.table_directory(TOPIC, format_, below)
+                listed = {file.name for file in state.files.in_directory(directory)}
                 with suppress(FileNotFoundError):
-                    mark(self.filesystem, f"{names.table_directory(TOPIC, format_, below)}/{names.SUCCESS}")
+                    if listed <= {status.name for status in self.filesystem.list(directory)}:
+                        mark(self.filesystem, f"{directory}/{names.SUCCESS}")
 
     def load(self, claim: Claim) -> Entry | None:
         """Load all that was produced: each partition is a split, each directory a file for each format."""

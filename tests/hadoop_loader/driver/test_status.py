@@ -60,8 +60,10 @@ def test_whatever_was_changed_by_hand_is_found(new_events: NewEvents, tmp_path: 
     (cut.parent / "added.parquet").write_bytes(b"x")
     (tmp_path / events.topic / "parquet" / "elsewhere").mkdir()
     (tmp_path / events.topic / "parquet" / "elsewhere" / "stray.parquet").write_bytes(b"x")
-    success = next((tmp_path / events.topic).rglob("_SUCCESS"))
-    success.unlink()
+    # One of a directory that lacks nothing else, and one of a directory that lacks a file.
+    success = next((tmp_path / events.topic / "avro").rglob("_SUCCESS"))
+    for mark in (success, lost.parent / "_SUCCESS"):
+        mark.unlink()
 
     shallow = [finding.what for finding in verify_destination(job).findings]
     deep = [finding.what for finding in verify_destination(job, deep=True).findings]
@@ -71,7 +73,8 @@ def test_whatever_was_changed_by_hand_is_found(new_events: NewEvents, tmp_path: 
         (cut.name, "bytes, the log says"),
         ("added.parquet", "is in no entry of the log"),
         ("stray.parquet", "is in no entry of the log"),
-        (success.parent.name, "has no _SUCCESS"),
+        (success.parent.relative_to(tmp_path).as_posix(), "has no _SUCCESS"),
+        (lost.parent.relative_to(tmp_path).as_posix(), "has no _SUCCESS"),
     ):
         assert any(name in what and sentence in what for what in shallow), (name, shallow)
     assert not any(flipped.name in what for what in shallow)
@@ -80,7 +83,10 @@ def test_whatever_was_changed_by_hand_is_found(new_events: NewEvents, tmp_path: 
     repaired = verify_destination(job, repair=True)
     assert repaired.repaired == [success.relative_to(tmp_path).as_posix()]
     assert success.exists()
-    assert [finding.what for finding in repaired.findings] == [what for what in shallow if "_SUCCESS" not in what]
+    assert not (lost.parent / "_SUCCESS").exists()
+    assert [finding.what for finding in repaired.findings] == [what for what in shallow if "avro" not in what]
+    remedies = [finding.remedy for finding in repaired.findings if "_SUCCESS" in finding.what]
+    assert remedies == ["mend its files first: it would say that all rows are there"]
 
 
 def file_of(first: int, last: int, rows: int) -> TableFile:

@@ -5,14 +5,15 @@
     every closed directory has its _SUCCESS                     the last entry is applied
     each position lies within its topic, which is the one that was loaded
 
-Only reads, but for `repair`, which makes marks anew that are gone. A load that commits meanwhile adds files that this
-does not know: what looks wrong is looked at again with the log as it is then.
+Only reads, but for `repair`, which makes marks anew that are gone, and none before what it stands for: as long as the
+last entry is not applied, or a file of the directory is missing or another, its mark would lie. A load that commits
+meanwhile adds files that this does not know: what looks wrong is looked at again with the log as it is then.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -37,6 +38,7 @@ CHUNK_BYTES: Final = 8 * 2**20
 THREADS: Final = 4
 FINDINGS_MAX: Final = 1_000
 _REPAIR: Final = "`millstream load verify --repair` makes it anew"
+_REPAIR_LATER: Final = "mend its files first: it would say that all rows are there"
 _RUN_AGAIN: Final = "run the job again; if it stays, restore the file from a backup, or load its offsets anew"
 
 
@@ -114,6 +116,7 @@ def verify_destination(
 
 
 def _verify(filesystem: FileSystem, log: CommitLog, job: LoadJob, *, deep: bool, repair: bool) -> Verified:
+    # In this order: what was applied by the second look is all in its place at each look behind it.
     state, unapplied = log.read(), log.unapplied()
     verified = Verified(job.destination.uri, state.number, deep)
     if not state.number:
@@ -121,16 +124,22 @@ def _verify(filesystem: FileSystem, log: CommitLog, job: LoadJob, *, deep: bool,
         return verified
     if unapplied is not None:
         verified.findings.append(Red(f"entry {unapplied.number} is not fully applied", "run the job again"))
+    marks_due = job.destination.success_files and unapplied is None
     seen: set[str] = set()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="verify") as pool:
         for directory, group in groupby(state.files.under(""), key=lambda file: file.directory):
             files = list(group)
             seen.add(directory)
             verified.directories += 1
-            _look_at_directory(filesystem, directory, files, state, job, verified, repair=repair)
+            there = _listed(filesystem, directory)
+            wrong = _wrong_files(files, there)
             if deep:
                 for finding in pool.map(lambda file: _read_whole(filesystem, file), files):
-                    verified.findings += finding
+                    wrong += finding
+            verified.findings += wrong
+            if marks_due and SUCCESS not in there and state.is_closed(directory):
+                _miss_mark(filesystem, directory, verified, is_whole=not wrong, repair=repair)
+            _look_at_directory(directory, files, there, verified)
             if len(verified.findings) >= FINDINGS_MAX:
                 return verified
     emptied = _closed_without_files(state, seen)
@@ -138,42 +147,44 @@ def _verify(filesystem: FileSystem, log: CommitLog, job: LoadJob, *, deep: bool,
         if directory in emptied:
             # For its age: a mark that is gone is missed no less. One that was deleted by hand is nobody's.
             verified.directories += 1
-            _look_for_mark(filesystem, directory, {one.name for one in children}, job, verified, repair=repair)
+            if marks_due and SUCCESS not in {one.name for one in children}:
+                _miss_mark(filesystem, directory, verified, is_whole=True, repair=repair)
         for one in children if directory not in seen else ():
             if _is_data(one):
                 verified.findings.append(_stray(one.path))
     return verified
 
 
-def _look_at_directory(
-    filesystem: FileSystem,
-    directory: str,
-    files: list[TableFile],
-    state: TableState,
-    job: LoadJob,
-    verified: Verified,
-    *,
-    repair: bool,
-) -> None:
+def _listed(filesystem: FileSystem, directory: str) -> dict[str, FileStatus]:
+    """Return what a directory holds by its names; nothing where there is none."""
     try:
-        there = {one.name: one for one in filesystem.list(directory)}
+        return {one.name: one for one in filesystem.list(directory)}
     except FileNotFoundError:
-        there = {}
+        return {}
+
+
+def _wrong_files(files: Iterable[TableFile], there: Mapping[str, FileStatus]) -> list[Red]:
+    """Return what is missing of a directory's files, and what has another length than the log says."""
+    wrong = []
     for file in files:
-        verified.files += 1
-        verified.rows += file.rows
-        verified.bytes += file.length
-        found = there.pop(file.name, None)
+        found = there.get(file.name)
         if found is None:
-            verified.findings.append(Red(f"{file.path} is not there", _RUN_AGAIN))
+            wrong.append(Red(f"{file.path} is not there", _RUN_AGAIN))
         elif found.length != file.length:
-            verified.findings.append(
-                Red(f"{file.path} has {found.length} bytes, the log says {file.length}", _RUN_AGAIN)
-            )
-    if state.is_closed(directory):
-        _look_for_mark(filesystem, directory, there, job, verified, repair=repair)
+            wrong.append(Red(f"{file.path} has {found.length} bytes, the log says {file.length}", _RUN_AGAIN))
+    return wrong
+
+
+def _look_at_directory(
+    directory: str, files: list[TableFile], there: Mapping[str, FileStatus], verified: Verified
+) -> None:
+    """Count a directory's files; see that it holds no others, and that none share offsets."""
+    verified.files += len(files)
+    verified.rows += sum(file.rows for file in files)
+    verified.bytes += sum(file.length for file in files)
+    listed = {file.name for file in files}
     for name, found in there.items():
-        if _is_data(found):
+        if name not in listed and _is_data(found):
             verified.findings.append(_stray(f"{directory}/{name}"))
     by_partition: dict[tuple[str, int, str], list[TableFile]] = defaultdict(list)
     for file in files:
@@ -222,16 +233,13 @@ def _closed_without_files(state: TableState, seen: Collection[str]) -> set[str]:
     return {directory for directory in closed if directory not in seen}
 
 
-def _look_for_mark(
-    filesystem: FileSystem, directory: str, there: Collection[str], job: LoadJob, verified: Verified, *, repair: bool
-) -> None:
-    """See that a closed directory says so; `there` are the names of what it holds."""
-    if SUCCESS in there or not job.destination.success_files:
-        return
-    if repair and _has_been_marked(filesystem, f"{directory}/{SUCCESS}"):
+def _miss_mark(filesystem: FileSystem, directory: str, verified: Verified, *, is_whole: bool, repair: bool) -> None:
+    """Make anew what says that a directory is closed, or tell that it is missing."""
+    if repair and is_whole and _has_been_marked(filesystem, f"{directory}/{SUCCESS}"):
         verified.repaired.append(f"{directory}/{SUCCESS}")
     else:
-        verified.findings.append(Red(f"{directory} is closed and has no {SUCCESS}", _REPAIR))
+        remedy = _REPAIR if is_whole else _REPAIR_LATER
+        verified.findings.append(Red(f"{directory} is closed and has no {SUCCESS}", remedy))
 
 
 def _stray(path: str) -> Red:
