@@ -17,8 +17,8 @@ CONTEXT = {
     "compaction.deduplicate_by": ('metadata_columns = ["partition", "offset"]\n', ""),
 }
 REQUIRED = {"name", "source", "source.bootstrap_servers", "source.topics", "destination", "destination.uri"}
-# What else a job with such a part in it must have.
-LACKING = {"registry.urls", "compaction.deduplicate_by"}
+# What else a job with such a part in it must have; Kerberos for a metastore its package, which not every machine has.
+LACKING = {"registry.urls", "compaction.deduplicate_by", "hive.kerberos_service"}
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
