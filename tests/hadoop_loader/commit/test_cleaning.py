@@ -1,13 +1,16 @@
-"""What cleaning leaves to those who stand on it: what was the newest a moment ago, however old it is."""
+"""What cleaning leaves to those who stand on it, and what it tells of what it could not do."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from tests.support.commit_commands import job_of, surroundings_of
 from tests.support.commit_simulation import SETTINGS, TOPIC, World
 
 from millstream.hadoop_loader.commit import Claim, CompactDraft, Entry, LoadDraft, Role, Snapshot, names
+from millstream.hadoop_loader.driver.status import status_of
 
 DAY_S = 86_400.0
 # A checkpoint is due every 5 entries, and a load makes two.
@@ -35,6 +38,23 @@ def backfill(world: World) -> None:
     for _ in range(BACKFILL_RUNS):
         load(world)
         world.clock.wait(20)
+
+
+def flip_a_byte(world: World, path: str) -> None:
+    with world.disk.open(path) as file:
+        data = bytearray(file.read_at(0, file.size))
+    data[3] ^= 0xFF
+    world.disk.delete(path)
+    with world.disk.create(path) as changed:
+        changed.write(data)
+
+
+def cleaned(world: World) -> list[str]:
+    driver = world.driver()
+    claim = driver.log.claim(Role.LOAD, owner="a", run_id=driver.run_id)
+    told = driver.log.clean(claim)
+    claim.release()
+    return told
 
 
 # Where checkpoints come among the loads differs, and which runs of the inventory the last one stands on.
@@ -69,4 +89,35 @@ def test_a_compaction_commits_beside_a_backfill_after_quiet_days(monkeypatch: py
 
     assert driver.work(claim) is not None
     claim.release()
+    world.finish()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_until_it_can(tmp_path: Path) -> None:
+    world = World(formats=("avro",))
+    for _ in range(6):
+        load(world)
+    assert cleaned(world) == []
+    damaged = world.disk.list(names.INVENTORY)[-1]
+    flip_a_byte(world, damaged.path)
+
+    for _ in range(12):
+        load(world)
+    told = cleaned(world)
+    log = world.driver().log
+
+    number = damaged.name.partition(names.SEPARATOR)[0]
+    assert len(told) == 1
+    assert told[0].startswith(f"the checkpoint that is due could not be written: {damaged.path}: ")
+    assert f"delete the checkpoints from {number} on" in told[0]
+    assert log.entries_without_checkpoint(log.read()) > 3 * SETTINGS.entries_per_checkpoint
+    status = status_of(job_of(tmp_path), offline=True, surroundings=surroundings_of(world))
+    assert any("entries are in no checkpoint" in red.what for red in status.red)
+
+    for checkpoint in world.disk.list(names.CHECKPOINTS):
+        if checkpoint.name >= number:
+            world.disk.delete(checkpoint.path)
+    assert cleaned(world) == []
+    assert log.entries_without_checkpoint(log.read()) == 0
+    status = status_of(job_of(tmp_path), offline=True, surroundings=surroundings_of(world))
+    assert status.red == []
     world.finish()

@@ -6,26 +6,18 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.support.commit_commands import job_of, surroundings_of
 from tests.support.commit_simulation import TOPIC, World
 
 from millstream.hadoop_loader.commit import Role, UnappliedError, names
-from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import Verified, verify_destination
 from millstream.hadoop_loader.filesystem import QuotaExceededError
-from millstream.hadoop_loader.job import DestinationSettings, LoadJob, SourceSettings, ValueSettings
 
 DIRECTORY = f"{TOPIC}/avro/part=0"
 
 
 def verify(world: World, folder: Path) -> Verified:
-    surroundings = Surroundings(open_filesystem=lambda _job: world.disk)
-    job = LoadJob(
-        name="orders",
-        source=SourceSettings(bootstrap_servers="unused:1", topics=(TOPIC,)),
-        destination=DestinationSettings(uri=folder.as_uri(), formats=frozenset({"avro"})),
-        value=ValueSettings(format="raw"),
-    )
-    return verify_destination(job, offline=True, repair=True, surroundings=surroundings)
+    return verify_destination(job_of(folder), offline=True, repair=True, surroundings=surroundings_of(world))
 
 
 def test_no_mark_is_made_before_its_entry_is_applied(tmp_path: Path) -> None:

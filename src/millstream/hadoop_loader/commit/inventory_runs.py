@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from millstream.core.records import crc32c
 from millstream.hadoop_loader.commit.errors import CorruptLogError
+from millstream.hadoop_loader.commit.names import SEPARATOR
 from millstream.hadoop_loader.filesystem import InputFile
 
 BLOCK_BYTES: Final = 1024 * 1024
@@ -140,4 +141,9 @@ def runs_to_merge(lengths: list[int]) -> int:
 
 
 def _corrupt(path: str, what: str) -> CorruptLogError:
-    return CorruptLogError(f"{path}: {what}; delete the newest checkpoint, from which the log is then read anew")
+    # Checkpoints share runs; those that may name this one have its number or a later one.
+    first = path.rpartition("/")[2].partition(SEPARATOR)[0]
+    return CorruptLogError(
+        f"{path}: {what}; restore the file from a snapshot or a backup, or delete the checkpoints from {first} on if"
+        " there is an older one, or the log's first entry: from there the log is then read anew"
+    )

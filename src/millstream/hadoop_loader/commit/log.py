@@ -33,6 +33,8 @@ CLAIM_ATTEMPTS: Final = 50
 COMMIT_ATTEMPTS: Final = 100
 # A checkpoint is due earlier once so many files have changed: reading the state must stay cheap.
 CHANGES_PER_CHECKPOINT: Final = 200_000
+# From so many on that are due and were not written it is told where somebody looks.
+CHECKPOINTS_MISSED_MAX: Final = 3
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -151,11 +153,19 @@ class CommitLog:
     def clean(self, claim: Claim) -> list[str]:
         """Write a checkpoint if one is due, delete what lower epochs and old entries left.
 
-        Returns a sentence for each thing that could not be deleted; no error of it is a reason to end a run.
+        Returns a sentence for a checkpoint that could not be written, and for each thing that could not be deleted; no
+        error of it is a reason to end a run.
         """
-        if claim.last_is_applied:
-            self._checkpoint_if_due(claim.state)
-        return self._cleaner.clean(claim)
+        told = self._checkpoint_if_due(claim.state) if claim.last_is_applied else []
+        return told + self._cleaner.clean(claim)
+
+    def entries_without_checkpoint(self, state: TableState) -> int:
+        """How many entries up to `state` no checkpoint covers, if those are far too many: else 0. Changes nothing.
+
+        Each run tries to write one, so what keeps it from that stays until somebody does something about it.
+        """
+        since = state.number - self._reader.newest_checkpoint()
+        return since if since > CHECKPOINTS_MISSED_MAX * self._settings.entries_per_checkpoint else 0
 
     def cleaning_is_due(self, role: Role) -> bool:
         """Whether a claim of the role would find something to delete that is past its time. Changes nothing.
@@ -238,12 +248,15 @@ class CommitLog:
         claim.is_unsettled = False
         return settled
 
-    def _checkpoint_if_due(self, state: TableState) -> None:
+    def _checkpoint_if_due(self, state: TableState) -> list[str]:
         # A run does without one: whatever goes wrong, the next run tries again.
-        with suppress(FileSystemError, OSError, CorruptLogError):
+        try:
             since = state.number - self._reader.newest_checkpoint()
             if since >= self._settings.entries_per_checkpoint or state.files.changes >= CHANGES_PER_CHECKPOINT:
                 write_checkpoint(self._filesystem, state, self._token())
+        except (FileSystemError, OSError, CorruptLogError) as error:
+            return [f"the checkpoint that is due could not be written: {error}"]
+        return []
 
     def _token(self) -> str:
         return f"{self._random.getrandbits(48):012x}"

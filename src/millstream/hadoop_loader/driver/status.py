@@ -120,6 +120,7 @@ def status_of(job: LoadJob, *, offline: bool = False, surroundings: Surroundings
     with world.open_filesystem(job) as filesystem:
         log = world.commit_log(job, filesystem)
         state, unapplied = log.read(), log.unapplied()
+        unchecked = log.entries_without_checkpoint(state)
         letters = waiting_letters(state)
         failure = failure_of(filesystem, job.name)
     status = DestinationStatus(job.destination.uri, job.name, state.number, _headline(job, state))
@@ -138,6 +139,14 @@ def status_of(job: LoadJob, *, offline: bool = False, surroundings: Surroundings
                 "of its files are not where readers look",
                 "unless that run is still at it, mend what stopped it (quota, permissions, HDFS itself) and run the "
                 "job again, which finishes it first",
+            )
+        )
+    if unchecked:
+        status.red.append(
+            Red(
+                f"the last {unchecked:,} entries are in no checkpoint: every run reads them all, and nothing of the log"
+                " is deleted",
+                "the notes of each run say why, and what to do (`cleaning: the checkpoint that is due ...`)",
             )
         )
     _look_at_last_load(state, status)
