@@ -25,6 +25,7 @@ from millstream import Admin
 from millstream.hadoop_loader.driver import LoadReport, run_load
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.filesystem import FileSystem, FileSystemSettings, open_filesystem
+from millstream.hadoop_loader.filesystem.settings import DEADLINE_S_DEFAULT
 from millstream.hadoop_loader.job import DestinationSettings, LoadJob, Partitioning, SourceSettings, ValueSettings
 from millstream.hadoop_loader.source import read_source
 from millstream.hadoop_loader.splits import Progress
@@ -106,12 +107,15 @@ class RawTopic:
         }
         return LoadJob(**settings)
 
-    def rows(self, name: str = "parquet", *, missing_ok: bool = False) -> Counter[Row]:
+    def rows(
+        self, name: str = "parquet", *, missing_ok: bool = False, deadline_s: float = DEADLINE_S_DEFAULT
+    ) -> Counter[Row]:
         """What the files of a format hold, late records among it, as readers of plain directories see them.
 
         A directory that is being compacted is away for a moment: a file that was listed may be gone (`missing_ok`).
+        A destination that is away does not answer for `deadline_s`.
         """
-        return rows_of(self.uri, self.name, name, missing_ok=missing_ok)
+        return rows_of(self.uri, self.name, name, missing_ok=missing_ok, deadline_s=deadline_s)
 
     def shown(self, isolation_level: str = "read_committed") -> Counter[Row]:
         """What another client's consumer is shown, from the first offset to the end."""
@@ -150,10 +154,12 @@ class RawTopic:
         return seen
 
 
-def rows_of(uri: str, table: str, name: str, *, missing_ok: bool = False) -> Counter[Row]:
+def rows_of(
+    uri: str, table: str, name: str, *, missing_ok: bool = False, deadline_s: float = DEADLINE_S_DEFAULT
+) -> Counter[Row]:
     """What readers of plain directories see of a table with such values, as `RawTopic.rows`."""
     held: Counter[Row] = Counter()
-    with open_filesystem(uri, FileSystemSettings()) as filesystem:
+    with open_filesystem(uri, FileSystemSettings(deadline_s=deadline_s)) as filesystem:
         for path in _files(filesystem, ""):
             if path.endswith(f".{name}") and path.partition("/")[0] in (table, f"{table}.late"):
                 with suppress(FileNotFoundError) if missing_ok else nullcontext():

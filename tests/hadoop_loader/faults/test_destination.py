@@ -10,21 +10,24 @@ import os
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from tests.support.killed_run import QUICK, kill_points, killed
-from tests.support.raw_topics import RawTopic, assert_held, run_inline
+from tests.support.raw_topics import RawTopic, Row, assert_held, run_inline
 
 from millstream.hadoop_loader.commit import CommitSettings
 from millstream.hadoop_loader.driver import LoadReport, Outcome, run_load
 from millstream.hadoop_loader.driver.compacting import run_compaction
 from millstream.hadoop_loader.driver.verify import verify_destination
+from millstream.hadoop_loader.filesystem import FileSystemError
 from millstream.hadoop_loader.job import DestinationSettings, LoadJob, Partitioning
 from millstream.testing import TestBroker
 from millstream.testing.hdfs import MiniHdfs
+from millstream.testing.kafka import wait_until
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -89,11 +92,17 @@ def test_hdfs_is_killed_in_the_middle_and_comes_back(topic: RawTopic, hdfs: Mini
         hdfs.kill_namenode() if daemon == "namenode" else hdfs.kill_datanode()
         back.start()
 
-    run_inline(job, in_the_middle=kill)
-    back.join()
-    hdfs.restore()
+    def look() -> None:
+        assert_none_doubled(topic.rows(missing_ok=True, deadline_s=DEADLINE_S))
 
-    settled(job)
+    with Reader(look, but=FileSystemError) as reader:
+        run_inline(job, in_the_middle=kill)
+        back.join()
+        hdfs.restore()
+        settled(job)
+        seen = reader.looks
+        wait_until(lambda: reader.error or reader.looks > seen, 60.0, "a reader to see what is there")
+    assert reader.error is None, reader.error
     assert_held(topic)
     assert verify_destination(job, deep=True).findings == []
 
@@ -199,11 +208,20 @@ def test_clocks_that_jump_change_nothing(millstream_broker_session: TestBroker, 
     assert verify_destination(job_of(topic), deep=True).findings == []
 
 
-class Reader:
-    """Looks at plain directories all the time: never a row twice, never a file that cannot be read."""
+def assert_none_doubled(rows: Counter[Row]) -> None:
+    doubled = [row for row, count in rows.items() if count > 1]
+    assert not doubled, doubled[:3]
 
-    def __init__(self, look: Callable[[], object]) -> None:
+
+class Reader:
+    """Looks at plain directories all the time: never a row twice, never a file that cannot be read.
+
+    A look that ends in an error of the kind `but`, since the destination is away, does not count.
+    """
+
+    def __init__(self, look: Callable[[], object], *, but: type[Exception] | tuple[()] = ()) -> None:
         self._look = look
+        self._but = but
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.looks = 0
@@ -213,6 +231,8 @@ class Reader:
         while not self._over.is_set():
             try:
                 self._look()
+            except self._but:
+                continue
             except Exception as error:
                 self.error = error
                 return
@@ -237,8 +257,7 @@ def test_loads_beside_compactions_and_readers(millstream_broker_session: TestBro
     errors: list[str] = []
 
     def look() -> None:
-        doubled = [row for row, count in topic.rows(missing_ok=True).items() if count > 1]
-        assert not doubled, doubled[:3]
+        assert_none_doubled(topic.rows(missing_ok=True))
 
     def compact() -> None:
         while not over.is_set():
