@@ -8,11 +8,12 @@ and then merges the newest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from millstream.hadoop_loader.commit import envelope, names
 from millstream.hadoop_loader.commit.encoding import (
+    UNKNOWN,
     positions_from_json,
     positions_to_json,
     watermarks_from_json,
@@ -50,7 +51,16 @@ def decode_checkpoint(data: bytes, path: str, number: int, open_file: Callable[[
     header, sections = envelope.decode(data, path)
     if header.get("number") != number or header.get("kind") != "checkpoint":
         raise CorruptLogError(f"{path}: is no checkpoint of {number}; delete it")
-    content: dict[str, Any] = next(iter(sections["state"]))
+    envelope.check_sections(path, sections, ("state",))
+    try:
+        return _state(header, next(iter(sections["state"])), number, open_file)
+    except UNKNOWN as error:
+        raise envelope.of_newer_version(path, repr(error)) from error
+
+
+def _state(
+    header: Mapping[str, Any], content: Mapping[str, Any], number: int, open_file: Callable[[str], InputFile]
+) -> TableState:
     state = TableState(number=number, cluster_id=header["cluster_id"], epoch=header["epoch"])
     for role, *rest in content["claims"]:
         state.claims[Role(role)] = ClaimRecord(Role(role), *rest)

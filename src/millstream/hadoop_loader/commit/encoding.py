@@ -24,6 +24,10 @@ from millstream.hadoop_loader.commit.envelope import Section
 from millstream.hadoop_loader.commit.errors import CorruptLogError
 from millstream.hadoop_loader.splits import FileKind
 
+_SECTIONS: Final = frozenset({"changes", "files", "swaps"})
+# What a line or a header that this version does not know ends in, where it is taken apart.
+UNKNOWN: Final = (KeyError, ValueError, TypeError)
+
 # Fields of a file's line, behind its directory and name. New ones go to the end.
 _COLUMNS: Final = (
     "topic",
@@ -47,10 +51,13 @@ def file_to_line(file: TableFile) -> list[Any]:
 
 
 def file_from_line(line: list[Any]) -> TableFile:
-    """The file of a JSON array."""
+    """The file of a JSON array. Raises CorruptLogError."""
     fields = dict(zip(("directory", "name", *_COLUMNS), line, strict=False))
-    fields["kind"] = FileKind(fields["kind"])
-    return TableFile(**fields)
+    try:
+        fields["kind"] = FileKind(fields["kind"])
+        return TableFile(**fields)
+    except UNKNOWN as error:
+        raise envelope.of_newer_version("/".join(map(str, line[:2])), repr(error)) from error
 
 
 class _Added:
@@ -71,11 +78,18 @@ class _Swaps:
         self._section = section
 
     def __iter__(self) -> Iterator[DirectorySwap]:
+        yield from map(_swap_from_line, self._section)
+
+
+def _swap_from_line(line: list[Any]) -> DirectorySwap:
+    try:
         # Entries of before open directories were compacted say nothing of `is_whole`.
-        for directory, staged, removed, files, *is_whole in self._section:
-            yield DirectorySwap(
-                directory, staged, tuple(map(file_from_line, removed)), tuple(map(file_from_line, files)), *is_whole
-            )
+        directory, staged, removed, files, *is_whole = line
+        return DirectorySwap(
+            directory, staged, tuple(map(file_from_line, removed)), tuple(map(file_from_line, files)), *is_whole
+        )
+    except UNKNOWN as error:
+        raise envelope.of_newer_version(str(line[0]), repr(error)) from error
 
 
 def _nested(values: Mapping[str, Mapping[int, Any]]) -> dict[str, list[list[Any]]]:
@@ -162,6 +176,14 @@ def decode_entry(data: bytes, path: str, number: int) -> Entry:
     header, sections = envelope.decode(data, path)
     if header.get("number") != number:
         raise CorruptLogError(f"{path}: holds entry {header.get('number')}; it was moved there by hand: move it back")
+    envelope.check_sections(path, sections, _SECTIONS)
+    try:
+        return _entry(header, sections, number)
+    except UNKNOWN as error:
+        raise envelope.of_newer_version(path, repr(error)) from error
+
+
+def _entry(header: Mapping[str, Any], sections: Mapping[str, Section], number: int) -> Entry:
     changes: dict[str, Any] = next(iter(sections["changes"])) if "changes" in sections else {}
     return Entry(
         number=number,

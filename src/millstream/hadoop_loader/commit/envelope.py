@@ -7,20 +7,24 @@
 
 A section's lines are decoded one at a time when somebody iterates over them, so an entry of 40,000 files costs the
 memory of its compressed bytes until then, and of one line at a time after. `head -2` shows an operator what a file is.
+
+A newer version may add to the header, and columns at the end of a file's line, what an older one does well without; all
+else that is new (a kind, a section, a column) an older one refuses.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from millstream.core.records import crc32c
 from millstream.hadoop_loader.commit.errors import CorruptLogError
 
-_MAGIC: Final = b"millstream-log 1\n"
+_MAGIC_OF_ANY: Final = b"millstream-log "
+_MAGIC: Final = _MAGIC_OF_ANY + b"1\n"
 _TRAILER: Final = b"crc32c:%08x\n"
 TRAILER_SIZE_BYTES: Final = len(_TRAILER % 0)
 # What one entry or checkpoint may have on disk, and what it may claim to hold: 10 M files, far beyond one run.
@@ -87,6 +91,8 @@ def encode(header: Mapping[str, Any], sections: Mapping[str, Iterable[Any]]) -> 
 def decode(data: bytes, path: str) -> tuple[dict[str, Any], dict[str, Section]]:
     """Header and sections of a file read whole from `path`. Raises CorruptLogError if it isn't what was written."""
     body, trailer = data[:-TRAILER_SIZE_BYTES], data[-TRAILER_SIZE_BYTES:]
+    if data.startswith(_MAGIC_OF_ANY) and not data.startswith(_MAGIC) and trailer == _TRAILER % crc32c(body):
+        raise of_newer_version(path, data[: len(_MAGIC)].decode(errors="replace").strip())
     if not data.startswith(_MAGIC) or trailer != _TRAILER % crc32c(body):
         raise CorruptLogError(
             f"{path}: {len(data)} bytes that do not fit their checksum; restore the file from a snapshot or a backup"
@@ -95,6 +101,18 @@ def decode(data: bytes, path: str) -> tuple[dict[str, Any], dict[str, Section]]:
         return _split(body)
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptLogError(f"{path}: {error}, though its checksum fits; another program wrote it") from error
+
+
+def of_newer_version(path: str, what: object) -> CorruptLogError:
+    """The error for what this version cannot read, though all of its bytes are there."""
+    return CorruptLogError(f"{path}: {what}: written by a newer version of millstream; use that one here")
+
+
+def check_sections(path: str, found: Iterable[str], known: Container[str]) -> None:
+    """Raise CorruptLogError for a section this version does not know: whoever leaves one out reads something else."""
+    for name in found:
+        if name not in known:
+            raise of_newer_version(path, f"has a section {name}")
 
 
 def _split(body: bytes) -> tuple[dict[str, Any], dict[str, Section]]:

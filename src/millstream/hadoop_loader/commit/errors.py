@@ -43,7 +43,7 @@ class LostFileError(CommitError):
 
 
 class CorruptLogError(CommitError):
-    """An entry or a checkpoint does not have the bytes that were written."""
+    """An entry or a checkpoint does not have the bytes that were written, or is of a version newer than this one."""
 
 
 class CompactionConflictError(CommitError):
