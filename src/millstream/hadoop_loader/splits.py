@@ -18,7 +18,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
@@ -203,6 +203,7 @@ class UnknownSchema(NamedTuple):
     topic: str
     schema_id: int  # of Protobuf with the message, as tables/writers.py numbers them
     schema: str  # Avro JSON, references put in; of other types the registered text, and the registry has the rest
+    field: Literal["value", "key"] = "value"  # what names it
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import importlib.machinery
 import pickle
 import sys
 import tomllib
+import types
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,8 @@ bootstrap_servers = "kafka-1:9093,kafka-2:9093"
 topics_pattern = "flights|weather-.*"
 start = 2026-01-31T00:00:00Z
 stop = "2026-02-01T00:00:00+01:00"
+start_offsets.weather-1 = { "0" = 15 }
+start_group = "connect-hdfs"
 stop_offsets.flights = { "0" = 1500, "1" = 20 }
 rate_limit_bytes_per_s = "20 MB"
 
@@ -88,6 +92,7 @@ def test_a_whole_file() -> None:
 
     assert job.source.start == 1769817600000
     assert job.source.stop == 1769900400000
+    assert (job.source.start_offsets, job.source.start_group) == ({"weather-1": {0: 15}}, "connect-hdfs")
     assert job.source.stop_offsets == {"flights": {0: 1500, 1: 20}}
     assert job.source.rate_limit_bytes_per_s == 20 * 2**20
     assert job.source.client["sasl.password"] == Secret(env="KAFKA_PASSWORD")
@@ -221,6 +226,18 @@ def test_a_line_that_may_hold_a_secret_is_not_quoted() -> None:
     [
         ('source.start = "2026-13-01"', "source.start", "date-time"),
         ("source.stop_offsets = { flights = 5 }", "source.stop_offsets", "a table for each topic"),
+        ("source.start_offsets.flights = { a = 5 }", "source.start_offsets", "a table for each topic"),
+        ("source.start_offsets.flihgts = { 0 = 5 }", "source.start_offsets", "no topic of that name"),
+        (
+            'source = { topics_pattern = "a.*", exclude_pattern = "ab", start_offsets.ab = { 0 = 5 } }',
+            "source.start_offsets",
+            "no topic of that name",
+        ),
+        (
+            "source = { start_offsets.flights = { 0 = 5 }, stop_offsets.flights = { 0 = 4 } }",
+            "source.start_offsets",
+            "starts at 5 and stops at 4",
+        ),
         ("source.start = 2026-02-01\nsource.stop = 2026-01-01", "source.stop", "later date-time"),
         ('source.topics = ["a/b"]', "source.topics", "no topic's name"),
         ('source.exclude_pattern = "x"', "source.exclude_pattern", "topics_pattern"),
@@ -228,7 +245,13 @@ def test_a_line_that_may_hold_a_secret_is_not_quoted() -> None:
         ('source.client.sasl.username = "u"', "source.client.sasl.username", "it would not be used"),
         ('source.client.fetch.max.bytes = "many"', "source.client.fetch.max.bytes", "fetch.max.bytes"),
         ('value.format = "none"', "value.format", "raw"),
-        ('key.format = "avro"', "key.schema_file", "keys are read by one schema"),
+        ('key.format = "protobuf"', "key.schema_file", "keys are read by one schema"),
+        ('key = { format = "avro", framing = "none" }', "key.schema_file", "keys are read by one schema"),
+        (
+            'key.format = "avro"\npartitioning = { kind = "fields", fields = ["key.id"] }',
+            "partitioning.fields",
+            "give key.schema_file",
+        ),
         ('key = { format = "protobuf", schema_file = "k.avsc" }', "key.schema_file", "is read by a .proto"),
         ('value.framing = "none"', "value.schema_file", "name a .avsc"),
         ('value.schema_file = "x.avsc"', "value.schema_file", "framing"),
@@ -261,6 +284,8 @@ def test_a_line_that_may_hold_a_secret_is_not_quoted() -> None:
         ('destination.table_names.prod.orders = "_orders"', "destination.table_names", "the first no"),
         ('hive.format = "avro"', "hive.format", "destination.formats"),
         ('hive.metastore_uri = "http://x:1"', "hive.metastore_uri", "thrift://"),
+        ('hive.metastore_uri = "thrift://a:9083,b:9083"', "hive.metastore_uri", '"b:9083" is no address'),
+        ('hive.metastore_uri = "thrift://a:x"', "hive.metastore_uri", "with commas between them"),
         ("schedule = { }", "schedule.cron", "one of the two"),
         ('compaction.deduplicate_by = ["id"]', "compaction.deduplicate_by", "metadata_columns"),
         ('encoding.parquet = { codec = "gzip", level = 12 }', "encoding.parquet.level", "give 1 to 9"),
@@ -408,3 +433,14 @@ def test_a_cron_expression_without_its_package_says_which_extra_has_it(monkeypat
     monkeypatch.setitem(sys.modules, "cronsim", None)
     with pytest.raises(JobError, match=r"schedule\.cron = .*cronsim.*pip install 'millstream\[hdfs\]'"):
         LoadJob.loads(MINIMAL + '[schedule]\ncron = "0 * * * *"\n')
+
+
+def test_kerberos_for_a_metastore_without_its_package_says_which_extra_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = MINIMAL + '[hive]\nmetastore_uri = "thrift://a,thrift://b:9084/"\nkerberos_service = "hive"\n'
+    monkeypatch.setitem(sys.modules, "gssapi", None)
+    with pytest.raises(JobError, match=r"hive\.kerberos_service = .*gssapi.*pip install 'millstream\[kerberos\]'"):
+        LoadJob.loads(text)
+    there = types.ModuleType("gssapi")
+    there.__spec__ = importlib.machinery.ModuleSpec("gssapi", None)
+    monkeypatch.setitem(sys.modules, "gssapi", there)
+    assert LoadJob.loads(text).hive is not None

@@ -55,7 +55,7 @@ class _SplitState:
     # Whether it is a part of a split that failed for good: one topic, tried once.
     is_part: bool = False
     # (topic, schema id) of those it came back for.
-    schemas_met: set[tuple[str, int]] = field(default_factory=set)
+    schemas_met: set[tuple[str, int, str]] = field(default_factory=set)
     result: SplitResult | None = None
 
 
@@ -148,12 +148,14 @@ class Attempts:
         self._pending.append(result.split)
         for found in result.unknown_schemas:
             # The attempt before came back for it too, so this one had it in its tables: no other will do better.
-            if (found.topic, found.schema_id) in state.schemas_met:
+            met = found.topic, found.schema_id, found.field
+            if met in state.schemas_met:
                 self.give_up(
                     [found.topic],
-                    f"schema {writer_name(found.schema_id)} is in the table, and its values were not read with it",
+                    f"schema {writer_name(found.schema_id)} is in the table, and its {found.field}s were not read"
+                    " with it",
                 )
-            state.schemas_met.add((found.topic, found.schema_id))
+            state.schemas_met.add(met)
         state.schema_rounds += 1
         if state.schema_rounds > SCHEMA_ROUNDS_MAX:
             topics = {found.topic for found in result.unknown_schemas}

@@ -244,7 +244,8 @@ class _Replayer:
             try:
                 decoded = self._sorted(self.claim.staging(number, attempt), sources, schemas.tables[topic])
             except UnknownSchemaError as error:
-                refused = schemas.learn([UnknownSchema(error.topic, error.schema_id, error.schema)])
+                found = UnknownSchema(error.topic, error.schema_id, error.schema, error.field)
+                refused = schemas.learn([found])
                 if refused:
                     raise ValueError(refused[topic]) from error
                 continue

@@ -17,7 +17,7 @@ from millstream.hadoop_loader.tables.writers import FIRST_MESSAGE, schema_id_of,
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
     from millstream.hadoop_loader.tables import Merged, TableVersion
-    from millstream.schemas.client import RegistryClient
+    from millstream.schemas.client import RegisteredSchema, RegistryClient
     from millstream.schemas.parsing import ParsedSchema
     from millstream.schemas.serdes.framing import MessagePath
 
@@ -57,11 +57,14 @@ class RunSchemas:
                 self._check_json(text)
             self._merge(topic, {UNFRAMED_ID: text})
             return
-        first = {} if topic in self._documents else self._first(topic)
+        first: dict[int, ParsedSchema] = {}
+        keys: dict[int, ParsedSchema] = {}
+        if topic not in self._documents:
+            first, keys = self._first(topic), self._first_key(topic)
         try:
-            self._merge(topic, first)
+            self._merge(topic, first, keys)
         except ValueError:
-            if not first:
+            if not first and not keys:
                 raise
             # What is registered may be of no record yet: those that are there say what they need.
             self._merge(topic, {})
@@ -69,15 +72,17 @@ class RunSchemas:
     def learn(self, found: Iterable[UnknownSchema]) -> dict[str, str]:
         """Merge schemas that splits met; return, per topic, why one of its could not be."""
         by_topic: dict[str, dict[int, str | ParsedSchema]] = {}
+        keys: dict[str, dict[int, str | ParsedSchema]] = {}
         for one in found:
-            by_topic.setdefault(one.topic, {})[one.schema_id] = one.schema
+            by_topic.setdefault(one.topic, {})
+            (keys if one.field == "key" else by_topic).setdefault(one.topic, {})[one.schema_id] = one.schema
         from millstream.schemas.client import RegistryError
 
         refused: dict[str, str] = {}
         for topic, writers in by_topic.items():
             new = [one for one in writers if self.tables[topic].table_of(one) is None]
             try:
-                self._merge(topic, {one: self._whole(one, writers[one]) for one in new})
+                self._merge(topic, {one: self._whole(one, writers[one]) for one in new}, keys.get(topic))
             except (ValueError, RegistryError) as error:
                 refused[topic] = str(error)
         return refused
@@ -88,7 +93,12 @@ class RunSchemas:
             return schema
         return self._registry.schema(schema_id_of(schema_id))
 
-    def _merge(self, topic: str, writers: Mapping[int, str | ParsedSchema]) -> None:
+    def _merge(
+        self,
+        topic: str,
+        writers: Mapping[int, str | ParsedSchema],
+        keys: Mapping[int, str | ParsedSchema] | None = None,
+    ) -> None:
         from millstream.hadoop_loader.tables import merge
 
         before = self._documents.get(topic)
@@ -99,6 +109,7 @@ class RunSchemas:
             topic=topic,
             parquet="parquet" in self._job.destination.formats,
             name=self.names.of(topic),
+            keys=keys,
         )
         self._check_columns(merged.version)
         self._check_fields(merged.version)
@@ -140,22 +151,33 @@ class RunSchemas:
             raise ValueError(f"table {tables[0].name}: {reasons[0]}")
 
     def _first(self, topic: str) -> dict[int, ParsedSchema]:
-        from millstream.schemas.client import RegistryError, RegistryUnavailableError
-
         value = self._job.value
-        if self._registry is None or self._registry_is_away or value.framing != "registry" or value.format == "raw":
+        if value.framing != "registry" or value.format == "raw":
             return {}
-        try:
-            latest = self._registry.latest(f"{topic}-value")
-        except RegistryError as error:
-            # Another naming of subjects, or no registry now: the splits will tell which schemas they met.
-            self._registry_is_away = isinstance(error, RegistryUnavailableError)
-            return {}
-        # Of another type it is no schema of values that this job reads.
-        if latest.schema.type != value.format.upper():
+        latest = self._latest(f"{topic}-value", value.format)
+        if latest is None:
             return {}
         path = _expected_message(latest.schema, value.message) if value.format == "protobuf" else FIRST_MESSAGE
         return {} if path is None else {writer_number(latest.id, path): latest.schema}
+
+    def _first_key(self, topic: str) -> dict[int, ParsedSchema]:
+        key = self._job.key
+        latest = self._latest(f"{topic}-key", key.format) if key.takes_registered_schemas else None
+        return {} if latest is None else {latest.id: latest.schema}
+
+    def _latest(self, subject: str, format_: str) -> RegisteredSchema | None:
+        """Return the latest schema of a subject, where it is one of what the job reads."""
+        from millstream.schemas.client import RegistryError, RegistryUnavailableError
+
+        if self._registry is None or self._registry_is_away:
+            return None
+        try:
+            latest = self._registry.latest(subject)
+        except RegistryError as error:
+            # Another naming of subjects, or no registry now: the splits will tell which schemas they met.
+            self._registry_is_away = isinstance(error, RegistryUnavailableError)
+            return None
+        return latest if latest.schema.type == format_.upper() else None
 
 
 def _expected_message(schema: ParsedSchema, message: str | None) -> MessagePath | None:

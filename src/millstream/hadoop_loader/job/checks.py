@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import re
 import zoneinfo
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +14,9 @@ from millstream.core.config.client_config import ClientConfig
 from millstream.core.config.client_configs import CONSUMER_CONFIGS, JAVA_ONLY, WITHOUT_EFFECT
 from millstream.core.config.definition import ConfigError
 from millstream.hadoop_loader.filesystem.addresses import SCHEMES
+from millstream.hadoop_loader.job.destination import metastore_addresses
 from millstream.hadoop_loader.job.files import TIME_DIRECTIVES, TIME_PATTERNS
+from millstream.hadoop_loader.job.offsets import check_offsets
 from millstream.hadoop_loader.job.problem import Problem
 from millstream.hadoop_loader.job.secret import Secret
 from millstream.hadoop_loader.job.setting import Setting
@@ -21,6 +24,7 @@ from millstream.hadoop_loader.job.source import OWN_CONFIGS
 from millstream.hadoop_loader.job.walking import walk
 
 if TYPE_CHECKING:
+    from millstream.hadoop_loader.job.destination import HiveSettings
     from millstream.hadoop_loader.job.load_job import LoadJob
     from millstream.hadoop_loader.job.records import ValueSettings
 
@@ -113,6 +117,7 @@ def _check_source(job: LoadJob) -> Iterator[Problem]:
         yield Problem("source.exclude_pattern", shown(source.exclude_pattern), what, remedy)
     if isinstance(source.stop, int) and isinstance(source.start, int) and source.stop <= source.start:
         yield Problem("source.stop", str(source.stop), "it is not after source.start", "give a later date-time")
+    yield from check_offsets(source)
     yield from _check_client_configs(source.client)
 
 
@@ -264,6 +269,8 @@ def _check_format(key: str, part: ValueSettings, *, has_registry: bool) -> Itera
                 what = "with framing registry each record's own schema is used"
                 yield Problem(f"{key}.{name}", shown(given), what, remedy)
         return
+    if key == "key" and part.takes_registered_schemas:
+        return
     wanted = ".proto" if part.format == "protobuf" else ".avsc"
     if part.schema_file is None:
         if part.format != "json" and part.schema is None:
@@ -302,10 +309,23 @@ def _check_destination(job: LoadJob) -> Iterator[Problem]:
     hive = job.hive
     if hive is not None and hive.format not in destination.formats:
         yield Problem("hive.format", shown(hive.format), "the job does not write it", "take one of destination.formats")
-    if hive is not None and hive.metastore_uri is not None and urlsplit(hive.metastore_uri).scheme != "thrift":
-        yield Problem("hive.metastore_uri", shown(hive.metastore_uri), "it is no metastore", "write thrift://HOST:9083")
+    if hive is not None:
+        yield from _check_metastore(hive)
     if job.iceberg is not None and "parquet" not in destination.formats:
         yield Problem("iceberg", "", "Iceberg tables are of Parquet files", 'add "parquet" to destination.formats')
+
+
+def _check_metastore(hive: HiveSettings) -> Iterator[Problem]:
+    if hive.metastore_uri is not None:
+        try:
+            metastore_addresses(hive.metastore_uri)
+        except ValueError as error:
+            remedy = "write thrift://HOST:9083, those of several with commas between them"
+            yield Problem("hive.metastore_uri", shown(hive.metastore_uri), str(error), remedy)
+    # Found out here and not behind a commit.
+    if hive.kerberos_service is not None and importlib.util.find_spec("gssapi") is None:
+        what, remedy = "Kerberos needs the package gssapi", "pip install 'millstream[kerberos]', or leave the key out"
+        yield Problem("hive.kerberos_service", shown(hive.kerberos_service), what, remedy)
 
 
 def _check_partitioning(job: LoadJob) -> Iterator[Problem]:
@@ -336,6 +356,10 @@ def _check_partitioning_fields(job: LoadJob) -> Iterator[Problem]:
     )
     key_column = (job.key.column or "key") if job.key.format != "none" else None
     for key, fields in named.items():
+        if job.key.takes_registered_schemas and any(field.partition(".")[0] == key_column for field in fields):
+            what = "the column of keys is known once some were read: no directory can be named by it"
+            yield Problem(f"partitioning.{key}", shown(getattr(partitioning, key)), what, "give key.schema_file")
+            return
         if has_none and any(field.partition(".")[0] != key_column for field in fields):
             said = "raw" if value.format == "raw" else "json, without a schema"
             remedy = "partition by record time" + ("" if value.format == "raw" else ", or give value.schema_file")

@@ -40,8 +40,9 @@ class ValueSettings:
         choices=("registry", "none"),
     )
     schema_file: str | None = setting(
-        "Where framing is `none`, and for keys of Avro and Protobuf always: the file with the schema, an `.avsc` for"
-        " Avro and JSON, a `.proto` for Protobuf. A relative path starts at the job file.",
+        "Where framing is `none`, and for keys of Protobuf always: the file with the schema, an `.avsc` for Avro and"
+        " JSON, a `.proto` for Protobuf. Where it is given for keys of Avro under the registry, all are read to it."
+        " A relative path starts at the job file.",
         default=None,
     )
     schema: str | None = setting(
@@ -56,6 +57,11 @@ class ValueSettings:
     column: str | None = setting(
         "Name of the column of `raw`, of JSON as text, and of keys; `value` and `key` otherwise.", default=None
     )
+
+    @property
+    def takes_registered_schemas(self) -> bool:
+        """Of keys: whether the schemas that they name in the registry, and no other, say what they are."""
+        return self.format == "avro" and self.framing == "registry" and self.schema is None and self.schema_file is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,8 @@ class Sorter:
         self._readers: dict[str, ValueReader] = {}
         self._tombstones: dict[str, Tombstones] = {}
         self._dead_letters = DeadLetters()
-        self._keys = KeyReader(job, registry) if job.key.format in DECODED_FORMATS else None
+        self._reads_keys = job.key.format in DECODED_FORMATS
+        self._key_readers: dict[str, KeyReader] = {}
         is_framed = job.value.framing == "registry" and job.value.format != "raw"
         self._header_ids = HeaderIds(registry, job.value.format, "value") if is_framed else None
         # Why the keys of some of the fetched records cannot be read, by row.
@@ -64,9 +65,9 @@ class Sorter:
         """Put records into files, and count them. Raises UnknownSchemaError, TopicUnreadableError, FileSystemError."""
         bad: list[BadRow] = []
         topic = state.wanted.topic
-        if self._keys is not None:
+        if self._reads_keys:
             with _blamed_on(topic):
-                fetched.read_keys, self._bad_keys = self._keys.read(fetched)
+                fetched.read_keys, self._bad_keys = self._key_reader(topic).read(fetched)
         if self._header_ids is not None:
             with _blamed_on(topic):
                 framed = self._header_ids.framed(fetched)
@@ -95,6 +96,12 @@ class Sorter:
             reader = self._readers[topic] = value_reader(
                 self._job, self._tables[topic], self._registry, needs_columns=self._partitioner.needs_columns
             )
+        return reader
+
+    def _key_reader(self, topic: str) -> KeyReader:
+        reader = self._key_readers.get(topic)
+        if reader is None:
+            reader = self._key_readers[topic] = KeyReader(self._job, self._tables[topic], self._registry)
         return reader
 
     def _sort_tombstones(self, state: RangeState, fetched: Fetched, bad: list[BadRow]) -> None:

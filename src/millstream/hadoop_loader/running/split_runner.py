@@ -54,7 +54,7 @@ def run_split(
         run.read()
         files = tuple(run.files.finish())
     except UnknownSchemaError as error:
-        files, unknown = (), (UnknownSchema(error.topic, error.schema_id, error.schema),)
+        files, unknown = (), (UnknownSchema(error.topic, error.schema_id, error.schema, error.field),)
     finally:
         run.files.abandon(run.tell_alive)
     return SplitResult(

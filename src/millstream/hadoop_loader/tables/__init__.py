@@ -5,6 +5,7 @@ joining.py   two Avro schemas to the least one that reads both, and what of it P
 parquet.py   the table's schema as columns that pyarrow, Spark and DuckDB read alike
 naming.py    their directories' names, and topics that are named like another's
 version.py   TableVersion, what a worker gets               changes.py   what is announced
+keys.py      the column of keys whose schemas the registry has
 writers.py   numbers of writers: a schema's id, and the message of Protobuf
 """
 

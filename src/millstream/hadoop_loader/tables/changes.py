@@ -20,6 +20,7 @@ class ChangeKind(StrEnum):
     PROMOTED = "promoted"
     RENAMED = "renamed"
     GENERATION_OPENED = "generation_opened"
+    KEY_REFUSED = "key_refused"  # keys of a schema that the column of keys cannot follow are bad
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ The document is JSON, opaque to the log; nobody changes one, a merge makes anoth
      "writers": {"7": {"generation": 1, "type": "AVRO", "schema": "...", "references": {...}}, ...}}
 
 A message of Protobuf that is not its file's first one is a writer by itself, such as "7:1", with its name as "message".
+Keys whose schemas are the registry's have a part of their own, "key": `keys.py`.
 
 Each generation is a table, `orders`, `orders.v2`, ...; a writer's schema belongs to the newest of them that reads it.
 A new schema goes into the newest generation that can follow it; where none can and Avro could, into a new one that
@@ -22,6 +23,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from millstream.hadoop_loader.tables.changes import ChangeKind, SchemaChange, SchemaChangedError
 from millstream.hadoop_loader.tables.joining import CannotJoinError, Joiner
+from millstream.hadoop_loader.tables.keys import KeyColumn, with_key_writer
 from millstream.hadoop_loader.tables.naming import GENERATIONS_MAX, table_name
 from millstream.hadoop_loader.tables.sources import avro_of, source_of
 from millstream.hadoop_loader.tables.version import SourceSchema, TableVersion
@@ -67,17 +69,20 @@ def merge(
     topic: str,
     parquet: bool = True,
     name: str | None = None,
+    keys: Mapping[int, ParsedSchema | str] | None = None,
 ) -> Merged:
     """Merge writers' schemas (Avro JSON, or parsed ones of any type) by number; without any, read the document.
 
     `parquet`: whether Parquet files are written, whose readers want one type for each column of all files. `name`: of
-    the first table, where the document has none yet; the topic's otherwise.
+    the first table, where the document has none yet; the topic's otherwise. `keys` are schemas of keys by id.
     Raises SchemaChangedError under the policy `fail`, UnsupportedSchemaError and InvalidSchemaError for schemas that no
     table can be made of.
     """
     merging = _Merging(document, topic, name or topic, parquet=parquet)
     for schema_id in sorted(writers):
         merging.add(schema_id, source_of(writers[schema_id], schema_id))
+    for schema_id, schema in sorted((keys or {}).items()):
+        merging.add_key(schema_id, source_of(schema, schema_id).text)
     known = document is not None and bool(document["generations"])
     if policy == "fail" and known and merging.changes:
         raise SchemaChangedError(topic, tuple(merging.changes))
@@ -116,6 +121,7 @@ class _Merging:
         # Numbers of those that this merge opened.
         self._fresh: set[int] = set()
         self._writers: dict[int, tuple[int, SourceSchema]] = {}
+        self._key = KeyColumn.of(document)
         if document is not None:
             self._generations = [
                 _Generation(one["generation"], one["version"], one["schema"]) for one in document["generations"]
@@ -139,6 +145,14 @@ class _Merging:
         if number is None:
             number = self._open(schema_id, text)
         self._writers[schema_id] = number, source
+
+    def add_key(self, schema_id: int, text: str) -> None:
+        """Take in one schema of keys."""
+        if self._key.knows(schema_id):
+            return
+        self.is_changed = True
+        self._key, changes = with_key_writer(self._key, schema_id, text, parquet=self._parquet)
+        self._announce(schema_id, max(1, len(self._generations)), changes)
 
     def _follow(self, schema_id: int, text: str) -> int | None:
         """Have the newest generation that can follow a schema do so; return its number, None where none can."""
@@ -214,12 +228,13 @@ class _Merging:
                 | ({"message": source.message} if source.message is not None else {})
                 for schema_id, (number, source) in sorted(self._writers.items())
             },
+            **self._key.document(),
         }
 
     def table(self) -> TableVersion:
         """Return the newest table, with the others that take values too."""
         if not self._generations:
-            return TableVersion(self._topic, self._name)
+            return TableVersion(self._topic, self._name, version=1 + self._key.version, key=self._key)
         versions = self.tables()[::-1]
         newest = versions[0]
         others = tuple(one for one in versions[1:] if one.writers)
@@ -232,6 +247,7 @@ class _Merging:
             newest.writers,
             newest.sources,
             others,
+            self._key,
         )
 
     def tables(self) -> list[TableVersion]:
@@ -244,10 +260,12 @@ class _Merging:
             self._topic,
             table_name(self._name, generation.number),
             generation.number,
-            generation.version,
+            # Files of one run that have the same one have the same columns.
+            generation.version + self._key.version,
             generation.schema,
             {schema_id: avro_of(source) for schema_id, source in mine.items()},
             {schema_id: source for schema_id, source in mine.items() if source.type != SchemaType.AVRO},
+            key=self._key,
         )
 
 

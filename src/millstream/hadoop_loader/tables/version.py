@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from millstream.hadoop_loader.tables.keys import KeyColumn
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -26,12 +28,14 @@ class TableVersion:
     topic: str
     name: str
     generation: int = 1
-    # How often the schema of this generation was changed.
+    # How often the schema of this generation was changed, and that of keys.
     version: int = 1
     avro_schema: str | None = None
     writers: Mapping[int, str] = field(default_factory=dict)
     sources: Mapping[int, SourceSchema] = field(default_factory=dict)
     others: tuple[TableVersion, ...] = ()
+    # The column of keys, where only the registry has their schemas: the same for all tables of the topic.
+    key: KeyColumn = field(default_factory=KeyColumn)
 
     @property
     def parquet_avro_schema(self) -> str | None:

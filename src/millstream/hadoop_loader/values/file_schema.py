@@ -54,7 +54,7 @@ class FileSchema:
 
 def file_schema(job: LoadJob, table: TableVersion) -> FileSchema:
     """Return the schemas of a table's files, by its job."""
-    extras = extra_columns(job)
+    extras = extra_columns(job, table)
     if table.avro_schema is None:
         text, columns = _without_schema(job, table.topic)
         if extras and has_schemas(job):
@@ -93,7 +93,7 @@ def why_columns_meet(job: LoadJob, table: TableVersion) -> str | None:
     is_record = isinstance(text, dict) and text.get("type") == "record"
     names = [field["name"] for field in text["fields"]] if is_record else [VALUE_COLUMN]
     fields = {name.casefold(): name for name in names}
-    for extra in extra_columns(job):
+    for extra in extra_columns(job, table):
         field = fields.get(extra.field.name.casefold())
         if field is None:
             continue

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from millstream.hadoop_loader.values.keys import DECODED_FORMATS, avro_type_of, key_type
+from millstream.hadoop_loader.values.keys import DECODED_FORMATS, avro_type_of, key_schema, key_type
 from millstream.hadoop_loader.values.located import schema_ids
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
+    from millstream.hadoop_loader.tables import TableVersion
     from millstream.hadoop_loader.values.fetched import Fetched
 
 PREFIX: Final = "_kafka_"
@@ -79,11 +80,14 @@ _KEYS: Final[Mapping[str, tuple[pa.DataType, Any]]] = {
 }
 
 
-def extra_columns(job: LoadJob) -> tuple[ExtraColumn, ...]:
-    """Return the columns that a job wants behind those of values."""
+def extra_columns(job: LoadJob, table: TableVersion) -> tuple[ExtraColumn, ...]:
+    """Return the columns that a job wants behind those of a table's values."""
     columns = [METADATA[name] for name in job.metadata_columns]
     if job.key.format in DECODED_FORMATS:
-        type_ = key_type(job)
+        schema = key_schema(job, table)
+        if schema is None:
+            return tuple(columns)
+        type_ = key_type(job, schema)
         avro = avro_type_of(type_)
     elif job.key.format in _KEYS:
         type_, avro = _KEYS[job.key.format]

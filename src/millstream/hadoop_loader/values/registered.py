@@ -15,6 +15,7 @@ from millstream.schemas.error_codes import RegistryErrorCode
 from millstream.schemas.parsing import ParsedSchema, SchemaType
 
 if TYPE_CHECKING:
+    from millstream.schemas.avro.headers import Field
     from millstream.schemas.client import RegistryClient, RegistryError
 
 UNUSABLE_MAX: Final = 1_024
@@ -47,8 +48,9 @@ class RegistryRefusedError(Exception):
 class RegisteredSchemas:
     """Asks a registry for the schemas of a job's values, or keys."""
 
-    def __init__(self, registry: RegistryClient | None, format_: str) -> None:
+    def __init__(self, registry: RegistryClient | None, format_: str, field: Field = "value") -> None:
         self._registry = registry
+        self._field: Field = field
         self._type = SchemaType(format_.upper())
         # Ids that values were bad for, and why: whoever sends them can make up as many as they like.
         self._unusable: dict[int, str] = {}
@@ -90,7 +92,7 @@ class RegisteredSchemas:
 
     def unknown(self, topic: str, schema_id: int) -> UnknownSchemaError:
         """Return what is to be raised for an id whose schema the topic's table lacks; raises as `schema` does."""
-        return UnknownSchemaError(topic, schema_id, self.schema(schema_id).formatted("resolved"))
+        return UnknownSchemaError(topic, schema_id, self.schema(schema_id).formatted("resolved"), self._field)
 
     def why_unusable(self, topic: str, schema_id: int) -> str:
         """Return why values of an id that the topic's table lacks are bad; raises what `unknown` returns if not."""

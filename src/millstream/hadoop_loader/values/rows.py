@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.tables import TableVersion
     from millstream.hadoop_loader.values.file_schema import FileSchema
     from millstream.hadoop_loader.writing import Datums
+    from millstream.schemas.avro.headers import Field
 
 
 class BadRow(NamedTuple):
@@ -21,10 +22,11 @@ class BadRow(NamedTuple):
 
 
 class UnknownSchemaError(Exception):
-    """A value names a writer's schema that the table was not merged with; nothing that was read counts."""
+    """A value (or key) names a writer's schema that the table was not merged with; nothing that was read counts."""
 
-    def __init__(self, topic: str, schema_id: int, schema: str) -> None:
-        super().__init__(f"topic {topic!r} has values of schema {schema_id}, which is new")
+    def __init__(self, topic: str, schema_id: int, schema: str, field: Field = "value") -> None:
+        super().__init__(f"topic {topic!r} has {field}s of schema {schema_id}, which is new")
+        self.field: Field = field
         self.topic = topic
         self.schema_id = schema_id
         self.schema = schema

@@ -1,0 +1,174 @@
+"""Keys of Avro whose schemas only the registry has: a column that follows them, in both formats, each topic its own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+from tests.support.fake_registry import FakeRegistry
+from tests.support.split_runs import Outcome, Record, SplitTopic
+
+from millstream.hadoop_loader.driver.schemas import RunSchemas
+from millstream.hadoop_loader.job import DestinationSettings, LoadJob, RegistrySettings, SourceSettings, ValueSettings
+from millstream.hadoop_loader.tables import SchemaChangedError, merge, table_version
+from millstream.hadoop_loader.values.file_schema import file_schema
+from millstream.schemas.client import RegistryClient
+from millstream.schemas.serdes import AvroSerializer
+from millstream.testing import TestBroker
+
+_numbers = itertools.count()
+
+USER_1 = '{"type": "record", "name": "User", "fields": [{"name": "id", "type": "long"}]}'
+USER_2 = """{"type": "record", "name": "User", "fields": [
+    {"name": "id", "type": "long"},
+    {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["PERSON", "ROBOT"]}, "default": "PERSON"}]}"""
+KEY = ValueSettings(format="avro")
+
+
+@pytest.fixture
+def topic(millstream_broker_session: TestBroker, tmp_path: Path) -> SplitTopic:
+    return SplitTopic(millstream_broker_session.bootstrap_servers, f"registered-{next(_numbers)}", tmp_path)
+
+
+class Loads:
+    """Loads of one topic as a driver makes them: a split over what is new, until its tables have their schemas."""
+
+    def __init__(self, topic: SplitTopic, registry: RegistryClient, **job: Any) -> None:
+        self.job = topic.job(value=ValueSettings(format="raw"), key=KEY, **job)
+        self.documents: dict[str, Any] = {}
+        self.announcements: list[str] = []
+        self._topic = topic
+        self._registry = registry
+        self._next_offset = 0
+
+    def run(self, *keys: bytes | None, prepares: bool = True) -> Outcome:
+        """Send a record of each key, and load them; without `prepares` the topic was begun before."""
+        self._topic.send([Record(b"v", key=key) for key in keys])
+        if not prepares:
+            self.documents.setdefault(self._topic.name, merge(None, {}, topic=self._topic.name).document)
+        schemas = RunSchemas(self.job, self.documents, self._registry)
+        schemas.prepare(self._topic.name)
+        (whole,) = self._topic.ranges()
+        for _ in range(5):
+            table = schemas.tables[self._topic.name]
+            wanted = [replace(whole, start_offset=self._next_offset)]
+            done = self._topic.run(self.job, table, wanted, registry=self._registry)
+            if not done.result.unknown_schemas:
+                break
+            assert schemas.learn(done.result.unknown_schemas) == {}
+        assert not done.result.unknown_schemas
+        self.documents |= schemas.changed
+        self.announcements += schemas.announcements
+        self._next_offset = whole.end_offset
+        return done
+
+
+def keys_of(done: Outcome) -> list[Any]:
+    """The keys of the rows, which both formats have alike."""
+    avro, parquet = ([row.get("key") for _, row in done.rows(name)] for name in ("avro", "parquet"))
+    assert avro == parquet
+    return avro
+
+
+@pytest.mark.parametrize("prepares", [True, False], ids=["latest", "met"])
+def test_the_column_follows_the_schemas_of_keys(topic: SplitTopic, prepares: bool) -> None:
+    with FakeRegistry() as fake, RegistryClient(fake.url) as registry:
+        loads = Loads(topic, registry)
+        old, new = (AvroSerializer(registry, schema, field="key") for schema in (USER_1, USER_2))
+        first = loads.run(old({"id": 1}, topic=topic.name), None, prepares=prepares)
+        robot = new({"id": 2, "kind": "ROBOT"}, topic=topic.name)
+        second = loads.run(robot, old({"id": 3}, topic=topic.name))
+        # What was met is in the log, and nobody asks for it again.
+        asked = len(fake.requests)
+        with RegistryClient(fake.url) as another:
+            loads._registry = another
+            assert keys_of(loads.run(robot)) == [{"id": 2, "kind": "ROBOT"}]
+        assert len(fake.requests) == asked
+
+    assert keys_of(first) == [{"id": 1}, None]
+    assert keys_of(second) == [{"id": 2, "kind": "ROBOT"}, {"id": 3, "kind": "PERSON"}]
+    assert loads.announcements == [f"{topic.name}: key.kind is new, Kind"]
+    versions = {file.schema_version for done in (first, second) for file in done.files("parquet")}
+    assert len(versions) == 2, "files of unlike columns are told apart"
+    table = table_version(loads.documents[topic.name], topic.name)
+    paths = [str(topic.root / file.path) for done in (first, second) for file in done.files("parquet")]
+    columns = file_schema(loads.job, table).parquet
+    assert columns.field("key").type == pa.struct([("id", pa.int64()), ("kind", pa.string())])
+    read = ds.dataset(paths, schema=columns).to_table().column("key").to_pylist()
+    assert [None if key is None else (key["id"], key["kind"]) for key in read] == [
+        (1, None),
+        None,
+        (2, "ROBOT"),
+        (3, "PERSON"),
+    ]
+
+
+def test_keys_that_the_column_cannot_follow_are_bad_and_told(topic: SplitTopic) -> None:
+    with FakeRegistry() as fake, RegistryClient(fake.url) as registry:
+        loads = Loads(topic, registry)
+        keys: dict[str, bytes | None] = {
+            schema: AvroSerializer(registry, json.dumps(schema), field="key")(value, topic=topic.name)
+            for schema, value in (("int", 1), ("long", 2), ("string", "x"))
+        }
+        done = loads.run(keys["int"], keys["long"], keys["string"], b"\0\0\0\0\x63\2", b"none", prepares=False)
+        again = loads.run(keys["string"], keys["int"])
+
+    assert keys_of(done) == [1]
+    unlike = "key: string is not read as int, nor the other way"
+    assert [letter["error"] for letter in done.dead_letters()] == [
+        "its key: schema 2 cannot be used: the column of keys cannot follow: key is long instead of int",
+        f"its key: schema 3 cannot be used: the column of keys cannot follow: {unlike}",
+        "its key: schema 99 cannot be used: Schema not found (40403 SCHEMA_NOT_FOUND)",
+        "its key: the value does not begin with a zero byte and a schema id (byte 0 of the value)",
+    ]
+    assert keys_of(again) == [1]
+    assert len(again.dead_letters()) == 1
+    assert [sentence.split(",")[0] for sentence in loads.announcements] == [
+        f"{topic.name}: records with keys of schema 2 are bad",
+        f"{topic.name}: records with keys of schema 3 are bad",
+    ]
+
+
+def test_without_a_key_there_is_no_column(topic: SplitTopic) -> None:
+    with FakeRegistry() as fake, RegistryClient(fake.url) as registry:
+        loads = Loads(topic, registry)
+        done = loads.run(None, None)
+
+    assert [list(row) for name in ("avro", "parquet") for _, row in done.rows(name)] == [["value"]] * 4
+    assert "key" not in loads.documents.get(topic.name, {})
+
+
+def test_each_topic_has_keys_of_its_own() -> None:
+    with FakeRegistry() as fake, RegistryClient(fake.url) as registry:
+        registry.register("users-key", USER_1)
+        registry.register("names-key", '"string"')
+        job = LoadJob(
+            name="all",
+            source=SourceSettings(bootstrap_servers="127.0.0.1:9092", topics_pattern=".*"),
+            registry=RegistrySettings(urls=(fake.url,)),
+            value=ValueSettings(format="raw"),
+            key=KEY,
+            destination=DestinationSettings(uri="file:///lake"),
+        )
+        schemas = RunSchemas(job, {}, registry)
+        for name in ("users", "names"):
+            schemas.prepare(name)
+
+    types = {name: file_schema(job, table).parquet.field("key").type for name, table in schemas.tables.items()}
+    assert types == {"users": pa.struct([("id", pa.int64())]), "names": pa.string()}
+
+
+def test_a_policy_that_lets_nothing_change_holds_for_keys() -> None:
+    begun = merge(None, {}, "fail", topic="t", keys={1: USER_1}).document
+    assert merge(begun, {}, "fail", topic="t", keys={1: USER_1}).document is begun
+    known = merge(begun, {7: '{"type": "record", "name": "V", "fields": []}'}, topic="t").document
+    assert known["key"] == begun["key"]
+
+    with pytest.raises(SchemaChangedError, match=r"schema 2 needs .* key\.kind is new"):
+        merge(known, {}, "fail", topic="t", keys={2: USER_2})
