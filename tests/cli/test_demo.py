@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ from millstream.testing.hdfs import MiniHdfs
 
 pytestmark = pytest.mark.timeout(600)
 FLIGHTS, WEATHER = 336_776, 26_115
+STEPS = ["up", "read", "topics", "produce", "load", "evolve", "produce", "load", "compact", "query", "audit"]
+RATED = {"produce", "load", "compact", "query", "audit"}
 
 
 def test_the_demo_loads_every_flight_and_says_so(offline: CommandLine, tmp_path: Path) -> None:
@@ -26,6 +29,10 @@ def test_the_demo_loads_every_flight_and_says_so(offline: CommandLine, tmp_path:
     assert result.err == ""
     for said in ("records/s", f"{FLIGHTS:,} of flights", "field by field", "speed_mph is new", "files become"):
         assert said in result.out, result.out
+    # Each step is a line with its seconds; those that move data say how fast.
+    lines = re.findall(r"^(\w+) +\d+\.\d\d s  (\S.*)$", result.out, re.MULTILINE)
+    assert [name for name, _ in lines] == STEPS
+    assert {name for name, said in lines if re.search(r"  [\d.,]+ ?([kMG]?B|records)/s", said)} == RATED
     # What any reader of the plain directories finds, without the log.
     found = ds.dataset(folder / "hadoop" / "flights" / "parquet", partitioning="hive")
     assert found.count_rows() == FLIGHTS
@@ -43,8 +50,9 @@ def test_the_demo_loads_into_hdfs(offline: CommandLine, hdfs: MiniHdfs) -> None:
     destination = f"{hdfs.uri}/demo"
     result = offline("demo", "--json", "--destination", destination, "--partitions", "1", process=True).json
     steps = result["steps"]
-    names = ["up", "read", "topics", "produce", "load", "evolve", "produce", "load", "compact", "query", "audit"]
-    assert [step["step"] for step in steps] == names
+    assert [step["step"] for step in steps] == STEPS
+    assert all(step["seconds"] >= 0 for step in steps)
+    assert {step["step"] for step in steps if step["records"] or step["bytes"]} == RATED
     produced = [step["records"] for step in steps if step["step"] == "produce"]
     loaded = [step["run"]["rows"] for step in steps if step["step"] == "load"]
     assert produced == loaded
