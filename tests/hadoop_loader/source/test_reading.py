@@ -22,6 +22,7 @@ from millstream.core.client import (
     delete_topics,
     list_offsets,
 )
+from millstream.core.client.group_offsets import CommittedOffset, commit_offsets
 from millstream.core.wire import uuid_text
 from millstream.hadoop_loader.commit.entries import Position, Positions
 from millstream.hadoop_loader.job import SourceSettings
@@ -117,6 +118,23 @@ async def test_times_and_offsets_to_start_and_stop_at(client: Client, source: So
     later = replace(source, start="latest", stop_offsets={topic: {0: 5}})
     assert [each.start_offset for each in only(await look(client, later)).partitions] == [10, 0]
     assert [each.stop_offset for each in only(await look(client, later)).partitions] == [5, 0]
+
+
+async def test_offsets_that_another_loader_left(client: Client, source: SourceSettings, topic: str) -> None:
+    await create(client, topic, 3)
+    await write(client, topic, 0, 10)
+    group = f"connect-{topic}"
+    committed = {TopicPartition(topic, 0): CommittedOffset(7), TopicPartition(topic, 1): CommittedOffset(0)}
+    await commit_offsets(client, group, committed)
+    given = replace(source, start_group=group, start_offsets={topic: {1: 4}})
+
+    found = only(await look(client, given))
+
+    assert [each.left_offset for each in found.partitions] == [7, 4, None]
+    loaded = {found.topic_id: {0: Position(1)}}
+    assert {each.left_offset for each in only(await look(client, given, loaded)).partitions} == {None}
+    unknown = replace(source, start_group=f"{group}-unknown")
+    assert {each.left_offset for each in only(await look(client, unknown)).partitions} == {None}
 
 
 async def test_topics_by_pattern(client: Client, source: SourceSettings, topic: str) -> None:
