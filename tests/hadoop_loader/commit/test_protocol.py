@@ -26,7 +26,7 @@ from millstream.hadoop_loader.commit import (
     names,
 )
 from millstream.hadoop_loader.commit.reading import LogReader
-from millstream.hadoop_loader.filesystem import AccessDeniedError, QuotaExceededError
+from millstream.hadoop_loader.filesystem import AccessDeniedError, FileStatus, QuotaExceededError, UnavailableError
 from millstream.hadoop_loader.splits import StagedFile
 from millstream.testing.faulty_disk import SimulatedCrashError
 from millstream.testing.faulty_filesystem import Fault
@@ -106,6 +106,37 @@ def test_nothing_is_concluded_while_the_number_cannot_be_read(world: World, monk
 
     assert len(world.disk.list(names.STAGING)) > 0
     world.late.flush()
+    world.finish()
+
+
+def test_no_such_file_is_no_certain_answer_while_nobody_can_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A rename takes effect and its answer is lost inside the client, which sends it again; then the file system goes.
+    driver = world.driver()
+    claim = driver.log.claim(Role.LOAD, owner="a", run_id="a")
+    rename, status = driver.filesystem.rename, driver.filesystem.status
+    is_gone = False
+
+    def send_twice(source: str, target: str) -> None:
+        nonlocal is_gone
+        rename(source, target)
+        if target.startswith(names.LOG):
+            is_gone = True
+            raise FileNotFoundError(source)
+
+    def status_once_back(path: str) -> FileStatus | None:
+        nonlocal is_gone
+        if is_gone:
+            is_gone = False
+            raise UnavailableError("no answer", uri="memory://test", path=path)
+        return status(path)
+
+    monkeypatch.setattr(driver.filesystem, "rename", send_twice)
+    monkeypatch.setattr(driver.filesystem, "status", status_once_back)
+    entry = driver.work(claim)
+    claim.release()
+
+    assert entry is not None
+    assert entries(world)[entry.number].kind is EntryKind.LOAD
     world.finish()
 
 
@@ -386,6 +417,37 @@ def test_a_directory_made_late_between_both_renames_is_removed(world: World) -> 
     assert entry is not None
     assert world.disk.status(f"{directory}/{names.SUCCESS}") is not None
     world.finish()
+
+
+def test_a_load_that_wakes_up_between_both_renames_leaves_the_directory_alone(world: World) -> None:
+    directory = f"{TOPIC}/avro/part=1"
+
+    def compaction_dies() -> None:
+        # It finishes the load first, and dies with the directory in trash.
+        dying = world.driver()
+        swap_in = rf"rename {names.STAGING}/\S+ -> {directory}$"
+        dying.filesystem.before_call = at(swap_in, lambda: setattr(dying.filesystem, "is_dead", True))
+        with pytest.raises(SimulatedCrashError):
+            dying.run(Role.COMPACT)
+
+    driver = world.driver(before_call=at(rf"create {directory}/{names.SUCCESS}", compaction_dies))
+    entry = driver.run(Role.LOAD)
+
+    assert entry is not None
+    assert driver.log.unapplied() is not None  # it is the compaction's
+    assert world.disk.status(directory) is None
+    world.finish()
+
+
+def test_a_directory_that_was_deleted_by_hand_is_closed_all_the_same(world: World) -> None:
+    directory = f"{TOPIC}/avro/part=7"
+    driver = world.driver()
+    claim = driver.log.claim(Role.LOAD, owner="a", run_id="a")
+    entry = driver.log.commit(claim, LoadDraft(closed=(directory,)))
+    claim.release()
+
+    assert driver.log.unapplied() is None, entry
+    assert world.disk.status(f"{directory}/{names.SUCCESS}") is not None
 
 
 def test_a_compaction_that_wakes_up_days_later_moves_nothing(world: World) -> None:

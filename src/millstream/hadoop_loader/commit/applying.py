@@ -58,11 +58,10 @@ class Applier:
     def _apply_load(self, entry: Entry) -> None:
         added = list(entry.added)
         marked = entry.closed if entry.marks_success else ()
-        directories = sorted({one.file.directory for one in added}.union(marked))
-        for _ in self._reader.in_parallel(self._make_directory, directories):
+        for _ in self._reader.in_parallel(self._make_directory, sorted({one.file.directory for one in added})):
             pass
         self._move_all(entry, [(one.staged, one.file.path, one.file.length) for one in added])
-        for _ in self._reader.in_parallel(self._mark_success, sorted(marked)):
+        for _ in self._reader.in_parallel(lambda directory: self._mark_closed(entry, directory), sorted(marked)):
             pass
 
     def _move_all(self, entry: Entry, moves: Sequence[tuple[str, str, int]]) -> None:
@@ -149,13 +148,17 @@ class Applier:
 
     def _lost(self, entry: Entry, source: str, target: str) -> Exception:
         # Who finds neither end, or a stranger at the target, looks at the log before it says so.
-        if self._reader.entry(entry.number + 1) is not None or self._reader.entry(entry.number) is None:
+        if self._is_superseded(entry):
             return _SupersededError()
         return LostFileError(
             f"entry {entry.number}: {source} is gone and {self._filesystem.uri}/{target} is not what the entry lists;"
             " somebody moved or deleted files by hand: put them back (HDFS: .Trash or a snapshot) and run again;"
             " nothing was touched"
         )
+
+    def _is_superseded(self, entry: Entry) -> bool:
+        # Its number may have been cleaned away with its segment.
+        return self._reader.entry(entry.number + 1) is not None or self._reader.entry(entry.number) is None
 
     def _lengths(self, directory: str) -> dict[str, int] | None:
         try:
@@ -181,6 +184,17 @@ class Applier:
         path = f"{directory}/{names.SUCCESS}"
 
         self._again(lambda: mark(self._filesystem, path))
+
+    def _mark_closed(self, entry: Entry, directory: str) -> None:
+        try:
+            self._mark_success(directory)
+        except FileNotFoundError:
+            # Either somebody deleted it for its emptiness, or this driver wakes up while a compaction replaces it: a
+            # directory made then would say that it has all rows, and have none.
+            if self._is_superseded(entry):
+                raise _SupersededError from None
+            self._make_directory(directory)
+            self._mark_success(directory)
 
     def _mark_as(self, staged: str, directory: str) -> None:
         if self._filesystem.status(f"{staged}/{names.SUCCESS}") is not None:

@@ -102,7 +102,11 @@ class Publisher:
         try:
             self._filesystem.rename(temporary, names.entry_path(number))
         except FileNotFoundError as error:
-            if self._filesystem.status(names.segment_path(names.segment_of(number))) is None:
+            try:
+                is_too_late = self._filesystem.status(names.segment_path(names.segment_of(number))) is None
+            except (FileSystemError, OSError):
+                return False
+            if is_too_late:
                 raise self._too_late(number) from error
             return False
         except (FileExistsError, UnknownOutcomeError):
