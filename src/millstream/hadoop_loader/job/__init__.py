@@ -3,7 +3,7 @@
 load_job.py   LoadJob, the whole           source.py, records.py, destination.py, files.py, running.py   its parts
 setting.py    what a field may hold        problem.py   what is wrong, all at once      secret.py   never shown
 documents.py  its TOML files, lines.py     checks.py    limits, and what goes together  resolving.py  secrets looked up
-reading.py    from there to a LoadJob      reference.py  the table in the documentation
+reading.py    from there to a LoadJob      reference.py  the table in the documentation offsets.py   of partitions
 """
 
 from millstream.hadoop_loader.job.destination import (
