@@ -83,8 +83,9 @@ def avro_rows(file: Path) -> list[Any]:
     return list(fastavro.reader(io.BytesIO(file.read_bytes())))
 
 
-def test_keys_of_several_writers_are_read_by_the_jobs_schema(
-    millstream_broker_session: TestBroker, registry_url: str, tmp_path: Path
+@pytest.mark.parametrize("schema", [USER_2, None], ids=["job", "registry"])
+def test_keys_of_several_writers_are_read_by_one_schema(
+    millstream_broker_session: TestBroker, registry_url: str, tmp_path: Path, schema: str | None
 ) -> None:
     with RegistryClient(registry_url) as client:
         ids = [client.register("keys-test-key", schema) for schema in (USER_1, USER_2)]
@@ -98,7 +99,7 @@ def test_keys_of_several_writers_are_read_by_the_jobs_schema(
         records,
         registry_url,
         format="avro",
-        schema=USER_2,
+        schema=schema,
     )
 
     expected = {
