@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
+from tests.support.http_servers import serving
 
 from millstream.hadoop_loader.filesystem import (
     FileSystem,
@@ -73,12 +73,8 @@ class Gateway:
 @pytest.fixture
 def gateway() -> Iterator[Gateway]:
     found = Gateway()
-    thread = threading.Thread(target=found.server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
-    thread.join()
+    with serving(found.server):
+        yield found
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.support.http_servers import serving
 
 from millstream.hadoop_loader.filesystem import (
     AccessDeniedError,
@@ -90,12 +90,8 @@ class Cluster:
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     found = Cluster()
-    thread = threading.Thread(target=found.server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
-    thread.join()
+    with serving(found.server):
+        yield found
 
 
 @pytest.fixture
