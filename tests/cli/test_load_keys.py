@@ -11,7 +11,11 @@ from millstream.hadoop_loader.job import JobError, LoadJob
 from millstream.hadoop_loader.job.reference import meaning_of, sections
 
 
-def test_every_key_is_listed_with_what_it_means(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("columns", [72, 100])
+def test_every_key_is_listed_with_what_it_means(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     assert not run(["load", "keys"])
     listed = capsys.readouterr().out
     entries = [entry for _, _, found in sections() for entry in found]

@@ -51,7 +51,7 @@ def keys(prefix: KeyPrefix = None, as_json: Json = False) -> None:
     width = min(console.width, _WIDTH_MAX)
     for number, ((section, meaning), group) in enumerate(itertools.groupby(shown, key=lambda one: one[:2])):
         head = f"[{section}] {meaning}" if section else meaning
-        lines = [*([""] if number else []), *textwrap.wrap(head, width)]
+        lines = [*([""] if number else []), *_wrapped(head, width)]
         lines += itertools.chain.from_iterable(_lines(entry, width) for _, _, entry in group)
         console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
@@ -63,7 +63,19 @@ def _lines(entry: Entry, width: int) -> Iterator[str]:
     default = "must be given" if facts["required"] else f"default {facts['default']}" if facts["default"] else ""
     yield ""
     yield f"{entry.key} ({', '.join(filter(None, (facts['kind'], default)))})"
-    yield from textwrap.wrap(meaning_of(entry), width, initial_indent=_INDENT, subsequent_indent=_INDENT)
+    yield from _wrapped(meaning_of(entry), width, _INDENT)
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    # Keys and values with hyphens are to be copied whole.
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from millstream.core.metrics import process
 
 MB = 2**20
 
@@ -24,3 +29,14 @@ print(before, peak_memory_bytes())
     assert before < 100 * MB
     assert 40 * MB < after - before < 60 * MB
     assert len(held) == 300 * MB
+
+
+@pytest.mark.parametrize("said", [None, "Name:\tpython\nVmRSS:\t1 kB\n"])
+def test_a_system_that_does_not_say_is_asked_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None
+) -> None:
+    status = tmp_path / "status"
+    if said is not None:
+        status.write_text(said)
+    monkeypatch.setattr(process, "_STATUS", status)
+    assert process.peak_memory_bytes() > 10 * MB

@@ -296,6 +296,7 @@ def test_the_page_shows_how_far_a_run_is(tmp_path: Path) -> None:
         assert begun.wait(DEADLINE_S)
         (shown,) = json.loads(fetched(f"{url}/status")[1])["jobs"]
         text = fetched(f"{url}/metrics")[1]
+        metrics.write(tmp_path / "metrics.prom")
         go.set()
         wait_for(lambda: service.jobs[0].last is not None)
         (after,) = json.loads(fetched(f"{url}/status")[1])["jobs"]
@@ -305,4 +306,5 @@ def test_the_page_shows_how_far_a_run_is(tmp_path: Path) -> None:
         assert 'millstream_loader_run_offsets_read{job="one"} 50\n' in text
         assert 'millstream_loader_run_rows_read{job="one"} 40\n' in text
         assert after["run"] is None
+        assert "run_offsets" not in (tmp_path / "metrics.prom").read_text()
         assert 'run_offsets{job="one"}' not in fetched(f"{url}/metrics")[1]

@@ -17,7 +17,10 @@ def peak_memory_bytes() -> int:
     On Linux that is VmHWM: `ru_maxrss` begins with what the process held that started this one.
     """
     try:
-        status = _STATUS.read_text()
-    except FileNotFoundError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT_BYTES
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        said = _STATUS.read_text().partition("VmHWM:")[2]
+    except OSError:
+        said = ""
+    # Sandboxes have the file without that line.
+    return (
+        int(said.split()[0]) * 1024 if said else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT_BYTES
+    )

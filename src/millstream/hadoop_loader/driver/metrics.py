@@ -33,6 +33,8 @@ class LoadMetrics(Observer):
     def __init__(self, registry: Registry | None = None, *, wall_clock: Callable[[], float] = time.time) -> None:
         """Register the families in `registry`, or in a new one."""
         self.registry = registry or Registry()
+        # Of runs at work, which is over by the time that somebody reads it in a file.
+        self.at_work = Registry()
         self._wall_clock = wall_clock
         add, name = self.registry, "millstream_loader"
         self._rows = add.counter(f"{name}_rows_total", "Rows committed.", "job", "topic")
@@ -78,7 +80,7 @@ class LoadMetrics(Observer):
         """Have each scrape ask which jobs' runs are at work, and how far they are. Once at most."""
 
         def show(name: str, help_text: str, of: Callable[[RunProgress], float]) -> None:
-            self.registry.computed(
+            self.at_work.computed(
                 f"millstream_loader_{name}",
                 help_text,
                 "gauge",
@@ -133,10 +135,14 @@ class LoadMetrics(Observer):
 
     def text(self) -> str:
         """Return all of it in Prometheus's text format."""
-        return render(self.registry, round(self._wall_clock() * 1000))
+        now_ms = round(self._wall_clock() * 1000)
+        return render(self.registry, now_ms) + render(self.at_work, now_ms)
 
     def write(self, path: Path) -> None:
-        """Write the text to `path` in one step: a collector that reads meanwhile sees the former text, or this one."""
+        """Write the text to `path` in one step: a collector that reads meanwhile sees the former text, or this one.
+
+        Runs at work are left out.
+        """
         written = path.with_name(f".{path.name}.new")
-        written.write_text(self.text())
+        written.write_text(render(self.registry, round(self._wall_clock() * 1000)))
         written.replace(path)

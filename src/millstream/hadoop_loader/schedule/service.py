@@ -123,14 +123,13 @@ class LoadService:
 
     def as_json(self) -> dict[str, Any]:
         """Return the states of all jobs, and how far the run of each is that is at work."""
-        at_work = self.at_work
         with self.lock:
-            shown = [job.as_json() for job in self.jobs]
-        return {
-            "jobs": [
-                {**job, "run": at_work[job["name"]].as_json() if job["name"] in at_work else None} for job in shown
-            ]
-        }
+            return {
+                "jobs": [
+                    {**thread.state.as_json(), "run": None if thread.progress is None else thread.progress.as_json()}
+                    for thread in self._jobs
+                ]
+            }
 
     def serve(self, stop: threading.Event) -> int:
         """Run jobs until `stop` is set, and return an exit code: 0, or 130 where a run had to be left."""
