@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 from hive_metastore.ThriftHiveMetastore import Processor
@@ -19,7 +19,6 @@ from millstream.core.security.sasl.mechanism import AuthenticationError, Mechani
 from millstream.hadoop_loader.catalogs import metastore
 from millstream.hadoop_loader.catalogs.metastore import MetastoreError, connected
 from millstream.hadoop_loader.job import HiveSettings, KerberosSettings
-from millstream.testing.kafka import free_ports
 
 HEADER = struct.Struct(">BI")
 START, OK, BAD, COMPLETE = 1, 2, 3, 5
@@ -102,20 +101,28 @@ def plain() -> Iterator[Metastore]:
         yield found
 
 
+@contextmanager
+def nobody() -> Iterator[int]:
+    """A port that is taken, and at which nobody listens."""
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
 def test_the_first_that_answers_is_asked(plain: Metastore) -> None:
-    (nobody,) = free_ports(1)
-    settings = HiveSettings(database="lake", metastore_uri=f"thrift://127.0.0.1:{nobody}, {plain.uri}")
-    with connected(settings, "file:///lake") as one:
-        one._have_database("lake")
+    with nobody() as port:
+        settings = HiveSettings(database="lake", metastore_uri=f"thrift://127.0.0.1:{port}, {plain.uri}")
+        with connected(settings, "file:///lake") as one:
+            one._have_database("lake")
     assert plain.databases == ["lake"]
 
 
 def test_where_none_answers_each_is_told_of() -> None:
-    ports = free_ports(2)
-    uris = [f"thrift://127.0.0.1:{port}" for port in ports]
-    settings = HiveSettings(metastore_uri=",".join(uris))
-    with pytest.raises(MetastoreError) as raised, connected(settings, "file:///lake"):
-        pytest.fail("nobody is there")
+    with nobody() as first, nobody() as second:
+        uris = [f"thrift://127.0.0.1:{port}" for port in (first, second)]
+        settings = HiveSettings(metastore_uri=",".join(uris))
+        with pytest.raises(MetastoreError) as raised, connected(settings, "file:///lake"):
+            pytest.fail("nobody is there")
     for uri in uris:
         assert f"{uri}: Could not connect" in str(raised.value)
 
