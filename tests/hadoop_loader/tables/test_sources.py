@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from millstream.hadoop_loader.tables import merge
+from millstream.hadoop_loader.tables import all_tables, merge
+from millstream.hadoop_loader.tables.writers import writer_number
 from millstream.schemas.avro import JsonDecoder, UnsupportedSchemaError
 from millstream.schemas.parsing import ParsedSchema, Reference, SchemaType, parse
 from millstream.schemas.protobuf import ProtobufDecoder
@@ -95,4 +96,32 @@ def test_protobuf_values_are_read_by_the_table_of_their_schemas() -> None:
     assert found == [
         (7, "B", None),
         (9, None, "n"),
+    ]
+
+
+def test_messages_of_one_short_name_have_tables_of_their_own() -> None:
+    text = 'syntax = "proto3"; package a; message Line { %s x = 1; } message Order { message Line { int64 x = 1; } }'
+    before, after = (parse(SchemaType.PROTOBUF, text % kind) for kind in ("string", "bytes"))
+    elsewhere = parse(SchemaType.PROTOBUF, 'syntax = "proto3"; package b; message Line { string x = 1; int32 y = 2; }')
+    inner = writer_number(1, (1, 0))
+
+    first = merge(None, {1: before}, topic="lines")
+    second = merge(first.document, {inner: before, 2: elsewhere}, topic="lines")
+    third = merge(second.document, {3: after}, topic="lines")
+
+    assert [table.name for table in all_tables(third.document, "lines") if table.writers] == [
+        "lines.v2",
+        "lines.v3",
+        "lines.v4",
+    ]
+    homes = {number: third.version.table_of(number) for number in (1, 3, 2, inner)}
+    assert {number: home and home.name for number, home in homes.items()} == {
+        1: "lines.v4",
+        3: "lines.v4",
+        2: "lines.v2",
+        inner: "lines.v3",
+    }
+    assert [change.sentence for change in second.changes] == [
+        "table lines.v2 begins beside lines: its values are of another message, b.Line",
+        "table lines.v3 begins beside lines.v2: its values are of another message, a.Order.Line",
     ]

@@ -13,7 +13,7 @@ Each generation is a table, `orders`, `orders.v2`, ...; a writer's schema belong
 A new schema goes into the newest generation that can follow it; where none can and Avro could, into a new one that
 reads the old writers as well; else into a new one of its own. So a topic with two kinds of records has two tables, and
 two that take turns do not open one after the other. A generation opened by the merge at work has no files, and may
-still become anything.
+still become anything. Writers of Protobuf go only where others of their own message are, by its full name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from millstream.hadoop_loader.tables.changes import ChangeKind, SchemaChange, Sc
 from millstream.hadoop_loader.tables.joining import CannotJoinError, Joiner
 from millstream.hadoop_loader.tables.keys import KeyColumn, with_key_writer
 from millstream.hadoop_loader.tables.naming import GENERATIONS_MAX, table_name
-from millstream.hadoop_loader.tables.sources import avro_of, source_of
+from millstream.hadoop_loader.tables.sources import avro_of, message_of, source_of
 from millstream.hadoop_loader.tables.version import SourceSchema, TableVersion
 from millstream.hadoop_loader.tables.writers import number_of, writer_name
 from millstream.schemas.parsing import ParsedSchema, SchemaType
@@ -141,9 +141,10 @@ class _Merging:
             return
         self.is_changed = True
         text = avro_of(source)
-        number = self._follow(schema_id, text)
+        message = message_of(source)
+        number = self._follow(schema_id, text, message)
         if number is None:
-            number = self._open(schema_id, text)
+            number = self._open(schema_id, text, message)
         self._writers[schema_id] = number, source
 
     def add_key(self, schema_id: int, text: str) -> None:
@@ -154,10 +155,22 @@ class _Merging:
         self._key, changes = with_key_writer(self._key, schema_id, text, parquet=self._parquet)
         self._announce(schema_id, max(1, len(self._generations)), changes)
 
-    def _follow(self, schema_id: int, text: str) -> int | None:
+    def _may_take(self, generation: _Generation, message: str | None) -> bool:
+        """Whether a generation may take values of a message: one that takes such already. Those of no message may try.
+
+        The Avro schemas that messages stand for have their short names, which are those of others elsewhere.
+        """
+        return message is None or message in self._messages(generation)
+
+    def _messages(self, generation: _Generation) -> set[str | None]:
+        return {message_of(source) for at, source in self._writers.values() if at == generation.number}
+
+    def _follow(self, schema_id: int, text: str, message: str | None) -> int | None:
         """Have the newest generation that can follow a schema do so; return its number, None where none can."""
         for at in range(len(self._generations) - 1, -1, -1):
             generation = self._generations[at]
+            if not self._may_take(generation, message):
+                continue
             is_fresh = generation.number in self._fresh
             joined = _joined(generation.schema, text)
             if joined is None or (self._parquet and joined.breaking and not is_fresh):
@@ -172,7 +185,7 @@ class _Merging:
             return generation.number
         return None
 
-    def _open(self, schema_id: int, text: str) -> int:
+    def _open(self, schema_id: int, text: str, message: str | None) -> int:
         """Open a generation for a schema, one that also reads what the newest possible other did; return its number."""
         number = len(self._generations) + 1
         if number > GENERATIONS_MAX:
@@ -181,26 +194,32 @@ class _Merging:
                 f"topic {self._topic!r}: schema {writer_name(schema_id)} would open table number {number}, and"
                 f" {GENERATIONS_MAX} are the most; keep one kind of record in a topic",
             )
-        joined = next((one for held in reversed(self._generations) if (one := _joined(held.schema, text))), None)
+        readable = [held for held in reversed(self._generations) if self._may_take(held, message)]
+        joined = next((one for held in readable if (one := _joined(held.schema, text))), None)
         taken = _Joined(_first(text), [], []) if joined is None else joined
         name = table_name(self._name, number)
         if not self._generations:
             self._announce(schema_id, 1, [(ChangeKind.TABLE_CREATED, "", f"table {name} is new")])
         else:
             newest = table_name(self._name, number - 1)
-            why = "; ".join(taken.breaking) or _why_not(self._generations[-1].schema, text)
+            why = "; ".join(taken.breaking)
+            if not why and not self._may_take(self._generations[-1], message):
+                why = f"its values are of another message, {message}"
+            why = why or _why_not(self._generations[-1].schema, text)
             said = f"table {name} begins beside {newest}: {why}"
             self._announce(schema_id, number, [(ChangeKind.GENERATION_OPENED, "", said), *taken.changes])
         self._generations.append(_Generation(number, 1, _without_added(taken.schema)))
         self._fresh.add(number)
         if joined is not None:
-            self._move_readable()
+            self._move_readable(message)
         return number
 
-    def _move_readable(self) -> None:
-        """Give the newest generation the writers that it reads as it is."""
+    def _move_readable(self, message: str | None) -> None:
+        """Give the newest generation the writers that it reads as it is, of the same message where it is of one."""
         newest = self._generations[-1]
         for schema_id, (_number, source) in self._writers.items():
+            if message_of(source) != message:
+                continue
             joined = _joined(newest.schema, avro_of(source))
             if joined is not None and joined.schema == newest.schema:
                 self._writers[schema_id] = newest.number, source

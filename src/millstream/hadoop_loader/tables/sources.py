@@ -33,6 +33,18 @@ def avro_of(source: SourceSchema) -> str:
     return _avro_of(source.type, source.text, tuple(source.references.items()), source.message)
 
 
+def message_of(source: SourceSchema) -> str | None:
+    """Return the full name of the message that a writer's values are; None where they are not of Protobuf."""
+    if source.type != SchemaType.PROTOBUF:
+        return None
+    return source.message or _first_message(source.text, tuple(source.references.items()))
+
+
+@lru_cache(maxsize=512)
+def _first_message(text: str, references: tuple[tuple[str, str], ...]) -> str | None:
+    return parse(SchemaType.PROTOBUF, text, resolved=dict(references)).name
+
+
 @lru_cache(maxsize=512)
 def _avro_of(type_: str, text: str, references: tuple[tuple[str, str], ...], message: str | None) -> str:
     from millstream.hadoop_loader.tables.parquet import arrow_schema
