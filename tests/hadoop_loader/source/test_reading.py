@@ -23,16 +23,18 @@ from millstream.core.client import (
     list_offsets,
 )
 from millstream.core.client.group_offsets import CommittedOffset, commit_offsets
-from millstream.core.wire import uuid_text
+from millstream.core.wire import ErrorCode, KafkaError, uuid_text
 from millstream.hadoop_loader.commit.entries import Position, Positions
 from millstream.hadoop_loader.job import SourceSettings
 from millstream.hadoop_loader.source import (
+    EpochEnd,
     FindingKind,
     Reconciled,
     SourceSnapshot,
     TopicNow,
     read_snapshot,
     read_source,
+    reading,
     reconcile,
 )
 
@@ -124,17 +126,39 @@ async def test_offsets_that_another_loader_left(client: Client, source: SourceSe
     await create(client, topic, 3)
     await write(client, topic, 0, 10)
     group = f"connect-{topic}"
-    committed = {TopicPartition(topic, 0): CommittedOffset(7), TopicPartition(topic, 1): CommittedOffset(0)}
+    committed = {TopicPartition(topic, 0): CommittedOffset(7, 0), TopicPartition(topic, 1): CommittedOffset(0)}
     await commit_offsets(client, group, committed)
     given = replace(source, start_group=group, start_offsets={topic: {1: 4}})
 
     found = only(await look(client, given))
 
-    assert [each.left_offset for each in found.partitions] == [7, 4, None]
+    assert [(each.left_offset, each.left_epoch) for each in found.partitions] == [(7, 0), (4, -1), (None, -1)]
+    assert [each.epoch_end for each in found.partitions] == [EpochEnd(0, 10), None, None]
     loaded = {found.topic_id: {0: Position(1)}}
     assert {each.left_offset for each in only(await look(client, given, loaded)).partitions} == {None}
     unknown = replace(source, start_group=f"{group}-unknown")
     assert {each.left_offset for each in only(await look(client, unknown)).partitions} == {None}
+
+
+async def test_a_group_that_is_not_shown_keeps_nothing_from_topics_that_are_loaded(
+    client: Client, source: SourceSettings, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = KafkaError(ErrorCode.GROUP_AUTHORIZATION_FAILED, "it may not be read")
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise refused
+
+    monkeypatch.setattr(reading, "fetch_offsets", refuse)
+    names = [f"{topic}-{end}" for end in ("loaded", "named", "new")]
+    for name in names:
+        await create(client, name, 1)
+    ids = {name: uuid_text(info.topic_id) for name, info in (await client.metadata(names)).topics.items()}
+    given = replace(source, topics=tuple(names), start_group="connect", start_offsets={names[1]: {0: 0}})
+
+    snapshot = await read_snapshot(client, given, {ids[names[0]]: {0: Position(0)}}, {ids[names[0]]: names[0]})
+
+    assert [snapshot.topics[name].left_error for name in names] == ["", "", str(refused)]
+    assert {each.error for found in snapshot.topics.values() for each in found.partitions} == {""}
 
 
 async def test_topics_by_pattern(client: Client, source: SourceSettings, topic: str) -> None:

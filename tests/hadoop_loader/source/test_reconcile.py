@@ -117,10 +117,72 @@ def test_a_new_topic_starts_where_another_loader_left_it() -> None:
     assert ranges(result) == {0: (40, 100), 2: (90, 100)}
     assert result.moved == {ID: {0: Position(40), 1: Position(100), 2: Position(90), 3: Position(80)}}
     (note,) = result.findings
-    assert "offsets of another loader (partitions 0, 1, 3), the others at latest" in note.sentence
+    assert "offsets of another loader (partitions 0, 1, 3), the others at latest (partitions 2 at 90)" in note.sentence
     # From there on the positions count, and an added partition is no part of what was left.
     later = held(now(0), now(1), positions={0: Position(60)}, start_offsets=offsets)
     assert ranges(later) == {0: (60, 100), 1: (0, 100)}
+
+
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+def test_records_of_which_the_group_knows_nothing_are_not_guessed_about(start: str) -> None:
+    # Of the third one there is a record that is not to be read yet.
+    partitions = [now(0, left_offset=40), now(1, begin=7), now(2, end=0, high_watermark=1), now(3, begin=9, end=9)]
+
+    refused = held(*partitions, start=start, start_group="connect")
+
+    (finding,) = refused.findings
+    assert (finding.kind, finding.severity) == (FindingKind.START_REFUSED, Severity.TOPIC_STOPPED)
+    assert "group connect has committed nothing of topic flights, partitions 1, 2: they have records" in str(finding)
+    assert "name them in source.start_offsets" in str(finding)
+    assert "the log of partition 1 begins at 7" in str(finding)
+    assert (ranges(refused), refused.moved) == ({}, {})
+    # They begin as they are named; the one without records begins where those that come will be.
+    named = [
+        partitions[0],
+        replace(partitions[1], left_offset=50),
+        replace(partitions[2], left_offset=0),
+        partitions[3],
+    ]
+    result = held(*named, start=start, start_group="connect", start_offsets={"flights": {1: 50, 2: 0}})
+    assert ranges(result) == {0: (40, 100), 1: (50, 100)}
+    assert result.moved == {ID: {0: Position(40), 1: Position(50), 2: Position(0), 3: Position(9)}}
+    assert "(partitions 3 at 9)" in result.findings[0].sentence
+
+
+def test_a_topic_that_the_group_never_had_is_named_alone() -> None:
+    (finding,) = held(now(begin=3), start_group="connect").findings
+    assert finding.kind is FindingKind.START_REFUSED
+    assert finding.remedy.startswith("name them in source.start_offsets, for this topic alone")
+    # Without records there is nothing that could be loaded twice, or be left out.
+    assert held(now(end=0), start_group="connect").moved == {ID: {0: Position(0)}}
+
+
+def test_a_group_that_cannot_be_asked_stops_topics_that_are_new() -> None:
+    source = SourceSettings(bootstrap_servers="127.0.0.1:9092", topics=("flights", "ships"), start_group="connect")
+    topics = {
+        "flights": TopicNow("flights", ID, (now(),)),
+        "ships": TopicNow("ships", "ships-id", (now(),), left_error="the group may not be read"),
+    }
+    positions = {ID: {0: Position(40)}}
+
+    snapshot = SourceSnapshot("cluster-1", topics, {}, positions)
+    result = reconcile(snapshot, source, cluster_id="cluster-1", topics={ID: "flights"}, positions=positions)
+
+    assert ranges(result) == {0: (40, 100)}
+    assert result.stopped_topics == {"ships"}
+    (finding,) = result.findings
+    assert finding.kind is FindingKind.START_REFUSED
+    assert "what group connect left is not known: the group may not be read" in finding.sentence
+
+
+def test_a_log_that_was_cut_and_grew_behind_another_loader_is_another() -> None:
+    partition = now(left_offset=40, left_epoch=3)
+    same = held(replace(partition, epoch_end=EpochEnd(3, 60)), start_group="connect")
+    assert (ranges(same), same.moved) == ({0: (40, 100)}, {ID: {0: Position(40, 3)}})
+
+    cut = held(replace(partition, epoch_end=EpochEnd(3, 30)), start_group="connect")
+    assert kinds(cut)[FindingKind.LOG_TRUNCATED] is Severity.TOPIC_STOPPED
+    assert (ranges(cut), cut.moved) == ({}, {})
 
 
 def test_what_was_deleted_behind_another_loader_is_a_gap() -> None:

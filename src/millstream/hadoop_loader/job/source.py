@@ -95,7 +95,8 @@ class SourceSettings:
     )
     start_offsets: Mapping[str, Mapping[int, int]] = setting(
         "Per topic and partition, the first offset to load of a topic that was never loaded here, as another loader"
-        " left it. Partitions that are not named start at `start`. Without meaning once the topic was loaded.",
+        " left it. Partitions that are not named start as `start_group` or `start` says. Without meaning once the"
+        " topic was loaded.",
         default_factory=dict,
         parse=parse_offsets,
         kind="table",
@@ -103,8 +104,8 @@ class SourceSettings:
     )
     start_group: str | None = setting(
         "A consumer group, as another loader left it: topics that were never loaded here start at what it committed,"
-        " but for partitions that `start_offsets` names; one of which it committed nothing is stopped. Partitions of"
-        " which it committed nothing start at `start`. Leave it out once its topics were loaded.",
+        " but for partitions that `start_offsets` names. A topic is stopped where neither says anything of a partition"
+        " that has records. Leave it out once all of its topics were loaded.",
         default=None,
         example='"connect-hdfs-sink"',
     )

@@ -19,7 +19,7 @@ from millstream.core.client.group_offsets import fetch_offsets
 from millstream.core.config.client_config import ClientConfig
 from millstream.core.config.client_configs import ADMIN_CONFIGS
 from millstream.core.wire import ErrorCode, KafkaError, uuid_text
-from millstream.hadoop_loader.commit.entries import Positions
+from millstream.hadoop_loader.commit.entries import Position, Positions
 from millstream.hadoop_loader.job import SourceSettings
 from millstream.hadoop_loader.source.leaders import Asked, ask_epoch_ends, ask_offsets
 from millstream.hadoop_loader.source.snapshot import MissingTopic, PartitionNow, SourceSnapshot, TopicNow
@@ -63,9 +63,12 @@ async def read_snapshot(
     async def nothing() -> Asked[int]:
         return Asked()
 
-    epochs = _epochs(topics, positions)
     new = [tp for tp in tps if not positions.get(uuid_text(topics[tp.topic].topic_id))]
-    (begins, ends, high_watermarks, starts, stops), epoch_ends, left, sizes = await asyncio.gather(
+    # Before the ends: a loader that still runs commits what these do not reach.
+    left, left_errors = await _left(client, source, new)
+    epochs = _epochs(topics, positions)
+    epochs |= {tp: position.leader_epoch for tp, position in left.items() if position.leader_epoch >= 0}
+    (begins, ends, high_watermarks, starts, stops), epoch_ends, sizes = await asyncio.gather(
         asyncio.gather(
             offsets(EARLIEST),
             offsets(LATEST),
@@ -74,7 +77,6 @@ async def read_snapshot(
             offsets(source.stop) if isinstance(source.stop, int) else nothing(),
         ),
         ask_epoch_ends(client, epochs, timeout_s=timeout_s),
-        _left_offsets(client, source, new),
         _sizes(client, tps, min(SIZES_TIMEOUT_S, timeout_s)),
     )
     needed = [begins, ends, *([high_watermarks] if committed else [])]
@@ -91,6 +93,7 @@ async def read_snapshot(
         # The questions are asked at the same time, and answered while the log grows and is cut.
         end = max(begin, end)
         high_watermark = max(end, high_watermarks.found.get(tp, end))
+        left_at = left.get(tp)
         return PartitionNow(
             number,
             leader_epoch,
@@ -98,7 +101,8 @@ async def read_snapshot(
             end_offset=end,
             high_watermark=high_watermark,
             start_offset=_start(source, begin, end, starts.found.get(tp)),
-            left_offset=left.get(tp),
+            left_offset=None if left_at is None else left_at.offset,
+            left_epoch=-1 if left_at is None else left_at.leader_epoch,
             stop_offset=_stop(source, tp, end, stops.found.get(tp)),
             size_bytes=sizes.get(tp),
             epoch_end=epoch_ends.found.get(tp),
@@ -111,6 +115,7 @@ async def read_snapshot(
                 name,
                 uuid_text(info.topic_id),
                 tuple(partition_now(name, each.partition, each.leader_epoch) for each in info.partitions),
+                left_errors.get(name, ""),
             )
             for name, info in topics.items()
         },
@@ -165,18 +170,25 @@ def _epochs(topics: Mapping[str, TopicInfo], positions: Positions) -> dict[Topic
     }
 
 
-async def _left_offsets(
+async def _left(
     client: Client, source: SourceSettings, new: Collection[TopicPartition]
-) -> dict[TopicPartition, int]:
-    """Return where another loader left partitions of topics that are new here."""
-    left: dict[TopicPartition, int] = {}
-    if source.start_group is not None and new:
-        groups = {source.start_group: new}
-        timeout_ms = round(source.timeout_s * 1000)
-        found = await fetch_offsets(client, groups, require_stable=True, timeout_ms=timeout_ms)
-        left = {tp: committed.offset for tp, committed in found[source.start_group].items()}
+) -> tuple[dict[TopicPartition, Position], dict[str, str]]:
+    """Return where another loader left partitions of topics that are new here, and by topic why nobody knows.
+
+    Topics that were loaded before do not need the group: what it says keeps nothing from them.
+    """
     given = {tp: source.start_offsets.get(tp.topic, {}).get(tp.partition) for tp in new}
-    return left | {tp: offset for tp, offset in given.items() if offset is not None}
+    left = {tp: Position(offset) for tp, offset in given.items() if offset is not None}
+    asked = [tp for tp in new if tp not in left]
+    if source.start_group is None or not asked:
+        return left, {}
+    timeout_ms = round(source.timeout_s * 1000)
+    try:
+        found = await fetch_offsets(client, {source.start_group: asked}, require_stable=True, timeout_ms=timeout_ms)
+    except KafkaError as error:
+        return left, {tp.topic: str(error) for tp in asked}
+    committed = found[source.start_group]
+    return left | {tp: Position(one.offset, one.leader_epoch) for tp, one in committed.items()}, {}
 
 
 async def _sizes(client: Client, tps: Iterable[TopicPartition], timeout_s: float) -> dict[TopicPartition, int]:

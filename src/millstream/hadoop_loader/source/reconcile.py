@@ -6,7 +6,8 @@ partition, first match wins:
     its topic has no id                                   the run stops: nothing tells a topic from its successor
     never loaded, and another id of that name was         TOPIC_RECREATED: stop, or load the new one from its start
     never loaded, nor the topic                           from where another loader left it, by the job or its group,
-                                                          where the log reaches that far (START_REFUSED); else from
+                                                          where the log reaches that far (START_REFUSED, as where the
+                                                          group knows nothing of records that are there); else from
                                                           where the job starts; unless that is the earliest of all
                                                           partitions, only once every one says where that is
     never loaded, and other partitions of its topic were  it was added to the topic: from its own beginning
@@ -209,7 +210,7 @@ class _TopicReconciler:
                 continue
             position = self._positions.get(now.partition)
             if position is None and is_new and not recreated and now.left_offset is not None:
-                position = self._moved[now.partition] = Position(now.left_offset)
+                position = self._moved[now.partition] = Position(now.left_offset, now.left_epoch)
             if position is None:
                 start = now.start_offset if is_new and not recreated else now.begin_offset
                 self._moved[now.partition] = Position(start)
@@ -228,16 +229,27 @@ class _TopicReconciler:
         topic, source = self._topic, self._source
         where = source.start if isinstance(source.start, str) else f"{source.start} ms since 1970"
         left = [each for each in topic.partitions if each.left_offset is not None]
+        others = [each for each in topic.partitions if each.left_offset is None and not each.error]
         if left:
-            others = f", the others at {where}" if len(left) < len(topic.partitions) else ""
-            where = f"offsets of another loader (partitions {_listed([one.partition for one in left])}){others}"
-        self._find(FindingKind.NEW_TOPIC, Severity.NOTE, f"topic {topic.name} is new here: it starts at {where}", "")
+            numbers = _listed([one.partition for one in left])
+            rest = _listed([f"{one.partition} at {one.start_offset}" for one in others])
+            where = f"offsets of another loader (partitions {numbers})" + (
+                f", the others at {where} (partitions {rest})" if others else ""
+            )
         given = source.start_offsets.get(topic.name, {})
         lacking = sorted(given.keys() - {each.partition for each in topic.partitions})
         beyond = [each for each in left if not each.error and (each.left_offset or 0) > each.high_watermark]
+        # Where these start is not for source.start to say: the other loader may have loaded them, or not begun.
+        unknown = [
+            each for each in others if source.start_group is not None and each.begin_offset < each.high_watermark
+        ]
         if lacking:
             sentence = f"topic {topic.name}: source.start_offsets names partitions that it lacks: {_listed(lacking)}"
             remedy = "mend source.start_offsets: offsets hold for the partitions of one topic in one cluster"
+        elif topic.left_error:
+            sentence = f"topic {topic.name} is new here, and what group {source.start_group} left is not known: "
+            sentence += topic.left_error
+            remedy = "mend that, or name all of its partitions in source.start_offsets"
         elif beyond:
             one = beyond[0]
             who = "source.start_offsets" if one.partition in given else f"what group {source.start_group} committed"
@@ -246,10 +258,17 @@ class _TopicReconciler:
                 f" {one.high_watermark}"
             )
             remedy = "give source.start_offsets of this topic as it is now: it may have been created anew"
-        elif source.start_group is not None and not left and not any(each.error for each in topic.partitions):
-            sentence = f"group {source.start_group} has committed nothing of topic {topic.name}"
-            remedy = "mend source.start_group; without it the topic starts at source.start"
+        elif unknown and not any(each.error for each in topic.partitions):
+            of = f", partitions {_listed([one.partition for one in unknown])}: they have records" if left else ""
+            sentence = f"group {source.start_group} has committed nothing of topic {topic.name}{of}"
+            one = unknown[0]
+            remedy = (
+                f"name them in source.start_offsets, for this topic alone (the log of partition {one.partition} begins"
+                f" at {one.begin_offset}), or mend source.start_group"
+            )
         else:
+            sentence = f"topic {topic.name} is new here: it starts at {where}"
+            self._find(FindingKind.NEW_TOPIC, Severity.NOTE, sentence, "")
             return True
         self._find(FindingKind.START_REFUSED, Severity.TOPIC_STOPPED, sentence, remedy)
         return False
@@ -379,6 +398,6 @@ def _divergence(now: PartitionNow, position: Position) -> int | None:
     return None
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    shown = ", ".join(map(str, numbers[:10]))
-    return f"{shown} and {len(numbers) - 10} more" if len(numbers) > 10 else shown
+def _listed(given: Sequence[object]) -> str:
+    shown = ", ".join(map(str, given[:10]))
+    return f"{shown} and {len(given) - 10} more" if len(given) > 10 else shown

@@ -43,7 +43,9 @@ class PartitionNow:
     # Where a partition that was never loaded starts, by the job.
     start_offset: int = -1
     # Where it was left by another loader, as the job, or the group that it names, says; whether or not the log has it.
+    # The epoch is that of the record before, where the group says so.
     left_offset: int | None = None
+    left_epoch: int = -1
     # Where this run ends, by the job: at most end_offset.
     stop_offset: int = -1
     # Of the leader's log on disk; None where the brokers do not tell.
@@ -60,6 +62,8 @@ class TopicNow:
     name: str
     topic_id: str
     partitions: tuple[PartitionNow, ...]
+    # Why nobody knows what the job's group left of it, which would have been needed.
+    left_error: str = ""
 
 
 class MissingTopic(NamedTuple):
