@@ -187,5 +187,5 @@ def test_lines_of_before_schemas_had_versions_are_read() -> None:
     file = a_file("t/avro", 1, 2)
     line = file_to_line(file)
 
-    assert file_from_line(line) == file
-    assert file_from_line(line[:-1]) == replace(file, schema_version=0)
+    assert file_from_line(line, "a run") == file
+    assert file_from_line(line[:-1], "a run") == replace(file, schema_version=0)

@@ -12,7 +12,10 @@ from millstream.core.records import crc32c
 from millstream.hadoop_loader.commit import CorruptLogError, Entry, Role, envelope, names
 from millstream.hadoop_loader.commit.checkpoints import decode_checkpoint
 from millstream.hadoop_loader.commit.encoding import decode_entry
+from millstream.hadoop_loader.commit.inventory import Inventory
+from millstream.hadoop_loader.commit.inventory_runs import InventoryRun, RunWriter
 from millstream.hadoop_loader.commit.state import TableState
+from millstream.testing.memory_filesystem import MemoryFileSystem
 
 Document = tuple[dict[str, Any], dict[str, list[Any]]]
 Change = Callable[[Document], object]
@@ -71,8 +74,36 @@ def test_an_entry_with_something_new_is_named(world: World, name: str) -> None:
     number, data = entry_of(world, kind)
     assert decoded_whole(changed(data, lambda _document: None), number).kind == kind
 
-    with pytest.raises(CorruptLogError, match="written by a newer version of millstream; use that one here"):
+    with pytest.raises(CorruptLogError, match=r"^an entry: .*: written by a newer version of millstream"):
         decoded_whole(changed(data, change), number)
+
+
+NAMES_AND_COLUMNS: dict[str, Change] = {
+    "a name in the header": lambda document: document[0].update(why="new"),
+    "a name in the changes": lambda document: document[1]["changes"][0].update(why={"new": 1}),
+    "a column of a file": lambda document: document[1]["files"][0].append("new"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES_AND_COLUMNS)
+def test_names_of_objects_and_columns_of_files_may_come_to_an_entry(world: World, name: str) -> None:
+    number, data = entry_of(world, "load")
+    before, after = decoded_whole(data, number), decoded_whole(changed(data, NAMES_AND_COLUMNS[name]), number)
+
+    assert (after.positions, list(after.added)) == (before.positions, list(before.added))
+
+
+def test_a_file_of_a_kind_that_is_new_is_looked_for_in_the_inventory() -> None:
+    line = ["orders/avro/day=1", "orders+0+0+1+2.avro", "orders", "b3I", 0, 0, 1, 2, 9, "crc32c:0", -1, -1, "index", 1]
+    writer = RunWriter()
+    data = writer.add(line) + writer.finish()
+    disk = MemoryFileSystem()
+    with disk.create("run") as file:
+        file.write(data)
+    inventory = Inventory((InventoryRun("run", 1, len(data)),), disk.open)
+
+    with pytest.raises(CorruptLogError, match=r"^_millstream/inventory: orders/avro/day=1/.*: written by a newer"):
+        list(inventory.under())
 
 
 def test_another_layout_is_a_newer_one_only_if_it_is_whole(world: World) -> None:

@@ -8,7 +8,10 @@ and then merges the newest.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from millstream.hadoop_loader.commit import envelope, names
@@ -24,7 +27,13 @@ from millstream.hadoop_loader.commit.errors import CorruptLogError
 from millstream.hadoop_loader.commit.inventory import Inventory
 from millstream.hadoop_loader.commit.inventory_runs import InventoryRun, RunWriter, runs_to_merge
 from millstream.hadoop_loader.commit.state import ClaimRecord, TableState
-from millstream.hadoop_loader.filesystem import FileSystem, InputFile
+from millstream.hadoop_loader.filesystem import (
+    FileSystem,
+    FileSystemError,
+    InputFile,
+    UnavailableError,
+    UnknownOutcomeError,
+)
 
 
 def encode_checkpoint(state: TableState) -> bytes:
@@ -79,27 +88,40 @@ def _state(
 def write_checkpoint(filesystem: FileSystem, state: TableState, nonce: str) -> None:
     """Write the checkpoint of `state` (all of whose entries are applied), and have the state stand on it.
 
-    Any FileSystemError leaves the state as it was, and files that cleaning removes later.
+    Any error leaves the state as it was. The run that was added is deleted, unless there was no answer, or a checkpoint
+    may name it: then it stays until cleaning deletes a checkpoint, and looks what the others name.
     """
-    runs = state.files.runs
-    if state.files.entries:
-        # What is new counts as a run of its own until it has been written.
-        merged = runs_to_merge([*(run.lines for run in runs), state.files.changes]) - 1
-        added = _write_run(filesystem, state, merged, f"{names.INVENTORY}/{names.number_name(state.number)}+{nonce}")
-        runs = (*runs[: len(runs) - merged], *([added] if added.lines else []))
+    name = f"{names.number_name(state.number)}+{nonce}"
+    run, temporary = f"{names.INVENTORY}/{name}", f"{names.PUBLISHING}/{name}+checkpoint"
     old = state.files
-    state.files = Inventory(runs, filesystem.open)
+    is_sent = False
     try:
-        data = encode_checkpoint(state)
-        temporary = f"{names.PUBLISHING}/{names.number_name(state.number)}+{nonce}+checkpoint"
-        write_file(filesystem, temporary, data)
+        runs = old.runs
+        if old.entries:
+            # What is new counts as a run of its own until it has been written.
+            merged = runs_to_merge([*(run.lines for run in runs), old.changes]) - 1
+            added = _write_run(filesystem, state, merged, run)
+            runs = (*runs[: len(runs) - merged], *([added] if added.lines else []))
+        state.files = Inventory(runs, filesystem.open)
+        write_file(filesystem, temporary, encode_checkpoint(state))
+        is_sent = True
         try:
             filesystem.rename(temporary, names.checkpoint_path(state.number))
         except FileExistsError:
             filesystem.delete(temporary)
-    except BaseException:
+    except BaseException as error:
         state.files = old
+        if isinstance(error, Exception) and not isinstance(error, (UnavailableError, UnknownOutcomeError)):
+            _withdraw(filesystem, run, temporary, is_sent=is_sent)
         raise
+
+
+def _withdraw(filesystem: FileSystem, run: str, temporary: str, *, is_sent: bool) -> None:
+    with suppress(FileSystemError, OSError):
+        # A refusal may be the answer to the second sending of a rename that took effect at the first. It did not, and
+        # never will, if the temporary was still there to be deleted.
+        if filesystem.delete(temporary) or not is_sent:
+            filesystem.delete(run)
 
 
 def write_file(filesystem: FileSystem, path: str, data: bytes) -> None:
@@ -114,7 +136,7 @@ def check_length(filesystem: FileSystem, path: str, length: int) -> None:
     """Raise FileNotFoundError or CorruptLogError unless `path` is a file of `length` bytes."""
     status = filesystem.status(path)
     if status is None:
-        raise FileNotFoundError(path)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{filesystem.uri}/{path}")
     if status.length != length:
         raise CorruptLogError(f"{path}: has {status.length} of the {length} bytes written; run again")
 

@@ -10,7 +10,7 @@
                  the newest, numbers were pinned that take it, however old it is. So readers have a number for as long
                  from when it was the last, and the log can be read without its newest checkpoint should that be damaged
     log          segments that all kept checkpoints cover, as old, but never the last one
-    inventory    runs that no kept checkpoint names, as old
+    inventory    runs that no kept checkpoint names, as old, when a checkpoint is deleted
 
 Directories are first renamed to `discarded`, so that they go at once: who still works in one finds its parent missing.
 Nothing here is needed for a load to be right, so no error ends the run. What may not be deleted is told, and the rest

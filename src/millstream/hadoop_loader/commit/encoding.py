@@ -50,46 +50,48 @@ def file_to_line(file: TableFile) -> list[Any]:
     return [file.directory, file.name, *(getattr(file, column) for column in _COLUMNS)]
 
 
-def file_from_line(line: list[Any]) -> TableFile:
-    """The file of a JSON array. Raises CorruptLogError."""
+def file_from_line(line: list[Any], path: str) -> TableFile:
+    """The file of a JSON array in the file at `path`. Raises CorruptLogError."""
     fields = dict(zip(("directory", "name", *_COLUMNS), line, strict=False))
     try:
         fields["kind"] = FileKind(fields["kind"])
         return TableFile(**fields)
     except UNKNOWN as error:
-        raise envelope.of_newer_version("/".join(map(str, line[:2])), repr(error)) from error
+        raise envelope.of_newer_version(path, f"{'/'.join(map(str, line[:2]))}: {error!r}") from error
 
 
 class _Added:
     """The files a load added, decoded while they are iterated over."""
 
-    def __init__(self, section: Section) -> None:
+    def __init__(self, section: Section, path: str) -> None:
         self._section = section
+        self._path = path
 
     def __iter__(self) -> Iterator[AddedFile]:
         for staged, *line in self._section:
-            yield AddedFile(file_from_line(line), staged)
+            yield AddedFile(file_from_line(line, self._path), staged)
 
 
 class _Swaps:
     """The directories a compaction replaced, decoded while they are iterated over."""
 
-    def __init__(self, section: Section) -> None:
+    def __init__(self, section: Section, path: str) -> None:
         self._section = section
+        self._path = path
 
     def __iter__(self) -> Iterator[DirectorySwap]:
-        yield from map(_swap_from_line, self._section)
+        for line in self._section:
+            yield _swap_from_line(line, self._path)
 
 
-def _swap_from_line(line: list[Any]) -> DirectorySwap:
+def _swap_from_line(line: list[Any], path: str) -> DirectorySwap:
     try:
         # Entries of before open directories were compacted say nothing of `is_whole`.
         directory, staged, removed, files, *is_whole = line
-        return DirectorySwap(
-            directory, staged, tuple(map(file_from_line, removed)), tuple(map(file_from_line, files)), *is_whole
-        )
+        before = tuple(file_from_line(file, path) for file in removed)
+        return DirectorySwap(directory, staged, before, tuple(file_from_line(file, path) for file in files), *is_whole)
     except UNKNOWN as error:
-        raise envelope.of_newer_version(str(line[0]), repr(error)) from error
+        raise envelope.of_newer_version(path, f"{line[0]}: {error!r}") from error
 
 
 def _nested(values: Mapping[str, Mapping[int, Any]]) -> dict[str, list[list[Any]]]:
@@ -178,12 +180,12 @@ def decode_entry(data: bytes, path: str, number: int) -> Entry:
         raise CorruptLogError(f"{path}: holds entry {header.get('number')}; it was moved there by hand: move it back")
     envelope.check_sections(path, sections, _SECTIONS)
     try:
-        return _entry(header, sections, number)
+        return _entry(header, sections, number, path)
     except UNKNOWN as error:
         raise envelope.of_newer_version(path, repr(error)) from error
 
 
-def _entry(header: Mapping[str, Any], sections: Mapping[str, Section], number: int) -> Entry:
+def _entry(header: Mapping[str, Any], sections: Mapping[str, Section], number: int, path: str) -> Entry:
     changes: dict[str, Any] = next(iter(sections["changes"])) if "changes" in sections else {}
     return Entry(
         number=number,
@@ -206,6 +208,6 @@ def _entry(header: Mapping[str, Any], sections: Mapping[str, Section], number: i
         marks_success=header["marks_success"],
         schemas=changes.get("schemas", {}),
         report=changes.get("report", {}),
-        added=_Added(sections["files"]) if "files" in sections else (),
-        swaps=_Swaps(sections["swaps"]) if "swaps" in sections else (),
+        added=_Added(sections["files"], path) if "files" in sections else (),
+        swaps=_Swaps(sections["swaps"], path) if "swaps" in sections else (),
     )

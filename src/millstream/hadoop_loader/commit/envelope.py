@@ -8,8 +8,9 @@
 A section's lines are decoded one at a time when somebody iterates over them, so an entry of 40,000 files costs the
 memory of its compressed bytes until then, and of one line at a time after. `head -2` shows an operator what a file is.
 
-A newer version may add to the header, and columns at the end of a file's line, what an older one does well without; all
-else that is new (a kind, a section, a column) an older one refuses.
+A newer version may add names to an object (the header, the line of changes or of a state), and columns at the end of a
+file's line, for what an older one does well without; all else that is new (a layout, a kind, a section, a column of any
+other line) an older one refuses.
 """
 
 from __future__ import annotations

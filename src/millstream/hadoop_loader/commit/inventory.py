@@ -9,9 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from millstream.hadoop_loader.commit import names
 from millstream.hadoop_loader.commit.encoding import file_from_line, file_to_line
 from millstream.hadoop_loader.commit.entries import Entry, TableFile
-from millstream.hadoop_loader.commit.inventory_runs import InventoryRun, Key, Line, key_of, merge_lines, scan_run
+from millstream.hadoop_loader.commit.inventory_runs import (
+    InventoryRun,
+    Key,
+    Line,
+    corrupt_run,
+    key_of,
+    merge_lines,
+    scan_run,
+)
 from millstream.hadoop_loader.filesystem import InputFile
 
 
@@ -45,21 +54,30 @@ class Inventory:
         Raises FileNotFoundError if the checkpoint it stands on has been cleaned away since the state was read.
         """
         newest_first = [self._changed_lines(prefix), *(self._scan(run, prefix) for run in reversed(self.runs))]
-        return map(file_from_line, merge_lines(newest_first, keep_removals=False))
+        return (file_from_line(line, names.INVENTORY) for line in merge_lines(newest_first, keep_removals=False))
 
     def in_directory(self, directory: str) -> list[TableFile]:
         """The files of one directory, those below it left out."""
         return [file for file in self.under(directory) if file.directory == directory]
 
     def merged_lines(self, newest_runs: int) -> Iterator[Line]:
-        """What the next checkpoint's new run holds if it takes in that many of the newest runs."""
+        """What the next checkpoint's new run holds if it takes in that many of the newest runs.
+
+        Raises CorruptLogError if one of them is damaged or not there.
+        """
         kept = len(self.runs) - newest_runs
         assert kept >= 0, f"{newest_runs} of {len(self.runs)} runs"
-        scanned = (self._scan(run, "") for run in reversed(self.runs[kept:]))
+        scanned = (self._scan_there(run) for run in reversed(self.runs[kept:]))
         return merge_lines([self._changed_lines(""), *scanned], keep_removals=kept > 0)
 
     def _scan(self, run: InventoryRun, prefix: str) -> Iterator[Line]:
         return scan_run(self.open_file, run, prefix)
+
+    def _scan_there(self, run: InventoryRun) -> Iterator[Line]:
+        try:
+            yield from self._scan(run, "")
+        except FileNotFoundError as error:
+            raise corrupt_run(run.path, "is not there") from error
 
     def _changed_lines(self, prefix: str) -> Iterator[Line]:
         lines: dict[Key, Line] = {}

@@ -87,11 +87,11 @@ def scan_run(open_file: Callable[[str], InputFile], run: InventoryRun, prefix: s
     """The lines of a run whose directory is `prefix` or below it ("" for all), in order."""
     with open_file(run.path) as file:
         if file.size != run.length:
-            raise _corrupt(run.path, f"{file.size} bytes instead of {run.length}")
+            raise corrupt_run(run.path, f"{file.size} bytes instead of {run.length}")
         position, size, checksum, magic = _TRAILER.unpack(file.read_at(file.size - _TRAILER.size, _TRAILER.size))
         index_bytes = file.read_at(position, size) if magic == _MAGIC else b""
         if crc32c(index_bytes) != checksum:
-            raise _corrupt(run.path, "an index that does not fit its checksum")
+            raise corrupt_run(run.path, "an index that does not fit its checksum")
         index = json.loads(zlib.decompress(index_bytes))
         # "/" is followed by "0": everything in or below the prefix lies between these two.
         end = prefix + "0"
@@ -106,7 +106,7 @@ def scan_run(open_file: Callable[[str], InputFile], run: InventoryRun, prefix: s
                 return
             stored = file.read_at(block_position, stored_size)
             if crc32c(stored) != block_checksum:
-                raise _corrupt(run.path, f"a block at {block_position} that does not fit its checksum")
+                raise corrupt_run(run.path, f"a block at {block_position} that does not fit its checksum")
             for text in zlib.decompress(stored, bufsize=size_bytes).splitlines():
                 line = json.loads(text)
                 if not prefix or line[0] == prefix or line[0].startswith(prefix + "/"):
@@ -140,7 +140,8 @@ def runs_to_merge(lengths: list[int]) -> int:
     return count
 
 
-def _corrupt(path: str, what: str) -> CorruptLogError:
+def corrupt_run(path: str, what: str) -> CorruptLogError:
+    """The error for a run that is not as it was written."""
     # Checkpoints share runs; those that may name this one have its number or a later one.
     first = path.rpartition("/")[2].partition(SEPARATOR)[0]
     return CorruptLogError(

@@ -27,7 +27,7 @@ from millstream.hadoop_loader.commit.errors import CommitError, CorruptLogError,
 from millstream.hadoop_loader.commit.publishing import Publisher
 from millstream.hadoop_loader.commit.reading import LogRead, LogReader
 from millstream.hadoop_loader.commit.state import ClaimRecord, TableState
-from millstream.hadoop_loader.filesystem import FileSystem, FileSystemError
+from millstream.hadoop_loader.filesystem import FileSystem, FileSystemError, UnknownOutcomeError
 
 CLAIM_ATTEMPTS: Final = 50
 COMMIT_ATTEMPTS: Final = 100
@@ -249,11 +249,14 @@ class CommitLog:
         return settled
 
     def _checkpoint_if_due(self, state: TableState) -> list[str]:
-        # A run does without one: whatever goes wrong, the next run tries again.
+        # A run does without one: whatever goes wrong, the next run tries again, and `status` is red if that lasts.
         try:
             since = state.number - self._reader.newest_checkpoint()
             if since >= self._settings.entries_per_checkpoint or state.files.changes >= CHANGES_PER_CHECKPOINT:
                 write_checkpoint(self._filesystem, state, self._token())
+        except (FileNotFoundError, UnknownOutcomeError):
+            # The other role's cleaning took what was about to be renamed, or it may be there after all.
+            return []
         except (FileSystemError, OSError, CorruptLogError) as error:
             return [f"the checkpoint that is due could not be written: {error}"]
         return []
