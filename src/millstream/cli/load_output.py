@@ -298,6 +298,8 @@ def print_replay(replay: Replay, *, dry_run: bool) -> None:
         done(f"{topic.topic}: {topic.replayed or 'none'} of {counted(topic.letters, 'dead letter')} {went}")
         for error, count in sorted(topic.errors.items(), key=lambda one: -one[1])[:_REASONS_SHOWN]:
             note(f"{topic.topic}: {count:,} still cannot be read: {error}")
+    for sentence in replay.notes:
+        note(sentence)
     print_errors(replay.errors)
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.support.commit_commands import job_of
 from tests.support.loads import SCHEMA_2, Events, job_for, local_rows
 from tests.support.table_roots import TableRoot
 
 from millstream import Admin, Consumer
+from millstream.cli.load_output import print_replay
 from millstream.hadoop_loader.commit import TableState
 from millstream.hadoop_loader.driver import Outcome, run_load
 from millstream.hadoop_loader.driver import replay as replaying
@@ -22,10 +24,12 @@ from millstream.hadoop_loader.driver.reporting import last_run
 from millstream.hadoop_loader.driver.status import status_of
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import verify_destination
+from millstream.hadoop_loader.filesystem import AccessDeniedError
 from millstream.hadoop_loader.job import BadRecords, Partitioning
 from millstream.hadoop_loader.splits import FileKind
 from millstream.schemas.avro import AvroEncoder
 from millstream.schemas.client import RegistryClient
+from millstream.testing.faulty_filesystem import FaultyFileSystem
 from millstream.testing.memory_filesystem import MemoryFileSystem
 
 pytestmark = pytest.mark.from_kafka(soak=True)
@@ -119,6 +123,28 @@ def test_letters_that_were_never_replayed_are_counted_without_a_look_at_their_fi
     state.files.entries.clear()
 
     assert waiting_letters(state) == {"orders": 12}
+
+
+def test_what_could_not_be_cleaned_is_told_also_by_a_replay_that_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = TableRoot(tmp_path, MemoryFileSystem())
+    root.load([(0, "avro", b"no letters", 4)], closed=False, kind=FileKind.DEAD_LETTERS)
+    root.filesystem.make_child("_millstream/discarded/old")
+
+    def refuse(name: str) -> None:
+        if name.startswith("delete _millstream/discarded/old"):
+            raise AccessDeniedError("Permission denied: user=loader", uri=root.filesystem.uri, path="old")
+
+    filesystem = FaultyFileSystem(root.filesystem, before_call=refuse)
+    replay = replay_dead_letters(job_of(tmp_path), surroundings=Surroundings(open_filesystem=lambda _job: filesystem))
+    print_replay(replay, dry_run=False)
+
+    assert replay.outcome is Outcome.FAILED
+    assert replay.as_json()["notes"] == [
+        f"cleaning: {AccessDeniedError('Permission denied: user=loader', uri='memory://test', path='old')}"
+    ]
+    assert "cleaning: memory://test/old: Permission denied" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_was_left_out_is_red_until_the_next_run() -> None:

@@ -73,6 +73,7 @@ class Replay:
     number: int | None = None
     topics: list[ReplayedTopic] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -135,7 +136,7 @@ def _run(
         replay.outcome = Outcome.NOTHING_NEW
         return
     claim = stack.enter_context(claimed(world, job, log, Role.LOAD, replay.run_id))
-    log.clean(claim)
+    _clean(replay, log, claim)
     registry = None if job.registry is None else stack.enter_context(job.registry.client())
     replayer = _Replayer(job, filesystem, log, claim, registry, replay)
     for name in names:
@@ -151,7 +152,12 @@ def _run(
                 replayer.to_topic(told, some, to_topic)
     done = Outcome.LOADED if replay.topics else Outcome.NOTHING_NEW
     replay.outcome = Outcome.PARTIAL if any(one.still_bad for one in replay.topics) else done
-    log.clean(claim)
+    _clean(replay, log, claim)
+
+
+def _clean(replay: Replay, log: CommitLog, claim: Claim) -> None:
+    told = (f"cleaning: {sentence}" for sentence in log.clean(claim))
+    replay.notes = list(dict.fromkeys([*replay.notes, *told]))
 
 
 def _batches(sources: Iterable[TableFile]) -> Iterator[list[TableFile]]:
