@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from tests.support.avro_schemas import alike, chains, read, values, written
 
 from millstream.hadoop_loader.tables import ChangeKind, Merged, SchemaChangedError, TableVersion, merge, table_version
+from millstream.hadoop_loader.tables.writers import writer_number
 from millstream.schemas.avro import AvroDecoder
+from millstream.schemas.parsing import SchemaType, parse
 
 FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
@@ -207,6 +209,19 @@ def test_under_fail_nothing_changes_but_what_the_table_covers_is_taken() -> None
     assert covered.version.avro_schema == first.version.avro_schema
     assert covered.version.table_of(2) is covered.version
     assert caught.value.topic == "orders"
+
+
+def test_a_document_has_the_format_of_what_is_in_it() -> None:
+    schema = parse(SchemaType.PROTOBUF, 'syntax = "proto3"; message A { int32 x = 1; } message B { int32 y = 1; }')
+    plain = merge(None, {1: schema}, topic="orders").document
+    messages = merge(plain, {writer_number(1, (1,)): schema}, topic="orders").document
+    keys = merge(plain, {}, topic="orders", keys={2: '"string"'}).document
+
+    assert [one["format"] for one in (plain, messages, keys)] == [1, 2, 2]
+    for document in (plain, messages, keys):
+        assert merge(document, {}, topic="orders").document is document
+    with pytest.raises(ValueError, match="format 3: written by a newer version of millstream; use that one here"):
+        merge({**plain, "format": 3}, {}, topic="orders")
 
 
 def test_a_topic_without_schemas_has_a_table_without_one() -> None:

@@ -16,7 +16,9 @@ from tests.support.split_runs import Outcome, Record, SplitTopic
 
 from millstream.hadoop_loader.driver.schemas import RunSchemas
 from millstream.hadoop_loader.job import DestinationSettings, LoadJob, RegistrySettings, SourceSettings, ValueSettings
-from millstream.hadoop_loader.tables import SchemaChangedError, merge, table_version
+from millstream.hadoop_loader.splits import UnknownSchema
+from millstream.hadoop_loader.tables import ChangeKind, SchemaChangedError, merge, table_version
+from millstream.hadoop_loader.tables import keys as tables_keys
 from millstream.hadoop_loader.values.file_schema import file_schema
 from millstream.schemas.client import RegistryClient
 from millstream.schemas.serdes import AvroSerializer
@@ -47,11 +49,9 @@ class Loads:
         self._registry = registry
         self._next_offset = 0
 
-    def run(self, *keys: bytes | None, prepares: bool = True) -> Outcome:
-        """Send a record of each key, and load them; without `prepares` the topic was begun before."""
+    def run(self, *keys: bytes | None) -> Outcome:
+        """Send a record of each key, and load them."""
         self._topic.send([Record(b"v", key=key) for key in keys])
-        if not prepares:
-            self.documents.setdefault(self._topic.name, merge(None, {}, topic=self._topic.name).document)
         schemas = RunSchemas(self.job, self.documents, self._registry)
         schemas.prepare(self._topic.name)
         (whole,) = self._topic.ranges()
@@ -76,12 +76,11 @@ def keys_of(done: Outcome) -> list[Any]:
     return avro
 
 
-@pytest.mark.parametrize("prepares", [True, False], ids=["latest", "met"])
-def test_the_column_follows_the_schemas_of_keys(topic: SplitTopic, prepares: bool) -> None:
+def test_the_column_follows_the_schemas_of_keys(topic: SplitTopic) -> None:
     with FakeRegistry() as fake, RegistryClient(fake.url) as registry:
         loads = Loads(topic, registry)
         old, new = (AvroSerializer(registry, schema, field="key") for schema in (USER_1, USER_2))
-        first = loads.run(old({"id": 1}, topic=topic.name), None, prepares=prepares)
+        first = loads.run(old({"id": 1}, topic=topic.name), None)
         robot = new({"id": 2, "kind": "ROBOT"}, topic=topic.name)
         second = loads.run(robot, old({"id": 3}, topic=topic.name))
         # What was met is in the log, and nobody asks for it again.
@@ -116,7 +115,7 @@ def test_keys_that_the_column_cannot_follow_are_bad_and_told(topic: SplitTopic) 
             schema: AvroSerializer(registry, json.dumps(schema), field="key")(value, topic=topic.name)
             for schema, value in (("int", 1), ("long", 2), ("string", "x"))
         }
-        done = loads.run(keys["int"], keys["long"], keys["string"], b"\0\0\0\0\x63\2", b"none", prepares=False)
+        done = loads.run(keys["int"], keys["long"], keys["string"], b"\0\0\0\0\x63\2", b"none")
         again = loads.run(keys["string"], keys["int"])
 
     assert keys_of(done) == [1]
@@ -135,6 +134,57 @@ def test_keys_that_the_column_cannot_follow_are_bad_and_told(topic: SplitTopic) 
     ]
 
 
+def test_the_column_begins_with_a_schema_that_records_have(topic: SplitTopic) -> None:
+    with FakeRegistry() as fake, RegistryClient(fake.url) as registry:
+        loads = Loads(topic, registry)
+        wide = AvroSerializer(registry, '"long"', field="key")(2**40, topic=topic.name)
+        narrow = AvroSerializer(registry, '"int"', field="key")(7, topic=topic.name)
+        first, second = loads.run(wide), loads.run(narrow)
+
+    assert (keys_of(first), keys_of(second)) == ([2**40], [7])
+    assert loads.announcements == []
+
+
+def test_keys_of_too_many_schemas_are_bad_and_not_kept(topic: SplitTopic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables_keys, "SCHEMAS_MAX", 2)
+    with FakeRegistry() as fake, RegistryClient(fake.url) as registry:
+        loads = Loads(topic, registry)
+        sent = [
+            AvroSerializer(registry, json.dumps(schema), field="key")(value, topic=topic.name)
+            for schema, value in (("long", 1), ("string", "x"), ("int", 2))
+        ]
+        done = loads.run(*sent)
+
+    assert keys_of(done) == [1]
+    key = loads.documents[topic.name]["key"]
+    assert (list(key["writers"]), list(key["refused"])) == (["1"], ["2"])
+    assert [letter["error"].partition(": ")[2] for letter in done.dead_letters()] == [
+        "schema 2 cannot be used: the column of keys cannot follow: key: string is not read as long, nor the other way",
+        "schema 3 cannot be used: the topic's keys are of 2 other schemas already",
+    ]
+
+
+def test_a_schema_that_is_none_under_the_column_is_refused_alone() -> None:
+    merged = merge(None, {}, topic="t", keys={1: USER_1.replace("User", "KafkaKeyHolder"), 2: USER_1})
+
+    assert list(merged.version.key.writers) == [2]
+    assert "KafkaKeyHolder" in merged.version.key.refused[1].reason
+
+
+def test_a_refused_schema_is_tried_again_once_the_column_has_changed() -> None:
+    def key(**fields: list[str]) -> str:
+        said = [{"name": name, "type": "int", "aliases": aliases} for name, aliases in fields.items()]
+        return json.dumps({"type": "record", "name": "Key", "fields": said})
+
+    begun = merge(None, {}, topic="t", keys={1: key(a=[]), 2: key(b=["a"])})
+    later = merge(json.loads(json.dumps(begun.document)), {}, topic="t", keys={3: key(a=[], b=[])})
+
+    assert (list(begun.version.key.writers), list(begun.version.key.refused)) == ([1], [2])
+    assert (sorted(later.version.key.writers), later.version.key.refused) == ([1, 2, 3], {})
+    assert [change.kind for change in begun.changes] == [ChangeKind.KEY_REFUSED]
+    assert ChangeKind.KEY_REFUSED not in [change.kind for change in later.changes]
+
+
 def test_without_a_key_there_is_no_column(topic: SplitTopic) -> None:
     with FakeRegistry() as fake, RegistryClient(fake.url) as registry:
         loads = Loads(topic, registry)
@@ -146,8 +196,6 @@ def test_without_a_key_there_is_no_column(topic: SplitTopic) -> None:
 
 def test_each_topic_has_keys_of_its_own() -> None:
     with FakeRegistry() as fake, RegistryClient(fake.url) as registry:
-        registry.register("users-key", USER_1)
-        registry.register("names-key", '"string"')
         job = LoadJob(
             name="all",
             source=SourceSettings(bootstrap_servers="127.0.0.1:9092", topics_pattern=".*"),
@@ -157,14 +205,19 @@ def test_each_topic_has_keys_of_its_own() -> None:
             destination=DestinationSettings(uri="file:///lake"),
         )
         schemas = RunSchemas(job, {}, registry)
-        for name in ("users", "names"):
+        for number, (name, schema) in enumerate({"users": USER_1, "names": '"string"'}.items()):
             schemas.prepare(name)
+            schemas.learn([UnknownSchema(name, number, schema, "key")])
 
     types = {name: file_schema(job, table).parquet.field("key").type for name, table in schemas.tables.items()}
     assert types == {"users": pa.struct([("id", pa.int64())]), "names": pa.string()}
 
 
 def test_a_policy_that_lets_nothing_change_holds_for_keys() -> None:
+    raw = merge(None, {}, "fail", topic="t", keys={1: USER_1}).document
+    with pytest.raises(SchemaChangedError, match=r"schema 2 needs .* key\.kind is new"):
+        merge(raw, {}, "fail", topic="t", keys={2: USER_2})
+
     begun = merge(None, {}, "fail", topic="t", keys={1: USER_1}).document
     assert merge(begun, {}, "fail", topic="t", keys={1: USER_1}).document is begun
     known = merge(begun, {7: '{"type": "record", "name": "V", "fields": []}'}, topic="t").document

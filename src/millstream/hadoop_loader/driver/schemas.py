@@ -2,7 +2,8 @@
 
 A table's schema comes from its writers' schemas alone, and all of them are in the log: a run whose records are of
 schemas met before asks no registry. A topic that was never loaded has no table yet; the latest schema of its subject
-is tried then, only to spare each of its splits a first attempt that would come back for it.
+is tried then, only to spare each of its splits a first attempt that would come back for it. Not so with keys: what
+their column begins with decides which of the later ones it follows, so that has to be a schema that records have.
 """
 
 from __future__ import annotations
@@ -57,14 +58,11 @@ class RunSchemas:
                 self._check_json(text)
             self._merge(topic, {UNFRAMED_ID: text})
             return
-        first: dict[int, ParsedSchema] = {}
-        keys: dict[int, ParsedSchema] = {}
-        if topic not in self._documents:
-            first, keys = self._first(topic), self._first_key(topic)
+        first = self._first(topic) if topic not in self._documents else {}
         try:
-            self._merge(topic, first, keys)
+            self._merge(topic, first)
         except ValueError:
-            if not first and not keys:
+            if not first:
                 raise
             # What is registered may be of no record yet: those that are there say what they need.
             self._merge(topic, {})
@@ -159,11 +157,6 @@ class RunSchemas:
             return {}
         path = _expected_message(latest.schema, value.message) if value.format == "protobuf" else FIRST_MESSAGE
         return {} if path is None else {writer_number(latest.id, path): latest.schema}
-
-    def _first_key(self, topic: str) -> dict[int, ParsedSchema]:
-        key = self._job.key
-        latest = self._latest(f"{topic}-key", key.format) if key.takes_registered_schemas else None
-        return {} if latest is None else {latest.id: latest.schema}
 
     def _latest(self, subject: str, format_: str) -> RegisteredSchema | None:
         """Return the latest schema of a subject, where it is one of what the job reads."""

@@ -7,7 +7,7 @@ The document is JSON, opaque to the log; nobody changes one, a merge makes anoth
      "writers": {"7": {"generation": 1, "type": "AVRO", "schema": "...", "references": {...}}, ...}}
 
 A message of Protobuf that is not its file's first one is a writer by itself, such as "7:1", with its name as "message".
-Keys whose schemas are the registry's have a part of their own, "key": `keys.py`.
+Keys whose schemas are the registry's have a part of their own, "key": `keys.py`. A document with either has format 2.
 
 Each generation is a table, `orders`, `orders.v2`, ...; a writer's schema belongs to the newest of them that reads it.
 A new schema goes into the newest generation that can follow it; where none can and Avro could, into a new one that
@@ -27,7 +27,7 @@ from millstream.hadoop_loader.tables.keys import KeyColumn, with_key_writer
 from millstream.hadoop_loader.tables.naming import GENERATIONS_MAX, table_name
 from millstream.hadoop_loader.tables.sources import avro_of, message_of, source_of
 from millstream.hadoop_loader.tables.version import SourceSchema, TableVersion
-from millstream.hadoop_loader.tables.writers import number_of, writer_name
+from millstream.hadoop_loader.tables.writers import FIRST_MESSAGE, number_of, path_of, writer_name
 from millstream.schemas.parsing import ParsedSchema, SchemaType
 from millstream.schemas.parsing.avro import parse_avro
 from millstream.schemas.parsing.avro_text import canonical_text
@@ -35,6 +35,8 @@ from millstream.schemas.parsing.avro_text import canonical_text
 Document = Mapping[str, Any]
 
 FORMAT: Final = 1
+# Of documents with keys, or messages that are not their files' first: who knows only the other would lose them.
+FORMAT_OF_PARTS: Final = 2
 
 
 class Merged(NamedTuple):
@@ -83,8 +85,7 @@ def merge(
         merging.add(schema_id, source_of(writers[schema_id], schema_id))
     for schema_id, schema in sorted((keys or {}).items()):
         merging.add_key(schema_id, source_of(schema, schema_id).text)
-    known = document is not None and bool(document["generations"])
-    if policy == "fail" and known and merging.changes:
+    if policy == "fail" and merging.is_begun and merging.changes:
         raise SchemaChangedError(topic, tuple(merging.changes))
     if document is None or merging.is_changed:
         document = merging.document()
@@ -106,10 +107,10 @@ class _Merging:
     """One merge at work."""
 
     def __init__(self, document: Document | None, topic: str, name: str, *, parquet: bool) -> None:
-        if document is not None and document["format"] != FORMAT:
+        if document is not None and document["format"] not in (FORMAT, FORMAT_OF_PARTS):
             raise ValueError(
-                f"topic {topic!r}: the tables' document has format {document['format']}, and this version of Millstream"
-                f" knows {FORMAT}; use the version that wrote it"
+                f"topic {topic!r}: the tables' document has format {document['format']}: written by a newer version of"
+                " millstream; use that one here"
             )
         self._topic = topic
         # Of the first table.
@@ -122,6 +123,8 @@ class _Merging:
         self._fresh: set[int] = set()
         self._writers: dict[int, tuple[int, SourceSchema]] = {}
         self._key = KeyColumn.of(document)
+        # Whether values or keys had a schema before this merge.
+        self.is_begun = document is not None and (bool(document["generations"]) or self._key.version > 0)
         if document is not None:
             self._generations = [
                 _Generation(one["generation"], one["version"], one["schema"]) for one in document["generations"]
@@ -149,7 +152,7 @@ class _Merging:
 
     def add_key(self, schema_id: int, text: str) -> None:
         """Take in one schema of keys."""
-        if self._key.knows(schema_id):
+        if self._key.knows(schema_id) or self._key.is_full:
             return
         self.is_changed = True
         self._key, changes = with_key_writer(self._key, schema_id, text, parquet=self._parquet)
@@ -235,8 +238,10 @@ class _Merging:
 
     def document(self) -> Document:
         """Return the document as it is now."""
+        key = self._key.document()
+        has_parts = bool(key) or any(path_of(number) != FIRST_MESSAGE for number in self._writers)
         return {
-            "format": FORMAT,
+            "format": FORMAT_OF_PARTS if has_parts else FORMAT,
             **({} if self._name == self._topic else {"table": self._name}),
             "generations": [
                 {"generation": one.number, "version": one.version, "schema": one.schema} for one in self._generations
@@ -247,7 +252,7 @@ class _Merging:
                 | ({"message": source.message} if source.message is not None else {})
                 for schema_id, (number, source) in sorted(self._writers.items())
             },
-            **self._key.document(),
+            **key,
         }
 
     def table(self) -> TableVersion:

@@ -107,9 +107,16 @@ class KeyReader:
         known = self._table.key
         if schema_id in known.writers:
             return known.writers[schema_id]
-        if schema_id in known.refused:
-            raise UnusableSchemaError(known.refused[schema_id])
+        if reason := self._why_not(schema_id):
+            raise UnusableSchemaError(reason)
         raise self._registered.unknown(self._table.topic, schema_id)
+
+    def _why_not(self, schema_id: int) -> str:
+        """Return why the column takes no keys of a schema that is not one of its own; "" where it may."""
+        known = self._table.key
+        if schema_id in known.refused:
+            return known.refused[schema_id].reason
+        return f"the topic's keys are of {known.count} other schemas already" if known.is_full else ""
 
     def _find_first(self, keys: pa.Array) -> dict[int, str]:
         """Return why each key has no schema; raises UnknownSchemaError for the first that has one."""
@@ -120,8 +127,8 @@ class KeyReader:
             schema_id = ids[row].as_py()
             if schema_id is None:
                 reasons[row] = NO_ID
-            elif schema_id in self._table.key.refused:
-                reasons[row] = f"schema {schema_id} cannot be used: {self._table.key.refused[schema_id]}"
+            elif reason := self._why_not(schema_id):
+                reasons[row] = f"schema {schema_id} cannot be used: {reason}"
             else:
                 reasons[row] = self._registered.why_unusable(self._table.topic, schema_id)
         return reasons
