@@ -27,6 +27,7 @@ import os
 import secrets
 import ssl
 import threading
+import traceback
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -64,6 +65,12 @@ _BYTES: Final = {"Content-Type": "application/octet-stream"}
 _ABANDON_DEADLINE_S: Final = 5.0
 # Bytes of an error's text that are read and repeated.
 _TEXT_BYTES_MAX: Final = 64 * 1024
+# What is answered to all that is done. Redirections (locations are asked for as JSON) are of something in between.
+_DONE: Final = (http.client.OK, http.client.CREATED)
+# What a proxy answers, in words of its own, whose server may have done what it was asked for.
+_OF_PROXIES: Final = (http.client.INTERNAL_SERVER_ERROR, http.client.BAD_GATEWAY, http.client.GATEWAY_TIMEOUT)
+# Of a certificate that we do not believe, and of ours, which we lack: TLS 1.3 tells that behind its handshake.
+_REFUSED_BY_TLS: Final = ("CERTIFICATE_VERIFY_FAILED", "ALERT_CERTIFICATE_REQUIRED")
 _TLS_REMEDY: Final = "check ca_file and the certificate of the server"
 # Of a file that neither takes another's place nor makes its parent.
 _NEW: Final[dict[str, str | int]] = {"overwrite": "false", "createparent": "false"}
@@ -94,8 +101,10 @@ class WebHdfsFileSystem(ClosedAtEnd):
         self._addresses = addresses
         self._tls = ssl.create_default_context(cafile=settings.ca_file) if kind == "https" else None
         self._session = self._new_session()
-        # Whether the server has been seen to be one that neither replaces, nor makes parents, unasked.
-        self._is_proven = False
+        # Those that have been seen to be servers that neither replace, nor make parents, unasked.
+        self._proven: set[str] = set()
+        # One name for all tries: what an earlier one has made, whose answer was lost, is found and removed.
+        self._probe = f"{_PROBE}{secrets.token_hex(8)}"
         self._calls = RemoteCalls(
             self.uri, settings.deadline_s, settings.calls_max, self._translate, self._next_address
         )
@@ -130,15 +139,14 @@ class WebHdfsFileSystem(ClosedAtEnd):
         return WebHdfsOutputFile(self, path)
 
     def _create_proven(self, name: str, query: dict[str, str | int]) -> None:
-        self._prove()
-        self._create(name, query)
+        self._create(self._proven_address(), name, query)
+        self._adopt(name)
 
-    def _create(self, name: str, query: dict[str, str | int]) -> None:
-        location = self._ask("PUT", name, "CREATE", noredirect="true", **query)["Location"]
+    def _create(self, address: str, name: str, query: dict[str, str | int]) -> None:
+        location = self._ask("PUT", name, "CREATE", at=address, noredirect="true", **query)["Location"]
         with closing(self._datanode(location)) as connection:
             connection.request("PUT", _target(location, name), body=b"", headers=_BYTES)
             _check(connection.getresponse(), location)
-        self._adopt(name)
 
     def open(self, path: str) -> WebHdfsInputFile:
         """A file to read."""
@@ -154,9 +162,9 @@ class WebHdfsFileSystem(ClosedAtEnd):
         self._calls.act(target, partial(self._rename, source, target))
 
     def _rename(self, source: str, target: str) -> None:
-        self._prove()
-        destination = self._name(target)
-        answer = self._ask("PUT", self._name(source), "RENAME", destination=destination, renameoptions="NONE")
+        address = self._proven_address()
+        query = {"destination": self._name(target), "renameoptions": "NONE"}
+        answer = self._ask("PUT", self._name(source), "RENAME", at=address, **query)
         if answer is None:
             return
         # "false" has done nothing; what "true" did, and where, is for a look to find out.
@@ -164,27 +172,37 @@ class WebHdfsFileSystem(ClosedAtEnd):
         what = f"{_GATEWAY}: RENAME is answered {json.dumps(answer)}"
         raise kind(what, uri=self.uri, path=target, remedy=_GATEWAY_REMEDY)
 
-    def _prove(self) -> None:
-        """See, once, that a rename is refused by its reason and that a create makes no parent; FileSystemError if not.
+    def _proven_address(self) -> str:
+        """The address that is asked first, of which was seen, once, that it refuses a rename by its reason and that a
+        create makes no parent; FileSystemError if not.
 
-        Both are asked of a directory that nobody has, so a NameNode does nothing at all. Any refusal will do: a user
-        who may not write there learns it from what is asked next. It is part of the first act, within its deadline.
+        Both are asked of a directory that nobody has, so a NameNode does nothing at all. Who is refused for another
+        reason, say since the user may not write there, learns it from what is asked next, and the next act asks again.
+        It is part of the act, within its deadline.
         """
-        if self._is_proven:
-            return
-        directory = self._name(f"{_PROBE}{secrets.token_hex(8)}")
-        name = f"{directory}/file"
-        query = {"destination": f"{name}-renamed", "renameoptions": "NONE"}
-        self._prove_refused(partial(self._ask, "PUT", name, "RENAME", **query), "RENAME of nothing is no error")
+        with self._lock:
+            address = self._addresses[0]
+        if address in self._proven:
+            return address
+        directory = self._name(self._probe)
+        absent = f"{directory}/absent"
+        rename = partial(
+            self._ask, "PUT", absent, "RENAME", at=address, destination=f"{absent}-renamed", renameoptions="NONE"
+        )
+        create = partial(self._create, address, f"{directory}/file", dict(_NEW))
+        is_proven = self._finds_nothing(rename, "RENAME of nothing is no error")
         try:
-            self._prove_refused(partial(self._create, name, dict(_NEW)), "CREATE makes the parent")
+            is_proven &= self._finds_nothing(create, "CREATE makes the parent")
         except FileSystemError:
             with contextlib.suppress(Exception):
-                self._ask("DELETE", directory, "DELETE", recursive="true")
+                self._ask("DELETE", directory, "DELETE", at=address, recursive="true")
             raise
-        self._is_proven = True
+        if is_proven:
+            self._proven.add(address)
+        return address
 
-    def _prove_refused(self, function: Callable[[], object], otherwise: str) -> None:
+    def _finds_nothing(self, function: Callable[[], object], otherwise: str) -> bool:
+        """Whether it is refused since nothing is there, not for another reason; FileSystemError if it is done."""
         try:
             function()
         except _RefusedError as error:
@@ -193,7 +211,7 @@ class WebHdfsFileSystem(ClosedAtEnd):
                 raise
             # One that is there was made by a first try whose answer was lost.
             if not isinstance(meaning, FileExistsError):
-                return
+                return isinstance(meaning, (FileNotFoundError, NotADirectoryError))
         raise FileSystemError(f"{_GATEWAY}: {otherwise}", uri=self.uri, remedy=_GATEWAY_REMEDY)
 
     def make_directory(self, path: str) -> None:
@@ -279,10 +297,12 @@ class WebHdfsFileSystem(ClosedAtEnd):
         if self._settings.owner is not None or self._settings.group is not None:
             self._ask("PUT", name, "SETOWNER", owner=self._settings.owner, group=self._settings.group)
 
-    def _ask(self, method: str, name: str, operation: str, **query: str | int | None) -> Any:
-        """One request to one NameNode; its JSON, or None if it answers with nothing. Raises what `_translate` knows."""
+    def _ask(self, method: str, name: str, operation: str, at: str = "", **query: str | int | None) -> Any:
+        """One request to one NameNode, that `at` an address or the one asked first; its JSON, or None if it answers
+        with nothing. Raises what `_translate` knows.
+        """
         with self._lock:
-            address = self._addresses[0]
+            address = at or self._addresses[0]
         answer = self._session.request(
             method,
             f"{self._kind}://{address}{_PREFIX}{quote(name)}",
@@ -291,7 +311,7 @@ class WebHdfsFileSystem(ClosedAtEnd):
             timeout=self._settings.deadline_s,
             allow_redirects=False,
         )
-        if answer.status_code >= http.client.BAD_REQUEST:
+        if answer.status_code not in _DONE:
             raise _RefusedError(answer.status_code, answer.content[:_TEXT_BYTES_MAX], address)
         return answer.json() if answer.content else None
 
@@ -324,7 +344,7 @@ class WebHdfsFileSystem(ClosedAtEnd):
             case NotAuthenticatedError():
                 return AccessDeniedError(str(error), uri=self.uri, path=path, remedy=KERBEROS_REMEDY)
             case requests.exceptions.SSLError() | ssl.SSLError():
-                if "CERTIFICATE_VERIFY_FAILED" in repr(error):  # before anything was asked
+                if _is_of_handshake(error):
                     return UnavailableError(str(error), uri=self.uri, path=path, remedy=_TLS_REMEDY)
                 return UnansweredError(f"{error} ({_TLS_REMEDY})")
             case requests.exceptions.ConnectTimeout():
@@ -492,7 +512,7 @@ class WebHdfsInputFile(ClosedAtEnd):
         try:
             connection.request("GET", _target(location, name))
             answer = connection.getresponse()
-            if answer.status >= http.client.BAD_REQUEST:
+            if answer.status not in _DONE:
                 _check(answer, location)
         except BaseException:
             connection.close()
@@ -518,7 +538,7 @@ class WebHdfsInputFile(ClosedAtEnd):
 
 
 class _RefusedError(Exception):
-    """An answer with an error's status: `status` and what was said, by `server`."""
+    """An answer that is not _DONE: `status` and what was said, by `server`."""
 
     def __init__(self, status: int, content: bytes, server: str) -> None:
         super().__init__(f"{server} answers {status}")
@@ -534,18 +554,32 @@ class _RefusedError(Exception):
             text = f"{self}: {self.content[:200]!r}"
             if self.status == http.client.UNAUTHORIZED:
                 return AccessDeniedError(text, uri=uri, path=path, remedy=KERBEROS_REMEDY)
-            if self.status in {http.client.BAD_GATEWAY, http.client.SERVICE_UNAVAILABLE}:
+            if self.status == http.client.SERVICE_UNAVAILABLE:
                 return NotBegunError(text)
+            if self.status < http.client.BAD_REQUEST or self.status in _OF_PROXIES:
+                return UnansweredError(text)
             return FileSystemError(text, uri=uri, path=path)
         return java_error(java_class, message, uri=uri, path=path)
 
 
 def _check(answer: http.client.HTTPResponse, location: str) -> bytes:
-    """The body of a DataNode's answer, which is closed then; _RefusedError for an error's."""
+    """The body of a DataNode's answer, which is closed then; _RefusedError for one that is not _DONE."""
     with answer:
-        if answer.status >= http.client.BAD_REQUEST:
+        if answer.status not in _DONE:
             raise _RefusedError(answer.status, answer.read(_TEXT_BYTES_MAX), urlsplit(location).netloc)
         return answer.read()
+
+
+def _is_of_handshake(error: BaseException) -> bool:
+    """Whether TLS failed before anything was asked. A server that ends a handshake may only be about to stop."""
+    if any(words in repr(error) for words in _REFUSED_BY_TLS):
+        return True
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, ssl.SSLError) and not isinstance(found, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+            return any(frame.f_code.co_name == "do_handshake" for frame, _ in traceback.walk_tb(found.__traceback__))
+        found = found.__cause__ or found.__context__
+    return False
 
 
 def _exactly(answer: http.client.HTTPResponse, size: int) -> bytes:
