@@ -79,6 +79,13 @@ def test_no_refusal_makes_certain_what_was_not_answered(kind: type[FileSystemErr
         assert raised.value is refusal
 
 
+def test_the_first_reason_is_kept_at_the_deadline() -> None:
+    for kind in (UnknownOutcomeError, UnavailableError):
+        late = kind("no answer within 30 s", uri="hdfs://host:8020", path="path")
+        with pytest.raises(UnknownOutcomeError, match="connection reset"):
+            calls(Server(LOST, late)).act("path", Server(LOST, late))
+
+
 def test_at_the_deadline_what_was_never_begun_is_known() -> None:
     server = Server(REFUSED)
     with pytest.raises(UnavailableError, match=r"path: safe mode, for 0.2 s; see that it runs"):

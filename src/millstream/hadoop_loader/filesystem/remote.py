@@ -192,7 +192,7 @@ class RemoteCalls:
                 return run(path, function, discard, max(0.0, ends - time.monotonic()))
             except (UnavailableError, UnknownOutcomeError) as error:
                 self._drop()
-                if unanswered is not None and isinstance(error, UnavailableError):
+                if unanswered is not None:
                     raise missed(str(unanswered), uri=self._uri, path=path) from error
                 self._raise_looked_into(error)
             except BaseException as error:
