@@ -150,6 +150,11 @@ def test_new_files_and_directories_have_the_modes_of_the_settings(tmp_path: Path
         (errno.EDQUOT, QuotaExceededError),
         (errno.ESTALE, UnknownOutcomeError),
         (errno.EIO, UnknownOutcomeError),
+        (errno.ENOTCONN, UnknownOutcomeError),
+        (errno.ECONNABORTED, UnknownOutcomeError),
+        (errno.EHOSTUNREACH, UnknownOutcomeError),
+        (errno.ENETUNREACH, UnknownOutcomeError),
+        (errno.EREMOTEIO, UnknownOutcomeError),
         (errno.ENAMETOOLONG, FileSystemError),
     ],
 )

@@ -196,9 +196,18 @@ class LocalFileSystem(ClosedAtEnd):
                 return StorageFullError(what, uri=self.uri, path=path)
             case errno.EDQUOT:
                 return QuotaExceededError(what, uri=self.uri, path=path)
-            case errno.ETIMEDOUT | errno.ESTALE | errno.ECONNRESET | errno.EHOSTDOWN:
+            case (
+                errno.ETIMEDOUT
+                | errno.ESTALE
+                | errno.ECONNRESET
+                | errno.ECONNABORTED
+                | errno.ENOTCONN
+                | errno.EHOSTDOWN
+                | errno.EHOSTUNREACH
+                | errno.ENETUNREACH
+            ):
                 return unanswered(what, uri=self.uri, path=path)
-            case errno.EIO if unanswered is UnknownOutcomeError:
+            case errno.EIO | errno.EREMOTEIO if unanswered is UnknownOutcomeError:
                 # So a soft mount says that its server is silent, having sent the request.
                 return unanswered(what, uri=self.uri, path=path)
         return FileSystemError(what, uri=self.uri, path=path)
