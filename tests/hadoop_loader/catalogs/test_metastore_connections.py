@@ -7,6 +7,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from typing import Any
 
 import pytest
 from hive_metastore.ThriftHiveMetastore import Processor
@@ -115,6 +116,39 @@ def test_the_first_that_answers_is_asked(plain: Metastore) -> None:
         with connected(settings, "file:///lake") as one:
             one._have_database("lake")
     assert plain.databases == ["lake"]
+
+
+def test_one_whose_name_nobody_knows_is_passed_over_in_silence(
+    plain: Metastore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *arguments: Any) -> Any:
+        if host == "nobody":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *arguments)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    settings = HiveSettings(database="lake", metastore_uri=f"thrift://nobody:9083, {plain.uri}")
+    with connected(settings, "file:///lake") as one:
+        one._have_database("lake")
+    assert caplog.messages == []
+
+
+def test_all_addresses_have_one_deadline(plain: Metastore, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+    set_timeout = TSocket.setTimeout
+
+    def remember(transport: TSocket, limit_ms: float) -> None:
+        limits.append(limit_ms / 1000)
+        set_timeout(transport, limit_ms)
+
+    monkeypatch.setattr(TSocket, "setTimeout", remember)
+    with nobody() as first, nobody() as second:
+        uris = [f"thrift://127.0.0.1:{first}", f"thrift://127.0.0.1:{second}", plain.uri]
+        with connected(HiveSettings(metastore_uri=",".join(uris)), "file:///lake", deadline_s=600):
+            assert [limit <= most for limit, most in zip(limits, (200, 300, 600, 600), strict=True)] == [True] * 4
+            assert limits[-1] == 600
 
 
 def test_where_none_answers_each_is_told_of() -> None:

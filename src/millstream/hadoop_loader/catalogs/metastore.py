@@ -12,6 +12,8 @@ The Thrift client is the one that pyiceberg brings (extra `iceberg`).
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 DEADLINE_S: Final = 60.0
 PARTITIONS_PER_CALL: Final = 500
+# What an address has at least: one before it that stands for several machines waits for each of them.
+_CONNECT_MIN_S: Final = 1.0
 
 _FORMATS: Final = {
     "parquet": (
@@ -282,22 +286,34 @@ def connected(
 def _first_that_answers(
     settings: HiveSettings, kerberos: KerberosSettings | None, deadline_s: float
 ) -> tuple[str, TTransportBase]:
-    """Try the addresses in turn; return that of the first that takes us in, with an open connection to it."""
+    """Try the addresses in turn; return that of the first that takes us in, with an open connection to it.
+
+    All of them have one deadline together, of which each gets an equal part of what those before it have left.
+    """
     from thrift.Thrift import TException
     from thrift.transport import TSocket, TTransport
 
-    problems = []
-    for host, port in metastore_addresses(settings.metastore_uri or ""):
+    # All that it logs of connections it raises as well; one that fails is nothing to tell of if the next one answers.
+    logging.getLogger(TSocket.__name__).setLevel(logging.CRITICAL)
+    problems: list[str] = []
+    addresses = metastore_addresses(settings.metastore_uri or "")
+    ends = time.monotonic() + deadline_s
+    for host, port in addresses:
         address = f"thrift://{host}:{port}"
         socket = TSocket.TSocket(host, port)
-        socket.setTimeout(deadline_s * 1000)
+        part_s = (ends - time.monotonic()) / (len(addresses) - len(problems))
+        socket.setTimeout(max(_CONNECT_MIN_S, part_s) * 1000)
         try:
             socket.open()
+            transport: TTransportBase
             if settings.kerberos_service is None:
-                return address, TTransport.TBufferedTransport(socket)
-            exchange = exchange_with(settings.kerberos_service, host, kerberos)
-            return address, authenticated(socket, exchange)
+                transport = TTransport.TBufferedTransport(socket)
+            else:
+                transport = authenticated(socket, exchange_with(settings.kerberos_service, host, kerberos))
         except (TException, OSError, EOFError, AuthenticationError) as error:
             socket.close()
             problems.append(f"{address}: {_said(error)}")
+        else:
+            socket.setTimeout(deadline_s * 1000)
+            return address, transport
     raise MetastoreError("; ".join(problems))
