@@ -185,6 +185,25 @@ def test_a_refused_schema_is_tried_again_once_the_column_has_changed() -> None:
     assert ChangeKind.KEY_REFUSED not in [change.kind for change in later.changes]
 
 
+def test_a_column_that_began_wrong_is_left_for_one_of_another_name(topic: SplitTopic) -> None:
+    with FakeRegistry() as fake, RegistryClient(fake.url) as registry:
+        loads = Loads(topic, registry)
+        number, text = (
+            AvroSerializer(registry, json.dumps(schema), field="key")(value, topic=topic.name)
+            for schema, value in (("int", 1), ("string", "x"))
+        )
+        before = loads.run(number, text)
+        loads.job = replace(loads.job, key=replace(KEY, schema='"string"', column="name"))
+        after = loads.run(text)
+
+    assert len(before.dead_letters()) == 1
+    assert [row for _, row in after.rows("avro")] == [{"name": "x", "value": b"v"}]
+    paths = [str(topic.root / file.path) for done in (before, after) for file in done.files("parquet")]
+    columns = pa.unify_schemas([ds.dataset(path).schema for path in paths])
+    rows = ds.dataset(paths, schema=columns).to_table(columns=["key", "name"]).to_pylist()
+    assert rows == [{"key": 1, "name": None}, {"key": None, "name": "x"}]
+
+
 def test_without_a_key_there_is_no_column(topic: SplitTopic) -> None:
     with FakeRegistry() as fake, RegistryClient(fake.url) as registry:
         loads = Loads(topic, registry)
