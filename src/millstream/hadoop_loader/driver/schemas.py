@@ -18,7 +18,7 @@ from millstream.hadoop_loader.tables.writers import FIRST_MESSAGE, schema_id_of,
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
     from millstream.hadoop_loader.tables import Merged, TableVersion
-    from millstream.schemas.client import RegisteredSchema, RegistryClient
+    from millstream.schemas.client import RegistryClient
     from millstream.schemas.parsing import ParsedSchema
     from millstream.schemas.serdes.framing import MessagePath
 
@@ -58,7 +58,7 @@ class RunSchemas:
                 self._check_json(text)
             self._merge(topic, {UNFRAMED_ID: text})
             return
-        first = self._first(topic) if topic not in self._documents else {}
+        first = {} if topic in self._documents else self._first(topic)
         try:
             self._merge(topic, first)
         except ValueError:
@@ -149,28 +149,22 @@ class RunSchemas:
             raise ValueError(f"table {tables[0].name}: {reasons[0]}")
 
     def _first(self, topic: str) -> dict[int, ParsedSchema]:
-        value = self._job.value
-        if value.framing != "registry" or value.format == "raw":
-            return {}
-        latest = self._latest(f"{topic}-value", value.format)
-        if latest is None:
-            return {}
-        path = _expected_message(latest.schema, value.message) if value.format == "protobuf" else FIRST_MESSAGE
-        return {} if path is None else {writer_number(latest.id, path): latest.schema}
-
-    def _latest(self, subject: str, format_: str) -> RegisteredSchema | None:
-        """Return the latest schema of a subject, where it is one of what the job reads."""
         from millstream.schemas.client import RegistryError, RegistryUnavailableError
 
-        if self._registry is None or self._registry_is_away:
-            return None
+        value = self._job.value
+        if self._registry is None or self._registry_is_away or value.framing != "registry" or value.format == "raw":
+            return {}
         try:
-            latest = self._registry.latest(subject)
+            latest = self._registry.latest(f"{topic}-value")
         except RegistryError as error:
             # Another naming of subjects, or no registry now: the splits will tell which schemas they met.
             self._registry_is_away = isinstance(error, RegistryUnavailableError)
-            return None
-        return latest if latest.schema.type == format_.upper() else None
+            return {}
+        # Of another type it is no schema of values that this job reads.
+        if latest.schema.type != value.format.upper():
+            return {}
+        path = _expected_message(latest.schema, value.message) if value.format == "protobuf" else FIRST_MESSAGE
+        return {} if path is None else {writer_number(latest.id, path): latest.schema}
 
 
 def _expected_message(schema: ParsedSchema, message: str | None) -> MessagePath | None:

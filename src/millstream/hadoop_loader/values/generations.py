@@ -60,18 +60,24 @@ def split_by_table(
 def _messages(values: pa.Array) -> tuple[pa.Int32Array, dict[int, int]]:
     """Return what stands for each value's writer, null where it names none, and the numbers of these."""
     found: dict[int, int] = {}
-    return pa.array([_message(value, found) for value in values.to_pylist()], pa.int32()), {
-        one: number for number, one in found.items()
-    }
+    # Nearly all are of the first message of a few schemas: those are told by so many bytes.
+    heads = pc.binary_slice(values, 0, FRAMED_SIZE + 1).dictionary_encode()
+    named = [
+        _message(head, found) if head[FRAMED_SIZE:] == _FIRST_MESSAGE else None for head in heads.dictionary.to_pylist()
+    ]
+    ids = pa.array(named, pa.int32()).take(heads.indices)
+    others = pc.and_(pc.is_null(ids), pc.is_valid(values))
+    if pc.any(others).as_py():
+        paths = [_message(value, found) for value in values.filter(others).to_pylist()]
+        ids = pc.replace_with_mask(ids, others, pa.array(paths, pa.int32()))
+    return ids, {one: number for number, one in found.items()}
 
 
-def _message(value: bytes | None, found: dict[int, int]) -> int | None:
-    if value is None or len(value) <= FRAMED_SIZE or value[0] != 0:
+def _message(value: bytes, found: dict[int, int]) -> int | None:
+    if len(value) <= FRAMED_SIZE or value[0] != 0:
         return None
-    number = int.from_bytes(value[1:FRAMED_SIZE], "big")
-    if value[FRAMED_SIZE : FRAMED_SIZE + 1] != _FIRST_MESSAGE:
-        try:
-            number = writer_number(number, read_indexes(value, FRAMED_SIZE)[0])
-        except FramingError:
-            return None
+    try:
+        number = writer_number(int.from_bytes(value[1:FRAMED_SIZE], "big"), read_indexes(value, FRAMED_SIZE)[0])
+    except FramingError:
+        return None
     return found.setdefault(number, len(found))
