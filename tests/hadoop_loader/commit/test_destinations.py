@@ -1,19 +1,20 @@
 """The fault matrices on the local disk and on the real HDFS, and real processes killed at the protocol's fault points.
 
-MILLSTREAM_SOAK=1 runs all of them, else a seeded few. The looks of readers after each act are taken here as well. On
-HDFS all are those of the kind of world in which every task comes and every act is there: in the others tasks choose
-other directories, and ask nothing else of a file system.
+MILLSTREAM_SOAK=1 runs all of them, else a seeded few. The looks of readers after each act are taken here as well.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from tests.support import commit_matrices
@@ -26,50 +27,70 @@ from millstream.hadoop_loader.filesystem import FileSystemSettings, open_filesys
 from millstream.testing.hdfs import MiniHdfs
 
 CHECKOUT = Path(__file__).parents[3]
-# Cases at a time: on HDFS each waits for half a second for each file that is closed.
-AT_ONCE = 16
+# There each case waits for half a second for each file that is closed; on a disk they only take turns.
+AT_ONCE_ON_HDFS = 16
 MATRICES = (commit_matrices.faults, commit_matrices.late_acts, commit_matrices.sleepers)
 
-Roots = Callable[[], str]
+
+class Roots(NamedTuple):
+    """Gives a new table root each time; how many cases go at a time there."""
+
+    new: Callable[[], str]
+    at_once: int
 
 
 @pytest.fixture(params=["local", pytest.param("hdfs", marks=pytest.mark.hdfs)])
 def roots(request: pytest.FixtureRequest, tmp_path: Path) -> Roots:
-    """Gives a new table root each time."""
     numbers = count()
     if request.param == "hdfs":
         hdfs: MiniHdfs = request.getfixturevalue("hdfs")
-        return lambda: f"{hdfs.uri}/{tmp_path.name}/root-{next(numbers)}"
-    return lambda: f"{tmp_path.as_uri()}/root-{next(numbers)}"
+        return Roots(lambda: f"{hdfs.uri}/{tmp_path.name}/root-{next(numbers)}", AT_ONCE_ON_HDFS)
+    return Roots(lambda: f"{tmp_path.as_uri()}/root-{next(numbers)}", 1)
 
 
-def run_all(cases: Sequence[tuple[str, Case]], roots: Roots) -> None:
+Cases = Sequence[tuple[str, Case]]
+
+
+def run_all(cases: Cases, roots: Roots) -> None:
     """Run cases, each in a world of its kind at a root of its own."""
 
     def world_at(seed: int) -> World:
         kind, _ = cases[seed]
-        return world_of(kind, open_filesystem(roots(), FileSystemSettings()), seed)
+        return world_of(kind, open_filesystem(roots.new(), FileSystemSettings()), seed)
 
-    run_cases([case for _, case in cases], world_at, at_once=AT_ONCE)
+    run_cases([case for _, case in cases], world_at, at_once=roots.at_once)
 
 
-def few_of(matrix: Callable[..., Iterator[Case]], kind: str) -> Sequence[tuple[str, Case]]:
-    """One case, and none of others that run for days; of open directories one of a compaction."""
-    every = [case for case in matrix(kind, world_of) if case[1][-1] in {0, 1, 2}]
-    short = [case for case in every if kind == "closed" or case[1][0] is Task.COMPACT]
-    return [(kind, random.Random(matrix.__name__).choice(short))]
+def whole(matrix: Callable[..., Iterator[Case]], kind: str) -> Cases:
+    """A matrix in a kind of world."""
+    return [(kind, case) for case in matrix(kind, world_of)]
+
+
+def few() -> Cases:
+    """One case of each matrix, and none of others that run for days; of open directories one of a compaction."""
+    chosen = []
+    for kind in ("closed", "open"):
+        for matrix in MATRICES:
+            every = [case for case in whole(matrix, kind) if case[1][1][-1] in {0, 1, 2}]
+            short = [case for case in every if kind == "closed" or case[1][1][0] is Task.COMPACT]
+            chosen.append(random.Random(matrix.__name__).choice(short))
+    return chosen
+
+
+# Each matrix by itself where they run whole, so that each tells its outcome when it has one.
+SHARES: dict[str, Callable[[], Cases]] = (
+    {f"{matrix.__name__}-{kind}": partial(whole, matrix, kind) for kind in WORLDS for matrix in MATRICES}
+    if os.environ.get("MILLSTREAM_SOAK") == "1"
+    else {"few": few}
+)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(14_400)
-def test_matrices(roots: Roots, soak: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+@pytest.mark.timeout(7_200)
+@pytest.mark.parametrize("share", SHARES)
+def test_matrices(roots: Roots, share: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "ENTRIES_PER_SEGMENT", 4)
-    if soak:
-        kinds = ["both"] if request.node.callspec.params["roots"] == "hdfs" else list(WORLDS)
-        chosen = [(kind, case) for kind in kinds for matrix in MATRICES for case in matrix(kind, world_of)]
-    else:
-        chosen = [case for kind in ("closed", "open") for matrix in MATRICES for case in few_of(matrix, kind)]
-    run_all(chosen, roots)
+    run_all(SHARES[share](), roots)
 
 
 @pytest.mark.slow
