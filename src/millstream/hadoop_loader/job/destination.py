@@ -56,7 +56,7 @@ class KerberosSettings:
     cache: str | None = setting(
         "A ticket cache that something else keeps fresh; with a keytab, where its tickets are put.", default=None
     )
-    renewal_s: float = setting("How often a fresh ticket is got from the keytab.", default=3600.0, at_least=1)
+    renewal_s: float = setting("How often a fresh ticket is got from the keytab.", default=3600.0, at_least=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
