@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from tests.support.commit_simulation import Task, World
 
@@ -127,8 +127,10 @@ def with_sleep(world: World, task: Task, call: int, others: Sequence[Task], days
 Case = tuple[Callable[..., None], tuple[object, ...]]
 
 
-def run_cases(cases: Sequence[Case], world: Callable[[int], World], *, at_once: int = 1) -> None:
-    """Run each on the world made for its seed; raise one error that names those that failed.
+def run_cases(
+    cases: Sequence[Case], world: Callable[[int], AbstractContextManager[World]], *, at_once: int = 1
+) -> None:
+    """Run each in the world made for its seed; raise one error that names those that failed.
 
     `at_once` is how many: on a destination that is waited for, each waits for its own.
     """
@@ -137,7 +139,8 @@ def run_cases(cases: Sequence[Case], world: Callable[[int], World], *, at_once: 
     def run_case(seed: int) -> None:
         run, arguments = cases[seed]
         try:
-            run(world(seed), *arguments)
+            with world(seed) as made:
+                run(made, *arguments)
         except Exception as error:
             failed.append((*map(str, arguments), f"seed {seed}: {type(error).__name__}: {error}"))
 

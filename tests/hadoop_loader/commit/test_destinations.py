@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -52,11 +53,17 @@ Cases = Sequence[tuple[str, Case]]
 
 
 def run_all(cases: Cases, roots: Roots) -> None:
-    """Run cases, each in a world of its kind at a root of its own."""
+    """Run cases, each in a world of its kind at a root of its own, of which nothing is left where it passes."""
 
-    def world_at(seed: int) -> World:
+    @contextmanager
+    def world_at(seed: int) -> Iterator[World]:
         kind, _ = cases[seed]
-        return world_of(kind, open_filesystem(roots.new(), FileSystemSettings()), seed)
+        root = roots.new()
+        with open_filesystem(root, FileSystemSettings()) as destination:
+            yield world_of(kind, destination, seed)
+        parent, _, name = root.rpartition("/")
+        with open_filesystem(parent, FileSystemSettings()) as above:
+            above.delete(name, recursive=True)
 
     run_cases([case for _, case in cases], world_at, at_once=roots.at_once)
 
