@@ -8,6 +8,7 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/millstream
 KAFKA_JARS := $(CACHE)/java/kafka-4.3.0
 AVRO_JARS := $(CACHE)/java/avro-1.12.1
 HADOOP_JARS := $(CACHE)/java/hadoop-3.5.0
+HTTPFS_JARS := $(CACHE)/java/httpfs-3.4.2
 SPARK_JARS := $(CACHE)/java/spark-4.1.1
 SPARK := $(CACHE)/spark-4.1.1
 NODE_FOLDER := $(CACHE)/node/schemaregistry-1.10.1
@@ -15,12 +16,13 @@ KERNEL_SOURCES := $(shell find src -path '*/_kernels/*' \( -name '*.py' -o -name
 export MILLSTREAM_KAFKA_JARS := $(KAFKA_JARS)
 export MILLSTREAM_AVRO_JARS := $(AVRO_JARS)
 export MILLSTREAM_HADOOP_JARS := $(HADOOP_JARS)
+export MILLSTREAM_HTTPFS_JARS := $(HTTPFS_JARS)
 export MILLSTREAM_NODE_MODULES := $(NODE_FOLDER)/node_modules
 export MILLSTREAM_REQUIRE_KERNELS ?= 1
 # Tests start some thousand processes: where none may keep what it compiled, each compiles all that it imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup lint test test-newer test-kerberos unit bench soak demo demo-hdfs docs clean jars archives spark npm lock
+.PHONY: setup lint test test-newer test-kerberos unit bench soak demo demo-hdfs docs clean jars httpfs archives spark npm lock
 
 setup: $(VENV)/.installed  ## create the environment with every extra but kerberos, and compile the kernels
 
@@ -46,6 +48,12 @@ $(AVRO_JARS)/.complete: tools/java/avro.pom.xml
 
 $(HADOOP_JARS)/.complete: tools/java/hadoop.pom.xml
 	mvn -q -B -ntp -f $< org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(HADOOP_JARS)
+	touch $@
+
+httpfs: $(HTTPFS_JARS)/.complete  ## fetch Hadoop's gateway, which is no destination, for the tests that show why
+
+$(HTTPFS_JARS)/.complete: tools/java/httpfs.pom.xml
+	mvn -q -B -ntp -f $< org.apache.maven.plugins:maven-dependency-plugin:3.9.0:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(HTTPFS_JARS)
 	touch $@
 
 archives: $(KAFKA_JARS).jsa $(HADOOP_JARS).jsa  ## of the classes in those jars, with which tests' JVMs start in half the time
@@ -82,7 +90,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint jars archives npm  ## lint, then every test; long matrices by a seeded sample
+test: lint jars httpfs archives npm  ## lint, then every test; long matrices by a seeded sample
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 	$(BIN)/python tools/test_newer.py --short
 
@@ -101,7 +109,7 @@ test-kerberos: setup jars $(CACHE)/kerberos/.complete  ## Apache Kafka, a secure
 unit: setup
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests -m "not java and not hdfs and not node and not slow"
 
-soak: setup jars archives npm  ## the long matrices whole
+soak: setup jars httpfs archives npm  ## the long matrices whole
 	MILLSTREAM_SOAK=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 3600 tests
 
 fuzz: setup  ## damaged Avro datums through kernels built with AddressSanitizer

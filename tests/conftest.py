@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 from hypothesis import settings
+from tests.support.httpfs import PROXY_USER
 from tests.support.registry import registry
 
 from millstream.cli.child import RegistryProcess
@@ -132,7 +133,7 @@ def hadoop_folder() -> Path:
 @pytest.fixture(scope="session")
 def hdfs_of_session(hadoop_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniHdfs]:
     """One HDFS for the whole session of this worker; tests ask for `hdfs`, which sees that all of it runs."""
-    with MiniHdfs(tmp_path_factory.mktemp("hdfs"), jars=hadoop_folder) as hdfs:
+    with MiniHdfs(tmp_path_factory.mktemp("hdfs"), properties=PROXY_USER, jars=hadoop_folder) as hdfs:
         yield hdfs
 
 
