@@ -89,6 +89,6 @@ class HttpFs:
         url = f"http://{self.address}/webhdfs/v1/?op=GETFILESTATUS&user.name={getpass.getuser()}"
         try:
             with urllib.request.urlopen(url, timeout=10.0) as answer:
-                return answer.status == 200
+                return bool(answer.status == 200)
         except OSError:
             return False
