@@ -196,6 +196,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--write-doc", type=Path)
     arguments = parser.parse_args()
+    # As `millstream load` has it.
+    pa.set_memory_pool(pa.system_memory_pool())
     values = loader_topic.values(min(loader_topic.DISTINCT, arguments.rows))
     figures: dict[str, float] = {}
     folder = Path(tempfile.mkdtemp(prefix="millstream-bench-"))

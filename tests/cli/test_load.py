@@ -86,6 +86,18 @@ def job(events: Events, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> J
     return Job(events, tmp_path, capsys)
 
 
+def test_compaction_takes_memory_as_workers_do(tmp_path: Path) -> None:
+    program = (
+        "from millstream.cli.app import run\n"
+        f"run(['load', 'compact', {str(tmp_path / 'none.toml')!r}])\n"
+        "import pyarrow\n"
+        "print(pyarrow.default_memory_pool().backend_name)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stdout.split() == ["system"], done.stderr
+
+
 @pytest.mark.from_kafka
 def test_a_load_from_plan_to_compaction(job: Job, events: Events) -> None:
     count = events.next_id
