@@ -209,6 +209,20 @@ def test_files_have_what_the_objects_say(millstream_broker_session: TestBroker, 
     ]
 
 
+def test_a_byte_that_is_no_text_ends_no_reader_of_a_file(millstream_broker_session: TestBroker, tmp_path: Path) -> None:
+    topic = SplitTopic(millstream_broker_session.bootstrap_servers, f"typed-{next(_numbers)}", tmp_path)
+    topic.send([Record(b'{"f": "one"}'), Record(b'{"f": "\xff"}'), Record(b'{"f": "two"}')])
+    value = ValueSettings(format="json", framing="none", schema=schema_of("string"))
+
+    done = topic.run(topic.job(value=value), merge(None, {0: schema_of("string")}, topic=topic.name).version)
+
+    assert [(letter["offset"], letter["error"]) for letter in done.dead_letters()] == [
+        (1, "'utf-8' codec can't decode byte 0xff in position 7: invalid start byte")
+    ]
+    for format_ in ("avro", "parquet"):
+        assert [row["f"] for _, row in done.rows(format_)] == ["one", "two"]
+
+
 @pytest.mark.parametrize("formats", [{"avro", "parquet"}, {"parquet"}])
 def test_a_record_without_a_field_that_was_added_has_its_default(
     formats: set[str], millstream_broker_session: TestBroker, tmp_path: Path

@@ -102,6 +102,27 @@ def test_a_number_that_its_type_cannot_hold_is_an_error_of_its_row() -> None:
     assert decoded.batch.num_rows == 3
 
 
+def test_what_pyarrow_takes_and_is_no_json_is_an_error_of_its_row() -> None:
+    schema = pa.schema(
+        [("name", pa.string()), ("one", pa.float64()), ("inner", pa.struct([("of", pa.list_(pa.float64()))]))]
+    )
+    values = [b'{"name": "\xff"}', None, b'{"name": "\xc3\xbc"}', b'{"one": NaN}', b'{"name": "\xed\xa0\x80"}', b"{}"]
+    values += [b'{"inner": {"of": [1, NaN]}}', b'{"other": "\xff"}', b'{"one": 1}']
+
+    decoded = JsonDecoder(schema).decode(pa.array(values))
+
+    assert [(error.row, error.reason) for error in decoded.errors] == [
+        (0, "the value is no UTF-8: byte 10"),
+        (3, "one has NaN, which is no number of JSON"),
+        (4, "the value is no UTF-8: byte 10"),
+        (6, "inner has NaN, which is no number of JSON"),
+        (7, "the value is no UTF-8: byte 11"),
+    ]
+    assert decoded.rows.to_pylist() == [2, 5, 8]
+    decoded.batch.validate(full=True)
+    assert decoded.batch.column("name").to_pylist() == ["ü", None, None]
+
+
 def test_values_do_not_slip_into_each_other() -> None:
     # The first two make one object together, the last is two: as many as there are values.
     values = [b'{"id": 1, "meta":', b'{"id": 2}}', b'{"id": 3}{"id": 4}', b'{"id": 5}']

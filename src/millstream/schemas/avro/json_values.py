@@ -10,10 +10,14 @@ nothing but mistakes costs one attempt for each.
 Rows cannot slip against values: each value must begin and end as an object. Two cannot run together, as behind a `}`
 and a newline no `{` may follow within an object or array, and a newline may not stand in a string. So each value gives
 one row at least, and where there are as many rows as values, each value is one.
+
+pyarrow's reader takes any bytes for text, and NaN for a number. Neither is JSON, and both are looked for here: a text
+that is none would end every reader of the file that it gets into.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -28,6 +32,11 @@ _BEGINS: Final = r"^[ \t\r\n]*\{"
 _ENDS: Final = r"\}[ \t\r\n]*$"
 _SIZE_BYTES_MAX: Final = 1 << 30  # of one read: pyarrow counts in 32 bits
 _TRIED_BEHIND_A_MISTAKE: Final = 16  # values: another one is likely
+# JSON has no infinite numbers, so such a one was too large.
+_NO_NUMBERS: Final = (
+    (pc.is_inf, "has a number that is more than its type holds"),
+    (pc.is_nan, "has NaN, which is no number of JSON"),
+)
 
 
 class _Mistake(NamedTuple):
@@ -56,10 +65,15 @@ class JsonDecoder:
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
         whole = values.cast(pa.large_binary())
+        errors = _not_text(whole)
+        if errors:
+            refused = pa.array([error.row for error in errors], pa.int64())
+            is_refused = pc.is_in(pa.array(range(len(whole)), pa.int64()), value_set=refused)
+            whole = pc.if_else(is_refused, pa.scalar(None, whole.type), whole)
         begins = pc.match_substring_regex(whole, _BEGINS)
         ends = pc.match_substring_regex(whole, _ENDS)
         places = pc.indices_nonzero(pc.and_(begins, ends)).cast(pa.int64())
-        errors = [
+        errors += [
             BadDatum(row, f"the value does not {verb} as a JSON object", None)
             for verb, wrong in (("begin", pc.invert(begins)), ("end", pc.and_not(begins, ends)))
             for row in pc.indices_nonzero(wrong).to_pylist()
@@ -114,16 +128,34 @@ class JsonDecoder:
             return _Mistake(f"{table.num_rows} JSON objects instead of one")
         table = table.select(self.schema.names).cast(self.schema)
         for name, column in zip(table.column_names, table.columns, strict=True):
-            if any(map(_has_infinite, column.chunks)):
-                first = pc.index(pc.is_inf(column), True).as_py() if pt.is_floating(column.type) else None
-                return _Mistake(f"{name} has a number that is more than its type holds", first)
+            for is_wrong, said in _NO_NUMBERS:
+                if any(_has_number(chunk, is_wrong) for chunk in column.chunks):
+                    first = pc.index(is_wrong(column), True).as_py() if pt.is_floating(column.type) else None
+                    return _Mistake(f"{name} {said}", first)
         return table
 
 
-def _has_infinite(values: pa.Array) -> bool:
-    """Whether a number is infinite, at any depth: JSON has none such, so it was one that is too large."""
+def _has_number(values: pa.Array, is_one: Callable[[pa.Array], pa.Array]) -> bool:
+    """Whether a number is of a kind, at any depth."""
     if pt.is_floating(values.type):
-        return bool(pc.any(pc.is_inf(values)).as_py())
+        return bool(pc.any(is_one(values)).as_py())
     if pt.is_struct(values.type):
-        return any(map(_has_infinite, values.flatten()))
-    return pt.is_list(values.type) and _has_infinite(values.flatten())
+        return any(_has_number(child, is_one) for child in values.flatten())
+    return pt.is_list(values.type) and _has_number(values.flatten(), is_one)
+
+
+def _not_text(values: pa.LargeBinaryArray) -> list[BadDatum]:
+    """Return which values are no UTF-8, and where not."""
+    try:
+        values.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        pass
+    else:
+        return []
+    errors: list[BadDatum] = []
+    for row, value in enumerate(values.to_pylist()):
+        try:
+            (value or b"").decode()
+        except UnicodeDecodeError as error:
+            errors.append(BadDatum(row, f"the value is no UTF-8: byte {error.start}", None))
+    return errors
