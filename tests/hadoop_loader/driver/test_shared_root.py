@@ -12,6 +12,7 @@ from tests.support.loads import Events, assert_same, job_for
 from millstream.hadoop_loader.catalogs import known_tables
 from millstream.hadoop_loader.driver import Outcome, run_load
 from millstream.hadoop_loader.driver.compacting import run_compaction
+from millstream.hadoop_loader.driver.replay import replay_dead_letters
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.filesystem import open_filesystem
 from millstream.hadoop_loader.job import CompactionSettings, LoadJob
@@ -47,3 +48,25 @@ def test_a_compaction_and_the_catalogs_leave_the_tables_of_another_job_alone(
         assert [{table.topic for table in known_tables(job, state)} for job in jobs] == [{mine.topic}, {theirs.topic}]
     assert_same(mine, tmp_path, "avro", "parquet")
     assert_same(theirs, tmp_path, "avro", "parquet")
+
+
+def test_a_job_neither_counts_nor_replays_the_letters_of_another(
+    new_events: Callable[..., Events], tmp_path: Path
+) -> None:
+    world = Surroundings(open_engine=inline)
+    mine, theirs = new_events(partitions=1), new_events(partitions=1)
+    jobs = [job_for(events, tmp_path) for events in (mine, theirs)]
+    mine.send(3)
+    theirs.send(3)
+    theirs.send_raw(b"no Avro at all")
+    left = [run_load(job, surroundings=world).dead_letters for job in reversed(jobs)]
+
+    counted = replay_dead_letters(jobs[0], dry_run=True)
+    replayed = replay_dead_letters(jobs[0])
+    asked_for = replay_dead_letters(jobs[0], topics=[theirs.topic])
+
+    assert left == [{theirs.topic: 1}, {}]
+    assert (counted.topics, replayed.topics, replayed.outcome) == ([], [], Outcome.NOTHING_NEW)
+    assert asked_for.outcome is Outcome.FAILED
+    assert f"{theirs.topic}: no topic of job" in asked_for.errors[0]
+    assert [(one.topic, one.letters) for one in replay_dead_letters(jobs[1]).topics] == [(theirs.topic, 1)]

@@ -93,7 +93,7 @@ class Finishing:
     def _describe_state(self, state: TableState) -> None:
         """Say what is red for longer than one run: letters that wait, and how old what is not loaded may be."""
         report = self.report
-        self._guarded("dead letters", lambda: report.dead_letters.update(waiting_letters(state)))
+        self._guarded("dead letters", lambda: report.dead_letters.update(waiting_letters(state, self.job)))
         now_s = self.world.wall_clock()
         for topic in report.topics:
             watermarks = state.watermarks.get(topic.topic_id, {})

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from millstream.hadoop_loader.commit.names import DEAD_LETTERS, SEPARATOR, dead_letters_directory
+from millstream.hadoop_loader.source.topics import loads_topic
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import TableFile, TableState
     from millstream.hadoop_loader.filesystem import FileSystem
+    from millstream.hadoop_loader.job import LoadJob
 
 # No topic's name has a slash.
 REPLAYED: Final = "_dead_letters/"
@@ -35,9 +37,10 @@ class DeadLetter:
     error: str
 
 
-def letter_topics(state: TableState) -> list[str]:
-    """The topics that ever had dead letters, by name."""
-    return sorted(key.removeprefix(f"{DEAD_LETTERS}/") for key in state.totals if key.startswith(f"{DEAD_LETTERS}/"))
+def letter_topics(state: TableState, job: LoadJob | None = None) -> list[str]:
+    """The topics that ever had dead letters, by name; with a job its own alone, as others may write to its root."""
+    found = (key.removeprefix(f"{DEAD_LETTERS}/") for key in state.totals if key.startswith(f"{DEAD_LETTERS}/"))
+    return sorted(topic for topic in found if job is None or loads_topic(job.source, topic))
 
 
 def letter_files(state: TableState, topic: str) -> list[TableFile]:
@@ -53,14 +56,14 @@ def letter_files(state: TableState, topic: str) -> list[TableFile]:
     ]
 
 
-def waiting_letters(state: TableState) -> dict[str, int]:
-    """How many letters were not replayed, by topic."""
+def waiting_letters(state: TableState, job: LoadJob | None = None) -> dict[str, int]:
+    """How many letters were not replayed, by topic; `job` as of `letter_topics`."""
     # Their files are looked at only where some were: there may be many, and every run asks.
     return {
         topic: sum(file.rows for file in letter_files(state, topic))
         if f"{REPLAYED}{topic}" in state.schemas
         else state.totals[dead_letters_directory(topic)].rows
-        for topic in letter_topics(state)
+        for topic in letter_topics(state, job)
     }
 
 

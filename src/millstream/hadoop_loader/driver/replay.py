@@ -32,6 +32,7 @@ from millstream.hadoop_loader.driver.problems import MET, sentence_of
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.schemas import RunSchemas
 from millstream.hadoop_loader.driver.surroundings import Surroundings
+from millstream.hadoop_loader.source.topics import loads_topic
 from millstream.hadoop_loader.splits import FileKind, OffsetRange, StagedFile, UnknownSchema
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def replay_dead_letters(
     dry_run: bool = False,
     surroundings: Surroundings | None = None,
 ) -> Replay:
-    """Replay the dead letters of `topics` (all by default) into their tables, or to `to_topic`.
+    """Replay the dead letters of `topics` (by default all of the job's) into their tables, or to `to_topic`.
 
     With `dry_run` letters are only counted. Never raises for what it may meet, as `run_load`.
     """
@@ -126,10 +127,15 @@ def _run(
     filesystem = stack.enter_context(world.open_filesystem(job))
     log = world.commit_log(job, filesystem)
     state = log.read()
-    names = [topic for topic in letter_topics(state) if wanted is None or topic in wanted]
+    if theirs := [topic for topic in sorted(wanted or ()) if not loads_topic(job.source, topic)]:
+        # They would be read, and placed, as this job reads and places its own.
+        raise ValueError(
+            f"{', '.join(theirs)}: no topic of job {job.name}; replay its letters with the job that loads it"
+        )
+    names = [topic for topic in letter_topics(state, job) if wanted is None or topic in wanted]
     if dry_run:
         replay.topics = [
-            ReplayedTopic(name, letters=count) for name, count in waiting_letters(state).items() if name in names
+            ReplayedTopic(name, letters=count) for name, count in waiting_letters(state, job).items() if name in names
         ]
     # One that was killed behind its entry is brought to its end, though no letter waits any more.
     if dry_run or (not any(letter_files(state, name) for name in names) and log.unapplied() is None):
