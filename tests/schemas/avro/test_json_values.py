@@ -118,6 +118,7 @@ def test_what_pyarrow_takes_and_is_no_json_is_an_error_of_its_row() -> None:
         (6, "inner has NaN, which is no number of JSON"),
         (7, "the value is no UTF-8: byte 11"),
     ]
+    assert decoded.rows is not None
     assert decoded.rows.to_pylist() == [2, 5, 8]
     decoded.batch.validate(full=True)
     assert decoded.batch.column("name").to_pylist() == ["ü", None, None]
