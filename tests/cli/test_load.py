@@ -117,6 +117,8 @@ def test_a_load_from_plan_to_compaction(job: Job, events: Events) -> None:
     assert (report["outcome"], report["exit_code"], report["rows"]) == ("nothing new", 0, 0)
     events.send(20, SCHEMA_2)
     assert job.json("run")["rows"] == 20
+    metrics = (job.path.parent / "clicks.prom").read_text()
+    assert f'millstream_loader_rows_total{{job="clicks",topic="clicks"}} {count + 20}\n' in metrics
 
     status = job.json("status")
     assert [table["rows"] for table in status["tables"]] == [count + 20, count + 20]

@@ -92,6 +92,8 @@ def run(
 
     metrics = LoadMetrics()
     path = metrics_file or (None if job.report.metrics_file is None else Path(job.report.metrics_file))
+    if path is not None:
+        metrics.take_over(path, job.name)
     rounds = Rounds()
     with stop_on_signals() as stop:
         while True:
@@ -106,7 +108,7 @@ def run(
                 break
     try:
         if path is not None:
-            metrics.write(path)
+            metrics.write(path, {job.name})
     except OSError as error:
         print_errors([f"{path}: the metrics were not written: {error.strerror or error}"])
         return rounds.outcome.exit_code or Outcome.PARTIAL.exit_code

@@ -58,27 +58,49 @@ def serve(
     from millstream.hadoop_loader.schedule import LoadService, StatusPage
 
     metrics, lock = LoadMetrics(), threading.Lock()
+    # Whose metrics are in each file: jobs may have one each, or one for all by what they include.
+    files: dict[Path, set[str]] = {}
 
     def run(job: LoadJob, stop: threading.Event, observer: Observer) -> LoadReport:
         report = run_load(job, observer=observer, stop=stop)
         with lock:
             metrics.handle_report(report)
+            for jobs in files.values():
+                jobs.discard(job.name)
             if job.report.metrics_file is not None:
-                try:
-                    metrics.write(Path(job.report.metrics_file))
-                except OSError as error:
-                    _tell(f"{job.name}: {job.report.metrics_file}: the metrics were not written: {error}")
+                files.setdefault(Path(job.report.metrics_file), set()).add(job.name)
+            write(job.name)
         return report
+
+    def handle_no_report(name: str, outcome: str, exit_code: int) -> None:
+        with lock:
+            metrics.handle_no_report(name, outcome, exit_code)
+            write(name)
+
+    def write(name: str) -> None:
+        for path, jobs in files.items():
+            if name in jobs:
+                try:
+                    metrics.write(path, jobs)
+                except OSError as error:
+                    _tell(f"{name}: {path}: the metrics were not written: {error}")
 
     def text() -> str:
         with lock:
             return metrics.text()
 
     try:
-        service = LoadService(job_files, run, environ=os.environ, parallel=parallel, tell=_tell)
+        service = LoadService(
+            job_files, run, environ=os.environ, parallel=parallel, tell=_tell, on_no_report=handle_no_report
+        )
     except JobError as error:
         err().print(f"millstream: {error}", markup=False, soft_wrap=True)
         return EXIT_JOB_WRONG
+    for job in service.jobs_at_start:
+        if job.report.metrics_file is not None:
+            path = Path(job.report.metrics_file)
+            files.setdefault(path, set()).add(job.name)
+            metrics.take_over(path, job.name)
     metrics.show_runs(lambda: service.at_work)
     with ExitStack() as stack:
         if http is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from millstream.hadoop_loader.driver import LoadReport, Outcome
 from millstream.hadoop_loader.driver.metrics import LoadMetrics
 from millstream.hadoop_loader.driver.report import TopicReport
@@ -41,3 +43,71 @@ def test_what_is_red_for_longer_than_a_run_is_a_gauge_and_what_runs_did_is_count
     assert 'dead_letters_waiting{job="job",topic="clicks"} 0' in text
     assert 'unapplied_entry{job="job"} 0' in text
     assert 'compactions_total{job="job",outcome="loaded"} 2' in text
+
+
+def test_a_file_of_metrics_is_gone_on_with_by_the_next_run(tmp_path: Path) -> None:
+    """Each run is a process of its own: alerts need counters that grow, and when one last ended well."""
+    path, now_s = tmp_path / "clicks.prom", 1_000.0
+
+    def run(outcome: Outcome, *topics: TopicReport, number: int | None = None) -> str:
+        metrics = LoadMetrics(wall_clock=lambda: now_s)
+        metrics.take_over(path, "clicks")
+        metrics.handle_report(LoadReport("run", "clicks", "file:///lake", outcome, number=number, topics=list(topics)))
+        metrics.write(path, {"clicks"})
+        return path.read_text()
+
+    labels = '{job="clicks",topic="a \\"b\\""}'
+    text = run(Outcome.LOADED, TopicReport('a "b"', "id", rows=5), TopicReport("left", "id-2", lag=3), number=2)
+    assert f"rows_total{labels} 5\n" in text
+    # There before anything is lost, or nobody could see it grow.
+    assert f'gap_offsets_total{labels[:-1]},reason="retention"}} 0\n' in text
+    now_s = 2_000.0
+    text = run(Outcome.PARTIAL, TopicReport('a "b"', "id", rows=7, gaps={"retention": 4}), number=4)
+    assert f"rows_total{labels} 12\n" in text
+    assert f'gap_offsets_total{labels[:-1]},reason="retention"}} 4\n' in text
+    assert "lag_offsets" in text
+    assert 'lag_offsets{job="clicks",topic="left"}' not in text  # the job has it no more
+    text = run(Outcome.FAILED)
+    assert 'last_success_timestamp_seconds{job="clicks"} 1000.0\n' in text
+    assert 'last_run_exit_code{job="clicks"} 1\n' in text
+    assert 'runs_total{job="clicks",outcome="failed"} 1\n' in text
+    assert f"rows_total{labels} 12\n" in text
+
+
+def test_a_job_that_never_ended_well_has_a_time_that_alerts_find() -> None:
+    metrics = LoadMetrics()
+    metrics.handle_report(LoadReport("run", "claimed", "file:///lake", Outcome.CLAIMED))
+    metrics.handle_report(LoadReport("run", "failed", "file:///lake", Outcome.FAILED))
+    metrics.handle_no_report("wrong", "job wrong", 2)
+
+    text = metrics.text()
+
+    assert 'last_success_timestamp_seconds{job="failed"} 0\n' in text
+    assert 'last_success_timestamp_seconds{job="wrong"} 0\n' in text
+    assert 'last_run_exit_code{job="wrong"} 2\n' in text
+    assert 'last_success_timestamp_seconds{job="claimed"}' not in text
+
+
+def test_files_of_metrics_are_of_the_jobs_that_name_them(tmp_path: Path) -> None:
+    """Two files with one series in both are an error to the node exporter, which then shows neither."""
+    metrics = LoadMetrics()
+    for job in ("one", "two"):
+        metrics.handle_report(LoadReport("run", job, "file:///lake", Outcome.NOTHING_NEW))
+    one, both = tmp_path / "one.prom", tmp_path / "both.prom"
+
+    metrics.write(one, {"one"})
+    metrics.write(both, {"one", "two"})
+
+    assert 'job="one"' in one.read_text()
+    assert 'job="two"' not in one.read_text()
+    assert {'job="one"', 'job="two"'} <= set(both.read_text().replace(",", "{").replace("}", "{").split("{"))
+
+
+def test_a_file_that_is_no_text_of_metrics_is_no_trouble(tmp_path: Path) -> None:
+    path, metrics = tmp_path / "clicks.prom", LoadMetrics()
+    path.write_bytes(b"\xff\n")
+    metrics.take_over(path, "clicks")
+    path.write_text('millstream_loader_rows_total{job="clicks"} 3\nmillstream_loader_rows_total{job="clicks",topic=')
+    metrics.take_over(path, "clicks")
+    metrics.take_over(tmp_path / "none.prom", "clicks")
+    assert metrics.text() == ""

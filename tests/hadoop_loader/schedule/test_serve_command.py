@@ -55,7 +55,7 @@ def test_it_loads_and_ends_when_it_is_told_to(millstream_broker_session: TestBro
         for number in range(COUNT):
             producer.send(topic, b"%d" % number, partition=number % 2)
         producer.flush()
-    path = tmp_path / "job.toml"
+    path, metrics = tmp_path / "job.toml", tmp_path / "job.prom"
     path.write_text(
         f"""
         name = "{topic}"
@@ -72,8 +72,12 @@ def test_it_loads_and_ends_when_it_is_told_to(millstream_broker_session: TestBro
         uri = "{(tmp_path / "lake").as_uri()}"
         [schedule]
         every_s = "1 h"
+        [report]
+        metrics_file = "{metrics}"
         """
     )
+    # What an earlier process counted.
+    metrics.write_text(f'millstream_loader_rows_total{{job="{topic}",topic="{topic}"}} 1000\n')
     with serving(str(path)) as process:
         # A run that ended at its bound is not followed an hour later.
         assert "the rest follows at once" in line_with(process, f"{topic}: loaded, ")
@@ -84,6 +88,7 @@ def test_it_loads_and_ends_when_it_is_told_to(millstream_broker_session: TestBro
     files = list((tmp_path / "lake" / topic / "parquet").rglob("*.parquet"))
     values = [value for file in files for value in pq.read_table(file)["value"].to_pylist()]
     assert sorted(values) == sorted(b"%d" % number for number in range(COUNT))
+    assert f'rows_total{{job="{topic}",topic="{topic}"}} {1000 + COUNT}\n' in metrics.read_text()
 
 
 def test_wrong_jobs_are_told_before_anything_runs(tmp_path: Path) -> None:

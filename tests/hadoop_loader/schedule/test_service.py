@@ -182,9 +182,11 @@ def test_a_file_is_read_anew_for_each_run(tmp_path: Path) -> None:
             path.write_text(path.read_text().replace("raw", "rar"))
         return report(job)
 
-    service = LoadService([path], run, environ={}, tell=told.append)
+    without: list[tuple[str, str, int]] = []
+    service = LoadService([path], run, environ={}, tell=told.append, on_no_report=lambda *ended: without.append(ended))
     with serving(service):
         wait_for(lambda: any(job.last is not None and job.last.outcome == "job wrong" for job in service.jobs))
+    assert without[0] == ("one", "job wrong", 2)
     assert seen == ["file:///one", "file:///elsewhere"]
     assert any("did you mean raw?" in sentence for sentence in told)
 
@@ -228,10 +230,17 @@ def test_an_unforeseen_error_of_one_job_leaves_the_others(tmp_path: Path, caplog
             raise RuntimeError("a bug")
         return report(job)
 
-    service = LoadService([job_file(tmp_path, "one"), job_file(tmp_path, "two")], run, environ={})
+    without: list[tuple[str, str, int]] = []
+    service = LoadService(
+        [job_file(tmp_path, "one"), job_file(tmp_path, "two")],
+        run,
+        environ={},
+        on_no_report=lambda *ended: without.append(ended),
+    )
     with serving(service):
         wait_for(lambda: all(job.last is not None for job in service.jobs))
         assert service.is_alive
+        assert without == [("one", "failed", 1)]
         assert [job.is_red for job in service.jobs] == [True, False]
     assert "a bug" in caplog.text
 
@@ -296,7 +305,7 @@ def test_the_page_shows_how_far_a_run_is(tmp_path: Path) -> None:
         assert begun.wait(DEADLINE_S)
         (shown,) = json.loads(fetched(f"{url}/status")[1])["jobs"]
         text = fetched(f"{url}/metrics")[1]
-        metrics.write(tmp_path / "metrics.prom")
+        metrics.write(tmp_path / "metrics.prom", {"one"})
         go.set()
         wait_for(lambda: service.jobs[0].last is not None)
         (after,) = json.loads(fetched(f"{url}/status")[1])["jobs"]

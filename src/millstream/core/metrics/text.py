@@ -8,7 +8,8 @@ name{label="value"} 1
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from millstream.core.metrics.registry import (
@@ -25,19 +26,44 @@ from millstream.core.metrics.registry import (
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 LINES_PER_PIECE: Final = 256  # well under a millisecond of work
 _US_PER_MS: Final = 1000
+_SAMPLE: Final = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
+_LABEL: Final = re.compile(r'(?P<name>[A-Za-z_]\w*)="(?P<value>(?:[^"\\]|\\.)*)"')
+_UNESCAPED: Final = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
+
+Wanted = Callable[[Sample], bool]
 
 
-def render(registry: Registry, now_ms: int) -> str:
-    """Return all metrics of the registry as text; `now_ms` moves the summaries' windows."""
-    return "".join(render_pieces(registry, now_ms))
+def render(registry: Registry, now_ms: int, *, wanted: Wanted = lambda _sample: True) -> str:
+    """Return all metrics of the registry as text, or those that are wanted; `now_ms` moves the summaries' windows."""
+    return "".join(render_pieces(registry, now_ms, wanted=wanted))
 
 
-def render_pieces(registry: Registry, now_ms: int) -> Iterator[str]:
+def samples_of(text: str) -> Iterator[Sample]:
+    """Yield what a text says, as `render` wrote it; lines that are none of its own are passed over."""
+    for line in text.splitlines():
+        found = _SAMPLE.fullmatch(line)
+        if found is None:
+            continue
+        labels = tuple(
+            (one["name"], re.sub(r"\\.", lambda escape: _UNESCAPED.get(escape[0], escape[0]), one["value"]))
+            for one in _LABEL.finditer(found["labels"] or "")
+        )
+        try:
+            # A whole number is shown as one, also where it came from here.
+            value = float(found["value"]) if not found["value"].isdecimal() else int(found["value"])
+        except ValueError:
+            continue
+        yield Sample(found["name"], labels, value)
+
+
+def render_pieces(registry: Registry, now_ms: int, *, wanted: Wanted = lambda _sample: True) -> Iterator[str]:
     """Yield the same text in pieces of at most LINES_PER_PIECE lines, so that an event loop can run between them."""
     lines: list[str] = []
     for family in registry.families():
         is_first = True
         for sample in _samples(family, now_ms):
+            if not wanted(sample):
+                continue
             if is_first:
                 lines.append(f"# HELP {family.name} {_escape_help(family.help)}\n")
                 lines.append(f"# TYPE {family.name} {family.kind}\n")

@@ -1,4 +1,4 @@
-"""What Prometheus hears of loads: counters over all runs of this process, and how the last run of each job went.
+"""What Prometheus hears of loads: counters over all runs, and how the last run of each job went.
 
     millstream_loader_rows_total{job, topic}       rows committed          ..._bytes_total, ..._files_total{format}
     millstream_loader_bad_records_total            dead letters            ..._gap_offsets_total{reason}
@@ -12,19 +12,21 @@
                                                    of runs that are at work now
 
 `millstream load serve` answers them over HTTP; a single run writes them to the job's `metrics_file`, whole or not at
-all, for the node exporter.
+all, for the node exporter. A process begins where that file ends: else each run's counters would begin at 0, which no
+`increase()` sees through, and a run that failed would take away when one last ended well, which alerts go by.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from millstream.core.metrics import Registry, render
+from millstream.core.metrics import Counter, Family, Gauge, Registry, render, samples_of
 from millstream.hadoop_loader.driver.observer import Observer
 from millstream.hadoop_loader.driver.progress import RunProgress
 from millstream.hadoop_loader.driver.report import LoadReport, Outcome
+from millstream.hadoop_loader.splits import GapReason
 
 
 class LoadMetrics(Observer):
@@ -96,15 +98,16 @@ class LoadMetrics(Observer):
 
     def handle_report(self, report: LoadReport) -> None:
         job, now = report.job, self._wall_clock()
-        self._runs.labels(job, report.outcome.value).value += 1
+        self._ended(job, report.outcome.value, report.exit_code, now)
         self._failed.labels(job).value += report.failed_attempts
         self._cpu.labels(job).value += report.cpu_s
-        self._last.labels(job).value = now
         self._duration.labels(job).value = report.wall_s
-        self._exit_code.labels(job).value = report.exit_code
         self._memory.labels(job).value = report.peak_memory_bytes
         if report.outcome in (Outcome.LOADED, Outcome.NOTHING_NEW):
             self._success.labels(job).value = now
+        elif report.outcome is not Outcome.CLAIMED:
+            # Of a job that never ended well there is a time as well, or no alert by it would find anything.
+            self._success.labels(job)
         if report.number is not None:
             self._number.labels(job).value = report.number
         if report.is_unapplied or report.number is not None or report.outcome is Outcome.NOTHING_NEW:
@@ -116,11 +119,17 @@ class LoadMetrics(Observer):
             self._compactions.labels(job, compaction["outcome"]).value += 1
             self._compacted.labels(job).value += compaction["compacted_directories"]
             self._compacted_bytes.labels(job).value += compaction["bytes_before"]
+        if report.topics:
+            self._forget(job, {topic.topic for topic in report.topics})
         for topic in report.topics:
             # Of partitions that nothing was loaded of yet nobody knows how old what is left is.
             if topic.lag_age_s is not None or not topic.lag:
                 self._lag_age.labels(job, topic.topic).value = topic.lag_age_s or 0.0
             self._lag.labels(job, topic.topic).value = topic.lag
+            # At 0 before there is anything to count: `increase()` knows nothing of what a series begins with.
+            for counter in (self._rows, self._late, self._bytes, self._bad):
+                counter.labels(job, topic.topic)
+            self._gaps.labels(job, topic.topic, GapReason.RETENTION.value)
             if topic.reason or report.number is None:
                 continue
             self._rows.labels(job, topic.topic).value += topic.rows
@@ -133,16 +142,49 @@ class LoadMetrics(Observer):
                 self._files.labels(job, topic.topic, name).value += count
                 self._file_bytes.labels(job, topic.topic, name).value += topic.file_bytes.get(name, 0)
 
+    def handle_no_report(self, job: str, outcome: str, exit_code: int) -> None:
+        """A run came to nothing that reports: its job file is wrong, say."""
+        self._ended(job, outcome, exit_code, self._wall_clock())
+        self._success.labels(job)
+
+    def _ended(self, job: str, outcome: str, exit_code: int, now: float) -> None:
+        self._runs.labels(job, outcome).value += 1
+        self._last.labels(job).value = now
+        self._exit_code.labels(job).value = exit_code
+
+    def _forget(self, job: str, topics: Collection[str]) -> None:
+        """Forget how topics stand that the job has no more: nothing would ever change that."""
+        for family in (self._lag, self._lag_age):
+            for values in [one for one in family.children() if one[0] == job and one[1] not in topics]:
+                family.remove(*values)
+
     def text(self) -> str:
         """Return all of it in Prometheus's text format."""
         now_ms = round(self._wall_clock() * 1000)
         return render(self.registry, now_ms) + render(self.at_work, now_ms)
 
-    def write(self, path: Path) -> None:
-        """Write the text to `path` in one step: a collector that reads meanwhile sees the former text, or this one.
+    def take_over(self, path: Path, job: str) -> None:
+        """Begin where another process ended that wrote `path`, for one job that was not counted here yet.
 
-        Runs at work are left out.
+        A file that is not there, or is none of ours, says nothing.
+        """
+        try:
+            said = path.read_text()
+        except (OSError, UnicodeDecodeError):
+            return
+        families = {family.name: family for family in self.registry.families()}
+        for sample in samples_of(said):
+            family, labels = families.get(sample.name), dict(sample.labels)
+            if isinstance(family, Family) and labels.get("job") == job and labels.keys() == {*family.label_names}:
+                child = family.labels(*(labels[name] for name in family.label_names))
+                assert isinstance(child, Counter | Gauge), f"{family.name} is a {family.kind}"
+                child.value = sample.value
+
+    def write(self, path: Path, jobs: Collection[str]) -> None:
+        """Write the text of these jobs to `path` in one step: a collector that reads meanwhile sees the former text,
+        or this one. Runs at work are left out.
         """
         written = path.with_name(f".{path.name}.new")
-        written.write_text(render(self.registry, round(self._wall_clock() * 1000)))
+        now_ms = round(self._wall_clock() * 1000)
+        written.write_text(render(self.registry, now_ms, wanted=lambda sample: dict(sample.labels)["job"] in jobs))
         written.replace(path)

@@ -39,6 +39,7 @@ CLOCK_SET_S: Final = 5.0
 END_S: Final = 60.0
 EXIT_JOB_WRONG: Final = 2
 EXIT_STOPPED: Final = 130
+JOB_WRONG: Final = "job wrong"
 
 Run = Callable[[LoadJob, threading.Event, "Observer"], "LoadReport"]
 """Runs a job until its end, or until the event is set; the observer is told how it goes."""
@@ -64,6 +65,7 @@ class LoadService:
         environ: Mapping[str, str],
         parallel: int | None = None,
         tell: Callable[[str], None] = _log.info,
+        on_no_report: Callable[[str, str, int], None] = lambda _name, _outcome, _exit_code: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
@@ -71,18 +73,22 @@ class LoadService:
     ) -> None:
         """Read the job files; secrets are looked up in `environ`, `parallel` bounds the runs at a time.
 
+        `on_no_report` is told the name, outcome and exit code of runs that came to no report: the job's file is wrong.
         Raises JobError with the problems of all files.
         """
         self.lock = threading.Lock()
         self._run = run
         self._environ = environ
         self._tell = tell
+        self._on_no_report = on_no_report
         self._clock = clock
         self._monotonic = monotonic
         self._wait = wait
         self._slots = threading.Semaphore(parallel if parallel is not None else max(1, len(paths)))
         self._roots: dict[str, threading.Lock] = {}
         self._jobs: list[_JobThread] = []
+        # The jobs as their files were when the service began; each run reads its own anew.
+        self.jobs_at_start: list[LoadJob] = []
         problems: list[Problem] = []
         names: dict[str, Path] = {}
         for path in paths:
@@ -97,6 +103,7 @@ class LoadService:
             names[job.name] = path
             state = ScheduledJob(job.name, settings, now_s=clock(), chance=chance or random.Random())
             self._jobs.append(_JobThread(self, path, job, state))
+            self.jobs_at_start.append(job)
         if problems:
             raise JobError(problems, origin="these jobs")
 
@@ -183,8 +190,9 @@ class LoadService:
             with self.lock:
                 state.handle_started(self._clock())
                 sentences = tuple(str(problem) for problem in error.problems)
-                state.handle_ended(self._clock(), "job wrong", EXIT_JOB_WRONG, sentences)
-            self._tell(f"{state.name}: not run: {error}")
+                state.handle_ended(self._clock(), JOB_WRONG, EXIT_JOB_WRONG, sentences)
+            self._on_no_report(state.name, JOB_WRONG, EXIT_JOB_WRONG)
+            self._tell(f"{state.name}: not run, next run {_moment(state.due_s)}: {error}")
             return
         root = self._roots.setdefault(job.destination.uri, threading.Lock())
         if not self._take(root, thread.stop):
@@ -205,6 +213,7 @@ class LoadService:
 
         state, progress = thread.state, RunProgress()
         is_unapplied = more = False
+        has_report = True
         thread.stop_grace_s = settings.stop_grace_s
         with self.lock:
             state.update(settings, self._clock())
@@ -217,13 +226,15 @@ class LoadService:
             told = f"{outcome}, {report.rows:,} rows in {report.wall_s:.1f} s" if report.rows else outcome
             more = has_more(job, report)
         except JobError as error:
-            outcome, exit_code = "job wrong", EXIT_JOB_WRONG
+            outcome, exit_code, has_report = JOB_WRONG, EXIT_JOB_WRONG, False
             sentences = tuple(str(problem) for problem in error.problems)
             told = "not run"
         except Exception as error:  # noqa: BLE001  one job's trouble is not that of the others
             _log.exception("the run of %s ended in an error that is none of a load's", state.name)
             outcome, exit_code, sentences = "failed", 1, (f"{type(error).__name__}: {error}",)
-            told = "failed"
+            told, has_report = "failed", False
+        if not has_report:
+            self._on_no_report(state.name, outcome, exit_code)
         with self.lock:
             thread.progress = None
             state.handle_ended(self._clock(), outcome, exit_code, sentences, is_unapplied=is_unapplied, has_more=more)
