@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
 from millstream.hadoop_loader.job import Partitioning
@@ -73,14 +71,3 @@ def test_rows_can_be_placed(settings: dict[str, Any]) -> None:
 )
 def test_no_row_can_be_placed(settings: dict[str, Any], said: str) -> None:
     assert said in str(why_not(**settings))
-
-
-def test_what_a_clock_shows_needs_the_systems_time_zones(monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_zones(*_: Any) -> None:
-        raise pa.ArrowInvalid("Cannot locate timezone 'Europe/Berlin'")
-
-    monkeypatch.setattr(pc, "assume_timezone", without_zones)
-    fields = "day", "country", "clicked_at", "count", "record"
-    said = [why_not(zone="Europe/Berlin", timestamp=one) for one in fields]
-    assert said[2:] == [None] * 3
-    assert all("Cannot locate" in str(one) and "tzdata" in str(one) for one in said[:2])

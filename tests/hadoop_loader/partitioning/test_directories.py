@@ -18,11 +18,13 @@ from millstream.hadoop_loader.partitioning.partitioner import NO_TIMESTAMP, Batc
 from millstream.hadoop_loader.tables.parquet import arrow_schema, parquet_avro_schema
 
 ZONES = ["UTC", "Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "Africa/Monrovia"]
+ZONES += ["Australia/Sydney", "Pacific/Kiritimati"]
 PATTERNS = ["year=%Y/month=%m", "dt=%Y-%m-%d", "%Y/%m/%d/%H", "dt=%Y-%m-%d/%H%M"]
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 HOUR_MS = 3_600_000
-# Days with changes of clocks in those zones, and one before zones were regular.
+# Days with changes of clocks in those zones, one before zones were regular, and a summer behind all changes on record.
 DAYS_MS = [1_792_886_400_000, 1_774_742_400_000, 1_775_260_800_000, 0, -86_400_000 * 400, 1_790_000_000_000]
+DAYS_MS += [1_289_088_000_000, 1_268_524_800_000, 2_540_246_400_000]
 
 times_ms = st.builds(
     lambda day, rest: day + rest, st.sampled_from(DAYS_MS), st.integers(-HOUR_MS * 20, HOUR_MS * 48)
@@ -54,6 +56,32 @@ def test_times_are_named_as_one_by_one(times: list[int], pattern: str, zone: str
     for row, time_ms in enumerate(times):
         local = (EPOCH + datetime.timedelta(milliseconds=time_ms)).astimezone(ZoneInfo(zone))
         assert found[row] == local.strftime(pattern)
+
+
+@pytest.mark.parametrize(
+    ("zone", "time", "name"),
+    [
+        # Put back and forward at a minute past midnight.
+        ("America/St_Johns", "2010-11-07T02:30:30Z", "2010-11-07/00"),
+        ("America/St_Johns", "2010-11-07T02:40:00Z", "2010-11-06/23"),
+        ("America/St_Johns", "2010-03-14T03:30:30Z", "2010-03-14/00"),
+        ("America/St_Johns", "2010-03-14T03:40:00Z", "2010-03-14/01"),
+        ("Antarctica/Casey", "2020-10-03T16:05:00Z", "2020-10-04/03"),
+        # 10 hours and 40 minutes behind.
+        ("Pacific/Kiritimati", "1975-06-01T00:42:00Z", "1975-05-31/14"),
+        ("Australia/Sydney", "2050-07-01T14:30:00Z", "2050-07-02/00"),
+    ],
+)
+def test_a_clock_is_changed_at_any_minute_and_in_all_years_to_come(zone: str, time: str, name: str) -> None:
+    time_ms = int(datetime.datetime.fromisoformat(time).timestamp()) * 1000
+    directories = TimeDirectories("%Y-%m-%d/%H", zone)
+    for beside in ([], [-86_400_000_000], [time_ms + 86_400_000]):
+        found, names = directories.codes(pa.array([time_ms, *beside], pa.int64()))
+        assert names[0 if found is None else found[0].as_py()] == name
+    end_ms = directories.end_ms(name)
+    assert end_ms is not None
+    assert end_ms > time_ms
+    assert directories.name(end_ms) != name
 
 
 @given(time_ms=times_ms, pattern=st.sampled_from(PATTERNS), zone=st.sampled_from(ZONES))
@@ -172,10 +200,11 @@ def test_texts_of_times_are_read_as_one_by_one(
 @pytest.mark.parametrize("zone", ZONES)
 def test_no_zone_shifts_a_date(zone: str) -> None:
     days = [datetime.date(2026, 1, 1), datetime.date(1972, 6, 30), datetime.date(2026, 10, 25)]
+    days += [datetime.date(2050, 7, 1), datetime.date(2050, 1, 1), datetime.date(1900, 1, 1)]
     columns = pa.record_batch({"day": days, "local": pa.array(days, pa.date32()).cast(pa.timestamp("us"))})
     for name in columns.schema.names:
         settings = Partitioning(kind="time", pattern="%Y-%m-%d", zone=zone, timestamp=name)
-        found, _ = placed(settings, Batch(3, pa.array([0, 0, 0]), 0, columns))
+        found, _ = placed(settings, Batch(len(days), pa.array([0] * len(days)), 0, columns))
         assert found == {row: str(day) for row, day in enumerate(days)}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.types as pt
 
-from millstream.hadoop_loader.partitioning.field_times import is_time, why_no_clock
+from millstream.hadoop_loader.partitioning.field_times import is_time
 from millstream.hadoop_loader.partitioning.partitioner import RECORD_TIME, avro_type_at, type_at
 from millstream.schemas.parsing.avro_types import logical_type
 
@@ -48,12 +48,6 @@ def why_not_placed(settings: Partitioning, columns: pa.Schema, avro_schema: str 
         return f"{key}: the field is a time of day, of no day; name a timestamp or a date"
     if what.endswith("timestamp-nanos") and settings.timestamp_unit != "ns":
         return f'{key}: the field has nanoseconds; set partitioning.timestamp_unit = "ns"'
-    is_instant = pt.is_integer(type_) or (pt.is_timestamp(type_) and type_.tz is not None)
-    if is_instant and not what.startswith("local-"):
-        return None
-    problem = why_no_clock(settings.zone)
-    if problem is not None:
-        return f'partitioning.zone = "{settings.zone}": {problem}; install the time zones of the system (tzdata)'
     return None
 
 

@@ -17,10 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from millstream.hadoop_loader.partitioning.clocks import EARLIEST_MS, LATEST_MS, ZoneClock, floored
+
 UNITS: Final = ("s", "ms", "us", "ns")
-# What datetime can name.
-EARLIEST_MS: Final = -62_135_510_400_000  # the day after 0001-01-01, as a zone may take a day off
-LATEST_MS: Final = 253_402_214_400_000  # the day before 9999-12-31
 _INT64_MAX: Final = 2**63 - 1
 _ISO: Final = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}(:?\d{2})?)?)?$"
 _OFFSET: Final = r"(Z|:\d{2}(\.\d+)?[+-]\d{2}(:?\d{2})?)$"
@@ -42,15 +41,6 @@ def known(times: pa.Int64Array) -> pa.Int64Array:
 def is_time(type_: pa.DataType) -> bool:
     """Whether columns of a type can say a time."""
     return any(is_one(type_) for is_one in (pt.is_timestamp, pt.is_date, pt.is_integer, pt.is_string))
-
-
-def why_no_clock(zone: str) -> str | None:
-    """Return why what clocks of a zone show cannot be told: Arrow knows the zones of the system, and no others."""
-    try:
-        pc.assume_timezone(pa.array([0], pa.timestamp("ms")), zone)
-    except pa.ArrowException as error:
-        return str(error)
-    return None
 
 
 def instants(column: pa.Array, unit: str, zone: str, *, is_local: bool = False) -> pa.Int64Array:
@@ -76,14 +66,7 @@ def _of_number(numbers: pa.Int64Array, unit: str) -> pa.Int64Array:
         most = _INT64_MAX // 1_000
         inside = pc.and_(pc.less_equal(numbers, most), pc.greater_equal(numbers, -most))
         return pc.multiply(pc.if_else(inside, numbers, pa.scalar(None, pa.int64())), 1_000)
-    return _floored(numbers, 1_000 if unit == "us" else 1_000_000)
-
-
-def _floored(numbers: pa.Int64Array, divisor: int) -> pa.Int64Array:
-    """Divide; Arrow does so towards zero, and what is before 1970 would get a later time."""
-    quotients = pc.divide(numbers, divisor)
-    is_cut = pc.and_(pc.less(numbers, 0), pc.not_equal(pc.multiply(quotients, divisor), numbers))
-    return pc.if_else(is_cut, pc.subtract(quotients, 1), quotients)
+    return floored(numbers, 1_000 if unit == "us" else 1_000_000)
 
 
 def _ms(times: pa.Array) -> pa.Int64Array:
@@ -91,12 +74,8 @@ def _ms(times: pa.Array) -> pa.Int64Array:
 
 
 def _local(times: pa.Array, zone: str) -> pa.Int64Array:
-    """What a clock of the zone shows, the first time it does so, and soon after where it never does."""
-    shown = known(_ms(times))
-    if zone == "UTC":
-        return shown
-    local = shown.cast(pa.timestamp("ms"))
-    return pc.assume_timezone(local, zone, ambiguous="earliest", nonexistent="latest").cast(pa.int64())
+    """What a clock of the zone shows, as instants."""
+    return ZoneClock(zone).instants(known(_ms(times)))
 
 
 def _of_text(texts: pa.StringArray, zone: str) -> pa.Int64Array:

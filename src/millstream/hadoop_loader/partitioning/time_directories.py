@@ -1,9 +1,7 @@
 """Directories named by a clock: the record's time, or a field's, in a time zone.
 
-Zones shift by quarters of an hour since 1972, so all instants of one quarter have the same name, unless the pattern has
-minutes. Instants are divided into such buckets, and only the few buckets of a batch are made names of; a batch that
-lies within one, as most do, costs a look at its least and greatest time. Before 1972 zones shifted by any second: with
-such a time in it a batch is divided by what the clock shows, which Arrow has to look up for each.
+Times are named by what the clock shows, divided into minutes, hours or days as the pattern is fine: a batch has few of
+them, and one that lies within one, as most do, costs a look at its least and greatest time.
 """
 
 from __future__ import annotations
@@ -11,19 +9,18 @@ from __future__ import annotations
 import datetime
 import re
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millstream.hadoop_loader.partitioning.clocks import ZoneClock
 from millstream.hadoop_loader.partitioning.field_times import known
 
-_QUARTER_MS: Final = 900_000
 _MINUTE_MS: Final = 60_000
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 86_400_000
 _EPOCH: Final = datetime.datetime(1970, 1, 1)
-_REGULAR_FROM_MS: Final = 63_072_000_000  # 1972
+_NAMES_MAX: Final = 10_000
 
 _SPANS: Final = {"%Y": "year", "%m": "month", "%d": "day", "%H": "hour", "%M": "minute"}
 
@@ -33,20 +30,18 @@ class TimeDirectories:
 
     def __init__(self, pattern: str, zone: str) -> None:
         self._pattern = pattern
-        self._zone = ZoneInfo(zone)
+        self._clock = ZoneClock(zone)
         found = re.findall(r"%[YmdHM]", pattern)
         self._finest = found[-1] if found else "%Y"
-        self._bucket_ms = _MINUTE_MS if "%M" in found else _QUARTER_MS
-        # Of what the clock shows, for times before 1972.
-        self._shown_ms = {"%M": _MINUTE_MS, "%H": _HOUR_MS}.get(self._finest, _DAY_MS)
+        # What the clock shows is divided by this.
+        self._bucket_ms = {"%M": _MINUTE_MS, "%H": _HOUR_MS}.get(self._finest, _DAY_MS)
         # Names of buckets met lately.
         self._names: dict[int, str] = {}
         self._parts = re.compile(_parser(pattern) + r"\Z")
 
     def name(self, time_ms: int) -> str:
         """Return the directory of an instant, ms since 1970."""
-        seconds, rest_ms = divmod(time_ms, 1000)
-        return self._shown(datetime.datetime.fromtimestamp(seconds, self._zone).replace(microsecond=rest_ms * 1000))
+        return self._shown(self._clock.at(time_ms // 1000))
 
     def _shown(self, local: datetime.datetime) -> str:
         """Return the directory of what the clock shows."""
@@ -89,9 +84,7 @@ class TimeDirectories:
             end = (start.replace(day=1) + datetime.timedelta(days=32)).replace(day=1)
         else:
             end = start + datetime.timedelta(**{f"{span}s": 1})
-        # What a clock shows just before the end, the last time it shows it, and that one step on.
-        last = (end - datetime.timedelta(minutes=1)).replace(tzinfo=self._zone, fold=1)
-        return (int(last.timestamp()) + 60) * 1000
+        return self._clock.end_s(end) * 1000
 
     def codes(self, times: pa.Array) -> tuple[pa.Array | None, list[str]]:
         """Return for each time (int64, ms) a number among the names returned; None where all have the first one.
@@ -103,18 +96,18 @@ class TimeDirectories:
         least, greatest = ends["min"].as_py(), ends["max"].as_py()
         if least is None:
             return pa.nulls(len(times), pa.int32()), []
-        bucket_ms, named = self._bucket_ms, self._named
-        if least < _REGULAR_FROM_MS:
-            times = pc.local_timestamp(times.cast(pa.timestamp("ms", self._zone.key))).cast(pa.int64())
-            bucket_ms, named = self._shown_ms, self._shown_from
+        ahead = self._clock.ahead_ms(least, greatest)
+        if ahead is None:
+            times = self._clock.shown(times)
             ends = pc.min_max(times)
-            least, greatest = ends["min"].as_py(), ends["max"].as_py()
-        first, last = least // bucket_ms, greatest // bucket_ms
+            least, greatest, ahead = ends["min"].as_py(), ends["max"].as_py(), 0
+        bucket_ms = self._bucket_ms
+        first, last = (least + ahead) // bucket_ms, (greatest + ahead) // bucket_ms
         if first == last and not times.null_count:
-            return None, [named(first)]
+            return None, [self._named(first)]
         # Arrow divides towards zero: away from the least there is nothing below it.
-        buckets = pc.divide(pc.subtract(times, first * bucket_ms), bucket_ms).dictionary_encode()
-        names = [named(first + bucket) for bucket in buckets.dictionary.to_pylist()]
+        buckets = pc.divide(pc.subtract(times, first * bucket_ms - ahead), bucket_ms).dictionary_encode()
+        names = [self._named(first + bucket) for bucket in buckets.dictionary.to_pylist()]
         distinct = list(dict.fromkeys(names))
         if len(distinct) == 1 and not times.null_count:
             return None, distinct
@@ -124,13 +117,11 @@ class TimeDirectories:
     def _named(self, bucket: int) -> str:
         name = self._names.get(bucket)
         if name is None:
-            if len(self._names) > 10_000:
+            if len(self._names) >= _NAMES_MAX:
                 self._names.clear()
-            name = self._names[bucket] = self.name(bucket * self._bucket_ms)
+            shown = _EPOCH + datetime.timedelta(milliseconds=bucket * self._bucket_ms)
+            name = self._names[bucket] = self._shown(shown)
         return name
-
-    def _shown_from(self, bucket: int) -> str:
-        return self._shown(_EPOCH + datetime.timedelta(milliseconds=bucket * self._shown_ms))
 
 
 def _parser(pattern: str) -> str:
