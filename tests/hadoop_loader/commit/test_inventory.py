@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -104,6 +105,7 @@ def test_checkpoints_have_the_files_of_a_dictionary(steps: list[tuple[int, list[
             entry = an_entry(number, files)
             expected.update({file.path: file for file in files})
         state.fold(decode_entry(encode_entry(entry), "path", number))
+        assert len(list(state.files.under())) == len(expected)
         if is_checkpoint:
             write_checkpoint(filesystem, state, f"n{number}")
             assert not state.files.entries
@@ -115,6 +117,23 @@ def test_checkpoints_have_the_files_of_a_dictionary(steps: list[tuple[int, list[
     assert {file.path for file in state.files.in_directory(directory)} == {
         path for path, file in expected.items() if file.directory == directory
     }
+
+
+def test_what_changed_is_decoded_once_for_any_number_of_tables() -> None:
+    decoded = 0
+
+    class Added(list[AddedFile]):
+        def __iter__(self) -> Iterator[AddedFile]:
+            nonlocal decoded
+            decoded += 1
+            return super().__iter__()
+
+    state = TableState()
+    for number in (1, 2):
+        entry = an_entry(number, [a_file(directory, number, 0) for directory in DIRECTORIES])
+        state.fold(replace(entry, added=Added(entry.added)))
+        assert [len(list(state.files.under(table))) for table in ("t", "t.late", "u")] == [6 * number, number, 0]
+        assert decoded == number
 
 
 @given(st.lists(st.integers(1, 10_000), max_size=200))
