@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 from tests.support.commit_commands import job_of, surroundings_of
 from tests.support.commit_simulation import SETTINGS, TOPIC, World
 
-from millstream.hadoop_loader.commit import Claim, CompactDraft, Entry, LoadDraft, Role, Snapshot, names
+from millstream.hadoop_loader.commit import (
+    Claim,
+    CompactDraft,
+    CompactedDirectory,
+    Entry,
+    LoadDraft,
+    Role,
+    Snapshot,
+    names,
+)
 from millstream.hadoop_loader.driver.status import status_of
 
 DAY_S = 86_400.0
@@ -17,9 +27,9 @@ DAY_S = 86_400.0
 BACKFILL_RUNS = 10
 
 
-def quiet_root(monkeypatch: pytest.MonkeyPatch, loads: int) -> World:
-    """A root after so many loads an hour apart, and three days without any."""
-    monkeypatch.setattr(names, "ENTRIES_PER_SEGMENT", 10)
+def quiet_root(monkeypatch: pytest.MonkeyPatch, loads: int, segment: int = 10) -> World:
+    """A root after so many loads an hour apart, and three days without any, with `segment` entries in each segment."""
+    monkeypatch.setattr(names, "ENTRIES_PER_SEGMENT", segment)
     world = World(settings=replace(SETTINGS, snapshot_retention_s=DAY_S), formats=("avro",), late_records=False)
     for _ in range(loads):
         load(world)
@@ -38,6 +48,27 @@ def backfill(world: World) -> None:
     for _ in range(BACKFILL_RUNS):
         load(world)
         world.clock.wait(20)
+
+
+def empty_a_directory(world: World) -> None:
+    """An expiry of the first closed directory that has files."""
+    driver = world.driver()
+    claim = driver.log.claim(Role.COMPACT, owner="b", run_id=driver.run_id)
+    driver.log.clean(claim)
+    directory, files = next(
+        (directory, list(files))
+        for directory, files in groupby(claim.state.files.under(TOPIC), key=lambda file: file.directory)
+        if claim.state.is_closed(directory)
+    )
+    staged = claim.staging(0, 0)
+    replaced = tuple(file.name for file in files)
+    driver.log.commit(
+        claim,
+        CompactDraft(
+            directories=(CompactedDirectory(directory=directory, staged=staged, files=(), replaced=replaced),)
+        ),
+    )
+    claim.release()
 
 
 def flip_a_byte(world: World, path: str) -> None:
@@ -89,6 +120,36 @@ def test_a_compaction_commits_beside_a_backfill_after_quiet_days(monkeypatch: py
 
     assert driver.work(claim) is not None
     claim.release()
+    world.finish()
+
+
+# A compaction looks into the inventory when it commits, a load when its checkpoint is due; the log is gone by then too
+# where segments are short.
+@pytest.mark.parametrize("segment", [10, 1_000])
+@pytest.mark.parametrize("role", [Role.COMPACT, Role.LOAD])
+def test_who_works_for_longer_than_a_checkpoint_is_kept_commits_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, role: Role, segment: int
+) -> None:
+    world = quiet_root(monkeypatch, 39, segment)
+    driver = world.driver()
+    claim = driver.log.claim(role, owner="a", run_id="a")
+    stood_on = [run.path for run in claim.state.files.runs]
+    world.produced += 3
+    commit = driver.log.commit
+
+    def days_later(claim: Claim, draft: LoadDraft | CompactDraft) -> Entry:
+        for _ in range(10):
+            load(world) if role is Role.COMPACT else empty_a_directory(world)
+            world.clock.wait(DAY_S / 2)
+        return commit(claim, draft)
+
+    monkeypatch.setattr(driver.log, "commit", days_later)
+
+    assert driver.work(claim) is not None
+    assert driver.log.clean(claim) == []
+    claim.release()
+    assert stood_on
+    assert [path for path in stood_on if world.disk.status(path) is not None] == []
     world.finish()
 
 

@@ -217,8 +217,21 @@ class CommitLog:
         while (entry := self._reader.entry(state.number + 1)) is not None:
             state.fold(entry)
             claim.last, claim.last_is_applied = entry, False
+        if not self._has_its_runs(state):
+            # Others have written checkpoints and cleaned up for longer than what one stands on is kept.
+            read = self._reader.read()
+            assert read.last is not None, f"a log with {claim.number} has entries"
+            state = claim.state = read.state
+            claim.last, claim.last_is_applied = read.last, False
         claim.check_fenced(state)
         self._apply_last_of(claim)
+
+    def _has_its_runs(self, state: TableState) -> bool:
+        """Whether the files of the inventory that `state` stands on are there."""
+        if not state.files.runs:
+            return True
+        there = {status.path for status in self._reader.list(names.INVENTORY)}
+        return all(run.path in there for run in state.files.runs)
 
     def _apply_last_of(self, claim: Claim) -> None:
         if not claim.last_is_applied:
@@ -252,8 +265,11 @@ class CommitLog:
         # A run does without one: whatever goes wrong, the next run tries again, and `status` is red if that lasts.
         try:
             since = state.number - self._reader.newest_checkpoint()
-            if since >= self._settings.entries_per_checkpoint or state.files.changes >= CHANGES_PER_CHECKPOINT:
-                write_checkpoint(self._filesystem, state, self._token())
+            if since < self._settings.entries_per_checkpoint and state.files.changes < CHANGES_PER_CHECKPOINT:
+                return []
+            if not self._has_its_runs(state) and self._has_its_runs(self._reader.read().state):
+                return []  # nothing is damaged: it stands on a checkpoint of long ago, and the next run on a new one
+            write_checkpoint(self._filesystem, state, self._token())
         except (FileNotFoundError, UnknownOutcomeError):
             # The other role's cleaning took what was about to be renamed, or it may be there after all.
             return []
