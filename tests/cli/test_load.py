@@ -129,6 +129,29 @@ def test_a_load_from_plan_to_compaction(job: Job, events: Events) -> None:
     assert "no dead letters" in job("replay-dead-letters")[0]
 
 
+def test_a_topic_is_loaded_anew_and_its_former_table_dropped(job: Job, events: Events) -> None:
+    job("run")
+    options = ("--topic", events.topic, "--table", "anew")
+
+    assert (
+        f"topic {events.topic} would begin anew with the next run, in table anew: "
+        in job("anew", *options, "--dry-run")[0]
+    )
+    out, err = job("anew", *options)
+
+    assert f"topic {events.topic} begins anew with the next run, in table anew: {events.next_id:,} offsets" in out
+    assert f"when they have left it: `load drop --table {events.topic}`" in err
+    assert "no more" not in err  # all of its rows come again
+    assert job.json("status")["topics"][0]["lag"] == events.next_id
+    assert job.json("run")["topics"][0]["table"] == "anew"
+    assert job("drop", "--table", events.topic)[0].startswith("dropped ")
+    assert job("drop", "--table", events.topic)[0].startswith("none is left to drop")
+    assert "anew is no table that a topic of this job had before" in job("drop", "--table", "anew", code=1)[1]
+    assert job.json("anew", *options, code=1)["errors"] == [
+        f"table anew: anew is there already; give another name, such as {events.topic}_2"
+    ]
+
+
 def test_rounds_load_all_of_it_each_with_a_commit_of_its_own(job: Job, events: Events) -> None:
     job.write(events, "source.run_bytes_max = 6000\n            workers = 1")
     (first,) = [json.loads(line) for line in job("run", "--json")[0].splitlines()]

@@ -1,4 +1,4 @@
-"""`millstream load close` and `expire`: whole directories, closed by hand or emptied for their age."""
+"""`millstream load close`, `expire`, `drop`: directories, closed by hand or emptied; `anew`: a topic once more."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ def add_to(app: typer.Typer) -> None:
             "millstream load expire flights.toml --before 2026-01-01 --table flights",
         )
     )(expire)
+    app.command(
+        epilog=examples(
+            "millstream load anew flights.toml --topic flights --table flights_2 --dry-run",
+            "millstream load anew flights.toml --topic flights --table flights_2",
+        )
+    )(anew)
+    app.command(
+        epilog=examples(
+            "millstream load drop flights.toml --table flights --dry-run",
+            "millstream load drop flights.toml --table flights",
+        )
+    )(drop)
 
 
 def close(
@@ -110,6 +122,82 @@ def expire(
         print_json(run.as_json())
     else:
         _print(run, "old enough", quiet=quiet, dry_run=dry_run)
+    return run.exit_code
+
+
+def anew(
+    job_file: JobFile,
+    topic: Annotated[str, typer.Option("--topic", metavar="TOPIC", help="Which one.", show_default=False)],
+    table: Annotated[
+        str, typer.Option("--table", metavar="TABLE", help="What its table is called from now on.", show_default=False)
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Have the next run load a topic from its start once more, into another table.
+
+    The table that it has stays as it is for its readers, and gets nothing any
+    more; `millstream load drop` empties it. Dead letters of records that come again
+    are done with.
+    """
+    job = job_of(job_file)
+    if isinstance(job, int):
+        return job
+    from millstream.cli.load_output import counted, print_errors
+    from millstream.hadoop_loader.driver.anew import load_anew
+
+    with stop_on_signals() as stop:
+        run = load_anew(job, topic, table, dry_run=dry_run, stop=stop)
+    if as_json:
+        print_json(run.as_json())
+        return run.exit_code
+    if not run.errors:
+        begins = "would begin" if dry_run else "begins"
+        entry = "" if run.number is None else f", entry {run.number}"
+        done(
+            f"topic {topic} {begins} anew with the next run, in table {table}: {counted(run.offsets, 'offset')} of "
+            f"{counted(len(run.start_offsets), 'partition')}, {run.destination}{entry}"
+        )
+        for name in run.former_tables:
+            note(
+                f"{name} stays as it is for its readers; once they have left it: `millstream load drop --table {name}`"
+            )
+        if run.former_rows > run.offsets:
+            note(
+                f"that is less than the {counted(run.former_rows, 'row')} there: the topic holds some of them no more,"
+                " or source.start leaves them out"
+            )
+        if run.letters:
+            note(f"{counted(run.letters, 'dead letter')} of {topic} will not be replayed: the records come again")
+    print_errors(run.errors)
+    return run.exit_code
+
+
+def drop(
+    job_file: JobFile,
+    table: Annotated[
+        list[str], typer.Option("--table", "-t", metavar="TABLE", help="Which one; repeatable.", show_default=False)
+    ],
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> int:
+    """Empty a table that a topic had before it was loaded anew.
+
+    What it holds, late records too, goes to the trash, where it stays for
+    snapshot_retention_s, and is gone then.
+    """
+    job = job_of(job_file)
+    if isinstance(job, int):
+        return job
+    from millstream.hadoop_loader.driver.directories import drop_tables
+
+    with stop_on_signals() as stop:
+        run = drop_tables(job, table, dry_run=dry_run, stop=stop)
+    if as_json:
+        print_json(run.as_json())
+    else:
+        _print(run, "left to drop", quiet=quiet, dry_run=dry_run)
     return run.exit_code
 
 

@@ -83,6 +83,14 @@ def test_a_partition_with_a_lag_of_which_nothing_was_loaded_holds_its_topic_back
     assert closing.topics == {}
 
 
+def test_partitions_of_a_topic_that_is_loaded_anew_are_as_if_nothing_of_them_had_been() -> None:
+    before = {"id": {0: -1, 1: -1, 2: -1}}
+    waiting = LateSettings(idle_partitions="wait")
+
+    assert watermarks_after(before, [read(1, 800)], (), waiting).topics == {"id": 800}
+    assert watermarks_after(before, [read(1, 800)], {TopicPartitionId("id", 0)}, LateSettings()).topics == {}
+
+
 def test_directories_of_a_table_that_takes_no_values_any_more_close_too() -> None:
     def schema(type_: str) -> str:
         return json.dumps({"type": "record", "name": "R", "fields": [{"name": "a", "type": type_}]})

@@ -28,7 +28,7 @@ class ClaimRecord(NamedTuple):
 class TableState:
     """The state of a table root at `number`; owned by whoever read it, and moved on by `fold` alone.
 
-    Positions move back only where a topic was truncated and the job says to go on there.
+    Positions move back only where a topic was truncated and the job says to go on there, or is loaded anew.
     """
 
     # The last entry folded in; 0 for a root nobody has claimed yet.

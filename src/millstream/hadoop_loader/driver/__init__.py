@@ -10,6 +10,7 @@ audit.py       offsets against rows and gaps; pure
 report.py      what a run did: LoadReport, as JSON and in sentences
 observer.py    what a run tells while it runs; progress.py adds it up for a display, metrics.py for Prometheus
 group_offsets.py   positions committed to a consumer group, for lag tools
+directories.py, anew.py           directories closed and emptied; a topic that is loaded once more
 verify.py, status.py, replay.py   a destination re-checked; how it stands; dead letters decoded again
 """
 

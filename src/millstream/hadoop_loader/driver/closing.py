@@ -58,14 +58,17 @@ def watermarks_after(
     unknown: set[str] = set()
     for key in lagging:
         active[key.topic_id].add(key.partition)
-        if not any(key.partition in held.get(key.topic_id, {}) for held in (before, closing.watermarks)):
+        # A topic that is loaded anew has partitions without a time, as if nothing of them had been loaded.
+        held = (times.get(key.topic_id, {}).get(key.partition, NO_TIME) for times in (before, closing.watermarks))
+        if all(time == NO_TIME for time in held):
             # Of what time its records are is not known: they may be of any.
             unknown.add(key.topic_id)
     for topic_id, partitions in active.items():
         if topic_id in unknown:
             continue
         now = {**before.get(topic_id, {}), **closing.watermarks.get(topic_id, {})}
-        counted = now.keys() if settings.idle_partitions == "wait" else now.keys() & partitions
+        with_time = {partition for partition, time in now.items() if time != NO_TIME}
+        counted = with_time if settings.idle_partitions == "wait" else with_time & partitions
         if counted:
             closing.topics[topic_id] = min(now[partition] for partition in counted)
     return closing

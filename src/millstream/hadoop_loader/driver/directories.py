@@ -8,6 +8,8 @@ number of the log find it for `snapshot_retention_s`:
     late records         all files of a directory that ends as early; more may come to it at any time
     dead letters         the files whose newest record is as old, be they replayed or not
 
+So go, whatever their age, all files of a table that a topic had before it was loaded anew, once it is dropped.
+
 So both are as safe against crashes, and beside other runs, as loads and compactions are. Positions are never touched.
 """
 
@@ -37,6 +39,8 @@ from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.surroundings import StoppedError, Surroundings
 from millstream.hadoop_loader.driver.telling import bring_catalogs_up_to_date
 from millstream.hadoop_loader.filesystem import FileSystem
+from millstream.hadoop_loader.source.topics import loads_topic
+from millstream.hadoop_loader.tables.naming import former_tables
 from millstream.hadoop_loader.tables.ownership import tables_of
 
 if TYPE_CHECKING:
@@ -52,6 +56,7 @@ _NAMED_MAX: Final = 5
 
 CLOSED: Final = "closed"
 EXPIRED: Final = "expired"
+DROPPED: Final = "dropped"
 
 
 @dataclass(slots=True)
@@ -61,7 +66,7 @@ class DirectoryRun:
     run_id: str
     job: str
     destination: str
-    act: str  # CLOSED or EXPIRED
+    act: str  # CLOSED, EXPIRED or DROPPED
     outcome: Outcome = Outcome.FAILED
     # Of the last entry that was committed.
     number: int | None = None
@@ -180,14 +185,59 @@ def expire_directories(
     whichever is earlier: a clock that runs ahead expires nothing. Setting `stop` ends it between two entries. Never
     raises, as `run_load`.
     """
+
+    def wanted(state: TableState, now_ms: int) -> Iterator[_Expiring]:
+        return _expiring(job, state, _limits(job, state, before_ms, now_ms), tables)
+
+    return _empty(job, EXPIRED, wanted, dry_run=dry_run, stop=stop, surroundings=surroundings)
+
+
+def drop_tables(
+    job: LoadJob,
+    tables: Collection[str],
+    *,
+    dry_run: bool = False,
+    stop: threading.Event | None = None,
+    surroundings: Surroundings | None = None,
+) -> DirectoryRun:
+    """Empty tables that topics of the job had before they were loaded anew, and return how it went.
+
+    With a table go its late records. Setting `stop` ends it between two entries. Never raises, as `run_load`.
+    """
+
+    def wanted(state: TableState, _now_ms: int) -> Iterator[_Expiring]:
+        ours = {topic for topic in state.topics.values() if loads_topic(job.source, topic)}
+        former = {name for topic in ours for name in former_tables(state.schemas, topic)}
+        if unknown := sorted(set(tables) - former):
+            raise _WrongError(
+                f"{unknown[0]} is no table that a topic of this job had before `millstream load anew`; {_some(former)}"
+            )
+        for key in sorted(state.totals):
+            table = key.rpartition("/")[0]
+            if table in tables or (table.endswith(LATE_SUFFIX) and table.removesuffix(LATE_SUFFIX) in tables):
+                for directory, group in groupby(state.files.under(key), key=lambda file: file.directory):
+                    yield from _of_directory(directory, group, is_whole=state.is_closed(directory))
+
+    return _empty(job, DROPPED, wanted, dry_run=dry_run, stop=stop, surroundings=surroundings)
+
+
+def _empty(
+    job: LoadJob,
+    act_name: str,
+    wanted_at: Callable[[TableState, int], Iterable[_Expiring]],
+    *,
+    dry_run: bool,
+    stop: threading.Event | None,
+    surroundings: Surroundings | None,
+) -> DirectoryRun:
+    """Empty what is wanted of a state at a time."""
     stop = stop or threading.Event()
 
     def act(world: Surroundings, filesystem: FileSystem, log: CommitLog, run: DirectoryRun) -> None:
         now_ms = round(world.wall_clock() * 1000)
 
         def wanted(state: TableState) -> list[_Expiring]:
-            limits = _limits(job, state, before_ms, now_ms)
-            return list(_expiring(job, state, limits, tables))
+            return list(wanted_at(state, now_ms))
 
         state = log.read()
         found = wanted(state)
@@ -211,7 +261,7 @@ def expire_directories(
                 problems, fails = bring_catalogs_up_to_date(job, filesystem, claim.state, run.run_id)
                 (run.errors if fails else run.notes).extend(problems)
 
-    return _run(job, EXPIRED, act, stop, surroundings)
+    return _run(job, act_name, act, stop, surroundings)
 
 
 def _is_closed(job: LoadJob, state: TableState, directory: str) -> bool:
@@ -307,7 +357,7 @@ def _expire(
                 directory=one.directory, staged=staged, files=(), replaced=replaced, is_whole=one.is_whole
             )
         )
-    report = {"job": job.name, "outcome": EXPIRED}
+    report = {"job": job.name, "outcome": run.act}
     try:
         entry = log.commit(claim, CompactDraft(directories=tuple(emptied), report=report))
     except CompactionConflictError as error:

@@ -19,6 +19,8 @@ from millstream.hadoop_loader.filesystem import NAME_BYTES_MAX
 
 # Hive and Spark read no directories whose names begin so, and the loader keeps its own there.
 _HIDDEN: Final = ("_", ".")
+# Of the documents of topics that were loaded anew, which name the tables that they had before; no topic has a slash.
+FORMER: Final = "_former/"
 _OF_ANOTHER: Final = re.compile(r"(?P<topic>.+)\.(?:late|v[1-9][0-9]*)")
 
 # A file is named by its topic (ASCII) and, at their longest, the partition, two offsets and the entry's number.
@@ -34,13 +36,30 @@ def table_name(first: str, generation: int) -> str:
     return first if generation == 1 else f"{first}.v{generation}"
 
 
+def former_tables(documents: Mapping[str, Any], topic: str | None = None) -> list[str]:
+    """Return the tables that topics had before they were loaded anew, those of one topic or all, oldest first."""
+    wanted = [key for key in documents if key.startswith(FORMER)] if topic is None else [f"{FORMER}{topic}"]
+    return [str(name) for key in wanted for name in documents.get(key, {}).get("tables", ())]
+
+
+def are_of_one(first: str, other: str) -> bool:
+    """Whether `other` is a name of a first table, or of a later generation or late records of it."""
+    return first == other or first in _owners(other)
+
+
 class TableNames:
     """What the first table of each topic is called: as its document has it, else as the job's rules say."""
 
     def __init__(self, rules: Mapping[str, str], documents: Mapping[str, Mapping[str, Any]]) -> None:
         """`rules`: a pattern (RE2, whole topics) to a name, in which `\\1` stands for its first group; in order."""
         self._rules = [(compiled(pattern), name) for pattern, name in rules.items()]
-        self._kept = {topic: str(document.get("table", topic)) for topic, document in documents.items()}
+        self._kept = {
+            topic: str(document.get("table", topic))
+            for topic, document in documents.items()
+            if not topic.startswith(FORMER)
+        }
+        # What nobody has any more, and nobody else may have: files of another topic are there.
+        self.former = frozenset(former_tables(documents))
 
     def of(self, topic: str) -> str:
         """Return the name of the topic's first table."""
@@ -80,6 +99,10 @@ def why_no_tables(coming: Collection[str], loaded: Collection[str], names: Table
     for topic in coming:
         name = name_of[topic]
         reason = _why_no_name(topic, name)
+        if reason is None and name in names.former:
+            reason = (
+                f"its table would be {name}, which is of a topic that was loaded anew: mend destination.table_names"
+            )
         if reason is None and holders[name] != topic:
             reason = f"its table would be {name}, which is that of topic {holders[name]}: mend destination.table_names"
         if reason is None and topic not in loaded:

@@ -1,0 +1,153 @@
+"""A topic that is loaded anew: what readers of its former table and of the new one see, and what history says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.inline_engine import InlineEngine
+from tests.support.loads import Events, assert_same, job_for, local_rows
+
+from millstream import Admin, TopicPartition
+from millstream.hadoop_loader import dataset
+from millstream.hadoop_loader.driver.anew import load_anew
+from millstream.hadoop_loader.driver.directories import drop_tables
+from millstream.hadoop_loader.driver.letters import waiting_letters
+from millstream.hadoop_loader.driver.load import run_load
+from millstream.hadoop_loader.driver.report import Outcome
+from millstream.hadoop_loader.driver.status import status_of
+from millstream.hadoop_loader.driver.surroundings import Surroundings
+from millstream.hadoop_loader.driver.verify import verify_destination
+from millstream.hadoop_loader.filesystem import open_filesystem
+from millstream.hadoop_loader.job import LateSettings, LoadJob, Partitioning
+
+NewEvents = Callable[..., Events]
+
+
+def inline(job: LoadJob) -> InlineEngine:
+    return InlineEngine(job, open_filesystem(job.destination.uri, job.destination.filesystem))
+
+
+# Splits run in this process: nothing here is about workers.
+WORLD = Surroundings(open_engine=inline)
+
+
+def letters_of(job: LoadJob) -> dict[str, int]:
+    with WORLD.open_filesystem(job) as lake:
+        return waiting_letters(WORLD.commit_log(job, lake).read())
+
+
+def test_each_table_holds_each_record_once_while_a_topic_is_loaded_anew(new_events: NewEvents, tmp_path: Path) -> None:
+    events = new_events(partitions=2)
+    topic, table = events.topic, f"{events.topic}_2"
+    events.send(300)
+    job = job_for(events, tmp_path, late=LateSettings(close_after_s=0))
+    first = run_load(job, surroundings=WORLD)
+    assert first.number is not None
+    assert len(first.closed_directories) == 8
+
+    foreseen = load_anew(job, topic, table, dry_run=True)
+    assert (foreseen.outcome, foreseen.number, foreseen.offsets) == (Outcome.NOTHING_NEW, None, 300)
+    begun = load_anew(job, topic, table)
+
+    assert (begun.outcome, begun.errors, begun.start_offsets) == (Outcome.LOADED, [], {0: 0, 1: 0})
+    assert (begun.former_tables, begun.former_rows) == ([topic], 300)
+    assert_same(events, tmp_path, "avro", "parquet")  # nobody is in the way of the former table's readers
+    assert [line.lag for line in status_of(job).topics] == [300]
+
+    # Round by round: what earlier runs knew of record time neither closes directories too soon nor makes records late.
+    rounds = job_for(
+        events, tmp_path, late=LateSettings(close_after_s=0), source={"run_bytes_max": 4_000}, limits=job.limits
+    )
+    rows, late, closed, count = 0, 0, set[str](), 0
+    while (report := run_load(rounds, surroundings=WORLD)).rows:
+        rows, late, count = rows + report.rows, late + report.topics[0].late_rows, count + 1
+        assert closed.isdisjoint(report.closed_directories)
+        closed.update(report.closed_directories)
+    assert (rows, late) == (300, 0)
+    assert count > 1, count
+    assert closed == {one.replace(topic, table, 1) for one in first.closed_directories}
+    for format_ in ("avro", "parquet"):
+        assert local_rows(tmp_path, table, format_) == local_rows(tmp_path, topic, format_)
+    events.send(10)
+    assert run_load(job, surroundings=WORLD).topics[0].table == table
+    assert dataset(tmp_path.as_uri(), topic).count_rows() == 300
+    assert verify_destination(job, deep=True).findings == []
+
+    assert "is no table that a topic of this job had before" in drop_tables(job, [table]).errors[0]
+    dropped = drop_tables(job, [topic])
+
+    assert (dropped.outcome, dropped.errors, dropped.rows) == (Outcome.LOADED, [], 600)
+    assert not list((tmp_path / topic).rglob(f"*{topic}*"))
+    assert dataset(tmp_path.as_uri(), topic, number=begun.number).count_rows() == 300
+    assert_same(events, tmp_path, "avro", "parquet", tables=[table])
+    assert verify_destination(job, deep=True).findings == []
+    status = status_of(job)
+    assert {"begun anew", "dropped"} < {line.outcome for line in status.runs}
+    assert status.red == []
+    assert drop_tables(job, [topic]).outcome is Outcome.NOTHING_NEW
+    # Its name is nobody's: a reader that comes back late finds nothing in it.
+    assert f"table {topic}: {topic} is there already" in load_anew(job, topic, topic).errors[0]
+
+
+def test_letters_of_records_that_come_again_are_done_with(new_events: NewEvents, tmp_path: Path) -> None:
+    events = new_events(partitions=2)
+    job = job_for(events, tmp_path, partitioning=Partitioning(kind="none"))
+    events.send_raw(b"lost", partition=0)
+    events.send_raw(b"there", partition=1)
+    run_load(job, surroundings=WORLD)
+    events.send(20)
+    run_load(job, surroundings=WORLD)
+    assert letters_of(job) == {events.topic: 2}
+    with Admin(events.bootstrap) as admin:
+        admin.delete_records({TopicPartition(events.topic, 0): 1})
+
+    begun = load_anew(job, events.topic, "anew")
+
+    assert (begun.start_offsets, begun.letters, begun.offsets) == ({0: 1, 1: 0}, 1, 21)
+    assert letters_of(job) == {events.topic: 1}  # the record that is only there
+    run_load(job, surroundings=WORLD)
+    assert letters_of(job) == {events.topic: 2}
+    assert local_rows(tmp_path, "anew", "avro") == local_rows(tmp_path, events.topic, "avro")
+
+
+def test_what_cannot_be_loaded_anew_changes_nothing(new_events: NewEvents, tmp_path: Path) -> None:
+    events, other = new_events(), new_events()
+    events.send(9)
+    job = job_for([events, other], tmp_path)
+    never = load_anew(job, other.topic, "b")
+    assert "was never loaded here: `millstream load run` begins with it" in never.errors[0]
+    number = run_load(job, surroundings=WORLD).number
+
+    for topic, table, said in (
+        ("nobody's", "b", "is no topic of job events"),
+        (events.topic, events.topic, f"is there already; give another name, such as {events.topic}_2"),
+        (events.topic, f"{events.topic}.v2", "is there already"),
+        (events.topic, other.topic, f"{other.topic} is there already"),
+        (events.topic, "a/b", "is no name of a table"),
+        (events.topic, "_b", "hidden from readers"),
+    ):
+        refused = load_anew(job, topic, table)
+        assert (refused.outcome, refused.exit_code, refused.number) == (Outcome.FAILED, 1, None)
+        assert said in refused.errors[0]
+    away = job_for([events, other], tmp_path, source={"bootstrap_servers": "127.0.0.1:1"})
+    assert "nothing listens there" in load_anew(away, events.topic, "b").errors[0]
+    with WORLD.open_filesystem(job) as lake:
+        state = WORLD.commit_log(job, lake).read()
+    # The claim of the one that could not ask the brokers is all that there is.
+    assert (state.number, state.reports[-1]["number"]) == (number + 1 if number else 0, number)
+    assert run_load(job, surroundings=WORLD).outcome is Outcome.NOTHING_NEW
+
+
+def test_a_former_table_s_name_is_no_other_topic_s(new_events: NewEvents, tmp_path: Path) -> None:
+    events, other = new_events(), new_events()
+    events.send(9)
+    other.send(9)
+    assert run_load(job_for(events, tmp_path), surroundings=WORLD).outcome is Outcome.LOADED
+    assert load_anew(job_for(events, tmp_path), events.topic, "anew").outcome is Outcome.LOADED
+
+    job = job_for(other, tmp_path, destination={"table_names": {other.topic: events.topic}})
+    refused = run_load(job, surroundings=WORLD)
+
+    assert refused.outcome is Outcome.FAILED
+    assert "which is of a topic that was loaded anew: mend destination.table_names" in refused.errors[0]
