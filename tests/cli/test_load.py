@@ -140,7 +140,7 @@ def test_a_topic_is_loaded_anew_and_its_former_table_dropped(job: Job, events: E
     out, err = job("anew", *options)
 
     assert f"topic {events.topic} begins anew with the next run, in table anew: {events.next_id:,} offsets" in out
-    assert f"when they have left it: `load drop --table {events.topic}`" in err
+    assert f"once they have left it: `millstream load drop --table {events.topic}`" in err
     assert "no more" not in err  # all of its rows come again
     assert job.json("status")["topics"][0]["lag"] == events.next_id
     assert job.json("run")["topics"][0]["table"] == "anew"
