@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
+_COLUMN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TABLE_NAME: Final = re.compile(r"(?![._])(?:[A-Za-z0-9._-]|\\[1-9](?![0-9])){1,249}")
 
 
@@ -282,6 +283,32 @@ def _check_format(key: str, part: ValueSettings, *, has_registry: bool) -> Itera
         yield Problem(f"{key}.message", "", "a .proto may hold several messages", "name the message of the records")
 
 
+def _check_columns(job: LoadJob) -> Iterator[Problem]:
+    """Columns that a job names itself: that files can have them, each once."""
+    names = job.metadata_columns
+    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if twice is not None:
+        yield Problem("metadata_columns", shown(names), f"{twice} is there twice", "name each once")
+    for key, part in (("value", job.value), ("key", job.key)):
+        column = part.column
+        if column is None:
+            continue
+        if not _COLUMN.fullmatch(column):
+            remedy = "use letters, digits and underscores, and no digit first"
+            yield Problem(f"{key}.column", shown(column), "it is no name of a column", remedy)
+        elif column.casefold() in (f"_kafka_{name}" for name in names):
+            yield Problem(f"{key}.column", shown(column), "metadata_columns has a column of that name", "take another")
+        elif key == "value" and not _is_one_column(part):
+            what = f"values of {part.format} with a schema have columns of their own: it would not be used"
+            yield Problem("value.column", shown(column), what, "leave it out")
+
+
+def _is_one_column(value: ValueSettings) -> bool:
+    """Whether values are one column of bytes or text, without fields."""
+    has_schema = value.framing == "registry" or value.schema is not None or value.schema_file is not None
+    return value.format == "raw" or (value.format == "json" and not has_schema)
+
+
 def _check_destination(job: LoadJob) -> Iterator[Problem]:
     destination = job.destination
     uri = destination.uri
@@ -351,9 +378,7 @@ def _check_partitioning_fields(job: LoadJob) -> Iterator[Problem]:
     if partitioning.kind == "time" and partitioning.timestamp != "record":
         named["timestamp"] = (partitioning.timestamp,)
     # A column of text or bytes has no fields; the key may.
-    has_none = value.format == "raw" or (
-        value.format == "json" and value.framing == "none" and value.schema is None and value.schema_file is None
-    )
+    has_none = _is_one_column(value)
     key_column = (job.key.column or "key") if job.key.format != "none" else None
     for key, fields in named.items():
         if job.key.takes_registered_schemas and any(field.partition(".")[0] == key_column for field in fields):
@@ -488,6 +513,7 @@ _CHECKS: Final[tuple[Callable[[LoadJob], Iterable[Problem]], ...]] = (
     _check_source,
     _check_security,
     _check_registry,
+    _check_columns,
     _check_destination,
     _check_table_names,
     _check_partitioning,

@@ -27,17 +27,18 @@ def parse_offsets(given: Any) -> dict[str, dict[int, int]]:
 
 
 def check_offsets(source: SourceSettings) -> Iterator[Problem]:
-    """Say which of the offsets to start at would not be used: their topic would start elsewhere, unnoticed."""
-    key = "source.start_offsets"
+    """Say which of the offsets would not be used: their topic would start, or end, elsewhere, unnoticed."""
+    for name in ("start_offsets", "stop_offsets"):
+        for topic in getattr(source, name):
+            if not _is_loaded(source, topic):
+                remedy = "name it as source.topics or source.topics_pattern do, or leave it out"
+                yield Problem(f"source.{name}", f'"{topic}"', "the job loads no topic of that name", remedy)
     for topic, partitions in source.start_offsets.items():
-        if not _is_loaded(source, topic):
-            remedy = "name it as source.topics or source.topics_pattern do, or leave it out"
-            yield Problem(key, f'"{topic}"', "the job loads no topic of that name", remedy)
         for partition, offset in partitions.items():
             stop = source.stop_offsets.get(topic, {}).get(partition)
             if stop is not None and stop < offset:
                 what = f"partition {partition} starts at {offset} and stops at {stop}"
-                yield Problem(key, f'"{topic}"', what, "give a later one to source.stop_offsets")
+                yield Problem("source.start_offsets", f'"{topic}"', what, "give a later one to source.stop_offsets")
 
 
 def _is_loaded(source: SourceSettings, topic: str) -> bool:
