@@ -60,10 +60,12 @@ class TableRoot:
         kind: FileKind = FileKind.DATA,
         at_ms: int = 0,
         schema_versions: Sequence[int] = (),
+        first_offsets: Sequence[int] = (),
     ) -> None:
         """Commit files: (partition, format, contents, rows), with records of about `at_ms`.
 
-        `topic_id` is the topic's own if none is given; `schema_versions` are those of the files.
+        `topic_id` is the topic's own if none is given; `schema_versions` and `first_offsets` are those of the files, by
+        default behind all that their partitions had.
         """
         topic_id = topic_id or (TOPIC_ID if topic == TOPIC else f"id-of-{topic}")
         claim = self.claim(Role.LOAD)
@@ -73,7 +75,7 @@ class TableRoot:
             path = f"{staging}/{number}.{format_}"
             with self.filesystem.create(path) as file:
                 file.write(contents)
-            first = self._offsets.get(partition, 0)
+            first = first_offsets[number] if first_offsets else self._offsets.get(partition, 0)
             self._offsets[partition] = first + rows
             staged.append(
                 StagedFile(

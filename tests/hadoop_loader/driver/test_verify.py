@@ -1,17 +1,26 @@
-"""What `verify --repair` gives back, and when: a mark says that all rows are there."""
+"""What `verify` finds, beside others that commit as well; and what `--repair` gives back: a mark says that all rows are
+there.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support.commit_commands import job_of, surroundings_of
 from tests.support.commit_simulation import TOPIC, World
+from tests.support.table_roots import TableRoot
 
-from millstream.hadoop_loader.commit import Role, UnappliedError, names
+from millstream.hadoop_loader.commit import Role, TableFile, UnappliedError, names
+from millstream.hadoop_loader.commit.inventory import Inventory
+from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import Verified, verify_destination
-from millstream.hadoop_loader.filesystem import QuotaExceededError
+from millstream.hadoop_loader.filesystem import QuotaExceededError, UnavailableError
+from millstream.testing.faulty_filesystem import FaultyFileSystem
+from millstream.testing.memory_filesystem import MemoryFileSystem
 
 DIRECTORY = f"{TOPIC}/avro/part=0"
 
@@ -66,3 +75,117 @@ def test_no_mark_is_made_where_a_file_is_missing_or_cut(tmp_path: Path, length: 
         "mend its files first: it would say that all rows are there"
     ]
     assert (mended.repaired, mended.findings) == ([f"{DIRECTORY}/{names.SUCCESS}"], [])
+
+
+def seen_through(world: World, before_call: Callable[[str], None]) -> Surroundings:
+    """Commands that find the world behind such calls."""
+    disk = FaultyFileSystem(world.disk, before_call=before_call)
+    return Surroundings(open_filesystem=lambda _job: disk, commit_settings=world.settings)
+
+
+def of_runs(count: int) -> World:
+    """A world after so many loads."""
+    world = World(formats=("avro",), late_records=False)
+    for _ in range(count):
+        world.produced += 3
+        world.driver().run(Role.LOAD)
+    return world
+
+
+def test_what_others_commit_while_all_is_looked_at_is_no_finding(tmp_path: Path) -> None:
+    world = of_runs(6)
+    looks = 0
+
+    def commit(call: str) -> None:
+        nonlocal looks
+        if not call.startswith(f"list {TOPIC}/"):
+            return
+        looks += 1
+        # Two for each directory there was: also all of a second look at everything would be disturbed.
+        if looks <= 12:
+            world.produced += 3
+            world.driver().run([Role.LOAD, Role.COMPACT][looks % 2])
+
+    verified = verify_destination(job_of(tmp_path), offline=True, surroundings=seen_through(world, commit))
+
+    assert looks > 6
+    assert (verified.findings, verified.number) == ([], 12)
+    world.finish()
+
+
+def test_a_mark_that_lacks_is_found_though_its_entry_was_applied_only_meanwhile(tmp_path: Path) -> None:
+    world = of_runs(6)
+    entry = world.driver().log.read().number
+    world.disk.delete(names.applied_path(entry))
+    world.disk.delete(f"{DIRECTORY}/{names.SUCCESS}")
+
+    def apply(call: str) -> None:
+        if call.startswith(f"list {TOPIC}/") and world.disk.status(names.applied_path(entry)) is None:
+            world.disk.create(names.applied_path(entry)).close()
+
+    verified = verify_destination(job_of(tmp_path), offline=True, surroundings=seen_through(world, apply))
+
+    assert [finding.what for finding in verified.findings] == [f"{DIRECTORY} is closed and has no {names.SUCCESS}"]
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_from_being_looked_at(tmp_path: Path) -> None:
+    root = TableRoot(tmp_path, MemoryFileSystem())
+    for number in range(3):
+        root.load([(0, "avro", b"rows %d" % number, 4)], closed=False)
+    first, _, third = sorted(file.path for file in root.log.read().files.under())
+    root.filesystem.delete(third)
+    with root.filesystem.create(third) as changed:
+        changed.write(b"rows 9")
+    is_away = False
+
+    def refuse(call: str) -> None:
+        if call == f"open {first}" or (is_away and call.startswith("status")):
+            raise UnavailableError("no DataNode has block 7", uri=root.filesystem.uri, path=first)
+
+    disk = FaultyFileSystem(root.filesystem, before_call=refuse)
+    world = Surroundings(open_filesystem=lambda _job: disk)
+    verified = verify_destination(job_of(tmp_path), deep=True, offline=True, surroundings=world)
+
+    assert [finding.what.partition(":")[0] for finding in verified.findings] == [
+        f"{first} cannot be read",
+        f"{third} has the checksum crc32c",
+    ]
+    assert "no DataNode has block 7" in verified.findings[0].what
+    # One that answers nothing at all is no finding of each of its files.
+    is_away = True
+    with pytest.raises(UnavailableError):
+        verify_destination(job_of(tmp_path), deep=True, offline=True, surroundings=world)
+
+
+def test_files_that_the_inventory_and_the_disk_lack_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = of_runs(4)
+    lost = list(world.driver().log.read().files.under())[2]
+    world.disk.delete(lost.path)
+    under = Inventory.under
+
+    def without_it(inventory: Inventory, prefix: str = "") -> Iterator[TableFile]:
+        return (file for file in under(inventory, prefix) if file.path != lost.path)
+
+    monkeypatch.setattr(Inventory, "under", without_it)
+    verified = verify_destination(job_of(tmp_path), offline=True, surroundings=surroundings_of(world))
+
+    [finding] = verified.findings
+    assert finding.what.startswith(f"{TOPIC}/avro: the entries of the log come to 8 files with 24 rows and 100 bytes")
+    assert finding.what.endswith("its inventory has 7 with 21 and 88")
+
+
+def test_both_histories_of_a_partition_that_was_cut_may_be_there(tmp_path: Path) -> None:
+    root = TableRoot(tmp_path, MemoryFileSystem())
+    root.load([(0, "avro", b"before", 10)], closed=False)
+    root.load([(0, "avro", b"after", 8)], closed=False, first_offsets=[6])
+    # What one entry brings twice is wrong whatever the job says.
+    root.load([(1, "avro", b"one", 4), (1, "avro", b"two", 4)], closed=False, directory="day=2", first_offsets=[0, 2])
+    job = job_of(tmp_path)
+    world = Surroundings(open_filesystem=lambda _job: root.filesystem)
+    going_on = replace(job, source=replace(job.source, truncated="continue"))
+
+    stopping, going = (verify_destination(one, offline=True, surroundings=world) for one in (job, going_on))
+
+    assert [re.findall(r"day=\d", finding.what) for finding in stopping.findings] == [["day=1"] * 2, ["day=2"] * 2]
+    assert all('source.truncated = "continue"' in finding.remedy for finding in stopping.findings)
+    assert [re.findall(r"day=\d", finding.what) for finding in going.findings] == [["day=2"] * 2]

@@ -3,28 +3,33 @@
     every file of the inventory is there, with its length       deep: its bytes have the checksum
     every file below a table is in the inventory                no two files of a directory surely share offsets
     every closed directory has its _SUCCESS                     the last entry is applied
+    the inventory has as many files and rows of each table as all entries together brought and took
     each position lies within its topic, which is the one that was loaded
 
 Only reads, but for `repair`, which makes marks anew that are gone, and none before what it stands for: as long as the
-last entry is not applied, or a file of the directory is missing or another, its mark would lie. A load that commits
-meanwhile adds files that this does not know: what looks wrong is looked at again with the log as it is then.
+last entry is not applied, or a file of the directory is missing or another, its mark would lie. Others may commit
+meanwhile, and all of a large destination takes hours: so the directories where something looks wrong, and they alone,
+are looked at again with the log as it is then, until nobody has committed during such a look.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from millstream.core.wire import KafkaError
+from millstream.hadoop_loader.commit import Totals
 from millstream.hadoop_loader.commit.applying import mark
-from millstream.hadoop_loader.commit.names import HOME, SUCCESS
+from millstream.hadoop_loader.commit.names import HOME, SEPARATOR, SUCCESS
+from millstream.hadoop_loader.commit.state import totals_key
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.status import Red
 from millstream.hadoop_loader.driver.surroundings import Surroundings, look_at_topics
+from millstream.hadoop_loader.filesystem import FileSystemError
 from millstream.hadoop_loader.job import JobError
 from millstream.hadoop_loader.source import Severity, reconcile
 from millstream.hadoop_loader.splits import FileKind
@@ -37,8 +42,14 @@ if TYPE_CHECKING:
 CHUNK_BYTES: Final = 8 * 2**20
 THREADS: Final = 4
 FINDINGS_MAX: Final = 1_000
+# Of what looked wrong, while others commit during each.
+LOOKS_AGAIN_MAX: Final = 10
 _REPAIR: Final = "`millstream load verify --repair` makes it anew"
 _REPAIR_LATER: Final = "mend its files first: it would say that all rows are there"
+_SHARED: Final = (
+    'if its partition was cut, and source.truncated = "continue" then, rows of both histories are there; else keep both'
+    " and report it: this must not be"
+)
 _RUN_AGAIN: Final = "run the job again; if it stays, restore the file from a backup, or load its offsets anew"
 
 
@@ -104,55 +115,166 @@ def verify_destination(
     world = surroundings or Surroundings()
     with world.open_filesystem(job) as filesystem:
         log = world.commit_log(job, filesystem)
-        verified = _verify(filesystem, log, job, deep=deep, repair=repair)
-        if verified.findings and log.read().number != verified.number:
-            # Somebody committed meanwhile, and what was found may be that.
-            repaired = verified.repaired
-            verified = _verify(filesystem, log, job, deep=deep, repair=repair)
-            verified.repaired[:0] = repaired
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="verify") as pool:
+            look = _Look(filesystem, log, job, pool, deep=deep, repair=repair)
+            verified = _verify(look)
         if not offline:
             _look_at_topics(job, log.read(), verified)
     return verified
 
 
-def _verify(filesystem: FileSystem, log: CommitLog, job: LoadJob, *, deep: bool, repair: bool) -> Verified:
-    # In this order: what was applied by the second look is all in its place at each look behind it.
-    state, unapplied = log.read(), log.unapplied()
-    verified = Verified(job.destination.uri, state.number, deep)
+class _Look:
+    """A look at directories, as of one number of the log."""
+
+    def __init__(
+        self,
+        filesystem: FileSystem,
+        log: CommitLog,
+        job: LoadJob,
+        pool: ThreadPoolExecutor,
+        *,
+        deep: bool,
+        repair: bool,
+    ) -> None:
+        self.filesystem = filesystem
+        self.job = job
+        self.deep = deep
+        self._log = log
+        self._pool = pool
+        self._repair = repair
+        self.repaired: list[str] = []
+        # Directories whose marks may still come with the last entry.
+        self.doubtful: set[str] = set()
+        self.begin()
+
+    def begin(self) -> None:
+        """Take the log as it is now."""
+        # In this order: what was applied by the second look is all in its place at each look behind it.
+        self.state, self.unapplied = self._log.read(), self._log.unapplied()
+
+    @property
+    def is_of_now(self) -> bool:
+        """Whether nobody has committed, or applied an entry, since it began."""
+        if self._log.read().number != self.state.number:
+            return False
+        return self.unapplied is None or self._log.unapplied() is not None
+
+    def at_the_end_of_the_log(self) -> list[Red]:
+        """What is wrong with the last entry."""
+        if self.unapplied is None:
+            return []
+        return [Red(f"entry {self.unapplied.number} is not fully applied", "run the job again")]
+
+    def at(self, directory: str, files: list[TableFile], there: Mapping[str, FileStatus]) -> list[Red]:
+        """What is wrong in a directory: `files` are what the log has in it, `there` what it holds."""
+        wrong = _wrong_files(files, there)
+        if self.deep:
+            for finding in self._pool.map(self._read_whole, (file for file in files if file.name in there)):
+                wrong += finding
+        found = list(wrong)
+        if self.job.destination.success_files and SUCCESS not in there and self.state.is_closed(directory):
+            if self.unapplied is None:
+                found += self._miss_mark(directory, is_whole=not wrong)
+            else:
+                self.doubtful.add(directory)
+        listed = {file.name for file in files}
+        found += [
+            Red(f"{directory}/{name} is in no entry of the log", "move it away: readers take it for data")
+            for name, status in there.items()
+            if name not in listed and _is_data(status)
+        ]
+        found += _sharing(files, is_cut_allowed=self.job.source.truncated == "continue")
+        return found
+
+    def _miss_mark(self, directory: str, *, is_whole: bool) -> list[Red]:
+        """Make anew what says that a directory is closed, or tell that it is missing."""
+        path = f"{directory}/{SUCCESS}"
+        if self._repair and is_whole and _has_been_marked(self.filesystem, path):
+            self.repaired.append(path)
+            return []
+        return [Red(f"{directory} is closed and has no {SUCCESS}", _REPAIR if is_whole else _REPAIR_LATER)]
+
+    def _read_whole(self, file: TableFile) -> Iterable[Red]:
+        from millstream.core.records import crc32c
+
+        try:
+            with self.filesystem.open(file.path) as opened:
+                crc, position = 0, 0
+                while chunk := opened.read_at(position, CHUNK_BYTES):
+                    crc = crc32c(chunk, crc)
+                    position += len(chunk)
+        except FileNotFoundError:
+            return (Red(f"{file.path} is not there", _RUN_AGAIN),)  # no more, as it was listed
+        except (FileSystemError, OSError) as error:
+            # Raises where it is not this file that gives no answer, but all of the file system.
+            self.filesystem.status(file.path)
+            return (Red(f"{file.path} cannot be read: {error}", _RUN_AGAIN),)
+        if (found := f"crc32c:{crc:08x}") != file.checksum:
+            return (Red(f"{file.path} has the checksum {found}, the log says {file.checksum}", _RUN_AGAIN),)
+        return ()
+
+
+def _verify(look: _Look) -> Verified:
+    state = look.state
+    verified = Verified(look.job.destination.uri, state.number, look.deep)
     if not state.number:
         # The root need not be there yet, and what lies in it is somebody else's.
         return verified
-    if unapplied is not None:
-        verified.findings.append(Red(f"entry {unapplied.number} is not fully applied", "run the job again"))
-    marks_due = job.destination.success_files and unapplied is None
-    seen: set[str] = set()
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="verify") as pool:
-        for directory, group in groupby(state.files.under(""), key=lambda file: file.directory):
-            files = list(group)
-            seen.add(directory)
+    # By directory, "" for what is of none.
+    found: dict[str, list[Red]] = {"": look.at_the_end_of_the_log()}
+    held: dict[str, Totals] = {}
+    for directory, files, there in _directories(look.filesystem, state):
+        for file in files:
+            key = totals_key(directory)
+            held[key] = held.get(key, Totals()).plus(Totals(1, file.rows, file.length))
+        if files or state.is_closed(directory):
             verified.directories += 1
-            there = _listed(filesystem, directory)
-            wrong = _wrong_files(files, there)
-            if deep:
-                for finding in pool.map(lambda file: _read_whole(filesystem, file), files):
-                    wrong += finding
-            verified.findings += wrong
-            if marks_due and SUCCESS not in there and state.is_closed(directory):
-                _miss_mark(filesystem, directory, verified, is_whole=not wrong, repair=repair)
-            _look_at_directory(directory, files, there, verified)
-            if len(verified.findings) >= FINDINGS_MAX:
-                return verified
-    emptied = _closed_without_files(state, seen)
-    for directory, children in _walk(filesystem):
-        if directory in emptied:
-            # For its age: a mark that is gone is missed no less. One that was deleted by hand is nobody's.
-            verified.directories += 1
-            if marks_due and SUCCESS not in {one.name for one in children}:
-                _miss_mark(filesystem, directory, verified, is_whole=True, repair=repair)
-        for one in children if directory not in seen else ():
-            if _is_data(one):
-                verified.findings.append(_stray(one.path))
+        if findings := look.at(directory, files, there):
+            found[directory] = findings
+            if sum(map(len, found.values())) >= FINDINGS_MAX:
+                break
+    # Where there are too many findings to go on it is not all that the log has.
+    miscounted = [] if sum(map(len, found.values())) >= FINDINGS_MAX else _miscounted(state.totals, held)
+    verified.files, verified.rows, verified.bytes = map(sum, zip(*held.values(), strict=True)) if held else (0, 0, 0)
+    for _ in range(LOOKS_AGAIN_MAX):
+        if look.is_of_now or not any(found.values()):
+            break
+        look.begin()
+        for directory in sorted({*found, *look.doubtful} - {""}):
+            found[directory] = look.at(
+                directory, look.state.files.in_directory(directory), _listed(look.filesystem, directory)
+            )
+        found[""] = look.at_the_end_of_the_log()
+    verified.repaired = look.repaired
+    verified.findings = [finding for findings in found.values() for finding in findings] + miscounted
     return verified
+
+
+def _directories(
+    filesystem: FileSystem, state: TableState
+) -> Iterator[tuple[str, list[TableFile], Mapping[str, FileStatus]]]:
+    """Yield each directory that the log has files in or that is there, with these files and what it holds."""
+    seen: set[str] = set()
+    for directory, group in groupby(state.files.under(""), key=lambda file: file.directory):
+        seen.add(directory)
+        yield directory, list(group), _listed(filesystem, directory)
+    # Those that were emptied for their age, whose marks are missed no less; one that was deleted by hand is nobody's.
+    for directory, children in _walk(filesystem):
+        if directory not in seen:
+            yield directory, [], {one.name: one for one in children}
+
+
+def _miscounted(counted: Mapping[str, Totals], held: Mapping[str, Totals]) -> list[Red]:
+    """Say where the inventory has not what the entries brought and took: records would be missing, or twice."""
+    return [
+        Red(
+            f"{key}: the entries of the log come to {log.files:,} files with {log.rows:,} rows and {log.bytes:,} bytes,"
+            f" its inventory has {has.files:,} with {has.rows:,} and {has.bytes:,}",
+            "leave the destination as it is and report it: this must not be",
+        )
+        for key in sorted({*counted, *held})
+        if (log := counted.get(key, Totals())) != (has := held.get(key, Totals()))
+    ]
 
 
 def _listed(filesystem: FileSystem, directory: str) -> dict[str, FileStatus]:
@@ -175,27 +297,20 @@ def _wrong_files(files: Iterable[TableFile], there: Mapping[str, FileStatus]) ->
     return wrong
 
 
-def _look_at_directory(
-    directory: str, files: list[TableFile], there: Mapping[str, FileStatus], verified: Verified
-) -> None:
-    """Count a directory's files; see that it holds no others, and that none share offsets."""
-    verified.files += len(files)
-    verified.rows += sum(file.rows for file in files)
-    verified.bytes += sum(file.length for file in files)
-    listed = {file.name for file in files}
-    for name, found in there.items():
-        if name not in listed and _is_data(found):
-            verified.findings.append(_stray(f"{directory}/{name}"))
+def _sharing(files: Iterable[TableFile], *, is_cut_allowed: bool) -> list[Red]:
+    """Say which files of a directory share offsets; with `is_cut_allowed` only those of one entry must not."""
     by_partition: dict[tuple[str, int, str], list[TableFile]] = defaultdict(list)
     for file in files:
         # What was compacted is of many partitions, and letters that were replayed in vain come again.
         if file.partition >= 0 and file.kind is not FileKind.DEAD_LETTERS:
-            by_partition[file.topic_id, file.partition, file.name.rpartition(".")[2]].append(file)
-    for group in by_partition.values():
-        for before, after in files_sharing_offsets(group):
-            verified.findings.append(
-                Red(f"{before.path} and {after.path} share offsets", "keep both and report it: this must not be")
-            )
+            stem, _, format_ = file.name.rpartition(".")
+            entry = stem.rpartition(SEPARATOR)[2] if is_cut_allowed else ""
+            by_partition[file.topic_id, file.partition, f"{entry}.{format_}"].append(file)
+    return [
+        Red(f"{before.path} and {after.path} share offsets", _SHARED)
+        for group in by_partition.values()
+        for before, after in files_sharing_offsets(group)
+    ]
 
 
 def files_sharing_offsets(files: Iterable[TableFile]) -> Iterator[tuple[TableFile, TableFile]]:
@@ -227,25 +342,6 @@ def _surely_has_an_end_of(one: TableFile, other: TableFile) -> bool:
     return not ends.isdisjoint((one.first_offset, one.last_offset))
 
 
-def _closed_without_files(state: TableState, seen: Collection[str]) -> set[str]:
-    """Return the closed directories, relative to the root, that the log has no file in."""
-    closed = (f"{key}/{below}" if below else key for key, names in state.closed.items() for below in names)
-    return {directory for directory in closed if directory not in seen}
-
-
-def _miss_mark(filesystem: FileSystem, directory: str, verified: Verified, *, is_whole: bool, repair: bool) -> None:
-    """Make anew what says that a directory is closed, or tell that it is missing."""
-    if repair and is_whole and _has_been_marked(filesystem, f"{directory}/{SUCCESS}"):
-        verified.repaired.append(f"{directory}/{SUCCESS}")
-    else:
-        remedy = _REPAIR if is_whole else _REPAIR_LATER
-        verified.findings.append(Red(f"{directory} is closed and has no {SUCCESS}", remedy))
-
-
-def _stray(path: str) -> Red:
-    return Red(f"{path} is in no entry of the log", "move it away: readers take it for data")
-
-
 def _has_been_marked(filesystem: FileSystem, path: str) -> bool:
     """Make a mark that is gone. Needs no claim: a compaction that replaces the directory meanwhile takes it along."""
     try:
@@ -272,22 +368,6 @@ def _walk(filesystem: FileSystem) -> Iterator[tuple[str, list[FileStatus]]]:
 def _is_data(found: FileStatus) -> bool:
     """Whether readers of plain directories take it for data: not what begins with an underscore or a dot."""
     return not found.is_directory and not found.name.startswith(("_", "."))
-
-
-def _read_whole(filesystem: FileSystem, file: TableFile) -> Iterable[Red]:
-    from millstream.core.records import crc32c
-
-    try:
-        with filesystem.open(file.path) as opened:
-            crc, position = 0, 0
-            while chunk := opened.read_at(position, CHUNK_BYTES):
-                crc = crc32c(chunk, crc)
-                position += len(chunk)
-    except FileNotFoundError:
-        return ()  # told already
-    if (found := f"crc32c:{crc:08x}") != file.checksum:
-        return (Red(f"{file.path} has the checksum {found}, the log says {file.checksum}", _RUN_AGAIN),)
-    return ()
 
 
 def _look_at_topics(job: LoadJob, state: TableState, verified: Verified) -> None:
