@@ -22,8 +22,9 @@ from tests.support.registry import registry
 
 from millstream.cli.app import run
 from millstream.cli.load import app as load_app
-from millstream.cli.load_output import print_report
-from millstream.hadoop_loader.driver.report import LoadReport, Outcome
+from millstream.cli.load_output import print_replay, print_report
+from millstream.hadoop_loader.driver.replay import Replay, ReplayedTopic
+from millstream.hadoop_loader.driver.report import LoadReport, Outcome, TopicReport
 from millstream.testing import broker
 
 DEADLINE_S = 60.0
@@ -180,6 +181,36 @@ def test_a_quiet_run_says_nothing_of_another_one_at_work(capsys: pytest.CaptureF
     assert capsys.readouterr() == ("", "")
     print_report(report)
     assert "loader-1:7 is at work" in capsys.readouterr().err
+
+
+def test_records_that_could_not_be_read_are_told_with_where_to_look(capsys: pytest.CaptureFixture[str]) -> None:
+    clicks = TopicReport("clicks", "id", bad=3, files={"dead_letters": 1})
+    print_report(
+        LoadReport(
+            "run", "clicks", "file:///lake", Outcome.LOADED, number=2, topics=[clicks], dead_letters={"clicks": 3}
+        )
+    )
+    assert "3 records could not be read: `millstream load replay-dead-letters --dry-run` says why" in (
+        capsys.readouterr().err
+    )
+
+    letters = ReplayedTopic(
+        "clicks", 30_000, errors={"[1] is odd": 2, "no zero byte": 3},
+        places={"[1] is odd": "partition 1, offset 7", "no zero byte": "partition 0, offset 4"},
+    )  # fmt: skip
+    print_replay(Replay("run", "clicks", "file:///lake", "table", Outcome.NOTHING_NEW, topics=[letters]), dry_run=True)
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "clicks: 30,000 dead letters",
+        "  3: no zero byte (one is partition 0, offset 4)",
+        "  2: [1] is odd (one is partition 1, offset 7)",
+    ]
+    assert err == "clicks: 5 of them were looked into\n"
+
+
+def test_a_run_that_was_stopped_claims_no_cpu_and_no_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(LoadReport("run", "clicks", "file:///lake", Outcome.STOPPED, splits=6, workers=2, wall_s=7.5))
+    assert capsys.readouterr().err == "6 splits on 2 workers, 7.50 s in all\n"
 
 
 def test_what_is_wrong_with_a_job_is_listed(job: Job, events: Events) -> None:

@@ -253,7 +253,7 @@ def replay(
     to_topic: Annotated[
         str | None, typer.Option("--to-topic", metavar="TOPIC", help="Send them there, not into their tables.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are, and why.")] = False,
     as_json: Json = False,
 ) -> int:
     """Read dead letters once more, with the schemas of today, into their tables.

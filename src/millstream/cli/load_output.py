@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -91,10 +91,16 @@ def _print_result(report: LoadReport) -> None:
         done(f"closed {counted(len(report.closed_directories), 'directory', 'directories')}")
     if report.splits:
         retried = f", {report.failed_attempts} of {report.attempts} attempts failed" if report.failed_attempts else ""
+        # Workers tell what they took when they are through with a split.
+        took = f"{report.cpu_s:.2f} s of CPU, " if report.peak_memory_bytes else ""
+        held = f"; a worker held up to {size_text(report.peak_memory_bytes)}" if report.peak_memory_bytes else ""
         note(
-            f"{counted(report.splits, 'split')} on {counted(report.workers, 'worker')}, {report.cpu_s:.2f} s of CPU, "
-            f"{report.wall_s:.2f} s in all{retried}; a worker held up to {size_text(report.peak_memory_bytes)}"
+            f"{counted(report.splits, 'split')} on {counted(report.workers, 'worker')}, {took}"
+            f"{report.wall_s:.2f} s in all{retried}{held}"
         )
+    bad = sum(topic.bad for topic in report.topics if not topic.reason)
+    if report.number is not None and bad and any(report.dead_letters.values()):
+        note(f"{counted(bad, 'record')} could not be read: `millstream load replay-dead-letters --dry-run` says why")
 
 
 def _print_topics(topics: list[TopicReport]) -> None:
@@ -285,6 +291,10 @@ def print_compaction(compacted: CompactionRun, *, quiet: bool = False) -> None:
     print_errors(compacted.errors)
 
 
+def _most_frequent(errors: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(errors.items(), key=lambda one: -one[1])[:_REASONS_SHOWN]
+
+
 def print_replay(replay: Replay, *, dry_run: bool) -> None:
     """Print how a replay of dead letters went."""
     if not replay.topics and not replay.errors:
@@ -292,12 +302,17 @@ def print_replay(replay: Replay, *, dry_run: bool) -> None:
     for topic in replay.topics:
         if dry_run:
             done(f"{topic.topic}: {counted(topic.letters, 'dead letter')}")
+            for error, count in _most_frequent(topic.errors):
+                done(f"  {count:,}: {error} (one is {topic.places[error]})")
+            looked_at = sum(topic.errors.values())
+            if looked_at < topic.letters:
+                note(f"{topic.topic}: {looked_at:,} of them were looked into")
             continue
         where = f"its table, entry {replay.number}" if replay.target == "table" else f"topic {replay.target}"
         went = f"went to {where}" if topic.replayed else "went anywhere"
         done(f"{topic.topic}: {topic.replayed or 'none'} of {counted(topic.letters, 'dead letter')} {went}")
-        for error, count in sorted(topic.errors.items(), key=lambda one: -one[1])[:_REASONS_SHOWN]:
-            note(f"{topic.topic}: {count:,} still cannot be read: {error}")
+        for error, count in _most_frequent(topic.errors):
+            note(f"{topic.topic}: {count:,} still cannot be read: {error} (one is {topic.places[error]})")
     for sentence in replay.notes:
         note(sentence)
     print_errors(replay.errors)

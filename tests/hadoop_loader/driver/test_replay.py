@@ -65,7 +65,14 @@ def test_a_letter_becomes_a_row_once_its_schema_is_known(
     job = job_for(events, tmp_path, partitioning=Partitioning(kind="none"))
     report = run_load(job)
     assert (report.outcome, report.audit["bad"]) == (Outcome.LOADED, 2)
-    assert [one.letters for one in replay_dead_letters(job, dry_run=True).topics] == [2]
+    monkeypatch.setattr(replaying, "LOOKED_AT", 1)
+    (few,) = replay_dead_letters(job, dry_run=True).topics
+    assert (few.letters, list(few.errors.values())) == (2, [1])
+    monkeypatch.undo()
+    (waiting,) = replay_dead_letters(job, dry_run=True).topics
+    assert (waiting.letters, list(waiting.errors.values())) == (2, [1, 1])
+    assert list(waiting.places.values()) == ["partition 0, offset 31", "partition 0, offset 32"]
+    assert f"{schema_id}" in next(iter(waiting.errors))
 
     with RegistryClient(events.registry_url) as registry:
         assert registry.register(f"{events.topic}-other", schema) == schema_id

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.support.loads import FIRST_MS, STEP_MS, Events, assert_same, job_for
 
-from millstream.hadoop_loader.commit import TableFile
+from millstream.hadoop_loader.commit import Role, TableFile
 from millstream.hadoop_loader.driver import Outcome, run_load
+from millstream.hadoop_loader.driver.claim_keeper import claimed
 from millstream.hadoop_loader.driver.compacting import run_compaction
 from millstream.hadoop_loader.driver.dry_run import plan_load
 from millstream.hadoop_loader.driver.status import status_of
@@ -91,6 +93,22 @@ def test_whatever_was_changed_by_hand_is_found(new_events: NewEvents, tmp_path: 
 
 def file_of(first: int, last: int, rows: int) -> TableFile:
     return TableFile("t/avro", f"{first}-{last}.avro", "t", "id", 0, first, last, rows, 1, "crc32c:00000000", -1, -1)
+
+
+def test_a_run_that_is_at_work_or_was_killed_is_told(new_events: NewEvents, tmp_path: Path) -> None:
+    events = new_events()
+    events.send(3)
+    job = job_for(events, tmp_path)
+    run_load(job)
+    assert "last claimed by" in status_of(job, offline=True).headline
+    world = Surroundings()
+
+    with world.open_filesystem(job) as lake, claimed(world, job, world.commit_log(job, lake), Role.LOAD, "run"):
+        beside = status_of(job, offline=True)
+
+    assert re.search(r", claimed by .+ since 20.+: a run is at work, or was killed$", beside.headline)
+    assert re.fullmatch(r".+ \(entry 3, not given back\)", beside.claims["load"])
+    assert "last claimed by" in status_of(job, offline=True).headline
 
 
 def test_tombstones_among_rows_share_no_offset(new_events: NewEvents, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Final
 from millstream.hadoop_loader.commit import names
 from millstream.hadoop_loader.commit.applying import Applier
 from millstream.hadoop_loader.commit.checkpoints import write_checkpoint
-from millstream.hadoop_loader.commit.claims import Claim, Counter, make_child, watch
+from millstream.hadoop_loader.commit.claims import Claim, Counter, counter_prefix, counters_of, make_child, watch
 from millstream.hadoop_loader.commit.cleaning import Cleaner
 from millstream.hadoop_loader.commit.compacting import CompactionStager
 from millstream.hadoop_loader.commit.decisions import Settled, load_entry
@@ -91,6 +91,14 @@ class CommitLog:
         """The last entry, if it may not be fully applied yet. Changes nothing."""
         last = self._reader.read().last
         return None if last is None or self._reader.is_applied(last) else last
+
+    def held_claims(self, state: TableState) -> frozenset[Role]:
+        """The roles whose last claim was not given back: its owner is at work, or died. Changes nothing."""
+        return frozenset(
+            role
+            for role, claim in state.claims.items()
+            if counters_of(self._reader, counter_prefix(claim.number, claim.run_id))
+        )
 
     def claim(self, role: Role, *, owner: str, run_id: str) -> Claim:
         """Apply the last entry, and take the role. ClaimedError while its owner is at work.

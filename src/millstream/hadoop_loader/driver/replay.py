@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from millstream.hadoop_loader.commit import ClaimedError, CommitError, LoadDraft, Role
@@ -48,6 +49,8 @@ _SCHEMA_ROUNDS_MAX: Final = 1_000
 _BATCH_BYTES: Final = 64 * 2**20
 _PIECE_LETTERS: Final = 1_000
 _PIECE_BYTES: Final = 8 * 2**20
+# Of a topic's letters that a dry run looks into.
+LOOKED_AT: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -58,8 +61,15 @@ class ReplayedTopic:
     letters: int = 0
     replayed: int = 0
     still_bad: int = 0
-    # Of those that still cannot be read, the reasons and how often each.
+    # Of those that still cannot be read (of a dry run: of those that wait), the reasons and how often each; and where
+    # one of each is.
     errors: dict[str, int] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+
+    def note(self, letter: DeadLetter) -> None:
+        """Count a letter by its reason."""
+        self.errors[letter.error] = self.errors.get(letter.error, 0) + 1
+        self.places.setdefault(letter.error, f"partition {letter.partition}, offset {letter.offset}")
 
 
 @dataclass(slots=True)
@@ -96,7 +106,8 @@ def replay_dead_letters(
 ) -> Replay:
     """Replay the dead letters of `topics` (by default all of the job's) into their tables, or to `to_topic`.
 
-    With `dry_run` letters are only counted. Never raises for what it may meet, as `run_load`.
+    With `dry_run` letters are only counted, and LOOKED_AT of each topic looked into. Never raises for what it may meet,
+    as `run_load`.
     """
     world = surroundings or Surroundings()
     replay = Replay(world.run_id(), job.name, job.destination.uri, to_topic or "table")
@@ -134,9 +145,14 @@ def _run(
         )
     names = [topic for topic in letter_topics(state, job) if wanted is None or topic in wanted]
     if dry_run:
-        replay.topics = [
-            ReplayedTopic(name, letters=count) for name, count in waiting_letters(state, job).items() if name in names
-        ]
+        for name, count in waiting_letters(state, job).items():
+            if name in names and count:
+                told = ReplayedTopic(name, letters=count)
+                replay.topics.append(told)
+                files = letter_files(state, name)
+                letters = (letter for file in files for letter in read_letters(filesystem, file.path))
+                for letter in islice(letters, LOOKED_AT):
+                    told.note(letter)
     # One that was killed behind its entry is brought to its end, though no letter waits any more.
     if dry_run or (not any(letter_files(state, name) for name in names) and log.unapplied() is None):
         replay.outcome = Outcome.NOTHING_NEW
@@ -218,7 +234,7 @@ class _Replayer:
         anew = [file for file in decoded.staged if file.kind is FileKind.DEAD_LETTERS]
         for file in anew:
             for letter in read_letters(self.filesystem, file.path):
-                told.errors[letter.error] = told.errors.get(letter.error, 0) + 1
+                told.note(letter)
         if decoded.bad == decoded.letters and len(anew) >= len(sources):
             # Nothing came of them: they stay the letters that they are.
             return

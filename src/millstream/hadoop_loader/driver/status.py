@@ -5,7 +5,7 @@ Only reads, so it may be asked beside a running load; what it shows is as of one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -123,11 +123,15 @@ def status_of(job: LoadJob, *, offline: bool = False, surroundings: Surroundings
         unchecked = log.entries_without_checkpoint(state)
         letters = waiting_letters(state)
         failure = failure_of(filesystem, job.name)
-    status = DestinationStatus(job.destination.uri, job.name, state.number, _headline(job, state))
-    status.claims = {role.value: f"{claim.owner} (entry {claim.number})" for role, claim in state.claims.items()}
+        held = log.held_claims(state)
+    status = DestinationStatus(job.destination.uri, job.name, state.number, _headline(job, state, held))
+    status.claims = {
+        role.value: f"{claim.owner} (entry {claim.number}{', not given back' if role in held else ''})"
+        for role, claim in state.claims.items()
+    }
     status.tables = _tables(state, letters)
     status.notes = [
-        f"dead letters of {topic} wait ({count:,}): look at their errors, then `millstream load replay-dead-letters`"
+        f"dead letters of {topic} wait ({count:,}): `millstream load replay-dead-letters --dry-run` says why"
         for topic, count in letters.items()
         if count
     ]
@@ -166,11 +170,13 @@ def status_of(job: LoadJob, *, offline: bool = False, surroundings: Surroundings
     return status
 
 
-def _headline(job: LoadJob, state: TableState) -> str:
+def _headline(job: LoadJob, state: TableState, held: Collection[Role]) -> str:
     if not state.number:
         return f"{job.destination.uri}: nothing was ever loaded here"
     claim = state.claims.get(Role.LOAD)
     by = "" if claim is None else f", last claimed by {claim.owner}"
+    if claim is not None and Role.LOAD in held:
+        by = f", claimed by {claim.owner} since {_time(claim.at_ms)}: a run is at work, or was killed"
     return f"{job.destination.uri}: entry {state.number}{by}"
 
 
