@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,6 +30,7 @@ from millstream.hadoop_loader.filesystem.arrow import arrow_output
 from millstream.hadoop_loader.splits import StagedFile
 from millstream.testing.faulty_disk import SimulatedCrashError
 from millstream.testing.faulty_filesystem import FaultyFileSystem
+from millstream.testing.kafka import wait_until
 
 DIRECTORY = "orders/parquet/day=1"
 
@@ -112,6 +115,25 @@ def test_a_dataset_stays_at_its_number_through_loads_and_a_compaction(loads: Loa
     assert len(after.files) == 1
     assert after.to_table().num_rows == 4
     assert dataset(loads.uri, "orders").count_rows() == 5
+
+
+def test_the_last_reference_to_a_dataset_ends_its_threads(loads: Loads) -> None:
+    loads.run(pa.table({"id": [0, 1]}), 0)
+
+    def calls() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name == f"calls of {loads.uri}"]
+
+    before = len(calls())
+    pinned = dataset(loads.uri, "orders")
+    assert pinned.to_table().num_rows == 2
+    assert len(calls()) > before
+
+    del pinned
+    gc.collect()
+    with pytest.raises(LookupError):
+        dataset(loads.uri, "no such table")
+
+    wait_until(lambda: len(calls()) == before, 30.0, "threads to end")
 
 
 def test_files_of_one_load_may_be_of_two_versions_of_the_schema(tmp_path: Path) -> None:

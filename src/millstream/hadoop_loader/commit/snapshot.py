@@ -7,6 +7,7 @@ later compaction has moved them, in trash; for as long as snapshot_retention kee
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,14 @@ def dataset(
     """
     if format != "parquet":
         raise ValueError(f"{format!r}: pyarrow makes datasets of Parquet; use Snapshot(...).files and .open for Avro")
-    snapshot = Snapshot(open_filesystem(uri, settings or FileSystemSettings()), number)
+    filesystem = open_filesystem(uri, settings or FileSystemSettings())
+    try:
+        snapshot = Snapshot(filesystem, number)
+    except BaseException:
+        filesystem.close()
+        raise
+    # Who has the dataset holds nothing that could be closed: its last reference gives up threads and connections.
+    weakref.finalize(snapshot, filesystem.close).atexit = False
     return snapshot.dataset(table, with_late=with_late, schema=schema)
 
 

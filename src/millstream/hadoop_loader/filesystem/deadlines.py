@@ -47,7 +47,8 @@ class Deadlines:
         self._uri = uri
         self.deadline_s: Final = deadline_s
         self._calls_max = calls_max
-        self._lock = threading.Lock()
+        # Its holder may take it again: what closes a file system may be the collector of garbage, at any line.
+        self._lock = threading.RLock()
         # Calls that may still begin. Invariant: calls_max = this + calls in progress, left ones included.
         self._room = threading.BoundedSemaphore(calls_max)
         # Inboxes of the threads that wait for a call; the one that waited least is taken first.
