@@ -130,6 +130,8 @@ def test_columns_are_encoded_by_what_is_in_them(filesystem: FileSystem, tmp_path
     columns = pa.record_batch(
         {
             "running": pa.array(range(count), pa.int64()),
+            # As of small files that are put together: runs, and far from each other.
+            "runs": pa.array([number + number // 500 % 7 * 300_000 for number in range(count)], pa.int32()),
             "wild": pa.array([hash(str(number)) >> 1 for number in range(count)], pa.int64()),
             "few": pa.array([f"kind {number % 7}" for number in range(count)]),
             "texts": pa.array([f"text {number}" for number in range(count)]),
@@ -140,8 +142,9 @@ def test_columns_are_encoded_by_what_is_in_them(filesystem: FileSystem, tmp_path
     files.append(key("parquet"), columns.schema, Rows(offsets, offsets, columns))
     (staged,) = files.finish()
     group = pq.read_metadata(tmp_path / staged.path).row_group(0)
-    encodings = {group.column(at).path_in_schema: set(group.column(at).encodings) for at in range(4)}
+    encodings = {group.column(at).path_in_schema: set(group.column(at).encodings) for at in range(5)}
     assert "DELTA_BINARY_PACKED" in encodings["running"]
+    assert "DELTA_BINARY_PACKED" in encodings["runs"]
     assert "RLE_DICTIONARY" in encodings["few"]
     for name in ("wild", "texts"):
         assert not encodings[name] & {"DELTA_BINARY_PACKED", "RLE_DICTIONARY"}, name
