@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -15,12 +14,10 @@ from tests.support.table_roots import TableRoot
 
 from millstream import Admin, Consumer
 from millstream.cli.load_output import print_replay
-from millstream.hadoop_loader.commit import TableState
 from millstream.hadoop_loader.driver import Outcome, run_load
 from millstream.hadoop_loader.driver import replay as replaying
 from millstream.hadoop_loader.driver.letters import REPLAYED, letter_files, read_letters, waiting_letters
 from millstream.hadoop_loader.driver.replay import REPLAYED_FROM, replay_dead_letters
-from millstream.hadoop_loader.driver.reporting import last_run
 from millstream.hadoop_loader.driver.status import status_of
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import verify_destination
@@ -152,20 +149,6 @@ def test_what_could_not_be_cleaned_is_told_also_by_a_replay_that_fails(
         f"cleaning: {AccessDeniedError('Permission denied: user=loader', uri='memory://test', path='old')}"
     ]
     assert "cleaning: memory://test/old: Permission denied" in " ".join(capsys.readouterr().err.split())
-
-
-def test_what_was_left_out_is_red_until_the_next_run() -> None:
-    def report(number: int, outcome: str, topics: dict[str, Any]) -> dict[str, Any]:
-        said = {"outcome": outcome, "topics": topics}
-        return {"number": number, "kind": "load", "run_id": str(number), "at_ms": 0, "report": said}
-
-    state = TableState()
-    state.reports.append(report(2, "partial", {"clicks": {"reason": "too many bad records"}}))
-    state.reports.append(report(4, "replayed", {}))
-    last = last_run(state)
-
-    assert last is not None
-    assert last["number"] == 2
 
 
 def test_a_replay_that_does_not_add_up_is_not_committed(

@@ -50,6 +50,7 @@ def encode_checkpoint(state: TableState) -> bytes:
         "schemas": state.schemas,
         "totals": state.totals,
         "reports": list(state.reports),
+        "last_loads": state.last_loads,
         "runs": state.files.runs,
     }
     return envelope.encode(header, {"state": [content]})
@@ -81,6 +82,7 @@ def _state(
     state.schemas = content["schemas"]
     state.totals = {key: Totals(*values) for key, values in content["totals"].items()}
     state.reports.extend(content["reports"])
+    state.last_loads = content.get("last_loads", {})
     state.files = Inventory(tuple(InventoryRun(*run) for run in content["runs"]), open_file)
     return state
 

@@ -51,6 +51,9 @@ class TableState:
     totals: dict[str, Totals] = field(default_factory=dict)
     # What the last loads and compactions reported, oldest first: {"number", "kind", "run_id", "at_ms", "report"}.
     reports: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=REPORTS_KEPT))
+    # Job -> the same of its last load that was a run, which may be no more among `reports`: a compaction alone may have
+    # made as many entries. A report with an "audit" is that of a run, and names its "job".
+    last_loads: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     # Every visible file, read only when asked for.
     files: Inventory = field(default_factory=Inventory)
 
@@ -107,15 +110,16 @@ class TableState:
         self.schemas.update(entry.schemas)
         for key, change in entry.totals.items():
             self.totals[key] = self.totals.get(key, Totals()).plus(change)
-        self.reports.append(
-            {
-                "number": entry.number,
-                "kind": entry.kind.value,
-                "run_id": entry.run_id,
-                "at_ms": entry.at_ms,
-                "report": entry.report,
-            }
-        )
+        report = {
+            "number": entry.number,
+            "kind": entry.kind.value,
+            "run_id": entry.run_id,
+            "at_ms": entry.at_ms,
+            "report": entry.report,
+        }
+        self.reports.append(report)
+        if "audit" in entry.report:
+            self.last_loads[entry.report.get("job", "")] = report
 
 
 def split_directory(directory: str) -> tuple[str, str, str]:

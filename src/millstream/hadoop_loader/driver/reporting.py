@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from millstream.hadoop_loader.commit.names import HOME, number_name
-from millstream.hadoop_loader.driver.report import LoadReport, Outcome, PartitionReport, TopicReport
+from millstream.hadoop_loader.driver.report import LoadReport, PartitionReport, TopicReport
 from millstream.hadoop_loader.filesystem import FileSystemError
 from millstream.hadoop_loader.splits import FileKind, RangeRead, StagedFile, TopicPartitionId
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 REPORTS: Final = f"{HOME}/reports"
 REPORTS_KEPT: Final = 500
 _REPORT_NAME: Final = re.compile(r"\d+\.json$|\.")
-_OUTCOMES: Final = frozenset(one.value for one in Outcome)
 # What `write_local` names a report of one job, behind its name: of another job whose name begins the same it is none.
 _LOCAL_NAME: Final = re.compile(r"-\d{8}T\d{6}\S{5}-[^.]{1,8}\.json")
 
@@ -116,14 +115,12 @@ def kept(filesystem: FileSystem, name: str) -> bytes | None:
         return None
 
 
-def last_run(state: TableState) -> Mapping[str, Any] | None:
-    """What the log says of the last load that was a run.
+def last_run(state: TableState, job: str) -> Mapping[str, Any] | None:
+    """What the log says of the last load of a job that was a run.
 
-    Dead letters that were replayed and directories that were closed by hand are loads to the log too; they say so in
-    their outcome.
+    Dead letters that were replayed and directories that were closed by hand are loads to the log too, and no runs.
     """
-    loads = (one for one in reversed(state.reports) if one["kind"] == "load")
-    return next((one for one in loads if one["report"].get("outcome") in _OUTCOMES), None)
+    return state.last_loads.get(job)
 
 
 def write_local(directory: Path, report: LoadReport) -> Path:

@@ -195,7 +195,10 @@ def _tables(state: TableState, letters: Mapping[str, int]) -> list[TableLine]:
 def _runs(state: TableState) -> list[RunLine]:
     lines: list[RunLine] = []
     last = ""
-    for report in state.reports:
+    # The last load of each job is told of, however many entries compactions have made since.
+    first = state.reports[0]["number"] if state.reports else 0
+    older = sorted((one for one in state.last_loads.values() if one["number"] < first), key=lambda one: one["number"])
+    for report in (*older, *state.reports):
         line = _run(report)
         if report["run_id"] == last:
             before = lines.pop()
@@ -220,8 +223,8 @@ def _run(report: Mapping[str, Any]) -> RunLine:
 
 
 def _look_at_last_load(state: TableState, status: DestinationStatus) -> None:
-    """Say what the last load that committed something had to leave out."""
-    last = last_run(state)
+    """Say what the job's last load that committed something had to leave out."""
+    last = last_run(state, status.job)
     if last is None:
         return
     for topic, said in last["report"].get("topics", {}).items():
@@ -235,8 +238,8 @@ def _look_at_last_load(state: TableState, status: DestinationStatus) -> None:
 
 
 def _look_at_failure(failure: Failure, state: TableState, status: DestinationStatus) -> None:
-    """Say that runs committed nothing, unless one has since."""
-    last = last_run(state)
+    """Say that runs committed nothing, unless one of the job has since."""
+    last = last_run(state, status.job)
     if last is not None and last["number"] > failure.number:
         return
     runs = "the last run" if failure.runs == 1 else f"the last {failure.runs:,} runs, since {failure.since},"
