@@ -38,7 +38,8 @@ _PAUSE_MAX_S: Final = 1.0
 # The simple names of Java's classes, by what they mean here.
 _NOT_BEGUN: Final = {"SafeModeException", "RetriableException", "StandbyException", "ObserverRetryOnActiveException"}
 # What a NameNode says over HTTP of a block that no DataNode has reported so far, or whose DataNodes are away.
-_NO_PLACE_YET: Final = ("nodes contain this block", "Failed to find datanode")
+_NO_DATANODE: Final = "Failed to find datanode"
+_NO_PLACE_YET: Final = ("nodes contain this block", _NO_DATANODE)
 # A DataNode that asked the NameNode on our behalf and was not answered says so by Java's names.
 _UNANSWERED: Final = {
     "ConnectException",
@@ -91,6 +92,9 @@ def java_error(java_class: str, message: str, *, uri: str, path: str) -> Excepti
     """What one of Hadoop's exceptions means, as the interface has it, or NotBegunError or UnansweredError."""
     name = java_class.rpartition(".")[2].rpartition("$")[2]
     what = message.partition("\n")[0].strip() or name
+    if _NO_DATANODE in what:
+        # It says so of a new block, too, which needs as much room as a whole one.
+        what = f"{what} (no DataNode runs, or none has room for a block)"
     if name in _NOT_BEGUN or any(words in what for words in _NO_PLACE_YET):
         return NotBegunError(what)
     if name in _UNANSWERED:
