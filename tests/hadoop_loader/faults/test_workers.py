@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import threading
 from pathlib import Path
 from typing import Final
 
 import pytest
 from tests.support import killed_worker
-from tests.support.raw_topics import RawTopic, assert_held
+from tests.support.raw_topics import RawTopic, assert_held, run_inline
 
 from millstream.hadoop_loader.driver import LoadReport, Outcome, run_load
+from millstream.hadoop_loader.driver.compacting import CompactionRun, run_compaction
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import verify_destination
 from millstream.hadoop_loader.engines.local import LocalEngine
-from millstream.hadoop_loader.job import DestinationSettings, LoadJob, Partitioning
+from millstream.hadoop_loader.filesystem import FileSystem, open_filesystem
+from millstream.hadoop_loader.job import CompactionSettings, DestinationSettings, LoadJob, Partitioning
 from millstream.testing import TestBroker
+from millstream.testing.faulty_filesystem import FaultyFileSystem
 from millstream.testing.hdfs import MiniHdfs
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.slow]
@@ -57,10 +62,7 @@ class Kills:
             }
         )
 
-        def open_engine(job: LoadJob) -> LocalEngine:
-            return LocalEngine(job.workers, worker_module=killed_worker.__name__)
-
-        return run_load(job, surroundings=Surroundings(open_engine=open_engine)), job, folder
+        return run_load(job, surroundings=Surroundings(open_engine=open_killed)), job, folder
 
     def acts(self) -> int:
         """How many acts a worker makes of which nobody kills any."""
@@ -78,6 +80,10 @@ class Kills:
         assert report.rows == RECORDS, where
         assert_held(self._topic, "avro", "parquet")
         assert verify_destination(job, deep=True).findings == [], where
+
+
+def open_killed(job: LoadJob) -> LocalEngine:
+    return LocalEngine(job.workers, worker_module=killed_worker.__name__)
 
 
 def check_points(kills: Kills, sample: int | None) -> None:
@@ -107,3 +113,47 @@ def test_a_killed_worker_costs_an_attempt_on_hdfs(
     uri = f"{hdfs.uri}/{'-'.join(tmp_path.parts[-2:])}"
     kills = Kills(millstream_broker_session.bootstrap_servers, uri, tmp_path / "told", monkeypatch)
     check_points(kills, None if soak else SAMPLE_ON_HDFS)
+
+
+def test_a_worker_killed_while_a_compaction_works(
+    millstream_broker_session: TestBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside it, in the same directory: the files of earlier runs become one, and what the new attempt has is added."""
+    topic = RawTopic(millstream_broker_session.bootstrap_servers, tmp_path / "lake")
+    job = topic.job(changes={"compaction": CompactionSettings(open_directories=True, files_min=2)})
+    for _ in range(2):
+        topic.send(RECORDS)
+        assert run_inline(job).outcome is Outcome.LOADED
+    topic.send(RECORDS)
+    told = {"act": 3, "when": "before", "folder": str(tmp_path)}
+    monkeypatch.setenv(killed_worker.VARIABLE, json.dumps(told))
+    works, goes_on = threading.Event(), threading.Event()
+    compactions: list[CompactionRun] = []
+
+    def wait_in_a_file(act: str) -> None:
+        if re.match("write _millstream/staging", act):
+            works.set()
+            assert goes_on.wait(120)
+
+    def open_waiting(job: LoadJob) -> FileSystem:
+        filesystem = open_filesystem(job.destination.uri, job.destination.filesystem)
+        return FaultyFileSystem(filesystem, before_call=wait_in_a_file)
+
+    def compact() -> None:
+        compactions.append(run_compaction(job, surroundings=Surroundings(open_filesystem=open_waiting)))
+
+    compacting = threading.Thread(target=compact)
+    compacting.start()
+    try:
+        assert works.wait(120)
+        report = run_load(job, surroundings=Surroundings(open_engine=open_killed))
+    finally:
+        goes_on.set()
+        compacting.join()
+
+    assert (tmp_path / "killed").exists()
+    assert (report.outcome, report.errors, report.failed_attempts) == (Outcome.LOADED, [], 1)
+    (compaction,) = compactions
+    assert (compaction.outcome, compaction.errors, compaction.files_before) == (Outcome.LOADED, [], 2)
+    assert_held(topic)
+    assert verify_destination(job, deep=True).findings == []
