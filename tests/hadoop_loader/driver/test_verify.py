@@ -157,6 +157,19 @@ def test_a_file_that_cannot_be_read_keeps_no_other_from_being_looked_at(tmp_path
         verify_destination(job_of(tmp_path), deep=True, offline=True, surroundings=world)
 
 
+def test_marks_that_another_job_at_the_root_does_without_are_not_missed(tmp_path: Path) -> None:
+    root = TableRoot(tmp_path, MemoryFileSystem())
+    for topic in ("orders", "clicks"):
+        root.load([(0, "avro", b"rows", 4)], topic=topic)
+        root.filesystem.delete(f"{topic}/avro/day=1/{names.SUCCESS}")
+    world = Surroundings(open_filesystem=lambda _job: root.filesystem)
+
+    verified = verify_destination(job_of(tmp_path), offline=True, repair=True, surroundings=world)
+
+    assert (verified.repaired, verified.findings) == ([f"orders/avro/day=1/{names.SUCCESS}"], [])
+    assert root.filesystem.status(f"clicks/avro/day=1/{names.SUCCESS}") is None
+
+
 def test_files_that_the_inventory_and_the_disk_lack_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = of_runs(4)
     lost = list(world.driver().log.read().files.under())[2]

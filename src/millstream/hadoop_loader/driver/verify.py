@@ -25,14 +25,16 @@ from millstream.core.wire import KafkaError
 from millstream.hadoop_loader.commit import Totals
 from millstream.hadoop_loader.commit.applying import mark
 from millstream.hadoop_loader.commit.names import HOME, SEPARATOR, SUCCESS
-from millstream.hadoop_loader.commit.state import totals_key
+from millstream.hadoop_loader.commit.state import split_directory, totals_key
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.status import Red
 from millstream.hadoop_loader.driver.surroundings import Surroundings, look_at_topics
 from millstream.hadoop_loader.filesystem import FileSystemError
 from millstream.hadoop_loader.job import JobError
 from millstream.hadoop_loader.source import Severity, reconcile
+from millstream.hadoop_loader.source.topics import loads_topic
 from millstream.hadoop_loader.splits import FileKind
+from millstream.hadoop_loader.tables.ownership import tables_of
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import CommitLog, TableFile, TableState
@@ -151,6 +153,8 @@ class _Look:
         """Take the log as it is now."""
         # In this order: what was applied by the second look is all in its place at each look behind it.
         self.state, self.unapplied = self._log.read(), self._log.unapplied()
+        # The job's tables, once they are asked for.
+        self._own: Mapping[str, str] | None = None
 
     @property
     def is_of_now(self) -> bool:
@@ -172,7 +176,7 @@ class _Look:
             for finding in self._pool.map(self._read_whole, (file for file in files if file.name in there)):
                 wrong += finding
         found = list(wrong)
-        if self.job.destination.success_files and SUCCESS not in there and self.state.is_closed(directory):
+        if SUCCESS not in there and self.state.is_closed(directory) and self._marks(directory, files):
             if self.unapplied is None:
                 found += self._miss_mark(directory, is_whole=not wrong)
             else:
@@ -185,6 +189,16 @@ class _Look:
         ]
         found += _sharing(files, is_cut_allowed=self.job.source.truncated == "continue")
         return found
+
+    def _marks(self, directory: str, files: list[TableFile]) -> bool:
+        """Whether the job marks the directory when it is closed: other jobs at the root may have none marked."""
+        if not self.job.destination.success_files:
+            return False
+        if files:
+            return loads_topic(self.job.source, files[0].topic)
+        if self._own is None:
+            self._own = tables_of(self.job, self.state)
+        return split_directory(directory)[0] in self._own
 
     def _miss_mark(self, directory: str, *, is_whole: bool) -> list[Red]:
         """Make anew what says that a directory is closed, or tell that it is missing."""
