@@ -72,8 +72,9 @@ def test_the_units_of_loads_run_commands_there_are() -> None:
     assert serve["RestartPreventExitStatus"] == "2"
 
 
-def test_the_dag_has_a_task_for_each_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow stands in as two classes: its own package pins what the rest of the tests need."""
+@pytest.mark.parametrize("home", ["airflow.operators.bash", "airflow.providers.standard.operators.bash"])
+def test_the_dag_has_a_task_for_each_job(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow, 2 and 3, stands in as two classes: its own package pins what the rest of the tests need."""
     tasks: list[dict[str, Any]] = []
 
     class Dag(contextlib.AbstractContextManager["Dag"]):
@@ -83,9 +84,11 @@ def test_the_dag_has_a_task_for_each_job(monkeypatch: pytest.MonkeyPatch) -> Non
         def __exit__(self, *error: object) -> None:
             pass
 
-    modules = {name: types.ModuleType(name) for name in ("airflow", "airflow.operators", "airflow.operators.bash")}
+    parts = home.split(".")
+    names = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+    modules = {name: types.ModuleType(name) for name in names}
     modules["airflow"].DAG = Dag  # type: ignore[attr-defined]
-    modules["airflow.operators.bash"].BashOperator = lambda **settings: tasks.append(settings)  # type: ignore[attr-defined]
+    modules[home].BashOperator = lambda **settings: tasks.append(settings)  # type: ignore[attr-defined]
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([self / "flights.toml", self / "clicks.toml"]))

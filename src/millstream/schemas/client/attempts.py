@@ -110,9 +110,10 @@ class Attempts:
     def _unavailable(self) -> RegistryUnavailableError:
         urls = ", ".join(self._config.urls)
         said = f"; the last answer: {self._last}" if self._last else ""
+        # A connection that is refused is over at once: then the attempts are, and not the time.
+        asked = f", asked {self._made} times" if self._is_over else f" within {self._config.timeout_s:g} s"
         return RegistryUnavailableError(
-            f"no registry answered at {urls} within {self._config.timeout_s:g} s{said}; see that it runs and is reached"
-            " from here"
+            f"no registry answered at {urls}{asked}{said}; see that it runs and is reached from here"
         )
 
 
