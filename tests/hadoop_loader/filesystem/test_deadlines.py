@@ -43,6 +43,22 @@ def test_a_missed_deadline_is_unknown_for_acts_and_unavailable_for_reads(gate: t
     calls.close()
 
 
+def test_a_machine_without_threads_is_told_and_takes_no_room_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Deadlines("file:///lake", LONG_S, 1)
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match=r"lake/a: can't start new thread; raise what .*ulimit -u"):
+                calls.act("a", lambda: 1)
+
+    assert calls.act("a", lambda: 1) == 1
+    calls.close()
+
+
 def test_what_a_late_call_opened_is_discarded(gate: threading.Event) -> None:
     calls = Deadlines("file:///lake", SHORT_S, 4)
     discarded: list[str] = []

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NO_THREAD_REMEDY: Final = (
+    "raise what this process, its user or its container may have of threads (ulimit -u, pids.max)"
+)
+
 
 class _Call(Generic[T]):
     """One call: PENDING -> DONE (the worker, `done` is released) | LEFT (the caller, at its deadline), never both."""
@@ -96,7 +100,11 @@ class Deadlines:
                 path=path,
             )
         call = _Call(function, discard)
-        self._give(call)
+        try:
+            self._give(call)
+        except RuntimeError as error:
+            self._room.release()
+            raise UnavailableError(str(error), uri=self._uri, path=path, remedy=_NO_THREAD_REMEDY) from error
         if not call.done.acquire(timeout=max(0.0, ends - time.monotonic())):
             with self._lock:
                 # It may have ended between the two lines; then its answer counts.
