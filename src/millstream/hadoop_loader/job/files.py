@@ -105,7 +105,7 @@ class ParquetSettings:
     )
     row_group_bytes: int = setting("Bytes of a row group before compression, about.", default=64 * MB, at_least=MB)
     row_group_rows: int = setting("Rows of a row group, at most.", default=1_000_000, at_least=1000)
-    page_bytes: int = setting("Bytes of a data page before compression, about.", default=MB, at_least=8 * 1024)
+    page_bytes: int = setting("Bytes of a data page before compression, about.", default=128 * 1024, at_least=8 * 1024)
     dictionary: bool = setting("Whether columns with repeated values are dictionary-encoded.", default=True)
     dictionary_columns: tuple[str, ...] = setting(
         "Only these columns are dictionary-encoded; none given: each where it pays.", default=()

@@ -6,14 +6,20 @@ encoded: by a dictionary where values repeat themselves; numbers that lie close 
 differences (DELTA_BINARY_PACKED), which leaves less to compress. Measured on ten columns, dictionaries for all of them
 cost a quarter more time than these, for a larger file.
 
+A few thousand values may hardly repeat themselves where hundreds of thousands do: what there is to draw from is
+reckoned from how many of them were alike, and believed where a larger sample says the same. Where most values are few
+and the others endless, it says more, and a dictionary would be full before it is of use.
+
 What encoding needs besides is bounded by the rows' width: wide values are looked at by fewer, and go to the encoder a
-few at a time, as it ends a page only between two of its batches.
+few at a time, as it ends a page only between two of its batches. Each batch of a column costs the encoder calls and
+allocations, so of narrow ones it gets more than its own usual number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +36,15 @@ if TYPE_CHECKING:
 SAMPLED_ROWS: Final = 4_096
 # Of columns whose values may be long no more than this is looked at.
 SAMPLED_BYTES: Final = 1 << 20
-# Values of a column that are encoded between two looks at its page's size: Parquet's own number, and the most.
-_BATCH_VALUES: Final = 1_024
+# Values of a column that are encoded between two looks at its page's size, at most, and of how many bytes about.
+_BATCH_VALUES: Final = 4_096
+_BATCH_BYTES: Final = 512 * 1024
 DISTINCT_SHARE_MAX: Final = 0.3
+# Of a second sample, for what hardly repeats itself in the first one; and how much more there may be to draw from then.
+_RESAMPLED: Final = 4
+_POPULATION_GROWTH_MAX: Final = 1.5
+# Of a dictionary that is reckoned with. Arrow gives one up at twice as many.
+DICTIONARY_BYTES_MAX: Final = 512 * 1024
 _RATIO_FIRST: Final = 0.4
 _DELTA: Final = "DELTA_BINARY_PACKED"
 _DELTA_WIDTH_MIN: Final = 32
@@ -117,14 +129,14 @@ class ParquetFile:
             **self._encodings(sample),
             write_statistics=settings.statistics,
             data_page_size=settings.page_bytes,
-            write_batch_size=max(1, min(_BATCH_VALUES, settings.page_bytes // _row_bytes(sample))),
+            write_batch_size=max(1, min(_BATCH_VALUES, max(settings.page_bytes, _BATCH_BYTES) // _row_bytes(sample))),
             **options,
         )
 
     def _encodings(self, rows: pa.Table) -> dict[str, Any]:
         """Return how columns are encoded, as ParquetWriter takes it."""
         settings = self._settings
-        columns = leaves(rows.slice(0, SAMPLED_ROWS), max(1, SAMPLED_BYTES // _row_bytes(rows)))
+        columns = sample(rows)
         close = [path for _, path, values in columns if lies_close(values)]
         chosen = set(settings.dictionary_columns)
         if not settings.dictionary:
@@ -132,7 +144,9 @@ class ParquetFile:
         elif chosen:
             repeating = [path for name, path, _ in columns if name in chosen or path in chosen]
         else:
-            repeating = [path for _, path, values in columns if path not in close and repeats(values)]
+            others = [column for column in columns if column.path not in close]
+            repeating = [column.path for column in others if repeats(column.values)]
+            repeating += repeating_later(rows, [column for column in others if column.path not in repeating])
         encodings = {path: _DELTA for path in close if path not in repeating}
         return {"use_dictionary": repeating or False, "column_encoding": encodings or None}
 
@@ -142,12 +156,20 @@ def _row_bytes(table: pa.Table) -> int:
     return max(1, int(table.nbytes) // max(1, int(table.num_rows)))
 
 
-def leaves(table: pa.Table, long_values: int | None = None) -> list[tuple[str, str, pa.Array]]:
-    """Return each leaf column: the name of its field, its path in Parquet's words, and its values.
+class Leaf(NamedTuple):
+    """A leaf column: the name of its field, its path in Parquet's words, and its values."""
+
+    name: str
+    path: str
+    values: pa.Array
+
+
+def leaves(table: pa.Table, long_values: int | None = None) -> list[Leaf]:
+    """Return each leaf column.
 
     Of columns whose values may be long only the first `long_values` rows, where that is given.
     """
-    found: list[tuple[str, str, pa.Array]] = []
+    found: list[Leaf] = []
 
     def walk(name: str, path: str, values: pa.Array) -> None:
         if isinstance(values, pa.ExtensionArray):
@@ -164,11 +186,16 @@ def leaves(table: pa.Table, long_values: int | None = None) -> list[tuple[str, s
         elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
             walk(name, f"{path}.list.element", values.flatten())
         else:
-            found.append((name, path, values))
+            found.append(Leaf(name, path, values))
 
     for name, column in zip(table.column_names, table.columns, strict=True):
         walk(name, name, (column if _is_short(column.type) else column.slice(0, long_values)).combine_chunks())
     return found
+
+
+def sample(rows: pa.Table, times: int = 1) -> list[Leaf]:
+    """Return the first of the rows' values, so many times the usual number."""
+    return leaves(rows.slice(0, times * SAMPLED_ROWS), times * max(1, SAMPLED_BYTES // _row_bytes(rows)))
 
 
 def _is_short(type_: pa.DataType) -> bool:
@@ -184,6 +211,60 @@ def repeats(values: pa.Array) -> bool:
     count = len(values) - values.null_count
     distinct: int = pc.count_distinct(values).as_py() if count else 0
     return bool(distinct <= DISTINCT_SHARE_MAX * count)
+
+
+def repeating_later(rows: pa.Table, sampled: Sequence[Leaf]) -> list[str]:
+    """Return the paths of sampled columns that repeat themselves in all of the rows, though not in so few."""
+    if rows.num_rows <= SAMPLED_ROWS:
+        return []
+    first = {leaf.path: found for leaf in sampled if (found := _population(leaf.values)) is not None}
+    # Of wide rows fewer were looked at, so this reckons with fewer than there are, and finds rather none.
+    first = {path: found for path, found in first.items() if found.repeats_in(rows.num_rows / SAMPLED_ROWS)}
+    if not first:
+        return []
+    names = {leaf.name for leaf in sampled if leaf.path in first}
+    return [
+        leaf.path
+        for leaf in sample(rows.select(sorted(names)), _RESAMPLED)
+        if leaf.path in first
+        and (found := _population(leaf.values)) is not None
+        and found.size <= _POPULATION_GROWTH_MAX * first[leaf.path].size
+    ]
+
+
+class _Population(NamedTuple):
+    """What values seem to be drawn from: how many there are of it, of how many bytes, and how many were drawn."""
+
+    size: float
+    value_bytes: float
+    drawn: int
+
+    def repeats_in(self, times: float) -> bool:
+        """Whether a dictionary pays for so many times the values that were drawn."""
+        expected = self.size * -math.expm1(-times * self.drawn / self.size)
+        fits = expected * self.value_bytes <= DICTIONARY_BYTES_MAX
+        return fits and expected <= DISTINCT_SHARE_MAX * times * self.drawn
+
+
+def _population(values: pa.Array) -> _Population | None:
+    """Return what values seem to be drawn from, each of it as often as another; None where no two are alike.
+
+    Of N values, n draws have N * (1 - exp(-n / N)) different ones: it is solved for N.
+    """
+    if pa.types.is_boolean(values.type) or pa.types.is_null(values.type):
+        return None
+    count = len(values) - values.null_count
+    distinct = pc.count_distinct(values).as_py() if count else 0
+    if distinct >= count:
+        return None
+    least, most = float(distinct), float(count) ** 2
+    while most - least > 1:
+        size = (least + most) / 2
+        if size * -math.expm1(-count / size) < distinct:
+            least = size
+        else:
+            most = size
+    return _Population(most, values.nbytes / count, count)
 
 
 def lies_close(values: pa.Array) -> bool:

@@ -1,0 +1,69 @@
+"""Which columns get a dictionary: what is seen of a file's first rows says how all of them are encoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from millstream.hadoop_loader.filesystem import LocalFileSystem
+from millstream.hadoop_loader.job import ParquetSettings
+from millstream.hadoop_loader.writing.parquet_file import DICTIONARY_BYTES_MAX, SAMPLED_ROWS, ParquetFile
+
+ROWS = 30_000
+FEW = 3_000  # twice in a sample at most, mostly, and ten times in all rows
+
+
+def written(folder: Path, batch: pa.RecordBatch) -> list[str]:
+    """Return the paths of the columns with a dictionary, in a file that holds what was written."""
+    lake = LocalFileSystem(str(folder))
+    file = ParquetFile(lambda: lake.create("file.parquet"), batch.schema, ParquetSettings())
+    for start in range(0, batch.num_rows, 7_000):
+        file.append(batch.slice(start, 7_000))
+    file.finish()
+    file.output.file.close()
+    assert pq.read_table(folder / "file.parquet").equals(pa.Table.from_batches([batch]))
+    group = pq.read_metadata(folder / "file.parquet").row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    return [column.path_in_schema for column in columns if column.has_dictionary_page]
+
+
+def texts(numbers: np.ndarray, length: int = 8) -> pa.Array:
+    return pa.array([f"{number:0{length}}" for number in numbers.tolist()])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_values_that_repeat_themselves_later_get_a_dictionary(seed: int, tmp_path: Path) -> None:
+    draw = np.random.default_rng(seed)
+    drawn = texts(draw.integers(0, FEW, ROWS))
+    nullable = pa.array([None if number & 1 else text for number, text in enumerate(drawn.to_pylist())])
+    lists = pa.ListArray.from_arrays(pa.array(np.arange(ROWS + 1, dtype=np.int32)), drawn)
+    columns = {
+        "drawn": drawn,
+        "a.b": drawn,
+        "nullable": nullable,
+        "number": pa.array(draw.integers(0, FEW, ROWS) / 7),
+        "list": lists,
+        "struct": pa.StructArray.from_arrays([drawn, texts(draw.permutation(ROWS))], names=["x", "y"]),
+        "different": texts(draw.permutation(ROWS)),
+    }
+    dictionaries = ["drawn", "a.b", "nullable", "number", "list.list.element", "struct.x"]
+    assert written(tmp_path, pa.record_batch(columns)) == dictionaries
+
+
+def test_what_has_ever_new_values_gets_none(tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    # Half of them are alike, the others come once: ever more of them, the longer one looks.
+    numbers = np.where(draw.random(ROWS) < 0.5, draw.integers(0, 1_000, ROWS), 1_000 + np.arange(ROWS))
+    tail = draw.zipf(1.1, ROWS) % 10**9
+    assert len(set(tail[:SAMPLED_ROWS].tolist())) < SAMPLED_ROWS
+    assert written(tmp_path, pa.record_batch({"half": texts(numbers), "tail": texts(tail, 9)})) == []
+
+
+def test_what_makes_too_large_a_dictionary_gets_none(tmp_path: Path) -> None:
+    length = 2 * DICTIONARY_BYTES_MAX // FEW
+    drawn = texts(np.random.default_rng(5).integers(0, FEW, ROWS), length)
+    assert written(tmp_path, pa.record_batch({"long": drawn})) == []
