@@ -53,7 +53,9 @@ def test_each_table_holds_each_record_once_while_a_topic_is_loaded_anew(new_even
     assert (begun.outcome, begun.errors, begun.start_offsets) == (Outcome.LOADED, [], {0: 0, 1: 0})
     assert (begun.former_tables, begun.former_rows) == ([topic], 300)
     assert_same(events, tmp_path, "avro", "parquet")  # nobody is in the way of the former table's readers
-    assert [line.lag for line in status_of(job).topics] == [300]
+    status = status_of(job)
+    assert [line.lag for line in status.topics] == [300]
+    assert any(f"{topic} is a former table of topic {topic}, which is loaded anew" in note for note in status.notes)
 
     # Round by round: what earlier runs knew of record time neither closes directories too soon nor makes records late.
     rounds = job_for(
@@ -84,7 +86,7 @@ def test_each_table_holds_each_record_once_while_a_topic_is_loaded_anew(new_even
     assert verify_destination(job, deep=True).findings == []
     status = status_of(job)
     assert {"begun anew", "dropped"} < {line.outcome for line in status.runs}
-    assert status.red == []
+    assert (status.red, status.notes) == ([], [])
     assert drop_tables(job, [topic]).outcome is Outcome.NOTHING_NEW
     # Its name is nobody's: a reader that comes back late finds nothing in it.
     assert f"table {topic}: {topic} is there already" in load_anew(job, topic, topic).errors[0]

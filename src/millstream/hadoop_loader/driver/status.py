@@ -20,6 +20,8 @@ from millstream.hadoop_loader.driver.reporting import last_run
 from millstream.hadoop_loader.driver.surroundings import Surroundings, look_at_topics
 from millstream.hadoop_loader.job import JobError
 from millstream.hadoop_loader.source import Severity, reconcile
+from millstream.hadoop_loader.source.topics import loads_topic
+from millstream.hadoop_loader.tables.naming import former_tables
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import TableState
@@ -134,6 +136,14 @@ def status_of(job: LoadJob, *, offline: bool = False, surroundings: Surroundings
         f"dead letters of {topic} wait ({count:,}): `millstream load replay-dead-letters --dry-run` says why"
         for topic, count in letters.items()
         if count
+    ]
+    status.notes += [
+        f"{table} is a former table of topic {topic}, which is loaded anew: `millstream load drop --table {table}`"
+        " once nobody reads it"
+        for topic in sorted(set(state.topics.values()))
+        if loads_topic(job.source, topic)
+        for table in former_tables(state.schemas, topic)
+        if any(held.files for key, held in state.totals.items() if key.rpartition("/")[0] == table)
     ]
     status.runs = _runs(state)
     if unapplied is not None:
