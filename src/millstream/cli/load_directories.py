@@ -169,6 +169,8 @@ def anew(
             )
         if run.letters:
             note(f"{counted(run.letters, 'dead letter')} of {topic} will not be replayed: the records come again")
+        for sentence in run.notes:
+            note(sentence)
     print_errors(run.errors)
     return run.exit_code
 

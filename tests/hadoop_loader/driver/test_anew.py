@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from tests.hadoop_loader.driver.conftest import Cluster
 from tests.support.inline_engine import InlineEngine
-from tests.support.loads import Events, assert_same, job_for, local_rows
+from tests.support.loads import STEP_MS, Events, assert_same, job_for, local_rows
 
 from millstream import Admin, TopicPartition
 from millstream.hadoop_loader import dataset
 from millstream.hadoop_loader.driver.anew import load_anew
-from millstream.hadoop_loader.driver.directories import drop_tables
+from millstream.hadoop_loader.driver.directories import close_directories, drop_tables
 from millstream.hadoop_loader.driver.letters import waiting_letters
 from millstream.hadoop_loader.driver.load import run_load
+from millstream.hadoop_loader.driver.replay import replay_dead_letters
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.status import status_of
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import verify_destination
 from millstream.hadoop_loader.filesystem import open_filesystem
-from millstream.hadoop_loader.job import LateSettings, LoadJob, Partitioning
+from millstream.hadoop_loader.job import HiveSettings, LateSettings, LoadJob, Partitioning
 
 NewEvents = Callable[..., Events]
 
@@ -113,6 +116,32 @@ def test_letters_of_records_that_come_again_are_done_with(new_events: NewEvents,
     assert local_rows(tmp_path, "anew", "avro") == local_rows(tmp_path, events.topic, "avro")
 
 
+def test_of_a_file_of_letters_those_wait_on_whose_records_do_not_come_again(
+    new_events: NewEvents, tmp_path: Path
+) -> None:
+    events = new_events(partitions=1)
+    job = job_for(events, tmp_path, partitioning=Partitioning(kind="none"))
+    events.send_raw(b"lost", b"lost too")
+    events.send(1)
+    events.send_raw(b"there")
+    run_load(job, surroundings=WORLD)
+    assert letters_of(job) == {events.topic: 3}
+    with Admin(events.bootstrap) as admin:
+        admin.delete_records({TopicPartition(events.topic, 0): 2})
+
+    assert load_anew(job, events.topic, "anew", dry_run=True).letters == 1
+    assert load_anew(job, events.topic, "anew").letters == 1
+
+    assert letters_of(job) == {events.topic: 2}
+    run_load(job, surroundings=WORLD)
+    assert letters_of(job) == {events.topic: 3}
+    assert load_anew(job, events.topic, "again").letters == 1
+    assert letters_of(job) == {events.topic: 2}
+    sent = replay_dead_letters(job, to_topic=new_events(partitions=1).topic, surroundings=WORLD)
+    assert [(one.letters, one.replayed) for one in sent.topics] == [(2, 2)], sent.errors
+    assert letters_of(job) == {events.topic: 0}
+
+
 def test_what_cannot_be_loaded_anew_changes_nothing(new_events: NewEvents, tmp_path: Path) -> None:
     events, other = new_events(), new_events()
     events.send(9)
@@ -139,6 +168,79 @@ def test_what_cannot_be_loaded_anew_changes_nothing(new_events: NewEvents, tmp_p
     # The claim of the one that could not ask the brokers is all that there is.
     assert (state.number, state.reports[-1]["number"]) == (number + 1 if number else 0, number)
     assert run_load(job, surroundings=WORLD).outcome is Outcome.NOTHING_NEW
+    # It would begin where it ends: the group has what the job itself committed.
+    own = job_for(events, tmp_path, source={"group": "loads", "start_group": "loads"})
+    assert "to which this job commits how far it has come" in load_anew(own, events.topic, "b").errors[0]
+    # The statements for the one would be carried out on the other.
+    hive, alike = replace(job, hive=HiveSettings()), events.topic.replace("-", ".")
+    assert f"would call it as they do {events.topic}" in load_anew(hive, events.topic, alike).errors[0]
+
+
+def test_a_topic_that_is_gone_is_not_loaded_anew(new_events: NewEvents, tmp_path: Path) -> None:
+    events = new_events()
+    events.send(3)
+    job = job_for(events, tmp_path, source={"topics": (), "topics_pattern": events.topic})
+    run_load(job, surroundings=WORLD)
+    with Admin(events.bootstrap) as admin:
+        admin.delete_topic(events.topic)
+
+    refused = load_anew(job, events.topic, "b")
+
+    assert (refused.outcome, refused.number) == (Outcome.FAILED, None)
+    assert "is not there any more" in refused.errors[0]
+
+
+def test_a_table_called_as_late_records_of_a_former_one_is_not_dropped_with_it(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    events, other = (Events(cluster.bootstrap, cluster.registry_url, name) for name in ("orders", "orders.late"))
+    events.send(9)
+    other.send(9)
+    job = job_for([events, other], tmp_path)
+    assert "orders.late is also where records of topic orders go" in run_load(job, surroundings=WORLD).errors[0]
+    assert load_anew(job, "orders", "bills").outcome is Outcome.LOADED
+
+    beside = run_load(job, surroundings=WORLD)
+
+    assert "beside orders, which is of a topic that was loaded anew" in beside.errors[0]
+    assert [(one.topic, one.rows) for one in beside.topics if one.rows] == [("orders", 9)]
+    # By a name of its own it is loaded.
+    named = job_for([events, other], tmp_path, destination={"table_names": {"orders.late": "others"}})
+    assert run_load(named, surroundings=WORLD).errors == []
+    assert drop_tables(job, ["orders"]).rows == 18
+    assert_same(other, tmp_path, "avro", "parquet", tables=["others"])
+
+
+def test_a_dropped_table_is_empty_however_its_directories_lie(new_events: NewEvents, tmp_path: Path) -> None:
+    events, day = new_events(partitions=1), 86_400_000 // STEP_MS
+    late = LateSettings(close_after_s=0)
+    job = job_for(events, tmp_path, late=late, partitioning=Partitioning(kind="time", pattern="%Y/%m/%d"))
+    finer = replace(job, partitioning=Partitioning(kind="time", pattern="%Y/%m/%d/%H"))
+    events.send(day + 100)
+    assert len(run_load(job, surroundings=WORLD).closed_directories) == 2
+    events.send(100)
+    run_load(finer, surroundings=WORLD)
+    closed = close_directories(finer).directories
+    assert {f"{events.topic}/avro/2026/01/02", f"{events.topic}/avro/2026/01/02/03"} <= set(closed)
+    load_anew(finer, events.topic, "anew")
+
+    dropped = drop_tables(finer, [events.topic])
+
+    assert (dropped.outcome, dropped.errors, dropped.rows) == (Outcome.LOADED, [], 2 * (day + 200))
+    assert not list((tmp_path / events.topic).rglob(f"*{events.topic}*"))
+    assert verify_destination(finer, deep=True).findings == []
+
+
+def test_catalogs_know_all_of_a_table_that_they_are_told_of_no_more(new_events: NewEvents, tmp_path: Path) -> None:
+    events = new_events()
+    events.send(9)
+    job = job_for(events, tmp_path, partitioning=Partitioning(kind="none"))
+    run_load(job, surroundings=WORLD)
+
+    begun = load_anew(replace(job, hive=HiveSettings()), events.topic, "anew")
+
+    assert (begun.outcome, begun.notes) == (Outcome.LOADED, [])
+    assert list((tmp_path / events.topic / "_hive").glob("*.sql"))
 
 
 def test_a_former_table_s_name_is_no_other_topic_s(new_events: NewEvents, tmp_path: Path) -> None:

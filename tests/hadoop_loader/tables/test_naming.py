@@ -110,3 +110,18 @@ def test_a_rule_may_not_make_names_that_file_systems_do_not_take() -> None:
     reason = why_no_table("t" * 123, (), names=names)
     assert reason is not None
     assert "247 characters" in reason
+
+
+@pytest.mark.parametrize("name", ["orders", "orders.late", "orders.v2", "orders.v2.late"])
+def test_nobody_gets_a_table_that_a_former_one_is_or_could_be_of(name: str) -> None:
+    documents = {"o": {"table": "new"}, "_former/o": {"tables": ["orders", "orders.v3"]}}
+    reason = why_no_table(name, loaded={"o"}, names=TableNames({}, documents))
+    assert reason is not None
+    assert "is of a topic that was loaded anew: mend destination.table_names" in reason
+
+    documents = {"o": {"table": "new"}, "_former/o": {"tables": [f"{name}.late"]}}
+    assert why_no_table(name, loaded={"o"}, names=TableNames({}, documents)) is not None
+    # Who has a table has files there, and goes on.
+    documents[name] = {}
+    assert why_no_table(name, loaded={"o", name}, names=TableNames({}, documents)) is None
+    assert why_no_table("bills", loaded={"o"}, names=TableNames({}, documents)) is None

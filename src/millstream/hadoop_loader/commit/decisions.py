@@ -179,11 +179,11 @@ def why_not_swapped(
 
     Nothing that the compaction has not read may go to trash: not a late file, not a directory below, not a stranger's.
     Files that go one by one (of an open directory) must all be there, and whatever else is stays. A directory that was
-    closed meanwhile says by its _SUCCESS that it is complete at any time, and so is only replaced whole.
+    closed meanwhile says by its _SUCCESS that it is complete at any time, and so is only replaced whole, or emptied.
     """
     replaced = set(directory.replaced)
     if not directory.is_whole:
-        if state.is_closed(directory.directory):
+        if directory.files and state.is_closed(directory.directory):
             return "it was closed while it was compacted"
         if not replaced <= {file.name for file in listed if file.directory == directory.directory}:
             return "its files have changed since they were compacted"

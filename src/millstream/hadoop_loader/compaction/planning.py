@@ -58,7 +58,7 @@ def plan_compaction(
     a partitioning that became finer leaves such behind.
     """
     plans: list[DirectoryPlan] = []
-    outer = _with_others_below(state)
+    outer = with_others_below(state)
     # In the order of the directories' names, of which a slash is a part.
     files_of = state.files.under
     chosen = (
@@ -93,7 +93,7 @@ def _small_files(files: Iterable[TableFile], settings: CompactionSettings) -> li
     return list(by_topic.values())
 
 
-def _with_others_below(state: TableState) -> set[str]:
+def with_others_below(state: TableState) -> set[str]:
     """Return the directories that have some of the table, open or closed, below them; relative to the root."""
     found: set[str] = set()
     for held in (state.open, state.closed):

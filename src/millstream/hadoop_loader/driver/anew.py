@@ -23,17 +23,25 @@ from millstream.hadoop_loader.commit import ClaimedError, CommitError, LoadDraft
 from millstream.hadoop_loader.commit.names import LATE_SUFFIX
 from millstream.hadoop_loader.driver.claim_keeper import claimed
 from millstream.hadoop_loader.driver.closing import NO_TIME
-from millstream.hadoop_loader.driver.letters import REPLAYED, letter_files, replayed_document
+from millstream.hadoop_loader.driver.letters import (
+    REPLAYED,
+    first_letters,
+    letter_files,
+    letters_of,
+    replayed_document,
+)
 from millstream.hadoop_loader.driver.problems import MET, sentence_of
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.surroundings import StoppedError, Surroundings, look_at_topics
+from millstream.hadoop_loader.driver.telling import bring_catalogs_up_to_date, catalogs_lack
 from millstream.hadoop_loader.source import Severity, reconcile
 from millstream.hadoop_loader.source.topics import loads_topic
 from millstream.hadoop_loader.tables import all_tables, merge
 from millstream.hadoop_loader.tables.naming import FORMER, TableNames, are_of_one, former_tables, why_no_table
 
 if TYPE_CHECKING:
-    from millstream.hadoop_loader.commit import TableState
+    from millstream.hadoop_loader.commit import TableFile, TableState
+    from millstream.hadoop_loader.filesystem import FileSystem
     from millstream.hadoop_loader.job import LoadJob
 
 BEGUN_ANEW: Final = "begun anew"
@@ -65,6 +73,8 @@ class AnewRun:
     # Dead letters that are done with.
     letters: int = 0
     errors: list[str] = field(default_factory=list)
+    # Nothing to be done at once.
+    notes: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -88,6 +98,7 @@ class AnewRun:
             "former_rows": self.former_rows,
             "letters": self.letters,
             "errors": self.errors,
+            "notes": self.notes,
         }
 
 
@@ -110,20 +121,22 @@ def load_anew(
         with world.open_filesystem(job) as filesystem:
             log = world.commit_log(job, filesystem, stop=stop)
             if dry_run:
-                _draft(job, log.read(), run)
+                _draft(job, filesystem, log.read(), run)
                 run.outcome = Outcome.NOTHING_NEW
                 return run
             # Looked at first: what is wrong with it need not wait for another run's claim.
             _why_not(job, log.read(), topic, table)
             with claimed(world, job, log, Role.LOAD, run.run_id) as claim:
-                run.number = log.commit(claim, _draft(job, claim.state, run)).number
+                draft = _draft(job, filesystem, claim.state, run)
+                _tell_catalogs(job, filesystem, claim.state, run)
+                run.number = log.commit(claim, draft).number
         run.outcome = Outcome.LOADED
     except ClaimedError as error:
         run.outcome = Outcome.CLAIMED
         run.errors.append(str(error))
     except StoppedError:
         run.outcome = Outcome.STOPPED
-    except (CannotBeginError, *MET) as error:
+    except (ValueError, *MET) as error:
         if isinstance(error, CommitError) and error.published is not None:
             run.number = error.published.number
         run.outcome = Outcome.FAILED if run.number is None else Outcome.PARTIAL
@@ -131,8 +144,8 @@ def load_anew(
     return run
 
 
-def _draft(job: LoadJob, state: TableState, run: AnewRun) -> LoadDraft:
-    """Put the entry together, and say in `run` what it comes to. Raises CannotBeginError, KafkaError."""
+def _draft(job: LoadJob, filesystem: FileSystem, state: TableState, run: AnewRun) -> LoadDraft:
+    """Put the entry together, and say in `run` what it comes to. Raises CannotBeginError, and what `MET` names."""
     topic = run.topic
     _why_not(job, state, topic, run.table)
     topic_id, positions, run.offsets = _start(job, state, topic)
@@ -145,14 +158,8 @@ def _draft(job: LoadJob, state: TableState, run: AnewRun) -> LoadDraft:
         topic: merge(None, {}, topic=topic, name=run.table).document,
         f"{FORMER}{topic}": {"tables": [*former_tables(state.schemas, topic), *run.former_tables]},
     }
-    letters = [
-        file
-        for file in letter_files(state, topic)
-        if file.topic_id == topic_id and file.last_offset >= run.start_offsets.get(file.partition, 0)
-    ]
-    if letters:
-        run.letters = sum(file.rows for file in letters)
-        schemas[f"{REPLAYED}{topic}"] = replayed_document(state, topic, letters)
+    if document := _letters(filesystem, state, topic_id, run):
+        schemas[f"{REPLAYED}{topic}"] = document
     return LoadDraft(
         topics={topic_id: topic},
         positions={topic_id: positions},
@@ -162,12 +169,45 @@ def _draft(job: LoadJob, state: TableState, run: AnewRun) -> LoadDraft:
     )
 
 
+def _tell_catalogs(job: LoadJob, filesystem: FileSystem, state: TableState, run: AnewRun) -> None:
+    """Have catalogs know all of the tables that nobody tells them of any more. Raises CannotBeginError."""
+    if not run.former_tables or not catalogs_lack(job, filesystem, state):
+        return
+    told = bring_catalogs_up_to_date(job, filesystem, state, run.run_id)
+    if told.fails:
+        raise CannotBeginError("; ".join(told.problems))
+    run.notes += told.problems
+
+
+def _letters(filesystem: FileSystem, state: TableState, topic_id: str, run: AnewRun) -> dict[str, Any] | None:
+    """The document of the topic's letters without those of records that come again; None where there are none."""
+    done: list[TableFile] = []
+    cut: list[TableFile] = []
+    for file in letter_files(state, run.topic):
+        start = run.start_offsets.get(file.partition, 0)
+        if file.topic_id != topic_id or file.last_offset < start:
+            continue
+        run.letters += file.rows
+        if file.first_offset >= start:
+            done.append(file)
+        else:
+            rows = sum(letter.offset < start for letter in letters_of(filesystem, file))
+            run.letters -= rows
+            cut.append(first_letters(file, start, rows))
+    return replayed_document(state, run.topic, done, cut) if done or cut else None
+
+
 def _why_not(job: LoadJob, state: TableState, topic: str, table: str) -> None:
     """Raise CannotBeginError where the topic, or its table's new name, is not to be had."""
     if not loads_topic(job.source, topic):
         raise CannotBeginError(f"{topic} is no topic of job {job.name}; name one of source.topics")
     if topic not in state.topics.values():
         raise CannotBeginError(f"topic {topic} was never loaded here: `millstream load run` begins with it")
+    if job.source.start_group is not None and job.source.start_group == job.source.group:
+        raise CannotBeginError(
+            f"source.start_group is {job.source.group}, to which this job commits how far it has come: topic {topic}"
+            " would begin there; take source.start_group out, or change source.group"
+        )
     if _TABLE.fullmatch(table) is None:
         raise CannotBeginError(f"{table!r} is no name of a table; use letters, digits, '.', '_' and '-'")
     names = TableNames(job.destination.table_names, {**state.schemas, topic: {"table": table}})
@@ -177,8 +217,18 @@ def _why_not(job: LoadJob, state: TableState, topic: str, table: str) -> None:
     if taken := _meeting(there, table):
         number = next(number for number in count(2) if _meeting(there, f"{topic}_{number}") is None)
         raise CannotBeginError(f"table {table}: {taken} is there already; give another name, such as {topic}_{number}")
+    if (job.hive or job.iceberg) and (alike := _alike_in_catalogs(there, table)):
+        raise CannotBeginError(f"table {table}: catalogs would call it as they do {alike}; give another name")
     if reason := why_no_table(topic, set(state.topics.values()), names=names):
         raise CannotBeginError(f"table {table}: {reason}")
+
+
+def _alike_in_catalogs(there: Collection[str], table: str) -> str | None:
+    """One of the tables that has the name there that `table` would get, and with it what is said of the other."""
+    from millstream.hadoop_loader.catalogs.hive import hive_name
+
+    wanted = {hive_name(table), hive_name(table + LATE_SUFFIX)}
+    return next((one for one in sorted(there) if hive_name(one) in wanted), None)
 
 
 def _meeting(there: Collection[str], table: str) -> str | None:
@@ -210,6 +260,9 @@ def _start(job: LoadJob, state: TableState, topic: str) -> tuple[str, dict[int, 
     if told:
         # As a partition that does not answer now: it would be taken for one that was added later, and begin elsewhere.
         raise CannotBeginError(str(told[0]))
-    topic_id = next(one for one, name in found.topics.items() if name == topic)
+    topic_id = next((one for one, name in found.topics.items() if name == topic), None)
+    if topic_id is None:
+        # A pattern's topic that is gone, and that nothing says was loaded, is none that anybody misses.
+        raise CannotBeginError(f"topic {topic} is not there any more: nothing of it could be loaded anew")
     offsets = sum(one.end_offset - one.start_offset for one in found.ranges if one.topic_id == topic_id)
     return topic_id, found.moved[topic_id], offsets

@@ -212,11 +212,16 @@ def drop_tables(
             raise _WrongError(
                 f"{unknown[0]} is no table that a topic of this job had before `millstream load anew`; {_some(former)}"
             )
+        from millstream.hadoop_loader.compaction.planning import with_others_below
+
+        outer = with_others_below(state)
         for key in sorted(state.totals):
             table = key.rpartition("/")[0]
-            if table in tables or (table.endswith(LATE_SUFFIX) and table.removesuffix(LATE_SUFFIX) in tables):
+            # A topic may be called as late records of another's former table are, and have a table of that name.
+            if table in former and (table in tables or table.removesuffix(LATE_SUFFIX) in tables):
                 for directory, group in groupby(state.files.under(key), key=lambda file: file.directory):
-                    yield from _of_directory(directory, group, is_whole=state.is_closed(directory))
+                    is_whole = state.is_closed(directory) and directory not in outer
+                    yield from _of_directory(directory, group, is_whole=is_whole)
 
     return _empty(job, DROPPED, wanted, dry_run=dry_run, stop=stop, surroundings=surroundings)
 

@@ -2,13 +2,14 @@
 
 Which files were replayed is in the commit log, in the document REPLAYED + topic: the entry that brings the rows says so
 too, and one entry is all or nothing. The files stay where they are, as a record of what happened. The document names
-those that wait still, of what entries up to a number brought, so it does not grow with what was replayed.
+those that wait still, of what entries up to a number brought, so it does not grow with what was replayed. Of a file of
+which some letters' records come again, as their topic is loaded anew, those before an offset wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from millstream.hadoop_loader.commit.names import DEAD_LETTERS, SEPARATOR, dead_letters_directory
@@ -44,13 +45,17 @@ def letter_topics(state: TableState, job: LoadJob | None = None) -> list[str]:
 
 
 def letter_files(state: TableState, topic: str) -> list[TableFile]:
-    """The files of a topic's dead letters that were not replayed, by name."""
+    """The files of a topic's dead letters that were not replayed, by name.
+
+    One of which only the first letters wait has their rows and their last offset: `letters_of` reads these alone.
+    """
     document = state.schemas.get(f"{REPLAYED}{topic}") or {}
     up_to, waiting = document.get("up_to", 0), set(document.get("waiting", ()))
     # What a document named that was written before there were numbers in them.
     replayed = set(document.get("replayed", ()))
+    before = document.get("before", {})
     return [
-        file
+        first_letters(file, *before[file.name]) if file.name in before else file
         for file in state.files.under(dead_letters_directory(topic))
         if (_entry_of(file) > up_to or file.name in waiting) and file.name not in replayed
     ]
@@ -67,11 +72,26 @@ def waiting_letters(state: TableState, job: LoadJob | None = None) -> dict[str, 
     }
 
 
-def replayed_document(state: TableState, topic: str, files: Collection[TableFile]) -> dict[str, Any]:
-    """The topic's document once these files were replayed: `state` is what the entry that says so is made on."""
+def first_letters(file: TableFile, end: int, rows: int) -> TableFile:
+    """Return a file with no more letters than those before offset `end`, which are so many rows."""
+    return replace(file, last_offset=end - 1, rows=rows)
+
+
+def replayed_document(
+    state: TableState, topic: str, files: Collection[TableFile], cut: Collection[TableFile] = ()
+) -> dict[str, Any]:
+    """The topic's document once these files were replayed: `state` is what the entry that says so is made on.
+
+    Those of `cut` have been but for their `first_letters`.
+    """
     done = {file.name for file in files}
-    waiting = [file.name for file in letter_files(state, topic) if file.name not in done]
-    return {"up_to": state.number, "waiting": waiting}
+    waiting = {file.name: file for file in (*letter_files(state, topic), *cut) if file.name not in done}
+    before = (state.schemas.get(f"{REPLAYED}{topic}") or {}).get("before", {})
+    of_first = [waiting[name] for name in sorted({*before, *(file.name for file in cut)} & waiting.keys())]
+    document: dict[str, Any] = {"up_to": state.number, "waiting": list(waiting)}
+    if of_first:
+        document["before"] = {file.name: [file.last_offset + 1, file.rows] for file in of_first}
+    return document
 
 
 def _entry_of(file: TableFile) -> int:
@@ -85,6 +105,11 @@ def read_letters(filesystem: FileSystem, path: str) -> Iterator[DeadLetter]:
 
     with filesystem.open(path) as stored:
         yield from map(_letter, read_datums(stored))
+
+
+def letters_of(filesystem: FileSystem, file: TableFile) -> Iterator[DeadLetter]:
+    """Yield the letters of one of `letter_files` that wait. Raises as `read_letters`."""
+    return (letter for letter in read_letters(filesystem, file.path) if letter.offset <= file.last_offset)
 
 
 def _letter(datum: Any) -> DeadLetter:

@@ -25,6 +25,7 @@ from millstream.hadoop_loader.driver.letters import (
     DeadLetter,
     letter_files,
     letter_topics,
+    letters_of,
     read_letters,
     replayed_document,
     waiting_letters,
@@ -150,7 +151,7 @@ def _run(
                 told = ReplayedTopic(name, letters=count)
                 replay.topics.append(told)
                 files = letter_files(state, name)
-                letters = (letter for file in files for letter in read_letters(filesystem, file.path))
+                letters = (letter for file in files for letter in letters_of(filesystem, file))
                 for letter in islice(letters, LOOKED_AT):
                     told.note(letter)
     # One that was killed behind its entry is brought to its end, though no letter waits any more.
@@ -259,7 +260,7 @@ class _Replayer:
 
     def _letters(self, sources: Iterable[TableFile]) -> Iterator[DeadLetter]:
         for file in sources:
-            yield from read_letters(self.filesystem, file.path)
+            yield from letters_of(self.filesystem, file)
 
     def _decoded(self, topic: str, sources: list[TableFile], schemas: RunSchemas) -> _Decoded:
         """Write the letters' rows, and those that still cannot be read, to staging."""
@@ -307,7 +308,7 @@ class _Replayer:
                     topic, source.topic_id, source.partition, -1, source.first_offset, source.last_offset + 1
                 )
                 state = RangeState(wanted)
-                for piece in _pieces(read_letters(self.filesystem, source.path)):
+                for piece in _pieces(letters_of(self.filesystem, source)):
                     decoded.letters += len(piece)
                     for fetched in _as_fetched(piece):
                         sorter.sort(state, fetched)

@@ -60,6 +60,7 @@ class TableNames:
         }
         # What nobody has any more, and nobody else may have: files of another topic are there.
         self.former = frozenset(former_tables(documents))
+        self._owners_of_former = {owner: name for name in self.former for owner in _owners(name)}
 
     def of(self, topic: str) -> str:
         """Return the name of the topic's first table."""
@@ -69,6 +70,14 @@ class TableNames:
             if (found := pattern.fullmatch(topic)) is not None:
                 return found.expand(name)
         return topic
+
+    def former_at(self, topic: str, name: str) -> str | None:
+        """Return the former table that `name` is; of a topic that has no table yet, also one that it is another of, or
+        that is another of it."""
+        if name in self.former or topic in self._kept:
+            return name if name in self.former else None
+        held = next((owner for owner in _owners(name) if owner in self.former), None)
+        return held or self._owners_of_former.get(name)
 
     def rank(self, topic: str, loaded: Collection[str]) -> tuple[int, str]:
         """Of topics that would have one table, the least has it: who has a document, then who was loaded."""
@@ -99,9 +108,10 @@ def why_no_tables(coming: Collection[str], loaded: Collection[str], names: Table
     for topic in coming:
         name = name_of[topic]
         reason = _why_no_name(topic, name)
-        if reason is None and name in names.former:
+        if reason is None and (former := names.former_at(topic, name)) is not None:
+            beside = "which" if former == name else f"beside {former}, which"
             reason = (
-                f"its table would be {name}, which is of a topic that was loaded anew: mend destination.table_names"
+                f"its table would be {name}, {beside} is of a topic that was loaded anew: mend destination.table_names"
             )
         if reason is None and holders[name] != topic:
             reason = f"its table would be {name}, which is that of topic {holders[name]}: mend destination.table_names"
