@@ -144,7 +144,7 @@ def test_a_killed_executor_costs_an_attempt(topic: RawTopic, cluster: SparkClust
 def test_of_two_attempts_at_once_one_counts(
     topic: RawTopic, cluster: SparkCluster, session: SparkSession, wakes: bool
 ) -> None:
-    """The slow one is ahead when it wakes."""
+    """One is stopped in the middle, until the other one is at work too, or for good."""
     send(topic)
     job = job_of(topic)
     slow: list[psutil.Process] = []
@@ -153,7 +153,8 @@ def test_of_two_attempts_at_once_one_counts(
     def look() -> bool:
         both[:] = [name for name, files in attempts(job).items() if files]
         if both and not slow:
-            slow[:] = [process for process, _ in readers(cluster, topic)]
+            # Under load the second may read as well by now: either will do.
+            slow[:] = [process for process, _ in readers(cluster, topic)[:1]]
             for process in slow:
                 process.suspend()
         if len(both) == 2 and wakes:
