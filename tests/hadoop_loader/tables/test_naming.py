@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from millstream.hadoop_loader.commit.names import final_name
@@ -114,7 +116,10 @@ def test_a_rule_may_not_make_names_that_file_systems_do_not_take() -> None:
 
 @pytest.mark.parametrize("name", ["orders", "orders.late", "orders.v2", "orders.v2.late"])
 def test_nobody_gets_a_table_that_a_former_one_is_or_could_be_of(name: str) -> None:
-    documents = {"o": {"table": "new"}, "_former/o": {"tables": ["orders", "orders.v3"]}}
+    documents: dict[str, dict[str, Any]] = {
+        "o": {"table": "new"},
+        "_former/o": {"tables": ["orders", "orders.v3"]},
+    }
     reason = why_no_table(name, loaded={"o"}, names=TableNames({}, documents))
     assert reason is not None
     assert "is of a topic that was loaded anew: mend destination.table_names" in reason
