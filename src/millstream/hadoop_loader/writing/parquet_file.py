@@ -10,6 +10,9 @@ A few thousand values may hardly repeat themselves where hundreds of thousands d
 reckoned from how many of them were alike, and believed where a larger sample says the same. Where most values are few
 and the others endless, it says more, and a dictionary would be full before it is of use.
 
+Of wide rows that go to many files each file gets a few at a time, and Arrow takes more for a column of them than is in
+it. So a few such batches are put together to one.
+
 What encoding needs besides is bounded by the rows' width: wide values are looked at by fewer, and go to the encoder a
 few at a time, as it ends a page only between two of its batches. Each batch of a column costs the encoder calls and
 allocations, so of narrow ones it gets more than its own usual number.
@@ -39,6 +42,11 @@ SAMPLED_BYTES: Final = 1 << 20
 # Values of a column that are encoded between two looks at its page's size, at most, and of how many bytes about.
 _BATCH_VALUES: Final = 4_096
 _BATCH_BYTES: Final = 512 * 1024
+# What a column of a batch takes beside its values: Arrow's objects, and the least room of its buffers. With glibc that
+# is 700 bytes for numbers, 950 for texts.
+_COLUMN_BYTES: Final = 800
+# More batches are put together where they take more beside their values than for them.
+_SMALL_BATCHES_MAX: Final = 4
 DISTINCT_SHARE_MAX: Final = 0.3
 # Of a second sample, for what hardly repeats itself in the first one; and how much more there may be to draw from then.
 _RESAMPLED: Final = 4
@@ -65,6 +73,7 @@ class ParquetFile:
         self._batches: list[pa.RecordBatch] = []
         self._buffered_rows = 0
         self._buffered_bytes = 0
+        self._batch_bytes = _COLUMN_BYTES * sum(map(_column_count, schema.types))
         # Bytes of the file for each byte buffered, of the row groups so far.
         self._ratio = 1.0 if settings.codec == "none" else _RATIO_FIRST
 
@@ -87,13 +96,18 @@ class ParquetFile:
         settings = self._settings
         if self._buffered_bytes >= settings.row_group_bytes or self._buffered_rows >= settings.row_group_rows:
             self.end_row_group()
+        elif (count := len(self._batches)) > _SMALL_BATCHES_MAX and count * self._batch_bytes > self._buffered_bytes:
+            self._batches = self._buffered().combine_chunks().to_batches()
+
+    def _buffered(self) -> pa.Table:
+        # Of several dictionaries in a row group Arrow would encode but the first as one.
+        return pa.Table.from_batches(self._batches, self._schema).unify_dictionaries()
 
     def end_row_group(self) -> None:
         """Encode and write what is buffered."""
         if not self._batches:
             return
-        # Of several dictionaries in a row group Arrow would encode but the first as one.
-        table = pa.Table.from_batches(self._batches, self._schema).unify_dictionaries()
+        table = self._buffered()
         if self._writer is None:
             self._writer = self._open(table)
         before = self.output.size_bytes
@@ -149,6 +163,11 @@ class ParquetFile:
             repeating += repeating_later(rows, [column for column in others if column.path not in repeating])
         encodings = {path: _DELTA for path in close if path not in repeating}
         return {"use_dictionary": repeating or False, "column_encoding": encodings or None}
+
+
+def _column_count(type_: pa.DataType) -> int:
+    """How many arrays a column consists of."""
+    return 1 + sum(_column_count(type_.field(index).type) for index in range(type_.num_fields))
 
 
 def _row_bytes(table: pa.Table) -> int:
