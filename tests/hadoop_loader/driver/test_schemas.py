@@ -73,6 +73,27 @@ def test_a_job_s_schema_may_change() -> None:
     assert second.announcements == ["events: more is new, string"]
 
 
+def test_fields_that_directories_hide_are_told_as_the_table_changes() -> None:
+    with_day = {**AVRO, "fields": [{"name": "id", "type": "long"}, {"name": "Day", "type": "int"}]}
+    job = job_of(format="avro", schema=json.dumps(with_day))
+    daily = replace(job, partitioning=Partitioning(kind="time", pattern="daily"))
+    told = (
+        "table events: readers show the directories' Day in place of the field's;"
+        " partitioning.pattern may give directories other names"
+    )
+
+    first = RunSchemas(daily, {}, None)
+    first.prepare("events")
+    again = RunSchemas(daily, first.changed, None)
+    again.prepare("events")
+    otherwise = RunSchemas(replace(job, partitioning=Partitioning(kind="time", pattern="dt=%Y-%m-%d")), {}, None)
+    otherwise.prepare("events")
+
+    assert first.announcements == ["table events is new", told]
+    assert again.announcements == []
+    assert otherwise.announcements == ["table events is new"]
+
+
 WITH_KEY = json.dumps({**AVRO, "fields": [{"name": "id", "type": "long"}, {"name": "Key", "type": "string"}]})
 
 

@@ -8,7 +8,7 @@ their column begins with decides which of the later ones it follows, so that has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from millstream.hadoop_loader.splits import UnknownSchema
@@ -115,6 +115,8 @@ class RunSchemas:
         if merged.document is not before:
             self._documents[topic] = self.changed[topic] = merged.document
         self.announcements += [change.sentence for change in merged.changes]
+        if merged.changes:
+            self.announcements += self._hidden(merged.version)
 
     @staticmethod
     def _check_json(schema: str) -> None:
@@ -133,6 +135,18 @@ class RunSchemas:
             is_known = table.avro_schema is not None or not has_schemas(self._job)
             if is_known and (reason := why_columns_meet(self._job, table)):
                 raise ValueError(reason)
+
+    def _hidden(self, version: TableVersion) -> Iterator[str]:
+        """Yield a sentence for each table with fields that some readers never see."""
+        from millstream.hadoop_loader.partitioning import hidden_by_directories
+        from millstream.hadoop_loader.values.file_schema import file_schema
+
+        for table in version.tables():
+            if hidden := hidden_by_directories(self._job.partitioning, file_schema(self._job, table).parquet):
+                yield (
+                    f"table {table.name}: readers show the directories' {', '.join(hidden)} in place of the field's;"
+                    " partitioning.pattern may give directories other names"
+                )
 
     def _check_fields(self, version: TableVersion) -> None:
         """Raise ValueError where no row of any table could be placed: a field's name, or its type, is wrong."""

@@ -6,9 +6,17 @@ grouping.py   rows of one code together                          checking.py   f
 clocks.py   what the clocks of zones show
 """
 
-from millstream.hadoop_loader.partitioning.checking import why_not_placed
+from millstream.hadoop_loader.partitioning.checking import hidden_by_directories, why_not_placed
 from millstream.hadoop_loader.partitioning.clocks import LATEST_MS
 from millstream.hadoop_loader.partitioning.partitioner import Group, Partitioner, partitioner
 from millstream.hadoop_loader.partitioning.time_directories import TimeDirectories
 
-__all__ = ["LATEST_MS", "Group", "Partitioner", "TimeDirectories", "partitioner", "why_not_placed"]
+__all__ = [
+    "LATEST_MS",
+    "Group",
+    "Partitioner",
+    "TimeDirectories",
+    "hidden_by_directories",
+    "partitioner",
+    "why_not_placed",
+]

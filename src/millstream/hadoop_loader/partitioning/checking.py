@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -49,6 +50,17 @@ def why_not_placed(settings: Partitioning, columns: pa.Schema, avro_schema: str 
     if what.endswith("timestamp-nanos") and settings.timestamp_unit != "ns":
         return f'{key}: the field has nanoseconds; set partitioning.timestamp_unit = "ns"'
     return None
+
+
+def hidden_by_directories(settings: Partitioning, columns: pa.Schema) -> list[str]:
+    """Return the columns that are called as a part of the time's directories, `key=`, whatever the case.
+
+    Readers that take directories for columns show what is in the name in place of what is in the file, or refuse both.
+    """
+    if settings.kind != "time":
+        return []
+    keys = {key.casefold() for key in re.findall(r"([^/=]+)=", settings.time_pattern)}
+    return [name for name in columns.names if name.casefold() in keys]
 
 
 def _nothing(name: str, columns: pa.Schema) -> str:
