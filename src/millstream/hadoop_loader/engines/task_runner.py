@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 # again as is in use where row groups of tens of megabytes come and go, and clears pages that it has just given back.
 # By itself the GNU C library has up to eight arenas a core, a thread's free memory lying in its own, and gives the end
 # of an arena back and takes it anew as row groups go and come: with two arenas and one bound for both, a worker takes
-# some hundredths less CPU and no more memory. numpy comes with pyarrow, and starts as many threads as there are
-# processors, which wait for work by spinning; nothing here multiplies matrices.
+# some hundredths less CPU and no more memory. numpy, which pyarrow loads where it is installed, starts as many threads
+# as there are processors, which wait for work by spinning; nothing here multiplies matrices.
 WORKER_ENVIRONMENT: Final = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "2",

@@ -24,7 +24,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -301,8 +300,9 @@ def lies_close(values: pa.Array) -> bool:
     numbers = values.drop_null().view(pa.int64() if width == 64 else pa.int32()).cast(pa.int64())
     if len(numbers) < _DELTA_ROWS_MIN:
         return False
-    differences = np.diff(numbers.to_numpy(zero_copy_only=False))
-    blocks = np.arange(0, len(differences), _DELTA_BLOCK_VALUES)
-    # As floats: between two of 64 bits the difference may have more.
-    largest, smallest = (of.reduceat(differences, blocks).astype(float) for of in (np.maximum, np.minimum))
-    return bool(np.ceil(np.log2(largest - smallest + 1)).mean() <= width // 2)
+    differences = pc.subtract(numbers[1:], numbers[:-1])
+    widths: list[int] = []
+    for at in range(0, len(differences), _DELTA_BLOCK_VALUES):
+        ends = pc.min_max(differences.slice(at, _DELTA_BLOCK_VALUES))
+        widths.append((ends["max"].as_py() - ends["min"].as_py()).bit_length())
+    return bool(sum(widths) <= width // 2 * len(widths))
