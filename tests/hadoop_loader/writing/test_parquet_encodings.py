@@ -67,3 +67,16 @@ def test_what_makes_too_large_a_dictionary_gets_none(tmp_path: Path) -> None:
     length = 2 * DICTIONARY_BYTES_MAX // FEW
     drawn = texts(np.random.default_rng(5).integers(0, FEW, ROWS), length)
     assert written(tmp_path, pa.record_batch({"long": drawn})) == []
+
+
+def test_close_numbers_that_repeat_themselves_get_what_takes_fewer_bits(tmp_path: Path) -> None:
+    draw = np.random.default_rng(6)
+    columns = {
+        "id": draw.choice(draw.integers(0, 10**9, 1_000), ROWS),
+        "status": draw.choice(np.array([200, 301, 404, 500], np.int32), ROWS),
+        # As many bits either way; fewer by differences; one value.
+        "quantity": draw.integers(1, 100, ROWS),
+        "day": np.arange(ROWS) // 50,
+        "partition": np.zeros(ROWS, np.int32),
+    }
+    assert written(tmp_path, pa.record_batch({name: pa.array(of) for name, of in columns.items()})) == ["id", "status"]
