@@ -37,11 +37,11 @@ print(pa.default_memory_pool().max_memory() - before)
 
 # Rows of 300 columns, four at a time, into ten files.
 _APPEND = """
-import resource
 import sys
 
 import pyarrow as pa
 
+from millstream.core.metrics.process import peak_memory_bytes
 from millstream.hadoop_loader.filesystem import LocalFileSystem
 from millstream.hadoop_loader.job import ParquetSettings
 from millstream.hadoop_loader.writing.parquet_file import ParquetFile
@@ -49,11 +49,11 @@ from millstream.hadoop_loader.writing.parquet_file import ParquetFile
 batch = pa.record_batch({f"f{number}": pa.array(range(1_000)) for number in range(300)})
 lake = LocalFileSystem(sys.argv[1])
 files = [ParquetFile(lambda: lake.create("file.parquet"), batch.schema, ParquetSettings()) for _ in range(10)]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory_bytes()
 for start in range(0, 160, 4):
     for file in files:
         file.append(batch.take(pa.array(range(start, start + 4))))
-print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+print(peak_memory_bytes() - before)
 files[0].finish()
 files[0].output.file.sync()
 files[0].output.file.close()
