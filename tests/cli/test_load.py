@@ -23,8 +23,11 @@ from tests.support.registry import registry
 from millstream.cli.app import run
 from millstream.cli.load import app as load_app
 from millstream.cli.load_output import print_replay, print_report
+from millstream.hadoop_loader.driver import load
+from millstream.hadoop_loader.driver.load import run_load
 from millstream.hadoop_loader.driver.replay import Replay, ReplayedTopic
 from millstream.hadoop_loader.driver.report import LoadReport, Outcome, TopicReport
+from millstream.hadoop_loader.job import LoadJob
 from millstream.testing import broker
 
 DEADLINE_S = 60.0
@@ -252,6 +255,25 @@ def test_a_metrics_file_that_cannot_be_written_undoes_nothing(job: Job, events: 
     assert (report["outcome"], report["exit_code"]) == ("loaded", 0)
     assert "nowhere" in err
     assert "the metrics were not written" in err
+
+
+def test_a_run_that_ends_while_another_is_at_work_stays_counted(
+    job: Job, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As cron starts them: what the first has written to the file is not taken back by the second."""
+
+    def another_beside(load_job: LoadJob, **options: Any) -> LoadReport:
+        monkeypatch.setattr(load, "run_load", run_load)
+        assert run(["load", "run", str(job.path), "--quiet"]) == 0
+        return run_load(load_job, **options)
+
+    monkeypatch.setattr(load, "run_load", another_beside)
+    assert job.json("run")["outcome"] == "nothing new"
+
+    metrics = (job.path.parent / "clicks.prom").read_text()
+    assert f'rows_total{{job="clicks",topic="clicks"}} {events.next_id}\n' in metrics
+    assert 'runs_total{job="clicks",outcome="loaded"} 1\n' in metrics
+    assert 'runs_total{job="clicks",outcome="nothing new"} 1\n' in metrics
 
 
 def load_examples() -> Iterator[tuple[str, list[str]]]:

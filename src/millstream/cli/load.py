@@ -28,6 +28,7 @@ from millstream.cli.options import Json, examples
 from millstream.cli.output import print_json
 
 if TYPE_CHECKING:
+    from millstream.hadoop_loader.driver.report import LoadReport
     from millstream.hadoop_loader.job import LoadJob
 
 app = typer.Typer(
@@ -85,34 +86,40 @@ def run(
     from millstream.cli.load_output import print_errors, print_report
     from millstream.cli.load_progress import LoadProgress
     from millstream.hadoop_loader.driver.load import run_load
-    from millstream.hadoop_loader.driver.metrics import LoadMetrics
-    from millstream.hadoop_loader.driver.observer import Observers
     from millstream.hadoop_loader.driver.report import Outcome
     from millstream.hadoop_loader.driver.rounds import Rounds, has_more
 
-    metrics = LoadMetrics()
     path = metrics_file or (None if job.report.metrics_file is None else Path(job.report.metrics_file))
-    if path is not None:
-        metrics.take_over(path, job.name)
-    rounds = Rounds()
+    rounds, is_written = Rounds(), True
     with stop_on_signals() as stop:
         while True:
             with LoadProgress(shown=not quiet and not as_json) as progress:
-                report = run_load(job, observer=Observers([metrics, *([] if quiet else [progress])]), stop=stop)
+                report = run_load(job, observer=None if quiet else progress, stop=stop)
             rounds.add(report)
             if as_json:
                 print_json(report.as_json())
             else:
                 print_report(report, quiet=quiet, told=progress.told)
+            try:
+                if path is not None:
+                    _write_metrics(path, report)
+            except OSError as error:
+                is_written = False
+                print_errors([f"{path}: the metrics were not written: {error.strerror or error}"])
             if not until_done or not has_more(job, report) or time.monotonic() >= ends_at_s:
                 break
-    try:
-        if path is not None:
-            metrics.write(path, {job.name})
-    except OSError as error:
-        print_errors([f"{path}: the metrics were not written: {error.strerror or error}"])
-        return rounds.outcome.exit_code or Outcome.PARTIAL.exit_code
-    return rounds.outcome.exit_code
+    return rounds.outcome.exit_code or (0 if is_written else Outcome.PARTIAL.exit_code)
+
+
+def _write_metrics(path: Path, report: LoadReport) -> None:
+    """Add a run to the job's file of metrics. Raises OSError."""
+    from millstream.hadoop_loader.driver.metrics import LoadMetrics
+
+    metrics = LoadMetrics()
+    # Only now: while this run was at work another may have ended.
+    metrics.take_over(path, report.job)
+    metrics.handle_report(report)
+    metrics.write(path, {report.job})
 
 
 @app.command(

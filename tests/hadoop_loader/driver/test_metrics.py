@@ -74,6 +74,23 @@ def test_a_file_of_metrics_is_gone_on_with_by_the_next_run(tmp_path: Path) -> No
     assert f"rows_total{labels} 12\n" in text
 
 
+def test_letters_of_topics_that_the_job_has_no_more_wait_for_nobody() -> None:
+    metrics = LoadMetrics()
+
+    def run(outcome: Outcome, *topics: str, **letters: int) -> str:
+        reports = [TopicReport(topic, f"id of {topic}") for topic in topics]
+        metrics.handle_report(LoadReport("run", "j", "file:///lake", outcome, topics=reports, dead_letters=letters))
+        return metrics.text()
+
+    run(Outcome.NOTHING_NEW, "clicks", deleted=2, excluded=3, clicks=1)
+    text = run(Outcome.FAILED, "clicks")  # it came to look at no letters
+    assert 'dead_letters_waiting{job="j",topic="excluded"} 3\n' in text
+    text = run(Outcome.NOTHING_NEW, "clicks", deleted=2)
+    assert 'dead_letters_waiting{job="j",topic="deleted"} 2\n' in text
+    assert 'dead_letters_waiting{job="j",topic="clicks"} 1\n' in text
+    assert 'topic="excluded"' not in text
+
+
 def test_a_job_that_never_ended_well_has_a_time_that_alerts_find() -> None:
     metrics = LoadMetrics()
     metrics.handle_report(LoadReport("run", "claimed", "file:///lake", Outcome.CLAIMED))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from millstream.hadoop_loader.driver.observer import Observer, Observers
 from millstream.hadoop_loader.driver.progress import RunProgress
 from millstream.hadoop_loader.engines import AttemptFailed, AttemptFinished, AttemptProgressed
 from millstream.hadoop_loader.splits import OffsetRange, Progress, Split, SplitResult, UnknownSchema
@@ -65,8 +64,3 @@ def test_a_split_that_is_divided_goes_on_in_its_parts() -> None:
     assert progress.offsets == 450
     assert progress.offsets_read == progress.partitions["u", 0].offsets_read == 30
     assert progress.splits == 2
-
-
-def test_several_observers_hear_all_that_one_hears() -> None:
-    heard = {name for name in vars(Observer) if name.startswith("handle_")}
-    assert heard <= vars(Observers).keys()

@@ -113,6 +113,8 @@ class LoadMetrics(Observer):
         if report.is_unapplied or report.number is not None or report.outcome is Outcome.NOTHING_NEW:
             # A run that came to nothing applied nothing either.
             self._unapplied.labels(job).value = (report.number or 0) if report.is_unapplied else 0
+            # All that there are were told; those of a deleted topic of the job wait on.
+            self._forget(job, {*report.dead_letters, *(topic.topic for topic in report.topics)}, self._letters)
         for name, letters in report.dead_letters.items():
             self._letters.labels(job, name).value = letters
         if compaction := report.compaction:
@@ -120,7 +122,7 @@ class LoadMetrics(Observer):
             self._compacted.labels(job).value += compaction["compacted_directories"]
             self._compacted_bytes.labels(job).value += compaction["bytes_before"]
         if report.topics:
-            self._forget(job, {topic.topic for topic in report.topics})
+            self._forget(job, {topic.topic for topic in report.topics}, self._lag, self._lag_age)
         for topic in report.topics:
             # Of partitions that nothing was loaded of yet nobody knows how old what is left is.
             if topic.lag_age_s is not None or not topic.lag:
@@ -152,9 +154,9 @@ class LoadMetrics(Observer):
         self._last.labels(job).value = now
         self._exit_code.labels(job).value = exit_code
 
-    def _forget(self, job: str, topics: Collection[str]) -> None:
-        """Forget how topics stand that the job has no more: nothing would ever change that."""
-        for family in (self._lag, self._lag_age):
+    def _forget(self, job: str, topics: Collection[str], *families: Family[Gauge]) -> None:
+        """Forget how others than these topics stand, which the job has no more: nothing would ever change that."""
+        for family in families:
             for values in [one for one in family.children() if one[0] == job and one[1] not in topics]:
                 family.remove(*values)
 
@@ -166,7 +168,8 @@ class LoadMetrics(Observer):
     def take_over(self, path: Path, job: str) -> None:
         """Begin where another process ended that wrote `path`, for one job that was not counted here yet.
 
-        A file that is not there, or is none of ours, says nothing.
+        What others write to the file between this and `write` is lost. A file that is not there, or is none of ours,
+        says nothing.
         """
         try:
             said = path.read_text()

@@ -5,7 +5,7 @@ Calls come on the run's thread, in order, and must be quick. What an observer ra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -56,46 +56,3 @@ class Observer:
 
     def handle_report(self, report: LoadReport) -> None:
         """The run has ended."""
-
-
-class Observers(Observer):
-    """Several as one."""
-
-    def __init__(self, observers: Iterable[Observer]) -> None:
-        self._observers = tuple(observers)
-
-    def handle_phase(self, phase: Phase) -> None:
-        for one in self._observers:
-            one.handle_phase(phase)
-
-    def handle_planned(self, splits: Sequence[Split], workers: int) -> None:
-        for one in self._observers:
-            one.handle_planned(splits, workers)
-
-    def handle_progressed(self, event: AttemptProgressed) -> None:
-        for one in self._observers:
-            one.handle_progressed(event)
-
-    def handle_finished(self, event: AttemptFinished) -> None:
-        for one in self._observers:
-            one.handle_finished(event)
-
-    def handle_failed(self, event: AttemptFailed) -> None:
-        for one in self._observers:
-            one.handle_failed(event)
-
-    def handle_divided(self, split: int, parts: Sequence[Split]) -> None:
-        for one in self._observers:
-            one.handle_divided(split, parts)
-
-    def handle_waiting(self) -> None:
-        for one in self._observers:
-            one.handle_waiting()
-
-    def handle_note(self, sentence: str) -> None:
-        for one in self._observers:
-            one.handle_note(sentence)
-
-    def handle_report(self, report: LoadReport) -> None:
-        for one in self._observers:
-            one.handle_report(report)
