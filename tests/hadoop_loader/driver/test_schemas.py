@@ -19,7 +19,7 @@ from millstream.hadoop_loader.job import (
 )
 from millstream.hadoop_loader.splits import UnknownSchema
 from millstream.hadoop_loader.tables import merge
-from millstream.schemas.client import RegistryClient
+from millstream.schemas.client import RegisteredSchema, RegistryClient, RegistryError
 from millstream.schemas.parsing import Reference, SchemaType, parse
 
 AVRO = {"type": "record", "name": "V", "fields": [{"name": "id", "type": "long"}]}
@@ -209,6 +209,9 @@ class Registry:
             {"p.proto": 'syntax = "proto3"; package p; message Point { double x = 1; }'},
         )
 
+    def latest(self, subject: str) -> Any:
+        raise RegistryError(40401, 404, f"{subject}: not found")
+
 
 def test_what_a_schema_met_refers_to_is_asked_for() -> None:
     job = LoadJob.loads(
@@ -223,3 +226,38 @@ def test_what_a_schema_met_refers_to_is_asked_for() -> None:
 
     assert refused == {}
     assert schemas.tables["events"].sources[7].references.keys() == {"p.proto"}
+
+
+class Latest:
+    """Has a latest schema of each subject."""
+
+    def __init__(self, schema: Any) -> None:
+        self.schema = schema
+        self.asked: list[str] = []
+
+    def latest(self, subject: str) -> RegisteredSchema:
+        self.asked.append(subject)
+        return RegisteredSchema(subject, 1, 3, None, parse(SchemaType.AVRO, json.dumps(self.schema)))
+
+
+def test_a_table_begins_with_the_latest_schema_also_where_its_topic_is_loaded_anew() -> None:
+    """Else a record of long ago would decide the columns, and a mended schema might be of a second table."""
+    job = replace(
+        job_of(format="json"),
+        registry=RegistrySettings(urls=("http://127.0.0.1:9",)),
+        value=ValueSettings(format="avro"),
+    )
+    anew = merge(None, {}, topic="events", name="events_2").document
+    registry = Latest(AVRO)
+
+    for documents, name in (({}, "events"), ({"events": anew}, "events_2")):
+        first = RunSchemas(job, documents, cast("RegistryClient", registry))
+        first.prepare("events")
+        second = RunSchemas(job, first.changed, cast("RegistryClient", registry))
+        second.prepare("events")
+
+        for schemas in (first, second):
+            table = schemas.tables["events"]
+            assert (table.name, list(table.writers)) == (name, [3])
+        assert registry.asked.pop() == "events-value"
+        assert registry.asked == []  # one that has begun is not asked for again

@@ -58,7 +58,9 @@ class RunSchemas:
                 self._check_json(text)
             self._merge(topic, {UNFRAMED_ID: text})
             return
-        first = {} if topic in self._documents else self._first(topic)
+        # One that is loaded anew has a document without schemas, and begins as a new one does.
+        is_begun = bool(self._documents.get(topic, {}).get("writers"))
+        first = {} if is_begun else self._first(topic)
         try:
             self._merge(topic, first)
         except ValueError:
