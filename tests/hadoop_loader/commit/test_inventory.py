@@ -21,6 +21,7 @@ from millstream.hadoop_loader.commit import (
     TableFile,
     TableState,
     Totals,
+    envelope,
     names,
 )
 from millstream.hadoop_loader.commit.checkpoints import decode_checkpoint, write_checkpoint
@@ -208,3 +209,19 @@ def test_lines_of_before_schemas_had_versions_are_read() -> None:
 
     assert file_from_line(line, "a run") == file
     assert file_from_line(line[:-1], "a run") == replace(file, schema_version=0)
+
+
+def test_a_checkpoint_of_before_there_were_last_loads_has_those_among_its_reports() -> None:
+    filesystem, state = home(), TableState()
+    state.fold(replace(an_entry(1), report={"job": "clicks", "audit": {}}))
+    state.fold(replace(an_entry(2), report={"job": "clicks", "outcome": "closed"}))
+    write_checkpoint(filesystem, state, "n")
+    path = names.checkpoint_path(2)
+    with filesystem.open(path) as file:
+        header, sections = envelope.decode(file.read_at(0, file.size), path)
+    (content,) = sections["state"]
+    assert content.pop("last_loads")["clicks"]["number"] == 1
+
+    older = decode_checkpoint(envelope.encode(header, {"state": [content]}), path, 2, filesystem.open)
+
+    assert older.last_loads == state.last_loads == reread(filesystem, 2).last_loads

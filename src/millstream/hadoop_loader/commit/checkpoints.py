@@ -81,8 +81,10 @@ def _state(
     state.closed = {key: set(below) for key, below in content["closed"].items()}
     state.schemas = content["schemas"]
     state.totals = {key: Totals(*values) for key, values in content["totals"].items()}
-    state.reports.extend(content["reports"])
+    # Checkpoints of before there were last loads have those that are among the reports.
     state.last_loads = content.get("last_loads", {})
+    for report in content["reports"]:
+        state.add_report(report)
     state.files = Inventory(tuple(InventoryRun(*run) for run in content["runs"]), open_file)
     return state
 

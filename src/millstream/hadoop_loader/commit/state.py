@@ -110,16 +110,21 @@ class TableState:
         self.schemas.update(entry.schemas)
         for key, change in entry.totals.items():
             self.totals[key] = self.totals.get(key, Totals()).plus(change)
-        report = {
-            "number": entry.number,
-            "kind": entry.kind.value,
-            "run_id": entry.run_id,
-            "at_ms": entry.at_ms,
-            "report": entry.report,
-        }
+        self.add_report(
+            {
+                "number": entry.number,
+                "kind": entry.kind.value,
+                "run_id": entry.run_id,
+                "at_ms": entry.at_ms,
+                "report": entry.report,
+            }
+        )
+
+    def add_report(self, report: Mapping[str, Any]) -> None:
+        """Keep what an entry reported, which must be later than those kept."""
         self.reports.append(report)
-        if "audit" in entry.report:
-            self.last_loads[entry.report.get("job", "")] = report
+        if "audit" in report["report"]:
+            self.last_loads[report["report"]["job"]] = report
 
 
 def split_directory(directory: str) -> tuple[str, str, str]:
