@@ -74,6 +74,21 @@ def test_a_file_of_metrics_is_gone_on_with_by_the_next_run(tmp_path: Path) -> No
     assert f"rows_total{labels} 12\n" in text
 
 
+def test_a_topic_that_is_stopped_is_no_topic_without_a_lag() -> None:
+    metrics = LoadMetrics()
+    behind = TopicReport("clicks", "id", lag=10, lag_age_s=90.5)
+    stopped = [TopicReport(name, "", reason="it was created anew") for name in ("clicks", "views")]
+    for topics in ([behind], stopped):
+        metrics.handle_report(LoadReport("run", "j", "file:///lake", Outcome.PARTIAL, number=7, topics=topics))
+
+    text = metrics.text()
+
+    assert 'lag_offsets{job="j",topic="clicks"} 10\n' in text
+    assert 'lag_age_seconds{job="j",topic="clicks"} 90.5\n' in text
+    assert 'topic="views"} 0\n' in text
+    assert 'lag_offsets{job="j",topic="views"}' not in text
+
+
 def test_letters_of_topics_that_the_job_has_no_more_wait_for_nobody() -> None:
     metrics = LoadMetrics()
 

@@ -124,10 +124,12 @@ class LoadMetrics(Observer):
         if report.topics:
             self._forget(job, {topic.topic for topic in report.topics}, self._lag, self._lag_age)
         for topic in report.topics:
-            # Of partitions that nothing was loaded of yet nobody knows how old what is left is.
-            if topic.lag_age_s is not None or not topic.lag:
-                self._lag_age.labels(job, topic.topic).value = topic.lag_age_s or 0.0
-            self._lag.labels(job, topic.topic).value = topic.lag
+            # Of one that was stopped nobody has looked at what is left: what was last known of it stays.
+            if topic.topic_id:
+                self._lag.labels(job, topic.topic).value = topic.lag
+                # Of partitions that nothing was loaded of yet nobody knows how old what is left is.
+                if topic.lag_age_s is not None or not topic.lag:
+                    self._lag_age.labels(job, topic.topic).value = topic.lag_age_s or 0.0
             # At 0 before there is anything to count: `increase()` knows nothing of what a series begins with.
             for counter in (self._rows, self._late, self._bytes, self._bad):
                 counter.labels(job, topic.topic)
