@@ -35,6 +35,8 @@ def kill_driver(job: LoadJob, folder: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", __name__, str(path)],
         cwd=CHECKOUT,
+        # Whoever is killed leaves what it put there.
+        env={**os.environ, "TMPDIR": str(folder), "JDK_JAVA_OPTIONS": f"-Djava.io.tmpdir={folder}"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
