@@ -81,6 +81,18 @@ class TableState:
         table, format_, below = split_directory(directory)
         return below in self.open.get(f"{table}/{format_}", ())
 
+    def outer_directories(self) -> set[str]:
+        """The directories (relative to the root) that have others of the table, open or closed, below them."""
+        found: set[str] = set()
+        for held in (self.open, self.closed):
+            for key, directories in held.items():
+                for below in directories:
+                    parent = f"{key}/{below}" if below else key
+                    while parent != key:
+                        parent = parent.rpartition("/")[0]
+                        found.add(parent)
+        return found
+
     def fold(self, entry: Entry) -> None:
         """Move on by one entry, which must be the next."""
         assert entry.number == self.number + 1, f"entry {entry.number} does not follow {self.number}"

@@ -58,7 +58,7 @@ def plan_compaction(
     a partitioning that became finer leaves such behind.
     """
     plans: list[DirectoryPlan] = []
-    outer = with_others_below(state)
+    outer = state.outer_directories()
     # In the order of the directories' names, of which a slash is a part.
     files_of = state.files.under
     chosen = (
@@ -91,19 +91,6 @@ def _small_files(files: Iterable[TableFile], settings: CompactionSettings) -> li
         while small and small[-1].length > 2 * (total - small[-1].length):
             total -= small.pop().length
     return list(by_topic.values())
-
-
-def with_others_below(state: TableState) -> set[str]:
-    """Return the directories that have some of the table, open or closed, below them; relative to the root."""
-    found: set[str] = set()
-    for held in (state.open, state.closed):
-        for key, directories in held.items():
-            for below in directories:
-                parent = f"{key}/{below}" if below else key
-                while parent != key:
-                    parent = parent.rpartition("/")[0]
-                    found.add(parent)
-    return found
 
 
 def is_worth_it(files: Collection[TableFile], settings: CompactionSettings) -> bool:

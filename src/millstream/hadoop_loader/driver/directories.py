@@ -212,9 +212,7 @@ def drop_tables(
             raise _WrongError(
                 f"{unknown[0]} is no table that a topic of this job had before `millstream load anew`; {_some(former)}"
             )
-        from millstream.hadoop_loader.compaction.planning import with_others_below
-
-        outer = with_others_below(state)
+        outer = state.outer_directories()
         for key in sorted(state.totals):
             table = key.rpartition("/")[0]
             # A topic may be called as late records of another's former table are, and have a table of that name.
