@@ -170,9 +170,11 @@ async def test_a_failed_write_fails_everything_behind_it(tmp_path: Path) -> None
     events: asyncio.Queue[tuple[int | None, LogDirectoryError | None]] = asyncio.Queue()
     disk.fail("pwritev", errno.ENOSPC)
     directory.write_latency_us = 100 * INLINE_LATENCY_US
-    for index in range(3):
-        append(log, b"lost %d" % index, write=False)
-        directory.submit(log, lambda offset, error: events.put_nowait((offset, error)))
+    # The writer thread waits until all of them stand in line.
+    with log.lock:
+        for index in range(3):
+            append(log, b"lost %d" % index, write=False)
+            directory.submit(log, lambda offset, error: events.put_nowait((offset, error)))
     outcomes = [await asyncio.wait_for(events.get(), 10) for _ in range(3)]
     assert all(offset is None and error is not None and error.shortage for offset, error in outcomes)
     assert directory.offline_reason is None
