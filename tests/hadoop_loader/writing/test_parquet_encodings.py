@@ -17,10 +17,10 @@ ROWS = 30_000
 FEW = 3_000  # twice in a sample at most, mostly, and ten times in all rows
 
 
-def written(folder: Path, batch: pa.RecordBatch) -> list[str]:
+def written(folder: Path, batch: pa.RecordBatch, settings: ParquetSettings | None = None) -> list[str]:
     """Return the paths of the columns with a dictionary, in a file that holds what was written."""
     lake = LocalFileSystem(str(folder))
-    file = ParquetFile(lambda: lake.create("file.parquet"), batch.schema, ParquetSettings())
+    file = ParquetFile(lambda: lake.create("file.parquet"), batch.schema, settings or ParquetSettings())
     for start in range(0, batch.num_rows, 7_000):
         file.append(batch.slice(start, 7_000))
     file.finish()
@@ -80,3 +80,15 @@ def test_close_numbers_that_repeat_themselves_get_what_takes_fewer_bits(tmp_path
         "partition": np.zeros(ROWS, np.int32),
     }
     assert written(tmp_path, pa.record_batch({name: pa.array(of) for name, of in columns.items()})) == ["id", "status"]
+
+
+def test_pages_of_wide_values_are_as_small_as_the_setting_says(tmp_path: Path) -> None:
+    batch = pa.record_batch({"wide": texts(np.arange(4_000), 1_000)})
+    sizes = {}
+    for page_bytes in (8 * 1024, 128 * 1024):
+        (folder := tmp_path / str(page_bytes)).mkdir()
+        written(folder, batch, ParquetSettings(codec="none", page_bytes=page_bytes))
+        sizes[page_bytes] = (folder / "file.parquet").stat().st_size
+    # Each page has a header, of some twenty bytes at the least.
+    pages = 4_000_000 // (8 * 1024) - 4_000_000 // (128 * 1024)
+    assert sizes[8 * 1024] - sizes[128 * 1024] > 20 * pages

@@ -40,9 +40,8 @@ if TYPE_CHECKING:
 SAMPLED_ROWS: Final = 4_096
 # Of columns whose values may be long no more than this is looked at.
 SAMPLED_BYTES: Final = 1 << 20
-# Values of a column that are encoded between two looks at its page's size, at most, and of how many bytes about.
+# Values of a column that are encoded between two looks at its page's size, at most.
 _BATCH_VALUES: Final = 4_096
-_BATCH_BYTES: Final = 512 * 1024
 # What a column of a batch takes beside its values: Arrow's objects, and the least room of its buffers. With glibc that
 # is 700 bytes for numbers, 950 for texts.
 _COLUMN_BYTES: Final = 800
@@ -146,7 +145,7 @@ class ParquetFile:
             **self._encodings(sample),
             write_statistics=settings.statistics,
             data_page_size=settings.page_bytes,
-            write_batch_size=max(1, min(_BATCH_VALUES, max(settings.page_bytes, _BATCH_BYTES) // _row_bytes(sample))),
+            write_batch_size=max(1, min(_BATCH_VALUES, settings.page_bytes // _widest_bytes(sample))),
             **options,
         )
 
@@ -176,6 +175,11 @@ def _column_count(type_: pa.DataType) -> int:
 def _row_bytes(table: pa.Table) -> int:
     """Bytes of a row in memory, on the average."""
     return max(1, int(table.nbytes) // max(1, int(table.num_rows)))
+
+
+def _widest_bytes(table: pa.Table) -> int:
+    """Bytes of a value of the widest column, on the average."""
+    return max(1, max((int(column.nbytes) for column in table.columns), default=1) // max(1, int(table.num_rows)))
 
 
 class Leaf(NamedTuple):
