@@ -49,6 +49,13 @@ class _Mistake(NamedTuple):
     row: int | None = None
 
 
+class _Rows(NamedTuple):
+    """Values that could be read, a row each, and by row why some are none all the same."""
+
+    table: pa.Table
+    wrong: dict[int, str]
+
+
 class JsonDecoder:
     """Decodes JSON objects into record batches of one Arrow schema; members that it does not name are left out."""
 
@@ -67,8 +74,8 @@ class JsonDecoder:
         whole = values.cast(pa.large_binary())
         errors = _not_text(whole)
         if errors:
-            refused = pa.array([error.row for error in errors], pa.int64())
-            is_refused = pc.is_in(pa.array(range(len(whole)), pa.int64()), value_set=refused)
+            refused = {error.row for error in errors}
+            is_refused = pa.array([row in refused for row in range(len(whole))])
             whole = pc.if_else(is_refused, pa.scalar(None, whole.type), whole)
         begins = pc.match_substring_regex(whole, _BEGINS)
         ends = pc.match_substring_regex(whole, _ENDS)
@@ -85,9 +92,14 @@ class JsonDecoder:
         while start < len(waiting):
             piece = waiting.slice(start, count)
             read = self._read(piece)
-            if isinstance(read, pa.Table):
-                tables.append(read)
-                good.append(places.slice(start, len(piece)))
+            if isinstance(read, _Rows):
+                found, rows_read = read.table, places.slice(start, len(piece))
+                if read.wrong:
+                    errors += [BadDatum(rows_read[row].as_py(), reason, None) for row, reason in read.wrong.items()]
+                    right = pa.array([row for row in range(len(piece)) if row not in read.wrong], pa.int64())
+                    found, rows_read = found.take(right), rows_read.take(right)
+                tables.append(found)
+                good.append(rows_read)
                 start += len(piece)
                 count = 4 * len(piece)
             elif len(piece) == 1 or read.row == 0:
@@ -107,7 +119,7 @@ class JsonDecoder:
         rows = None if batch.num_rows == len(values) else pa.concat_arrays([places.slice(0, 0), *good])
         return Decoded(batch, rows, sorted(errors))
 
-    def _read(self, values: pa.LargeBinaryArray) -> pa.Table | _Mistake:
+    def _read(self, values: pa.LargeBinaryArray) -> _Rows | _Mistake:
         """Return as many rows as there are values, or why that cannot be."""
         lines = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
         data = pc.binary_join(lines, pa.scalar(b"\n", values.type)).buffers()[2]
@@ -127,21 +139,24 @@ class JsonDecoder:
         if table.num_rows != len(values):
             return _Mistake(f"{table.num_rows} JSON objects instead of one")
         table = table.select(self.schema.names).cast(self.schema)
+        wrong: dict[int, str] = {}
         for name, column in zip(table.column_names, table.columns, strict=True):
             for is_wrong, said in _NO_NUMBERS:
-                if any(_has_number(chunk, is_wrong) for chunk in column.chunks):
-                    first = pc.index(is_wrong(column), True).as_py() if pt.is_floating(column.type) else None
-                    return _Mistake(f"{name} {said}", first)
-        return table
+                for row in _rows_with(column.combine_chunks(), is_wrong).to_pylist():
+                    wrong.setdefault(row, f"{name} {said}")
+        return _Rows(table, wrong)
 
 
-def _has_number(values: pa.Array, is_one: Callable[[pa.Array], pa.Array]) -> bool:
-    """Whether a number is of a kind, at any depth."""
+def _rows_with(values: pa.Array, is_one: Callable[[pa.Array], pa.Array]) -> pa.Int64Array:
+    """Return the rows that have a number of a kind, at any depth; some of them more than once."""
+    found: list[pa.Array] = [pa.array([], pa.int64())]
     if pt.is_floating(values.type):
-        return bool(pc.any(is_one(values)).as_py())
-    if pt.is_struct(values.type):
-        return any(_has_number(child, is_one) for child in values.flatten())
-    return pt.is_list(values.type) and _has_number(values.flatten(), is_one)
+        found.append(pc.indices_nonzero(is_one(values)))
+    elif pt.is_struct(values.type):
+        found += [_rows_with(child, is_one) for child in values.flatten()]
+    elif pt.is_list(values.type):
+        found.append(pc.list_parent_indices(values).take(_rows_with(values.flatten(), is_one)))
+    return pa.concat_arrays([rows.cast(pa.int64()) for rows in found])
 
 
 def _not_text(values: pa.LargeBinaryArray) -> list[BadDatum]:
