@@ -246,7 +246,7 @@ def test_a_read_error_is_answered_and_does_not_stop_the_broker(tmp_path: Path) -
         raw.create_topic("t", 2)
         for partition in range(2):
             fill(raw, "t", 5, partition)
-        running.fail("preadv", errno.EIO, times=1000, path="t-0")
+        running.fail("preadv", errno.EIO, times=1000, path="/t-0/")
         assert raw.fetch("t", 0, 0).error_code != 0
         assert raw.fetch("t", 1, 0).error_code == 0
         assert raw.produce("t", 1, batch(5)).error_code == 0

@@ -224,8 +224,8 @@ def test_a_disk_that_fails_in_the_middle_ends_the_connection(tmp_path: Path) -> 
             raw.create_topic("t")
             for _ in range(3):
                 raw.produce("t", 0, batch(BATCH_SIZE))
-            disk.fail("sendfile", errno.EIO, path="t-0", times=1000)
-            disk.fail("preadv", errno.EIO, path="t-0", skip=1, times=1000)
+            disk.fail("sendfile", errno.EIO, path="/t-0/", times=1000)
+            disk.fail("preadv", errno.EIO, path="/t-0/", skip=1, times=1000)
             raw.send(raw.encode(fetch_request("t"), 12))
             with pytest.raises(ClosedError):
                 raw.receive()
