@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -83,23 +83,7 @@ class AnewRun:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return {
-            "run_id": self.run_id,
-            "job": self.job,
-            "destination": self.destination,
-            "topic": self.topic,
-            "table": self.table,
-            "outcome": self.outcome.value,
-            "exit_code": self.exit_code,
-            "number": self.number,
-            "former_tables": self.former_tables,
-            "start_offsets": self.start_offsets,
-            "offsets": self.offsets,
-            "former_rows": self.former_rows,
-            "letters": self.letters,
-            "errors": self.errors,
-            "notes": self.notes,
-        }
+        return asdict(self) | {"outcome": self.outcome.value, "exit_code": self.exit_code}
 
 
 def load_anew(
