@@ -93,6 +93,15 @@ class Lake:
             self.topic.send(count, partition=partition, size=SIZE)
 
 
+@pytest.fixture(scope="module")
+def hdfs(hadoop_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniHdfs]:
+    """An HDFS of this file's own: a NameNode asks for the room of each block that a killed writer began, too, for as
+    long as twenty minutes and as large as the block that it is asked for.
+    """
+    with MiniHdfs(tmp_path_factory.mktemp("hdfs-room"), jars=hadoop_folder) as hdfs:
+        yield hdfs
+
+
 @pytest.fixture
 def lake(millstream_broker_session: TestBroker, hdfs: MiniHdfs, tmp_path: Path) -> Iterator[Lake]:
     uri = f"{hdfs.uri}/{'-'.join(tmp_path.parts[-2:])}"
