@@ -71,6 +71,7 @@ def test_a_compaction_looks_through_the_inventory_once_where_nothing_came_betwee
     faulty = FaultyFileSystem(root.filesystem, before_call=another_loads)
     compacted = run_compaction(JOB, surroundings=on(faulty))
     assert [one.directory.rpartition("=")[2] for one in compacted.done] == ["2", "3"]
+    assert compacted.as_json()["number"] == root.log.read().number
 
 
 def test_what_another_run_came_before_is_a_note_and_no_error(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from millstream.hadoop_loader.commit import ClaimedError, CommitError, LoadDraft, Position, Role
+from millstream.hadoop_loader.commit import LoadDraft, Position, Role
 from millstream.hadoop_loader.commit.names import LATE_SUFFIX
 from millstream.hadoop_loader.driver.claim_keeper import claimed
 from millstream.hadoop_loader.driver.closing import NO_TIME
@@ -30,9 +30,9 @@ from millstream.hadoop_loader.driver.letters import (
     letters_of,
     replayed_document,
 )
-from millstream.hadoop_loader.driver.problems import MET, sentence_of
+from millstream.hadoop_loader.driver.problems import outcome_in
 from millstream.hadoop_loader.driver.report import Outcome
-from millstream.hadoop_loader.driver.surroundings import StoppedError, Surroundings, look_at_topics
+from millstream.hadoop_loader.driver.surroundings import Surroundings, look_at_topics
 from millstream.hadoop_loader.driver.telling import bring_catalogs_up_to_date, catalogs_lack
 from millstream.hadoop_loader.source import Severity, reconcile
 from millstream.hadoop_loader.source.topics import loads_topic
@@ -101,7 +101,7 @@ def load_anew(
     """
     world, stop = surroundings or Surroundings(), stop or threading.Event()
     run = AnewRun(world.run_id(), job.name, job.destination.uri, topic, table)
-    try:
+    with outcome_in(run, ValueError):
         with world.open_filesystem(job) as filesystem:
             log = world.commit_log(job, filesystem, stop=stop)
             if dry_run:
@@ -115,16 +115,6 @@ def load_anew(
                 _tell_catalogs(job, filesystem, claim.state, run)
                 run.number = log.commit(claim, draft).number
         run.outcome = Outcome.LOADED
-    except ClaimedError as error:
-        run.outcome = Outcome.CLAIMED
-        run.errors.append(str(error))
-    except StoppedError:
-        run.outcome = Outcome.STOPPED
-    except (ValueError, *MET) as error:
-        if isinstance(error, CommitError) and error.published is not None:
-            run.number = error.published.number
-        run.outcome = Outcome.FAILED if run.number is None else Outcome.PARTIAL
-        run.errors.append(sentence_of(error, run.destination))
     return run
 
 

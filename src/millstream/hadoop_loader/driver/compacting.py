@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from millstream.hadoop_loader.commit import ClaimedError, CommitError, Role
+from millstream.hadoop_loader.commit import Role
 from millstream.hadoop_loader.driver.claim_keeper import claimed
-from millstream.hadoop_loader.driver.problems import MET, sentence_of
+from millstream.hadoop_loader.driver.problems import outcome_in
 from millstream.hadoop_loader.driver.report import Outcome
-from millstream.hadoop_loader.driver.surroundings import StoppedError, Surroundings
+from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.telling import bring_catalogs_up_to_date
 from millstream.hadoop_loader.tables.ownership import tables_of
 
@@ -38,6 +38,8 @@ class CompactionRun:
     job: str
     destination: str
     outcome: Outcome = Outcome.FAILED
+    # Of the last entry that was committed.
+    number: int | None = None
     wall_s: float = 0.0
     directories: list[DirectoryResult] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -105,6 +107,7 @@ class CompactionRun:
             "job": self.job,
             "destination": self.destination,
             "exit_code": self.exit_code,
+            "number": self.number,
             **self.totals(),
             "directories": [asdict(one) for one in self.directories],
             "errors": self.errors,
@@ -128,19 +131,8 @@ def run_compaction(
     world, stop = surroundings or Surroundings(), stop or threading.Event()
     began = world.monotonic()
     run = CompactionRun(world.run_id(), job.name, job.destination.uri)
-    try:
-        with ExitStack() as stack:
-            _run(stack, job, run, world, stop, tables, on_progress or _tell_nobody)
-    except ClaimedError as error:
-        run.outcome = Outcome.CLAIMED
-        run.errors.append(str(error))
-    except StoppedError:
-        run.outcome = Outcome.STOPPED
-    except MET as error:
-        # What was published is done by the next run, though this one has not seen it.
-        is_partial = bool(run.done) or (isinstance(error, CommitError) and error.published is not None)
-        run.outcome = Outcome.PARTIAL if is_partial else Outcome.FAILED
-        run.errors.append(sentence_of(error, run.destination))
+    with outcome_in(run), ExitStack() as stack:
+        _run(stack, job, run, world, stop, tables, on_progress or _tell_nobody)
     run.wall_s = world.monotonic() - began
     return run
 
@@ -186,19 +178,22 @@ def _run(
         on_progress(read, total)
 
     report = CompactionReport(run.directories)
-    compact(
-        filesystem,
-        log,
-        claim,
-        plans,
-        job.compaction,
-        job.encoding,
-        stop=stop,
-        on_progress=handle_read,
-        report=report,
-        workers=_workers(job),
-        job=job.name,
-    )
+    try:
+        compact(
+            filesystem,
+            log,
+            claim,
+            plans,
+            job.compaction,
+            job.encoding,
+            stop=stop,
+            on_progress=handle_read,
+            report=report,
+            workers=_workers(job),
+            job=job.name,
+        )
+    finally:
+        run.number = max((one.number for one in run.done), default=None)
     run.errors += [f"{one.directory}: {one.refused}" for one in report.directories if one.refused]
     run.notes += [f"left for the next time: {one.left}" for one in report.directories if one.left]
     if report.is_stopped and not run.done:

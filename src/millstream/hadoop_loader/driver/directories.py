@@ -22,8 +22,6 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from millstream.hadoop_loader.commit import (
-    ClaimedError,
-    CommitError,
     CommitLog,
     CompactDraft,
     CompactedDirectory,
@@ -34,9 +32,9 @@ from millstream.hadoop_loader.commit import (
 from millstream.hadoop_loader.commit.names import LATE_SUFFIX, dead_letters_directory
 from millstream.hadoop_loader.commit.state import split_directory
 from millstream.hadoop_loader.driver.claim_keeper import claimed
-from millstream.hadoop_loader.driver.problems import MET, sentence_of
+from millstream.hadoop_loader.driver.problems import outcome_in
 from millstream.hadoop_loader.driver.report import Outcome
-from millstream.hadoop_loader.driver.surroundings import StoppedError, Surroundings
+from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.telling import bring_catalogs_up_to_date
 from millstream.hadoop_loader.filesystem import FileSystem
 from millstream.hadoop_loader.source.topics import loads_topic
@@ -406,21 +404,10 @@ def _run(
     """Do it on the job's destination, and make an outcome of what it meets."""
     world, stop = surroundings or Surroundings(), stop or threading.Event()
     run = DirectoryRun(world.run_id(), job.name, job.destination.uri, act)
-    try:
+    with outcome_in(run, _WrongError):
         with world.open_filesystem(job) as filesystem:
             function(world, filesystem, world.commit_log(job, filesystem, stop=stop), run)
         run.outcome = _outcome(run)
-    except ClaimedError as error:
-        run.outcome = Outcome.CLAIMED
-        run.errors.append(str(error))
-    except StoppedError:
-        run.outcome = Outcome.STOPPED
-    except (_WrongError, *MET) as error:
-        if isinstance(error, CommitError) and error.published is not None:
-            # It counts, and the next run applies it.
-            run.number = error.published.number
-        run.outcome = Outcome.FAILED if run.number is None else Outcome.PARTIAL
-        run.errors.append(sentence_of(error, run.destination))
     return run
 
 

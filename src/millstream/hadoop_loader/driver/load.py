@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from millstream.hadoop_loader.commit import ClaimedError, CommitError, CommitLog, Role, UnsettledError
+from millstream.hadoop_loader.commit import CommitError, CommitLog, Role, UnsettledError
 from millstream.hadoop_loader.driver.attempts import Attempts
 from millstream.hadoop_loader.driver.audit import Audit, audit_run
 from millstream.hadoop_loader.driver.claim_keeper import ClaimKeeper
@@ -27,7 +27,7 @@ from millstream.hadoop_loader.driver.failures import forget_failure, remember_fa
 from millstream.hadoop_loader.driver.finishing import Finishing
 from millstream.hadoop_loader.driver.loading import Loading
 from millstream.hadoop_loader.driver.observer import Observer, Phase
-from millstream.hadoop_loader.driver.problems import MET, sentence_of
+from millstream.hadoop_loader.driver.problems import MET, outcome_in
 from millstream.hadoop_loader.driver.report import LoadReport, Outcome, TopicReport
 from millstream.hadoop_loader.driver.reporting import describe
 from millstream.hadoop_loader.driver.schemas import RunSchemas
@@ -109,23 +109,16 @@ class _Run:
         return report
 
     def _run(self, outer: ExitStack) -> None:
-        report = self._report
-        try:
-            with ExitStack() as stack:
-                self._run_to_its_end(outer, stack)
-        except StoppedError:
-            report.outcome = Outcome.STOPPED
-        except ClaimedError as error:
-            report.outcome = Outcome.CLAIMED
-            report.errors.append(str(error))
-        except MET as error:
-            # An error behind the commit leaves the run partly done, never undone.
-            report.outcome = Outcome.FAILED if report.number is None else Outcome.PARTIAL
-            report.errors.append(sentence_of(error, report.destination))
-            self._is_destination_red = isinstance(error, (FileSystemError, OSError))
-            if isinstance(error, (UnavailableError, UnknownOutcomeError, UnsettledError)):
-                # Whoever does not answer need not be asked to remember that.
-                self._filesystem = None
+        with outcome_in(self._report):
+            try:
+                with ExitStack() as stack:
+                    self._run_to_its_end(outer, stack)
+            except MET as error:
+                self._is_destination_red = isinstance(error, (FileSystemError, OSError))
+                if isinstance(error, (UnavailableError, UnknownOutcomeError, UnsettledError)):
+                    # Whoever does not answer need not be asked to remember that.
+                    self._filesystem = None
+                raise
 
     def _run_to_its_end(self, outer: ExitStack, stack: ExitStack) -> None:
         report, job = self._report, self._job

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from millstream.hadoop_loader.commit import ClaimedError, CommitError, LoadDraft, Role
+from millstream.hadoop_loader.commit import LoadDraft, Role
 from millstream.hadoop_loader.driver.claim_keeper import claimed
 from millstream.hadoop_loader.driver.letters import (
     REPLAYED,
@@ -30,7 +30,7 @@ from millstream.hadoop_loader.driver.letters import (
     replayed_document,
     waiting_letters,
 )
-from millstream.hadoop_loader.driver.problems import MET, sentence_of
+from millstream.hadoop_loader.driver.problems import outcome_in
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.schemas import RunSchemas
 from millstream.hadoop_loader.driver.surroundings import Surroundings
@@ -112,17 +112,8 @@ def replay_dead_letters(
     """
     world = surroundings or Surroundings()
     replay = Replay(world.run_id(), job.name, job.destination.uri, to_topic or "table")
-    try:
-        with ExitStack() as stack:
-            _run(stack, job, replay, world, None if topics is None else set(topics), to_topic, dry_run=dry_run)
-    except ClaimedError as error:
-        replay.outcome = Outcome.CLAIMED
-        replay.errors.append(str(error))
-    except (*MET, ValueError) as error:
-        if isinstance(error, CommitError) and error.published is not None:
-            replay.number = error.published.number
-        replay.outcome = Outcome.FAILED if replay.number is None else Outcome.PARTIAL
-        replay.errors.append(sentence_of(error, replay.destination))
+    with outcome_in(replay, ValueError), ExitStack() as stack:
+        _run(stack, job, replay, world, None if topics is None else set(topics), to_topic, dry_run=dry_run)
     return replay
 
 
