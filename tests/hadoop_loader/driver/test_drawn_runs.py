@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,8 +18,9 @@ import confluent_kafka
 import fastavro
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.support.drawing import drawn
 from tests.support.loads import FIRST_MS
 from tests.support.raw_topics import TIMEOUT_S, RawTopic, run_inline
 
@@ -33,7 +33,6 @@ from millstream.testing.kafka import wait_until
 
 pytestmark = pytest.mark.from_kafka(soak=True)
 
-EXAMPLES: Final = 150 if os.environ.get("MILLSTREAM_SOAK") == "1" else 3
 HOUR_MS: Final = 3_600_000
 FORMATS: Final = "avro", "parquet"
 SMALL_BYTES: Final = 150
@@ -195,13 +194,7 @@ def add_partitions(topic: RawTopic, count: int) -> None:
         )
 
 
-# Without making a failing example smaller: each is a topic of its own, and hundreds of them are tried for that.
-@settings(
-    max_examples=EXAMPLES,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),
-    suppress_health_check=list(HealthCheck),
-    print_blob=True,
-)
+@drawn(3, soaked=150)
 @given(
     before=sendings,
     between=sendings,

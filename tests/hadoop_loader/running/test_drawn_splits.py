@@ -17,9 +17,10 @@ from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.avro_schemas import alike, chains, read, values, written
+from tests.support.drawing import drawn
 from tests.support.loads import FIRST_MS
 from tests.support.split_runs import Outcome, Record, SplitTopic
 
@@ -29,7 +30,6 @@ from millstream.hadoop_loader.tables import TableVersion, merge
 
 pytestmark = pytest.mark.from_kafka(soak=True)
 
-EXAMPLES: Final = 200 if os.environ.get("MILLSTREAM_SOAK") == "1" else 12
 FIRST: Final = datetime.datetime.fromtimestamp(FIRST_MS / 1000, datetime.UTC)
 HOUR: Final = datetime.timedelta(hours=1)
 NO_VALUE: Final = "__HIVE_DEFAULT_PARTITION__"
@@ -205,13 +205,7 @@ def rows_of(done: Outcome, format_: str) -> dict[tuple[int, int], tuple[str, str
     return found
 
 
-# Without making a failing example smaller: each is a topic of its own, and hundreds of them are tried for that.
-@settings(
-    max_examples=EXAMPLES,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),
-    suppress_health_check=list(HealthCheck),
-    print_blob=True,
-)
+@drawn(12, soaked=200)
 @given(
     data=st.data(),
     chain=chains(),
