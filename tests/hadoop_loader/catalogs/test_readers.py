@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.support.avro_schemas import written
 from tests.support.hive_metastore import HiveMetastore
+from tests.support.raw_topics import RawTopic, rows_of, run_inline
 from tests.support.spark_reader import read_by_spark
 from tests.support.table_roots import TableRoot, avro_bytes, parquet_bytes
 
@@ -27,6 +28,9 @@ from millstream.hadoop_loader.catalogs.hive import hive_name, hive_type
 from millstream.hadoop_loader.catalogs.known_tables import partition_keys
 from millstream.hadoop_loader.catalogs.metastore import connected
 from millstream.hadoop_loader.commit import LoadDraft, Role
+from millstream.hadoop_loader.driver.anew import load_anew
+from millstream.hadoop_loader.driver.directories import drop_tables
+from millstream.hadoop_loader.driver.verify import verify_destination
 from millstream.hadoop_loader.job import (
     DestinationSettings,
     HiveSettings,
@@ -38,6 +42,7 @@ from millstream.hadoop_loader.job import (
 from millstream.hadoop_loader.splits import FileKind
 from millstream.hadoop_loader.tables import TableVersion, merge
 from millstream.schemas.avro import AvroDecoder
+from millstream.testing import TestBroker
 
 pytestmark = pytest.mark.java
 
@@ -255,6 +260,36 @@ def hive_job(root: TableRoot, uri: str | None) -> LoadJob:
     )
 
 
+def test_columns_keep_their_places_in_a_metastore_that_looks_at_them(tmp_path: Path, metastore: HiveMetastore) -> None:
+    root = TableRoot(tmp_path)
+    root.load([(0, "parquet", parquet_bytes(VALUES), 3)])
+    settings = HiveSettings(database="apart", metastore_uri=metastore.uri, table_prefix="places_")
+    job = replace(hive_job(root, None), hive=settings, metadata_columns=("partition", "offset"))
+    item = record("Item", ("a", "int"))
+    grown = record("Item", ("a", "int"), ("b", "int", {"default": 0}))
+    writers = {1: record("Order", ("id", "long"), ("item", item))}
+    evolve(root, {key: json.dumps(one) for key, one in writers.items()})
+    assert tell_catalogs(job, root.filesystem, root.log.read()) == []
+
+    # A field before others, behind which the metadata columns are, and then one in a struct.
+    for number, fields in enumerate(([("item", item)], [("item", grown)]), 2):
+        evolve(root, {number: json.dumps(record("Order", ("first", "string", {"default": ""}), ("id", "long"), *fields))})
+        assert tell_catalogs(job, root.filesystem, root.log.read()) == []
+
+    with connected(settings, root.filesystem.uri) as store:
+        for held in (
+            store._client.get_table("apart", "places_orders"),
+            store._client.get_partition("apart", "places_orders", ["1"]),
+        ):
+            assert [(one.name, one.type) for one in held.sd.cols] == [
+                ("id", "bigint"),
+                ("item", "struct<a:int,b:int>"),
+                ("_kafka_partition", "int"),
+                ("_kafka_offset", "bigint"),
+                ("first", "string"),
+            ]
+
+
 def test_scripts_are_written_once_for_each_version(tmp_path: Path) -> None:
     root = loaded_root(tmp_path / "root")
     job = hive_job(root, None)
@@ -325,6 +360,40 @@ def test_tables_that_are_not_ours_are_left_as_they_are_and_keep_no_other_from_be
     failing = replace(job, hive=replace(settings, fail=True))
     with pytest.raises(CatalogError, match="made by others"):
         tell_catalogs(failing, ours.filesystem, ours.log.read())
+
+
+def test_a_topic_loaded_anew_has_another_table_in_the_metastore_and_its_former_one_stays(
+    tmp_path: Path, metastore: HiveMetastore, millstream_broker_session: TestBroker
+) -> None:
+    topic = RawTopic(millstream_broker_session.bootstrap_servers, tmp_path)
+    settings = HiveSettings(database="apart", metastore_uri=metastore.uri)
+    day = Partitioning(kind="time", pattern="day=%Y-%m-%d")
+    job = topic.job(changes={"hive": settings, "partitioning": day})
+    topic.send(20)
+    assert run_inline(job).catalog_problems == []
+    # Its job is of other directories from here on, which the former table must not get.
+    hour = topic.job(changes={"hive": settings, "partitioning": Partitioning(kind="time", pattern="dt=%Y-%m-%d/h=%H")})
+
+    begun = load_anew(hour, topic.name, "anew")
+    assert (begun.errors, begun.notes, begun.former_tables) == ([], [], [topic.name])
+    topic.send(100)
+    again = run_inline(hour)
+    assert (again.errors, again.catalog_problems, again.rows) == ([], [], 120)
+
+    assert rows_of(topic.uri, "anew", "parquet") == topic.shown()
+    former = held_table(settings, hive_name(topic.name), job)
+    assert former[1:3] == (f"{topic.uri.replace('///', '/')}/{topic.name}/parquet", ["day=2026-01-01"])
+    new = held_table(settings, "anew", job)
+    assert new[1:3] == (
+        f"{topic.uri.replace('///', '/')}/anew/parquet",
+        ["dt=2026-01-01/h=00", "dt=2026-01-01/h=01"],
+    )
+    dropped = drop_tables(hour, [topic.name])
+    assert (dropped.errors, dropped.notes, dropped.rows) == ([], [], 20)
+    # What the metastore has of it is its readers' to drop.
+    assert held_table(settings, hive_name(topic.name), job) == former
+    assert held_table(settings, "anew", job) == new
+    assert verify_destination(hour, deep=True).findings == []
 
 
 def held_table(settings: HiveSettings, name: str, job: LoadJob) -> tuple[Any, ...]:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -176,15 +177,26 @@ class Metastore:
 
     def _evolve(self, table: KnownTable, held: Any) -> None:
         """Give a table that is there its columns and properties, and its partitions the columns."""
-        from hive_metastore.ttypes import EnvironmentContext, FieldSchema
+        from hive_metastore.ttypes import InvalidOperationException
 
         wanted = hive.properties(table)
-        columns = [FieldSchema(column.name, column.type, "") for column in hive.data_columns(table)]
-        is_alike = [(one.name, one.type) for one in held.sd.cols] == [(one.name, one.type) for one in columns]
-        if is_alike and all(held.parameters.get(key) == value for key, value in wanted.items()):
+        columns = _in_held_order(hive.data_columns(table), held.sd.cols)
+        as_held = [hive.HiveColumn(one.name, one.type) for one in held.sd.cols]
+        if columns == as_held and all(held.parameters.get(key) == value for key, value in wanted.items()):
             return
-        held.sd.cols = columns
         held.parameters = {**held.parameters, **wanted}
+        try:
+            self._alter(held, columns)
+        except InvalidOperationException:
+            # As metastores are set up, no type takes the place of one that is read otherwise, and a struct that grew is
+            # such a type. Readers go by names, so the places behind those that stay are given up first.
+            self._alter(held, [new for new, _ in takewhile(_is_as_it_was, zip(columns, as_held, strict=False))])
+            self._alter(held, columns)
+
+    def _alter(self, held: Any, columns: Collection[hive.HiveColumn]) -> None:
+        from hive_metastore.ttypes import EnvironmentContext, FieldSchema
+
+        held.sd.cols = [FieldSchema(column.name, column.type, "") for column in columns]
         cascade = EnvironmentContext(properties={"CASCADE": "true"})
         self._client.alter_table_with_environment_context(held.dbName, held.tableName, held, cascade)
 
@@ -231,6 +243,19 @@ class Metastore:
                     self._client.add_partition(partition)
                 except AlreadyExistsException:
                     continue
+
+
+def _in_held_order(columns: list[hive.HiveColumn], held: Iterable[Any]) -> list[hive.HiveColumn]:
+    """Return columns as a table has them that is there, and behind those what it lacks: where fields are added before
+    others, or writers order them anew, columns keep their places.
+    """
+    places = {one.name: place for place, one in enumerate(held)}
+    return sorted(columns, key=lambda column: places.get(column.name, len(places)))
+
+
+def _is_as_it_was(pair: tuple[hive.HiveColumn, hive.HiveColumn]) -> bool:
+    column, held = pair
+    return column == held
 
 
 def _values(directory: str) -> list[str]:
