@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,12 @@ class TableRoot:
         at_ms: int = 0,
         schema_versions: Sequence[int] = (),
         first_offsets: Sequence[int] = (),
+        schemas: Mapping[str, Any] | None = None,
     ) -> None:
         """Commit files: (partition, format, contents, rows), with records of about `at_ms`.
 
         `topic_id` is the topic's own if none is given; `schema_versions` and `first_offsets` are those of the files, by
-        default behind all that their partitions had.
+        default behind all that their partitions had; `schemas` are documents of topics.
         """
         topic_id = topic_id or (TOPIC_ID if topic == TOPIC else f"id-of-{topic}")
         claim = self.claim(Role.LOAD)
@@ -103,6 +104,7 @@ class TableRoot:
             LoadDraft(
                 topics={topic_id: topic},
                 files=tuple(staged),
+                schemas=schemas or {},
                 closed=tuple(f"{topic}/{format_}/{directory}" for format_ in sorted(formats)) if closed else (),
             ),
         )

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from tests.support.loads import FIRST_MS, STEP_MS, Events, assert_same, job_for
 
-from millstream.hadoop_loader.commit import Role, TableFile
+from millstream.hadoop_loader.commit import Role
 from millstream.hadoop_loader.driver import Outcome, run_load
 from millstream.hadoop_loader.driver.claim_keeper import claimed
 from millstream.hadoop_loader.driver.compacting import run_compaction
 from millstream.hadoop_loader.driver.dry_run import plan_load
 from millstream.hadoop_loader.driver.status import status_of
 from millstream.hadoop_loader.driver.surroundings import Surroundings
-from millstream.hadoop_loader.driver.verify import files_sharing_offsets, verify_destination
+from millstream.hadoop_loader.driver.verify import verify_destination
 from millstream.hadoop_loader.job import Partitioning
 
 pytestmark = pytest.mark.from_kafka(soak=True)
@@ -91,10 +91,6 @@ def test_whatever_was_changed_by_hand_is_found(new_events: NewEvents, tmp_path: 
     assert remedies == ["mend its files first: it would say that all rows are there"]
 
 
-def file_of(first: int, last: int, rows: int) -> TableFile:
-    return TableFile("t/avro", f"{first}-{last}.avro", "t", "id", 0, first, last, rows, 1, "crc32c:00000000", -1, -1)
-
-
 def test_a_run_that_is_at_work_or_was_killed_is_told(new_events: NewEvents, tmp_path: Path) -> None:
     events = new_events()
     events.send(3)
@@ -120,38 +116,6 @@ def test_tombstones_among_rows_share_no_offset(new_events: NewEvents, tmp_path: 
     assert run_load(job).rows == 11
 
     assert verify_destination(job).findings == []
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        ((0, 10, 10), (5, 5, 1)),  # one offset is left for the second
-        ((0, 100, 3), (2, 50, 2), (3, 60, 4)),
-        ((0, 4, 5), (5, 9, 5)),
-    ],
-)
-def test_files_that_may_interleave_are_sound(files: tuple[tuple[int, int, int], ...]) -> None:
-    assert list(files_sharing_offsets([file_of(*one) for one in files])) == []
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        ((0, 10, 11), (5, 5, 1)),  # the first has them all
-        ((0, 7, 2), (0, 10, 2)),  # what a file is named after is in it
-        ((0, 10, 2), (5, 10, 2)),
-        ((0, 10, 2), (10, 20, 2)),
-        ((0, 99, 90), (50, 149, 90)),  # 180 rows at 150 offsets
-        ((0, 100, 2), (95, 105, 11)),
-    ],
-)
-@pytest.mark.parametrize("between", [(), ((1, 97, 3),)])
-def test_files_that_must_share_offsets_are_found(
-    files: tuple[tuple[int, int, int], ...], between: tuple[tuple[int, int, int], ...]
-) -> None:
-    found = list(files_sharing_offsets([file_of(*one) for one in (*files[1:], *between, *files[:1])]))
-
-    assert (file_of(*files[0]), file_of(*files[1])) in found
 
 
 def test_a_compaction_leaves_the_rows_what_they_are(new_events: NewEvents, tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from tests.support.commit_commands import job_of, surroundings_of
 from tests.support.commit_simulation import TOPIC, World
-from tests.support.table_roots import TableRoot
+from tests.support.table_roots import TOPIC_ID, TableRoot
 
 from millstream.hadoop_loader.commit import Role, TableFile, UnappliedError, names
 from millstream.hadoop_loader.commit.inventory import Inventory
+from millstream.hadoop_loader.driver.sharing import CUTS
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import Verified, verify_destination
 from millstream.hadoop_loader.filesystem import QuotaExceededError, UnavailableError
@@ -187,18 +188,24 @@ def test_files_that_the_inventory_and_the_disk_lack_are_missed(tmp_path: Path, m
     assert finding.what.endswith("its inventory has 7 with 21 and 88")
 
 
-def test_both_histories_of_a_partition_that_was_cut_may_be_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("truncated", ["fail", "continue"])
+@pytest.mark.parametrize("topic", [TOPIC, "another"])
+def test_both_histories_of_a_partition_that_was_cut_may_be_there(tmp_path: Path, truncated: str, topic: str) -> None:
+    """Whoever asks: also a job that would have stopped there, and one of other topics."""
     root = TableRoot(tmp_path, MemoryFileSystem())
-    root.load([(0, "avro", b"before", 10)], closed=False)
-    root.load([(0, "avro", b"after", 8)], closed=False, first_offsets=[6])
-    # What one entry brings twice is wrong whatever the job says.
-    root.load([(1, "avro", b"one", 4), (1, "avro", b"two", 4)], closed=False, directory="day=2", first_offsets=[0, 2])
+    cut = {f"{CUTS}{TOPIC}": {TOPIC_ID: {"0": 6}}}
+    root.load([(number, "avro", b"before", 10) for number in range(2)], closed=False)
+    root.load([(0, "avro", b"after", 8)], closed=False, first_offsets=[6], schemas=cut)
+    # Of another partition, and what one entry brings twice.
+    root.load([(1, "avro", b"after", 8)], closed=False, first_offsets=[6])
+    root.load([(0, "avro", b"one", 4), (0, "avro", b"two", 4)], closed=False, directory="day=2", first_offsets=[7, 9])
     job = job_of(tmp_path)
-    world = Surroundings(open_filesystem=lambda _job: root.filesystem)
-    going_on = replace(job, source=replace(job.source, truncated="continue"))
+    job = replace(job, source=replace(job.source, truncated=truncated, topics=(topic,)))
 
-    stopping, going = (verify_destination(one, offline=True, surroundings=world) for one in (job, going_on))
+    verified = verify_destination(
+        job, offline=True, surroundings=Surroundings(open_filesystem=lambda _job: root.filesystem)
+    )
 
-    assert [re.findall(r"day=\d", finding.what) for finding in stopping.findings] == [["day=1"] * 2, ["day=2"] * 2]
-    assert all('source.truncated = "continue"' in finding.remedy for finding in stopping.findings)
-    assert [re.findall(r"day=\d", finding.what) for finding in going.findings] == [["day=2"] * 2]
+    shared = [re.findall(r"(day=\d)/orders\+(\d)\+(\d+)", finding.what) for finding in verified.findings]
+    assert shared == [[("day=1", "1", "0"), ("day=1", "1", "6")], [("day=2", "0", "7"), ("day=2", "0", "9")]]
+    assert all("no cut of their partition is in the log" in finding.remedy for finding in verified.findings)

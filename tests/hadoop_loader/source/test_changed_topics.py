@@ -16,6 +16,7 @@ from millstream.hadoop_loader.commit import LoadDraft, Role
 from millstream.hadoop_loader.commit.entries import Position
 from millstream.hadoop_loader.driver import run_load
 from millstream.hadoop_loader.driver.report import LoadReport, Outcome
+from millstream.hadoop_loader.driver.sharing import cut_offset
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.job import (
     DestinationSettings,
@@ -92,6 +93,10 @@ def test_a_log_that_was_cut_below_the_position(topic: Topic) -> None:
 
     # Nothing to load yet; the position goes back all the same, or what comes at offsets 5 to 7 would be lost.
     assert run_load(topic.job(truncated="continue")).errors == []
+    with Surroundings().open_filesystem(topic.job()) as lake:
+        state = Surroundings().commit_log(topic.job(), lake).read()
+    [topic_id] = state.topics
+    assert cut_offset(state, topic.name, topic_id, 0) == 5
     topic.send(6)
     report = run_load(topic.job())
     assert (report.outcome, report.rows) == (Outcome.LOADED, 6)

@@ -126,6 +126,11 @@ def final_name(staged: StagedFile, number: int) -> str:
     return f"{SEPARATOR.join(map(str, parts))}.{staged.format}"
 
 
+def entry_number(name: str) -> int:
+    """The number of the entry that brought a file of this name."""
+    return int(name.rpartition(".")[0].rpartition(SEPARATOR)[2])
+
+
 def compacted_name(staged: StagedFile, index: int, number: int) -> str:
     """The name of the `index`th file of a compacted directory, which holds records of many partitions."""
     parts = (staged.topic, f"c{index}", staged.first_offset, staged.last_offset, number)

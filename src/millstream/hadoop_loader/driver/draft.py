@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from millstream.hadoop_loader.commit import LoadDraft, Position, table_directory
 from millstream.hadoop_loader.commit.state import split_directory
 from millstream.hadoop_loader.driver.closing import Closing, directories_to_close, watermarks_after
+from millstream.hadoop_loader.driver.sharing import cut_documents
 from millstream.hadoop_loader.splits import FileKind, RangeRead, StagedFile, TopicPartitionId
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def draft_of(
     """Put together a load's draft.
 
     `topics` are names by topic id; `moved` are positions that are set without a record having been read (a start at the
-    end, a gap that retention made), `lagging` the partitions that still have something to load after this.
+    end, a gap that retention made, a log that was cut), `lagging` the partitions that still have something to load
+    after this.
     """
     all_reads, all_files = tuple(reads), tuple(files)
     positions: dict[str, dict[int, Position]] = defaultdict(dict)
@@ -64,7 +66,7 @@ def draft_of(
         files=all_files,
         closed=closed,
         marks_success=job.destination.success_files,
-        schemas=schemas,
+        schemas={**schemas, **cut_documents(state, moved, topics)},
         report=report,
     )
     return Drafted(draft, closed)

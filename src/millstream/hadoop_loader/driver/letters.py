@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from millstream.hadoop_loader.commit.names import DEAD_LETTERS, SEPARATOR, dead_letters_directory
+from millstream.hadoop_loader.commit.names import DEAD_LETTERS, dead_letters_directory, entry_number
 from millstream.hadoop_loader.source.topics import loads_topic
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def letter_files(state: TableState, topic: str) -> list[TableFile]:
     return [
         first_letters(file, *before[file.name]) if file.name in before else file
         for file in state.files.under(dead_letters_directory(topic))
-        if (_entry_of(file) > up_to or file.name in waiting) and file.name not in replayed
+        if (entry_number(file.name) > up_to or file.name in waiting) and file.name not in replayed
     ]
 
 
@@ -92,11 +92,6 @@ def replayed_document(
     if of_first:
         document["before"] = {file.name: [file.last_offset + 1, file.rows] for file in of_first}
     return document
-
-
-def _entry_of(file: TableFile) -> int:
-    """The number of the entry that brought a file, which its name ends with."""
-    return int(file.name.rpartition(".")[0].rpartition(SEPARATOR)[2])
 
 
 def read_letters(filesystem: FileSystem, path: str) -> Iterator[DeadLetter]:

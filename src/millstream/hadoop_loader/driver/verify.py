@@ -1,7 +1,8 @@
 """A destination held against its log and its topics: everything the log names is there, and nothing else is.
 
     every file of the inventory is there, with its length       deep: its bytes have the checksum
-    every file below a table is in the inventory                no two files of a directory surely share offsets
+    every file below a table is in the inventory                no two files of a directory surely share offsets, but
+                                                                for those of two histories of a log that was cut
     every closed directory has its _SUCCESS                     the last entry is applied
     the inventory has as many files and rows of each table as all entries together brought and took
     each position lies within its topic, which is the one that was loaded
@@ -24,9 +25,10 @@ from typing import TYPE_CHECKING, Any, Final
 from millstream.core.wire import KafkaError
 from millstream.hadoop_loader.commit import Totals
 from millstream.hadoop_loader.commit.applying import mark
-from millstream.hadoop_loader.commit.names import HOME, SEPARATOR, SUCCESS
+from millstream.hadoop_loader.commit.names import HOME, SUCCESS
 from millstream.hadoop_loader.commit.state import split_directory, totals_key
 from millstream.hadoop_loader.driver.report import Outcome
+from millstream.hadoop_loader.driver.sharing import cut_offset, files_sharing_offsets
 from millstream.hadoop_loader.driver.status import Red
 from millstream.hadoop_loader.driver.surroundings import Surroundings, look_at_topics
 from millstream.hadoop_loader.filesystem import FileSystemError
@@ -48,10 +50,7 @@ FINDINGS_MAX: Final = 1_000
 LOOKS_AGAIN_MAX: Final = 10
 _REPAIR: Final = "`millstream load verify --repair` makes it anew"
 _REPAIR_LATER: Final = "mend its files first: it would say that all rows are there"
-_SHARED: Final = (
-    'if its partition was cut, and source.truncated = "continue" then, rows of both histories are there; else keep both'
-    " and report it: this must not be"
-)
+_SHARED: Final = "no cut of their partition is in the log: keep both and report it, this must not be"
 _RUN_AGAIN: Final = "run the job again; if it stays, restore the file from a backup, or load its offsets anew"
 
 
@@ -187,7 +186,7 @@ class _Look:
             for name, status in there.items()
             if name not in listed and _is_data(status)
         ]
-        found += _sharing(files, is_cut_allowed=self.job.source.truncated == "continue")
+        found += _sharing(self.state, files)
         return found
 
     def _marks(self, directory: str, files: list[TableFile]) -> bool:
@@ -311,49 +310,19 @@ def _wrong_files(files: Iterable[TableFile], there: Mapping[str, FileStatus]) ->
     return wrong
 
 
-def _sharing(files: Iterable[TableFile], *, is_cut_allowed: bool) -> list[Red]:
-    """Say which files of a directory share offsets; with `is_cut_allowed` only those of one entry must not."""
-    by_partition: dict[tuple[str, int, str], list[TableFile]] = defaultdict(list)
+def _sharing(state: TableState, files: Iterable[TableFile]) -> list[Red]:
+    """Say which files of a directory share offsets that no cut of their partition explains."""
+    by_partition: dict[tuple[str, str, int, str], list[TableFile]] = defaultdict(list)
     for file in files:
         # What was compacted is of many partitions, and letters that were replayed in vain come again.
         if file.partition >= 0 and file.kind is not FileKind.DEAD_LETTERS:
-            stem, _, format_ = file.name.rpartition(".")
-            entry = stem.rpartition(SEPARATOR)[2] if is_cut_allowed else ""
-            by_partition[file.topic_id, file.partition, f"{entry}.{format_}"].append(file)
+            format_ = file.name.rpartition(".")[2]
+            by_partition[file.topic, file.topic_id, file.partition, format_].append(file)
     return [
         Red(f"{before.path} and {after.path} share offsets", _SHARED)
-        for group in by_partition.values()
-        for before, after in files_sharing_offsets(group)
+        for (topic, topic_id, partition, _), group in by_partition.items()
+        for before, after in files_sharing_offsets(group, cut_offset(state, topic, topic_id, partition))
     ]
-
-
-def files_sharing_offsets(files: Iterable[TableFile]) -> Iterator[tuple[TableFile, TableFile]]:
-    """Yield pairs of one partition's files that hold a record both, as far as their offsets and rows prove it.
-
-    Ranges may overlap: tombstones are in files of their own, and a dead letter that is replayed comes from among rows.
-    """
-    # Those whose range is not over yet, by their first offsets.
-    open_: list[TableFile] = []
-    for file in sorted(files, key=lambda one: (one.first_offset, one.last_offset)):
-        open_ = [one for one in open_ if one.last_offset >= file.first_offset]
-        yield from ((one, file) for one in open_ if _must_share(one, file))
-        open_.append(file)
-
-
-def _must_share(one: TableFile, other: TableFile) -> bool:
-    """Whether two files with overlapping ranges have a record in common, wherever their other records lie."""
-    first, last = min(one.first_offset, other.first_offset), max(one.last_offset, other.last_offset)
-    if one.rows + other.rows > last - first + 1:
-        return True
-    return _surely_has_an_end_of(one, other) or _surely_has_an_end_of(other, one)
-
-
-def _surely_has_an_end_of(one: TableFile, other: TableFile) -> bool:
-    """Whether a file's first or last offset, which it has, is for certain in `one` too."""
-    ends = {other.first_offset, other.last_offset}
-    if one.rows >= one.last_offset - one.first_offset + 1:
-        return any(one.first_offset <= end <= one.last_offset for end in ends)
-    return not ends.isdisjoint((one.first_offset, one.last_offset))
 
 
 def _has_been_marked(filesystem: FileSystem, path: str) -> bool:
