@@ -20,8 +20,9 @@ from typing import Any, Final
 
 from millstream.hadoop_loader.commit import CommitSettings
 from millstream.hadoop_loader.driver import run_load
+from millstream.hadoop_loader.driver.anew import load_anew
 from millstream.hadoop_loader.driver.compacting import run_compaction
-from millstream.hadoop_loader.driver.directories import close_directories, expire_directories
+from millstream.hadoop_loader.driver.directories import close_directories, drop_tables, expire_directories
 from millstream.hadoop_loader.driver.replay import replay_dead_letters
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import verify_destination
@@ -32,6 +33,8 @@ from millstream.testing.faulty_filesystem import FaultyFileSystem
 QUICK: Final = CommitSettings(claim_timeout_s=1.0, renewal_interval_s=0.2)
 """For runs that are to take over from one that was killed."""
 EXPIRED_BEFORE_MS: Final = 1_767_312_000_000  # 2026-01-02T00:00:00Z
+NEW_TABLE: Final = "anew"
+"""Of the job's topic, once that is loaded anew."""
 WHEN: Final = ("before", "after")
 CHECKOUT: Final = Path(__file__).parents[2]
 
@@ -40,6 +43,8 @@ COMMANDS: Final[dict[str, Callable[[LoadJob, Surroundings], Any]]] = {
     "compact": lambda job, world: run_compaction(job, surroundings=world),
     "close": lambda job, world: close_directories(job, surroundings=world),
     "expire": lambda job, world: expire_directories(job, before_ms=EXPIRED_BEFORE_MS, surroundings=world),
+    "anew": lambda job, world: load_anew(job, job.source.topics[0], NEW_TABLE, surroundings=world),
+    "drop": lambda job, world: drop_tables(job, job.source.topics, surroundings=world),
     "replay": lambda job, world: replay_dead_letters(job, surroundings=world),
     "repair": lambda job, world: verify_destination(job, offline=True, repair=True, surroundings=world),
 }

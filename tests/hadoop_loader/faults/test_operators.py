@@ -1,5 +1,5 @@
 """What operators and schedules do beside loads, killed and not answered: compaction, also of open directories, closing,
-expiry, replay of dead letters, and verify's repair.
+expiry, topics loaded anew and their former tables dropped, replay of dead letters, and verify's repair.
 
 At each act on the destination the process is killed before or after it, or the act times out and takes effect later or
 never; then the command is given again. After each the files hold what they should, each row once, and nobody was shown
@@ -11,20 +11,25 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pytest
-from tests.support.killed_run import COMMANDS, EXPIRED_BEFORE_MS, QUICK, killed
+from tests.support.killed_run import COMMANDS, EXPIRED_BEFORE_MS, NEW_TABLE, QUICK, killed
 from tests.support.raw_topics import Row, rows_of
 from tests.support.table_roots import TOPIC, TableRoot, avro_bytes, parquet_bytes
 
+from millstream import Admin, Producer
+from millstream.core.wire.uuids import uuid_text
+from millstream.hadoop_loader.commit import LoadDraft, Position, Role
+from millstream.hadoop_loader.driver.anew import load_anew
+from millstream.hadoop_loader.driver.letters import waiting_letters
 from millstream.hadoop_loader.driver.report import Outcome
 from millstream.hadoop_loader.driver.surroundings import Surroundings
 from millstream.hadoop_loader.driver.verify import verify_destination
@@ -39,6 +44,8 @@ from millstream.hadoop_loader.job import (
 from millstream.hadoop_loader.job.files import CompactionSettings
 from millstream.hadoop_loader.running.dead_letters import SCHEMA as LETTER
 from millstream.hadoop_loader.splits import FileKind
+from millstream.hadoop_loader.tables.naming import TableNames, former_tables
+from millstream.testing import broker
 from millstream.testing.faulty_disk import SimulatedCrashError
 from millstream.testing.faulty_filesystem import Fault, FaultyFileSystem, LateActs
 from millstream.testing.hdfs import MiniHdfs
@@ -52,6 +59,8 @@ CLOSED: Final = "year=2026/month=01/day=01"
 OPEN: Final = "year=2026/month=01/day=02"
 ROWS_PER_FILE: Final = 5
 LETTERS: Final = 3
+# Where the next load begins: behind what the lake holds.
+NEXT_OFFSETS: Final = {0: 4 * ROWS_PER_FILE + 1, 1: LETTERS}
 # Crashes are real processes' here.
 FAULTS: Final = (Fault.LATE, Fault.LOST, Fault.ANSWER_LOST, Fault.REFUSED)
 # Roots at a time: on HDFS a file that is closed is waited for.
@@ -70,17 +79,40 @@ SCHEMA: Final = {
 TABLE: Final = pa.schema([("value", pa.binary()), ("_kafka_partition", pa.int32()), ("_kafka_offset", pa.int64())])
 
 
+class Topic(NamedTuple):
+    """Where the topic is that the lake was loaded from, and its id."""
+
+    bootstrap: str
+    topic_id: str
+
+
+@pytest.fixture(scope="module")
+def topic() -> Iterator[Topic]:
+    with (
+        broker() as running,
+        Admin(running.bootstrap_servers) as admin,
+        Producer(running.bootstrap_servers) as producer,
+    ):
+        admin.create_topic(TOPIC, partitions=len(NEXT_OFFSETS))
+        for partition, next_offset in NEXT_OFFSETS.items():
+            for _ in range(next_offset):
+                producer.send(TOPIC, b"", partition=partition)
+        producer.flush(60)
+        yield Topic(running.bootstrap_servers, uuid_text(admin.describe_topic(TOPIC).topic_id))
+
+
 class Lake:
     """A root with a closed day, an open one and dead letters of it, all small; and a job whose tables these are."""
 
-    def __init__(self, uri: str, folder: Path, command: str) -> None:
+    def __init__(self, uri: str, folder: Path, command: str, topic: Topic) -> None:
         self.uri = uri
+        self.topic_id = topic.topic_id
         # For what is not of the root.
         self.folder = folder
         self.command = command
         self.job = LoadJob(
             name=TOPIC,
-            source=SourceSettings(bootstrap_servers="127.0.0.1:9092", topics=(TOPIC,)),
+            source=SourceSettings(bootstrap_servers=topic.bootstrap, topics=(TOPIC,)),
             value=ValueSettings(format="raw"),
             metadata_columns=("partition", "offset"),
             destination=DestinationSettings(uri=uri, formats=frozenset(FORMATS)),
@@ -95,11 +127,23 @@ class Lake:
             for directory, is_closed in ((CLOSED, True), (OPEN, False)):
                 self.rows[directory] = Counter()
                 files = [self._file(directory) for _ in range(2)]
-                root.load([one for pair in files for one in pair], directory=directory, closed=is_closed)
-            root.load([self._letters()], directory="", closed=False, kind=FileKind.DEAD_LETTERS)
+                root.load(
+                    [one for pair in files for one in pair],
+                    directory=directory,
+                    closed=is_closed,
+                    topic_id=self.topic_id,
+                )
+            letters = [self._letters()]
+            root.load(letters, directory="", closed=False, kind=FileKind.DEAD_LETTERS, topic_id=self.topic_id)
+            claim = root.claim(Role.LOAD)
+            positions = {partition: Position(offset=offset) for partition, offset in NEXT_OFFSETS.items()}
+            root.log.commit(claim, LoadDraft(positions={self.topic_id: positions}))
+            claim.release()
             for format_ in FORMATS if command == "repair" else ():
                 # Somebody has deleted by hand what says that a directory is closed.
                 assert filesystem.delete(f"{TOPIC}/{format_}/{CLOSED}/_SUCCESS")
+        if command == "drop":
+            assert load_anew(self.job, TOPIC, NEW_TABLE).errors == []
 
     def run(self, surroundings: Surroundings) -> Any:
         """Give the command in this process."""
@@ -119,8 +163,10 @@ class Lake:
 
     def check(self) -> None:
         """The command was done, and all of it holds."""
-        expected = self.rows[OPEN].copy()
-        if self.command != "expire":
+        expected = Counter[Row]()
+        if self.command != "drop":
+            expected += self.rows[OPEN]
+        if self.command not in ("expire", "drop"):
             expected += self.rows[CLOSED]
         if self.command == "replay":
             expected += self.letters
@@ -137,6 +183,15 @@ class Lake:
                 assert {key: total.files for key, total in state.totals.items() if TOPIC in key.split("/")[0]} == {
                     f"{TOPIC}/{format_}": 2 for format_ in FORMATS
                 }
+            if self.command == "anew":
+                # All of it comes again, into another table.
+                positions = state.positions[self.topic_id]
+                assert {partition: held.offset for partition, held in positions.items()} == dict.fromkeys(
+                    NEXT_OFFSETS, 0
+                )
+                assert TableNames({}, state.schemas).of(TOPIC) == NEW_TABLE
+                assert former_tables(state.schemas, TOPIC) == [TOPIC]
+                assert not any(waiting_letters(state).values())
             assert Surroundings().commit_log(self.job, filesystem).unapplied() is None
 
     def _held(self, format_: str) -> Counter[Row]:
@@ -191,7 +246,7 @@ def samples(request: pytest.FixtureRequest) -> tuple[int, int]:
 
 
 @pytest.fixture(params=["local", pytest.param("hdfs", marks=pytest.mark.hdfs)])
-def lakes(request: pytest.FixtureRequest, tmp_path: Path) -> Lakes:
+def lakes(request: pytest.FixtureRequest, tmp_path: Path, topic: Topic) -> Lakes:
     """Makes a new root for a command."""
     numbers = count()
     root = tmp_path.as_uri()
@@ -203,14 +258,14 @@ def lakes(request: pytest.FixtureRequest, tmp_path: Path) -> Lakes:
         number = next(numbers)
         folder = tmp_path / f"told-{number}"
         folder.mkdir()
-        return Lake(f"{root}/root-{number}", folder, command)
+        return Lake(f"{root}/root-{number}", folder, command, topic)
 
     return make
 
 
-def acts_of(command: str, tmp_path: Path) -> int:
+def acts_of(command: str, tmp_path: Path, topic: Topic) -> int:
     """How many acts a command takes that nothing happens to."""
-    lake = Lake((tmp_path / command).as_uri(), tmp_path, command)
+    lake = Lake((tmp_path / command).as_uri(), tmp_path, command, topic)
     opened: list[FaultyFileSystem] = []
     lake.run(Surroundings(open_filesystem=_opening(opened), commit_settings=UNRENEWED))
     lake.check()
@@ -230,11 +285,13 @@ def _opening(
 Point = tuple[str, int, Any]
 
 
-def points(tmp_path: Path, ways: tuple[Any, ...], sample: int | None) -> list[Point]:
+def points(tmp_path: Path, topic: Topic, ways: tuple[Any, ...], sample: int | None) -> list[Point]:
     """Every act of every command in each way; or of so many commands one."""
     chance = random.Random(SEED)
     commands = OPERATORS if sample is None else chance.sample(OPERATORS, sample)
-    of_each = [[(one, act, way) for act in range(1, acts_of(one, tmp_path) + 1) for way in ways] for one in commands]
+    of_each = [
+        [(one, act, way) for act in range(1, acts_of(one, tmp_path, topic) + 1) for way in ways] for one in commands
+    ]
     return [each for every in of_each for each in (every if sample is None else [chance.choice(every)])]
 
 
@@ -253,12 +310,14 @@ def run_all(points: list[Point], run: Callable[[str, int, Any], None]) -> None:
 
 
 @pytest.mark.parametrize("command", [command for command in OPERATORS if command != "repair"])
-def test_what_was_published_and_not_applied_is_applied_by_the_same_command(command: str, tmp_path: Path) -> None:
+def test_what_was_published_and_not_applied_is_applied_by_the_same_command(
+    command: str, tmp_path: Path, topic: Topic
+) -> None:
     opened: list[FaultyFileSystem] = []
-    same = Lake((tmp_path / "same").as_uri(), tmp_path / "same", command)
+    same = Lake((tmp_path / "same").as_uri(), tmp_path / "same", command, topic)
     same.run(Surroundings(open_filesystem=_opening(opened), commit_settings=UNRENEWED))
     published = [act for act, name in enumerate(opened[0].journal, 1) if " -> _millstream/log/" in name]
-    lake = Lake((tmp_path / "lake").as_uri(), tmp_path / "lake", command)
+    lake = Lake((tmp_path / "lake").as_uri(), tmp_path / "lake", command, topic)
     with pytest.raises(SimulatedCrashError):
         lake.run(
             Surroundings(
@@ -271,8 +330,8 @@ def test_what_was_published_and_not_applied_is_applied_by_the_same_command(comma
     lake.check()
 
 
-def test_a_mark_is_given_back_to_a_directory_that_was_emptied(tmp_path: Path) -> None:
-    lake = Lake(tmp_path.as_uri(), tmp_path, "expire")
+def test_a_mark_is_given_back_to_a_directory_that_was_emptied(tmp_path: Path, topic: Topic) -> None:
+    lake = Lake(tmp_path.as_uri(), tmp_path, "expire", topic)
     lake.run(Surroundings())
     mark = tmp_path / TOPIC / "avro" / CLOSED / "_SUCCESS"
     mark.unlink()
@@ -290,8 +349,8 @@ def test_a_mark_is_given_back_to_a_directory_that_was_emptied(tmp_path: Path) ->
     assert verify_destination(lake.job, offline=True).findings == []
 
 
-def test_a_directory_that_is_away_while_verify_looks_ends_nothing(tmp_path: Path) -> None:
-    lake = Lake(tmp_path.as_uri(), tmp_path, "compact")
+def test_a_directory_that_is_away_while_verify_looks_ends_nothing(tmp_path: Path, topic: Topic) -> None:
+    lake = Lake(tmp_path.as_uri(), tmp_path, "compact", topic)
     directory = f"{TOPIC}/avro/{CLOSED}"
     looks: list[str] = []
 
@@ -311,7 +370,7 @@ def test_a_directory_that_is_away_while_verify_looks_ends_nothing(tmp_path: Path
 
 
 def test_a_command_that_is_killed_is_brought_to_its_end_by_the_next(
-    lakes: Lakes, tmp_path: Path, soak: bool, samples: tuple[int, int]
+    lakes: Lakes, tmp_path: Path, topic: Topic, soak: bool, samples: tuple[int, int]
 ) -> None:
     def run(command: str, act: int, when: str) -> None:
         lake = lakes(command)
@@ -320,11 +379,11 @@ def test_a_command_that_is_killed_is_brought_to_its_end_by_the_next(
         lake.run_again()
         lake.check()
 
-    run_all(points(tmp_path, ("before", "after"), None if soak else samples[0]), run)
+    run_all(points(tmp_path, topic, ("before", "after"), None if soak else samples[0]), run)
 
 
 def test_a_command_that_is_not_answered_is_brought_to_its_end_by_the_next(
-    lakes: Lakes, tmp_path: Path, soak: bool, samples: tuple[int, int]
+    lakes: Lakes, tmp_path: Path, topic: Topic, soak: bool, samples: tuple[int, int]
 ) -> None:
     def run(command: str, act: int, fault: Fault) -> None:
         lake = lakes(command)
@@ -340,4 +399,4 @@ def test_a_command_that_is_not_answered_is_brought_to_its_end_by_the_next(
         lake.run_again()
         lake.check()
 
-    run_all(points(tmp_path, FAULTS, None if soak else samples[1]), run)
+    run_all(points(tmp_path, topic, FAULTS, None if soak else samples[1]), run)
