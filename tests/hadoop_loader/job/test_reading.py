@@ -308,6 +308,22 @@ def test_a_line_that_may_hold_a_secret_is_not_quoted() -> None:
         ("source = 5", "source", "[source]"),
         ('late.close_after_s = "1 year"', "late.close_after_s", "min, h, d"),
         ('registry.user = "u"', "registry.password", "both or neither"),
+        ("source.start = 1969-12-31T23:59:59.999Z", "source.start", "before 1970"),
+        ("source.stop = 0001-01-01", "source.stop", "before 1970"),
+        ('source.group = ""', "source.group", "leave it out"),
+        ('partitioning.timestamp = ""', "partitioning.timestamp", "leave it out"),
+        ('destination.owner = "a\\u0000b"', "destination.owner", "a control character"),
+        (
+            'partitioning = { kind = "fields", fields = ["a\\nb"] }',
+            "partitioning.fields",
+            "a control character",
+        ),
+        ('registry.proxy = "proxy:3128"', "registry.proxy", "http://HOST:PORT"),
+        ('registry.proxy = "http://p:x"', "registry.proxy", "http://HOST:PORT"),
+        ('registry.timeout_s = "30 d"', "registry.timeout_s", "at most 86400"),
+        ('destination.deadline_s = "30 d"', "destination.deadline_s", "at most 86400"),
+        ('iceberg.deadline_s = "30 d"', "iceberg.deadline_s", "at most 86400"),
+        ('source.timeout_s = "30 d"', "source.timeout_s", "at most 86400"),
     ],
 )
 def test_what_does_not_go_together(setting: str, key: str, words: str) -> None:
@@ -346,6 +362,21 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b'name = "a"\n\xff')
     with pytest.raises(JobError, match="line 2: the file: it is no UTF-8 text"):
         LoadJob.load(tmp_path / "bytes.toml")
+
+
+def test_a_file_that_nests_too_deep_is_told() -> None:
+    with pytest.raises(JobError, match="more deeply than can be read"):
+        LoadJob.loads(f"a = {'[' * 5_000}{']' * 5_000}\n")
+
+
+def test_files_may_begin_with_a_mark(tmp_path: Path) -> None:
+    path, schema = tmp_path / "job.toml", tmp_path / "event.avsc"
+    text = '"bytes"'
+    schema.write_text(text, encoding="utf-8-sig")
+    value = 'value = { format = "avro", framing = "none", schema_file = "event.avsc" }\n'
+    path.write_text(value + MINIMAL, encoding="utf-8-sig")
+
+    assert LoadJob.load(path).resolved({}).value.schema == text
 
 
 def test_a_schema_file_lies_beside_its_job_and_travels_as_text(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ class IcebergTables:
             self._deadlines.close()
             if isinstance(error, IcebergError):
                 raise
-            raise IcebergError(f"catalog {settings.catalog!r}: {error}") from error
+            raise IcebergError(f"catalog {settings.catalog!r}: {error}; see iceberg.properties") from error
 
     def close(self) -> None:
         """Give up connections."""

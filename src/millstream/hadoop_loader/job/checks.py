@@ -7,6 +7,7 @@ import importlib.util
 import re
 import zoneinfo
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from millstream.hadoop_loader.job.problem import Problem
 from millstream.hadoop_loader.job.secret import Secret
 from millstream.hadoop_loader.job.setting import Setting
 from millstream.hadoop_loader.job.source import OWN_CONFIGS
-from millstream.hadoop_loader.job.walking import walk
+from millstream.hadoop_loader.job.walking import Entry, walk
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job.destination import HiveSettings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
 _COLUMN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _TABLE_NAME: Final = re.compile(r"(?![._])(?:[A-Za-z0-9._-]|\\[1-9](?![0-9])){1,249}")
 
 
@@ -40,6 +42,10 @@ def problems_of(job: LoadJob) -> list[Problem]:
     refused = {problem.key for problem in problems}
     for check in _CHECKS:
         problems += [problem for problem in check(job) if problem.key not in refused]
+    told = {problem.key for problem in problems}
+    for entry, value in walk(job):
+        if entry.key not in told:
+            problems += _check_text(entry, value)
     order = {entry.key: index for index, (entry, _) in enumerate(walk(job))}
     return sorted(problems, key=lambda problem: order.get(_known_prefix(problem.key, order), -1))
 
@@ -51,7 +57,7 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return f'"{value}"'
+        return '"' + _CONTROL.sub(lambda found: rf"\u{ord(found[0]):04x}", value) + '"'
     if isinstance(value, frozenset | set):
         return shown(sorted(value))
     if isinstance(value, tuple | list):
@@ -91,6 +97,15 @@ def _limits(key: str, value: Any, setting: Setting) -> Iterator[Problem]:
             yield Problem(key, shown(value), "it is too large", f"give at most {setting.at_most:.15g}")
 
 
+def _check_text(entry: Entry, value: Any) -> Iterator[Problem]:
+    """Texts that stand for nothing: empty ones, and such as no name, path or address has."""
+    if value == "" and entry.field.default not in ("", MISSING):
+        yield Problem(entry.key, '""', "it is empty", "write what it is, or leave it out")
+    texts = [value] if isinstance(value, str) else value if isinstance(value, tuple | frozenset) else ()
+    if entry.name != "schema" and any(_CONTROL.search(text) for text in texts):
+        yield Problem(entry.key, shown(value), "a control character is in it", "take it out")
+
+
 def _check_name(job: LoadJob) -> Iterator[Problem]:
     if not _NAME.match(job.name):
         yield Problem(
@@ -116,6 +131,9 @@ def _check_source(job: LoadJob) -> Iterator[Problem]:
     if source.exclude_pattern is not None and source.topics_pattern is None:
         what, remedy = "there is nothing to exclude from", "give source.topics_pattern as well, or leave it out"
         yield Problem("source.exclude_pattern", shown(source.exclude_pattern), what, remedy)
+    for name, time_ms in (("start", source.start), ("stop", source.stop)):
+        if isinstance(time_ms, int) and time_ms < 0:
+            yield Problem(f"source.{name}", str(time_ms), "it is before 1970", "give a later date-time")
     if isinstance(source.stop, int) and isinstance(source.start, int) and source.stop <= source.start:
         yield Problem("source.stop", str(source.stop), "it is not after source.start", "give a later date-time")
     yield from check_offsets(source)
@@ -246,11 +264,24 @@ def _check_registry(job: LoadJob) -> Iterator[Problem]:
             with_urls(url, RegistryConfig(urls=(url,)))
         except ValueError as error:
             yield Problem("registry.urls", shown(registry.urls), str(error), "write http://HOST:PORT")
+    if registry.proxy is not None:
+        yield from _check_proxy(registry.proxy)
     if (registry.user is None) != (registry.password is None):
         lacking, there = ("user", "password") if registry.user is None else ("password", "user")
         yield Problem(f"registry.{lacking}", "", f"registry.{there} is given without it", "give both or neither")
     if registry.token is not None and registry.user is not None:
         yield Problem("registry.token", shown(registry.token), "registry.user is given as well", "give one of the two")
+
+
+def _check_proxy(proxy: str) -> Iterator[Problem]:
+    try:
+        parts = urlsplit(proxy)
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        shown_part = shown(proxy.rpartition("@")[2])
+        yield Problem("registry.proxy", shown_part, "it is no address of an HTTP proxy", "write http://HOST:PORT")
 
 
 def _check_format(key: str, part: ValueSettings, *, has_registry: bool) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from millstream.hadoop_loader.filesystem.settings import FileSystemSettings, NameService
 from millstream.hadoop_loader.filesystem.settings import KerberosSettings as FileSystemKerberos
 from millstream.hadoop_loader.job.secret import Secret
-from millstream.hadoop_loader.job.setting import setting
+from millstream.hadoop_loader.job.setting import DEADLINE_S_MAX, setting
 
 _METASTORE_PORT: Final = 9083
 
@@ -87,6 +87,7 @@ class DestinationSettings:
         " protocol finds out whether it did.",
         default=60.0,
         at_least=1,
+        at_most=DEADLINE_S_MAX,
     )
     replication: int | None = setting(
         "Copies of each block; the cluster's default otherwise.", default=None, at_least=1, at_most=512
@@ -240,4 +241,5 @@ class IcebergSettings:
         "How long the catalog may take for one call; what it was not told then, the next run tells it.",
         default=60.0,
         at_least=0.1,
+        at_most=DEADLINE_S_MAX,
     )

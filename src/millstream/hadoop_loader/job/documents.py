@@ -57,7 +57,8 @@ def text_of(path: Path) -> str:
         problem = Problem(_FILE, "", f"it is longer than {JOB_BYTES_MAX} bytes", "give the path of a job file")
         raise JobError([problem], origin=str(path))
     try:
-        return data.decode()
+        # Some editors begin a text with a mark.
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         problem = Problem(_FILE, "", "it is no UTF-8 text", "save it as UTF-8", line)
@@ -121,6 +122,9 @@ def _parsed(text: str, origin: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise JobError([_syntax_problem(error, text)], origin=origin) from error
+    except RecursionError as error:
+        problem = Problem(_FILE, "", "lists or tables are in one another more deeply than can be read", "mend it")
+        raise JobError([problem], origin=origin) from error
 
 
 def _syntax_problem(error: tomllib.TOMLDecodeError, text: str) -> Problem:

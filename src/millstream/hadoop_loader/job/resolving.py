@@ -66,7 +66,7 @@ def _schema_problems(part: ValueSettings, key: str) -> Iterator[Problem]:
 def _schema(file: str, key: str, problems: list[Problem]) -> str | None:
     try:
         data = Path(file).read_bytes()
-        text = data.decode() if len(data) <= SCHEMA_BYTES_MAX else ""
+        text = data.decode("utf-8-sig") if len(data) <= SCHEMA_BYTES_MAX else ""
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         what = f"the file cannot be read: {reason}"

@@ -13,6 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, field
 from typing import Any, Final
 
+DEADLINE_S_MAX: Final = 86_400.0
+"""Of one call or question: what systems count in milliseconds of 31 bits takes no more than 24 days."""
+
 _METADATA: Final = "setting"
 
 _SIZE_UNITS: Final = {

@@ -11,7 +11,7 @@ from millstream.core.config.client_config import Given
 from millstream.core.config.client_configs import ADMIN_CONFIGS, CONSUMER_CONFIGS
 from millstream.hadoop_loader.job.offsets import parse_offsets
 from millstream.hadoop_loader.job.secret import Secret
-from millstream.hadoop_loader.job.setting import setting
+from millstream.hadoop_loader.job.setting import DEADLINE_S_MAX, setting
 
 if TYPE_CHECKING:
     from millstream.schemas.client import RegistryClient, RegistryConfig
@@ -164,7 +164,10 @@ class SourceSettings:
         at_least=1,
     )
     timeout_s: float = setting(
-        "How long the cluster may leave a question unanswered before the run fails.", default=60.0, at_least=1
+        "How long the cluster may leave a question unanswered before the run fails.",
+        default=60.0,
+        at_least=1,
+        at_most=DEADLINE_S_MAX,
     )
     client: Mapping[str, str | Secret] = setting(
         "Kafka's client configs by their own names: `security.protocol`, `sasl.mechanism`, `ssl.truststore.location`,"
@@ -214,7 +217,9 @@ class RegistrySettings:
     key_password: Secret | None = setting("Password of that key.", default=None)
     check_hostname: bool = setting("Whether the server's certificate has to name its host.", default=True)
     proxy: str | None = setting("Address of an HTTP proxy.", default=None)
-    timeout_s: float = setting("How long one question may take, tries included.", default=30.0, at_least=0.1)
+    timeout_s: float = setting(
+        "How long one question may take, tries included.", default=30.0, at_least=0.1, at_most=DEADLINE_S_MAX
+    )
 
     def config(self) -> RegistryConfig:
         """Return the settings of a client of this registry, secrets in the clear. Raises ValueError."""
