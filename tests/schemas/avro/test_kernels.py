@@ -19,6 +19,7 @@ from tests.support.kernels import HOWS, SCHEMA_KERNELS, load_kernel
 
 from millstream.schemas._kernels import kernels_compiled, opcodes
 from millstream.schemas.avro import AvroDecoder, AvroEncoder, EncodeError, decoder, encoder, validate_datums
+from millstream.schemas.avro.program import DIGITS_CHECKED_MAX
 
 DECODING = {how: load_kernel("avro_decoding", how, SCHEMA_KERNELS) for how in HOWS}
 ENCODING = {how: load_kernel("avro_encoding", how, SCHEMA_KERNELS) for how in HOWS}
@@ -143,6 +144,48 @@ def test_what_cannot_be_encoded_is_the_same_interpreted(how: str, monkeypatch: p
         encode({"u": {"int": None, "string": None}})
     with pytest.raises(EncodeError, match="d is decimal128"):
         encode({"d": 12345})
+
+
+@pytest.mark.parametrize("precision", [1, 2, 3, 9, 18, 19, 38, 39, 76, 77, 1_000])
+@pytest.mark.parametrize("how", HOWS)
+def test_digits_are_counted_whatever_the_bytes(how: str, precision: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the validator, and by a decoder that would take more: as a number, or as bytes."""
+    monkeypatch.setattr(decoder, "decode_datums", DECODING[how].decode_datums)
+    bound = 10**precision
+    width = (bound.bit_length() + 7) // 8
+    edges = [0, 1, 127, 128, bound - 1, bound, bound + 1, *(2 ** (8 * width + bits) for bits in (-1, 0, 1))]
+    numbers = [sign * edge for edge in edges for sign in (1, -1)]
+    good = [abs(number) < bound for number in numbers]
+    decimal = {"logicalType": "decimal", "precision": precision, "scale": 0}
+
+    def check(writer: dict[str, Any], reader: dict[str, Any], datums: list[bytes]) -> None:
+        texts = json.dumps({**writer, **decimal}), json.dumps({**writer, **reader})
+        values = pa.array(datums, pa.binary())
+        strict = AvroDecoder(None, texts[1], writer_schema=texts[0], framing="none", checks_digits=True)
+        for found in (validate_datums(texts[0], values), strict.decode(values)):
+            rows = range(len(datums)) if found.rows is None else found.rows.to_pylist()
+            assert [row in rows for row in range(len(datums))] == good
+            assert all("it has more digits than its precision" in error.reason for error in found.errors)
+        assert not AvroDecoder(None, json.dumps(writer), writer_schema=texts[0], framing="none").decode(values).errors
+
+    least = [(number if number >= 0 else ~number).bit_length() // 8 + 1 for number in numbers]
+    for size in (0, 1, width + 3):
+        sized = [
+            number.to_bytes(max(one, size), "big", signed=True) for number, one in zip(numbers, least, strict=True)
+        ]
+        for reader in ({}, {**decimal, "precision": precision + 1}):
+            check({"type": "bytes"}, reader, [written("bytes", one) for one in sized])
+    fixed = {"type": "fixed", "name": "F", "size": max(least) + 1}
+    for reader in ({}, {**decimal, "precision": precision + 1}):
+        check(fixed, reader, [number.to_bytes(fixed["size"], "big", signed=True) for number in numbers])
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_digits_without_bound_are_not_counted(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "decode_datums", DECODING[how].decode_datums)
+    for precision in (DIGITS_CHECKED_MAX + 1, 10**18):
+        schema = {"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": 0}
+        assert validate_datums(json.dumps(schema), pa.array([written("bytes", b"\x7f" * 500)])).errors == []
 
 
 @pytest.mark.parametrize("how", HOWS)

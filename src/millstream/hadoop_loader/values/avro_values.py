@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millstream.hadoop_loader.tables.parquet import encoded_avro_schema
 from millstream.hadoop_loader.values.fetched import Fetched
 from millstream.hadoop_loader.values.file_schema import FileSchema, file_schema, tail_batch, tail_encoder
 from millstream.hadoop_loader.values.generations import UNFRAMED_ID, split_by_table, tables_of
@@ -113,12 +114,13 @@ class _TableReader:
         if not framed:
             framing["writer_schema"] = table.writers.get(UNFRAMED_ID, table.avro_schema)
         # Made when the first value has to be encoded anew, or has something put behind it.
-        self._recoder: AvroDecoder | None = None
-        self._encoder: AvroEncoder | None = None
+        self._recoding: tuple[AvroDecoder, AvroEncoder] | None = None
         self._tail_encoder: AvroEncoder | None = None
         schemas = self._met if framed else None
         if self._to_columns:
-            self._decoder = AvroDecoder(schemas, table.parquet_avro_schema, on_recursion="binary", **framing)
+            self._decoder = AvroDecoder(
+                schemas, table.parquet_avro_schema, on_recursion="binary", checks_digits=True, **framing
+            )
         else:
             self._decoder = AvroDecoder(schemas, columns=False, **framing)
         self._schemas, self._framing = schemas, framing
@@ -185,17 +187,19 @@ class _TableReader:
         self, values: Located, rows: pa.Int64Array | None, columns: pa.RecordBatch | None, bad: list[BadRow]
     ) -> tuple[pa.Int64Array | None, pa.RecordBatch | None, Datums]:
         """Return datums of the table's schema, made anew, with the rows and columns that they are of."""
-        if self._encoder is None:
+        if self._recoding is None:
             assert self.table.avro_schema is not None
-            self._encoder = AvroEncoder(self.table.avro_schema, on_recursion="binary")
+            # What Parquet's readers do not know is kept as it is there, and in datums that are passed through.
+            text = encoded_avro_schema(self.table.avro_schema)
+            self._recoding = (
+                AvroDecoder(self._schemas, text, on_recursion="binary", **self._framing),
+                AvroEncoder(text, on_recursion="binary"),
+            )
+        decoder, encoder = self._recoding
         plain = columns
         if columns is None or self.table.parquet_avro_schema != self.table.avro_schema:
-            if self._recoder is None:
-                self._recoder = AvroDecoder(
-                    self._schemas, self.table.avro_schema, on_recursion="binary", **self._framing
-                )
             where = values if rows is None else chosen(values, rows)
-            decoded = self._recoder.decode_located(where.data, where.positions, where.sizes)
+            decoded = decoder.decode_located(where.data, where.positions, where.sizes)
             plain = decoded.batch
             bad += [
                 BadRow(error.row if rows is None else rows[error.row].as_py(), error.reason) for error in decoded.errors
@@ -203,7 +207,7 @@ class _TableReader:
             if decoded.rows is not None:
                 columns = None if columns is None else columns.take(decoded.rows)
                 rows = decoded.rows if rows is None else rows.take(decoded.rows)
-        made = locate(self._encoder.encode(plain))
+        made = locate(encoder.encode(plain))
         return rows, columns, Datums(made.data, made.positions, made.sizes)
 
     def _with_tails(self, datums: Datums, extras: list[pa.Array]) -> Datums:

@@ -34,6 +34,7 @@ if not cython.compiled:
     from millstream.schemas._kernels.interpreted import (
         Column,
         Varint,
+        check_digits,
         is_time,
         load_id,
         put_bool,
@@ -88,6 +89,7 @@ if not cython.compiled:
         OP_CALL,
         OP_CAPTURE,
         OP_CAPTURED,
+        OP_CHECK_DIGITS,
         OP_CHECK_TIME,
         OP_DECIMAL_BYTES,
         OP_DECIMAL_FIXED,
@@ -469,6 +471,13 @@ def decode_datums(
                 elif op == OP_CHECK_TIME:
                     if not is_time(table, column, program[pc + 2]):
                         status = BAD_RANGE
+                        break
+                elif op == OP_CHECK_DIGITS:
+                    at = program[pc + 2]
+                    status = check_digits(
+                        defaults, tables[at + 1], tables[at + 2], tables[at], base, position, end, wide
+                    )
+                    if status != GOOD:
                         break
                 elif op in (OP_SCALED, OP_DIVIDED):
                     after = take_time(table, column, op, program[pc + 2], base, position, end, wide)

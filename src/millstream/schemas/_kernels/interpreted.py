@@ -36,6 +36,7 @@ from millstream.schemas._kernels.opcodes import (
     FIELD_WANTED,
     FIELD_WANTED_ROOM,
     FIELD_WIDTH,
+    GOOD,
     KIND_BITS,
     KIND_BYTES,
     KIND_FIXED,
@@ -366,6 +367,18 @@ def take_decimal(
         return -BAD_DECIMAL
     _put(columns, at, number.to_bytes(width, "little", signed=True))
     return position + size
+
+
+def check_digits(pool: Any, at: int, width: int, size: int, data: Any, position: int, end: int, wide: bool) -> int:
+    """Look at the decimal that comes next, as `take_decimal` reads it, without taking it: GOOD, or why it is bad."""
+    if size < 0:
+        size, position = read_size(data, position, end, wide)
+        if position < 0:
+            return -position
+    elif end - position < size:
+        return BAD_TRUNCATED
+    number = int.from_bytes(bytes(data[position : position + size]), "big", signed=True)
+    return GOOD if abs(number) < int.from_bytes(bytes(pool[at : at + width]), "little") else BAD_DECIMAL
 
 
 def put_list(columns: Any, at: int, child: int) -> None:

@@ -59,7 +59,8 @@ enum {
     OP_CAPTURE,
     OP_CAPTURED,
     OP_CHECK_TIME,
-    OP_SKIP_NULLABLE
+    OP_SKIP_NULLABLE,
+    OP_CHECK_DIGITS
 };
 
 /* Why a datum is bad. */
@@ -593,6 +594,37 @@ static __attribute__((noinline, unused)) int64_t take_decimal(Column *columns, p
         return -BAD_TRUNCATED;
     }
     return put_decimal(columns, at, data, position, size, pool + bound) ? position + size : -BAD_DECIMAL;
+}
+
+/* Look at the decimal that comes next, of `size` bytes or of those that it says itself where that is negative, without
+   taking it: GOOD, or why it is bad. `pool[at:]` is ten to the power of the precision, `width` bytes little-endian. */
+static __attribute__((noinline, unused)) int check_digits(const uint8_t *pool, int64_t at, int64_t width, int64_t size,
+                               const uint8_t *data, int64_t position, int64_t end, int wide) {
+    if (size < 0) {
+        Varint read = read_size(data, position, end, wide);
+        if (read.position < 0)
+            return (int)-read.position;
+        position = read.position;
+        size = read.value;
+    } else if (end - position < size) {
+        return BAD_TRUNCATED;
+    }
+    const uint8_t *bound = pool + at;
+    uint8_t sign = size > 0 && data[position] & 0x80 ? 0xff : 0;
+    for (; size > width; size--, position++)
+        if (data[position] != sign)
+            return BAD_DECIMAL;
+    unsigned carry = sign ? 1 : 0;
+    int is_less = 0;
+    for (int64_t byte = 0; byte < width; byte++) {
+        uint8_t value = byte < size ? data[position + size - 1 - byte] : sign;
+        carry += (uint8_t)(value ^ sign);
+        uint8_t magnitude = (uint8_t)carry;
+        carry >>= 8;
+        if (magnitude != bound[byte])
+            is_less = magnitude < bound[byte];
+    }
+    return is_less && !carry ? GOOD : BAD_DECIMAL;
 }
 
 /* End a list: its items are those of `child` so far. */

@@ -48,6 +48,7 @@ cdef extern from "native.h" nogil:
         OP_CAPTURED
         OP_CHECK_TIME
         OP_SKIP_NULLABLE
+        OP_CHECK_DIGITS
         GOOD
         BAD_TRUNCATED
         BAD_VARINT
@@ -134,6 +135,10 @@ cdef extern from "native.h" nogil:
     long long take_decimal(
         Column *columns, Py_ssize_t at, const unsigned char *pool, long long bound, long long size,
         const unsigned char *data, long long position, long long end, bint wide
+    )
+    int check_digits(
+        const unsigned char *pool, long long at, long long width, long long size, const unsigned char *data,
+        long long position, long long end, bint wide
     )
     void put_list(Column *columns, Py_ssize_t at, Py_ssize_t child)
     void put_union(Column *columns, Py_ssize_t at, Py_ssize_t child, long long type)

@@ -8,6 +8,8 @@ An instruction is four ints: code, column, a, b. `column` is where a value goes;
     BOOLEAN INT LONG FLOAT DOUBLE BYTES STRING     read one as it is
     INT_AS_LONG .. FLOAT_AS_DOUBLE                 read one and promote it
     SCALED, DIVIDED              a long times, or by, a: another unit of time
+    CHECK_DIGITS                 a decimal of the writer's comes next: tables[a:] has its size (-1: it says so itself),
+                                 where in the pool ten to the power of its precision lies, and in how many bytes
     CHECK_TIME                   the column's last value, of a to the millisecond, must be a time of day
     RAW                          the rest of the value as bytes
     FIXED                        a bytes as they are
@@ -97,7 +99,8 @@ from __future__ import annotations
     OP_CAPTURED,
     OP_CHECK_TIME,
     OP_SKIP_NULLABLE,
-) = range(48)
+    OP_CHECK_DIGITS,
+) = range(49)
 
 # Why a datum is bad; NO_ROOM is no fault of its own.
 (

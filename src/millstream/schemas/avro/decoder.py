@@ -136,12 +136,15 @@ class AvroDecoder:
         size_bytes_max: int = SIZE_BYTES_MAX,
         empty_items_max: int = EMPTY_ITEMS_MAX,
         columns: bool = True,
+        checks_digits: bool = False,
     ) -> None:
         """Decode to the columns of `reader_schema`; without it, to those of the first writer's schema met.
 
         `schemas` knows the writers' by the id that Confluent's framing puts before a datum, or by a GUID in headers;
         with framing "none" values are bare datums of `writer_schema` (or of the reader's). `size_bytes_max` bounds the
-        columns of one call. With `columns` off datums are only validated, and batches have none.
+        columns of one call. With `columns` off datums are only validated, and batches have none. `checks_digits`: a
+        decimal with more digits than its writer's schema says is bad also where the reader's allows more, or bytes; as
+        it is where datums are only validated.
         Raises UnsupportedSchemaError for a schema that Arrow has no type for, InvalidSchemaError.
         """
         if framing not in {"confluent", "none"}:
@@ -161,6 +164,7 @@ class AvroDecoder:
         self._size_bytes_max = size_bytes_max
         self._empty_items_max = empty_items_max
         self._has_columns = columns
+        self._checks_digits = checks_digits
         self._reader: AvroSchema | None = None
         self._layout: Layout | None = None
         self._program: Program | None = None
@@ -245,7 +249,7 @@ class AvroDecoder:
         self._drop_writers()
 
     def _drop_writers(self) -> None:
-        self._program = Program(self._layout, strict=not self._has_columns)
+        self._program = Program(self._layout, strict=not self._has_columns, checks_digits=self._checks_digits)
         self._ids, self._starts = array("i"), array("i")
         if not self._framed:
             writer = self._writer or self._reader

@@ -39,6 +39,9 @@ from millstream.schemas.parsing.avro_types import (
 INSTRUCTIONS_MAX: Final = 200_000
 """Of all programs of a reader together, writers dropped when there are more."""
 
+DIGITS_CHECKED_MAX: Final = 1_000
+"""Decimals that may have more digits are bytes: whether they have too many is nobody's question."""
+
 # Levels of a type that is skipped: records deeper than the first are skipped by calls, the rest is refused behind the
 # second. How deep records are looked into for their least size.
 _CALL_NESTING: Final = 20
@@ -77,10 +80,11 @@ class Program:
     Addresses are indices of `code`: a writer's program begins where `add` says.
     """
 
-    def __init__(self, layout: Layout | None, *, strict: bool = False) -> None:
+    def __init__(self, layout: Layout | None, *, strict: bool = False, checks_digits: bool = False) -> None:
         """Compile for the columns of `layout`; without one, datums are only skipped.
 
-        `strict`: what is skipped is looked at to the last byte, not only passed over.
+        `strict`: what is skipped is looked at to the last byte, not only passed over. `checks_digits`: a decimal has no
+        more digits than its writer's schema says, whatever the reader's does; what is skipped strictly has not either.
         """
         self.layout = layout
         self.code = array("i")
@@ -89,10 +93,15 @@ class Program:
         # Why instructions FAIL, and for each instruction where in the schema it stands.
         self.reasons: list[str] = []
         self.paths: list[str] = []
-        self._strict = strict
+        # How datums are looked at where nothing says otherwise; the same of what is being compiled.
+        self._ways = strict, strict or checks_digits
+        self._strict, self._checks_digits = self._ways
+        # Precision -> where in the pool ten to its power lies, and in how many bytes; of the writer being added.
+        self._bounds: dict[int, tuple[int, int]] = {}
         # No instruction before this one may be merged with those behind: something jumps between.
         self._barrier = 0
-        self._calls: list[tuple[int, AvroType]] = []
+        # Where a record is called, and how it is looked at: strictly, and at its decimals' digits.
+        self._calls: list[tuple[int, AvroType, bool, bool]] = []
         self._shared: set[int] = set()
         self._empty: set[int] = set()
         self._depth = 0
@@ -109,6 +118,8 @@ class Program:
             self._shared |= _shared_records(self.layout.root)
         self._empty = _empty_records(writer)
         self._depth = 0
+        self._bounds = {}
+        self._strict, self._checks_digits = self._ways
         start = self._label()
         held = len(self.tables), len(self.pool), len(self.reasons)
         try:
@@ -269,6 +280,7 @@ class Program:
             if written is not None and written.name == "decimal" and written.scale != logical.scale:
                 self._fail(f"a decimal of scale {written.scale} cannot be read as one of {logical.scale}", slot.path)
             else:
+                self._check_digits(writer, slot.path, logical.precision)
                 self._emit(slot.path, op.OP_DECIMAL_BYTES, slot.index, self._bound(logical.precision, slot))
         elif logical and written and _UNITS.get(logical.name, ("",))[0] == _UNITS.get(written.name, (None,))[0]:
             unit, written_unit = _UNITS[logical.name][1], _UNITS[written.name][1]
@@ -279,6 +291,7 @@ class Program:
             else:
                 self._emit(slot.path, code, slot.index)
         else:
+            self._check_digits(writer, slot.path)
             self._emit(slot.path, code, slot.index)
         if _pa.types.is_time(slot.type):
             # Arrow has no others; Avro's are just numbers.
@@ -299,6 +312,7 @@ class Program:
             if written is not None and written.name == "decimal" and written.scale != logical.scale:
                 self._fail(f"a decimal of scale {written.scale} cannot be read as one of {logical.scale}", slot.path)
             else:
+                self._check_digits(writer, slot.path, logical.precision)
                 bound = self._bound(logical.precision, slot)
                 self._emit(slot.path, op.OP_DECIMAL_FIXED, slot.index, bound, node.size)
         elif slot.kind == op.KIND_STRUCT:
@@ -307,7 +321,23 @@ class Program:
             for child in slot.children:
                 self._emit(child.path, op.OP_FLOAT, child.index)
         else:
+            self._check_digits(writer, slot.path)
             self._emit(slot.path, op.OP_FIXED, slot.index, node.size)
+
+    def _check_digits(self, writer: AvroType, path: str, checked: int | None = None) -> None:
+        """Look at the digits of a decimal before it is read or skipped; who reads it has a look at `checked` itself."""
+        logical = logical_type(writer) if self._checks_digits else None
+        if logical is None or logical.name != "decimal" or logical.precision > DIGITS_CHECKED_MAX:
+            return
+        if checked is not None and checked <= logical.precision:
+            return
+        if logical.precision not in self._bounds:
+            bound = 10**logical.precision
+            width = (bound.bit_length() + 7) // 8
+            self._bounds[logical.precision] = len(self.pool), width
+            self.pool += bound.to_bytes(width, "little")
+        size = writer.size if isinstance(writer, FixedType) else -1
+        self._emit(path, op.OP_CHECK_DIGITS, -1, self._table([size, *self._bounds[logical.precision]]))
 
     def _enum(self, writer: EnumType, node: EnumType, slot: Slot) -> None:
         table = -1
@@ -409,9 +439,10 @@ class Program:
             self._fail(f"{writer.label} was written by another schema, and holds itself: it cannot be kept", slot.path)
             return
         self._emit(slot.path, op.OP_CAPTURE)
-        strict, self._strict = self._strict, True
+        before = self._strict, self._checks_digits
+        self._strict = self._checks_digits = True
         self._skip(writer, slot.path)
-        self._strict = strict
+        self._strict, self._checks_digits = before
         self._emit(slot.path, op.OP_CAPTURED, slot.index)
 
     # Skipping.
@@ -431,7 +462,7 @@ class Program:
             return
         if isinstance(writer, RecordType):
             if id(writer) in self._shared or self._depth > _CALL_NESTING:
-                self._calls.append((self._emit(path, op.OP_CALL), writer))
+                self._calls.append((self._emit(path, op.OP_CALL), writer, self._strict, self._checks_digits))
             else:
                 self._skip_fields(writer, path)
         elif isinstance(writer, UnionType):
@@ -442,12 +473,14 @@ class Program:
             self._emit(path, op.OP_SKIP_ENUM, -1, len(writer.symbols))
         elif isinstance(writer, FixedType) or kind in {"float", "double"}:
             size = writer.size if isinstance(writer, FixedType) else _SIZES[kind]
+            self._check_digits(writer, path)
             last = len(self.code) - 4
             if last >= self._barrier and self.code[last] == op.OP_SKIP_FIXED and self.code[last + 2] + size < 1 << 30:
                 self.code[last + 2] += size
             else:
                 self._emit(path, op.OP_SKIP_FIXED, -1, size)
         elif kind != "null":
+            self._check_digits(writer, path)
             self._emit(path, (_SKIPS_STRICT if self._strict else _SKIPS)[kind])
 
     def _skip_union(self, writer: UnionType, path: str) -> None:
@@ -477,17 +510,18 @@ class Program:
         self._loop(path, -1, table, item)
 
     def _compile_calls(self) -> None:
-        """Compile what was called, each record once, until nothing new is."""
-        starts: dict[int, int] = {}
+        """Compile what was called, each record once for each way to look at it, until nothing new is."""
+        starts: dict[tuple[int, bool, bool], int] = {}
         while self._calls:
-            at, record = self._calls.pop()
-            if id(record) not in starts:
-                starts[id(record)] = self._label()
+            at, record, self._strict, self._checks_digits = self._calls.pop()
+            key = id(record), self._strict, self._checks_digits
+            if key not in starts:
+                starts[key] = self._label()
                 self._depth = 0
                 assert isinstance(record, RecordType), record
                 self._skip_fields(record, record.name)
                 self._emit(record.name, op.OP_RETURN)
-            self.code[at + 2] = starts[id(record)]
+            self.code[at + 2] = starts[key]
 
 
 _SKIPS: Final = {
