@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,6 @@ from millstream.cli.options import Json, examples
 from millstream.cli.output import print_json
 
 if TYPE_CHECKING:
-    from millstream.hadoop_loader.driver.report import LoadReport
     from millstream.hadoop_loader.job import LoadJob
 
 app = typer.Typer(
@@ -86,6 +86,8 @@ def run(
     from millstream.cli.load_output import print_errors, print_report
     from millstream.cli.load_progress import LoadProgress
     from millstream.hadoop_loader.driver.load import run_load
+    from millstream.hadoop_loader.driver.metrics import LoadMetrics
+    from millstream.hadoop_loader.driver.metrics_file import add_run
     from millstream.hadoop_loader.driver.report import Outcome
     from millstream.hadoop_loader.driver.rounds import Rounds, has_more
 
@@ -102,24 +104,13 @@ def run(
                 print_report(report, quiet=quiet, told=progress.told)
             try:
                 if path is not None:
-                    _write_metrics(path, report)
+                    add_run(path, report.job, partial(LoadMetrics.handle_report, report=report))
             except OSError as error:
                 is_written = False
                 print_errors([f"{path}: the metrics were not written: {error.strerror or error}"])
             if not until_done or not has_more(job, report) or time.monotonic() >= ends_at_s:
                 break
     return rounds.outcome.exit_code or (0 if is_written else Outcome.PARTIAL.exit_code)
-
-
-def _write_metrics(path: Path, report: LoadReport) -> None:
-    """Add a run to the job's file of metrics. Raises OSError."""
-    from millstream.hadoop_loader.driver.metrics import LoadMetrics
-
-    metrics = LoadMetrics()
-    # Only now: while this run was at work another may have ended.
-    metrics.take_over(path, report.job)
-    metrics.handle_report(report)
-    metrics.write(path, {report.job})
 
 
 @app.command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from millstream.cli.options import examples
 from millstream.cli.output import err
 
 if TYPE_CHECKING:
+    from millstream.hadoop_loader.driver.metrics import LoadMetrics
     from millstream.hadoop_loader.driver.observer import Observer
     from millstream.hadoop_loader.driver.report import LoadReport
     from millstream.hadoop_loader.job import LoadJob
@@ -54,36 +56,36 @@ def serve(
     """
     from millstream.hadoop_loader.driver.load import run_load
     from millstream.hadoop_loader.driver.metrics import LoadMetrics
+    from millstream.hadoop_loader.driver.metrics_file import add_run
     from millstream.hadoop_loader.job import JobError
     from millstream.hadoop_loader.schedule import LoadService, StatusPage
 
     metrics, lock = LoadMetrics(), threading.Lock()
-    # Whose metrics are in each file: jobs may have one each, or one for all by what they include.
-    files: dict[Path, set[str]] = {}
+    # The file of metrics of each job that has one, as its last run had it; each changed by the job's own thread alone.
+    files: dict[str, Path] = {}
 
     def run(job: LoadJob, stop: threading.Event, observer: Observer) -> LoadReport:
         report = run_load(job, observer=observer, stop=stop)
-        with lock:
-            metrics.handle_report(report)
-            for jobs in files.values():
-                jobs.discard(job.name)
-            if job.report.metrics_file is not None:
-                files.setdefault(Path(job.report.metrics_file), set()).add(job.name)
-            write(job.name)
+        former = files.pop(job.name, None)
+        if job.report.metrics_file is not None:
+            files[job.name] = Path(job.report.metrics_file)
+        count(job.name, lambda counted: counted.handle_report(report), former)
         return report
 
     def handle_no_report(name: str, outcome: str, exit_code: int) -> None:
-        with lock:
-            metrics.handle_no_report(name, outcome, exit_code)
-            write(name)
+        count(name, lambda counted: counted.handle_no_report(name, outcome, exit_code))
 
-    def write(name: str) -> None:
-        for path, jobs in files.items():
-            if name in jobs:
-                try:
-                    metrics.write(path, jobs)
-                except OSError as error:
-                    _tell(f"{name}: {path}: the metrics were not written: {error}")
+    def count(name: str, add: Callable[[LoadMetrics], None], former: Path | None = None) -> None:
+        """Count a run for the page, and in the job's file."""
+        with lock:
+            add(metrics)
+        path = files.get(name)
+        if path is None:
+            return
+        try:
+            add_run(path, name, add, former=None if former == path else former)
+        except OSError as error:
+            _tell(f"{name}: {path}: the metrics were not written: {error}")
 
     def text() -> str:
         with lock:
@@ -98,9 +100,8 @@ def serve(
         return EXIT_JOB_WRONG
     for job in service.jobs_at_start:
         if job.report.metrics_file is not None:
-            path = Path(job.report.metrics_file)
-            files.setdefault(path, set()).add(job.name)
-            metrics.take_over(path, job.name)
+            files[job.name] = Path(job.report.metrics_file)
+            metrics.take_over(files[job.name], job.name)
     metrics.show_runs(lambda: service.at_work)
     with ExitStack() as stack:
         if http is not None:

@@ -53,7 +53,7 @@ def test_a_file_of_metrics_is_gone_on_with_by_the_next_run(tmp_path: Path) -> No
         metrics = LoadMetrics(wall_clock=lambda: now_s)
         metrics.take_over(path, "clicks")
         metrics.handle_report(LoadReport("run", "clicks", "file:///lake", outcome, number=number, topics=list(topics)))
-        metrics.write(path, {"clicks"})
+        metrics.write(path)
         return path.read_text()
 
     labels = '{job="clicks",topic="a \\"b\\""}'
@@ -118,21 +118,6 @@ def test_a_job_that_never_ended_well_has_a_time_that_alerts_find() -> None:
     assert 'last_success_timestamp_seconds{job="wrong"} 0\n' in text
     assert 'last_run_exit_code{job="wrong"} 2\n' in text
     assert 'last_success_timestamp_seconds{job="claimed"}' not in text
-
-
-def test_files_of_metrics_are_of_the_jobs_that_name_them(tmp_path: Path) -> None:
-    """Two files with one series in both are an error to the node exporter, which then shows neither."""
-    metrics = LoadMetrics()
-    for job in ("one", "two"):
-        metrics.handle_report(LoadReport("run", job, "file:///lake", Outcome.NOTHING_NEW))
-    one, both = tmp_path / "one.prom", tmp_path / "both.prom"
-
-    metrics.write(one, {"one"})
-    metrics.write(both, {"one", "two"})
-
-    assert 'job="one"' in one.read_text()
-    assert 'job="two"' not in one.read_text()
-    assert {'job="one"', 'job="two"'} <= set(both.read_text().replace(",", "{").replace("}", "{").split("{"))
 
 
 def test_a_file_that_is_no_text_of_metrics_is_no_trouble(tmp_path: Path) -> None:

@@ -76,8 +76,10 @@ def test_it_loads_and_ends_when_it_is_told_to(millstream_broker_session: TestBro
         metrics_file = "{metrics}"
         """
     )
-    # What an earlier process counted.
-    metrics.write_text(f'millstream_loader_rows_total{{job="{topic}",topic="{topic}"}} 1000\n')
+    # What an earlier process counted, and a job that is run by hand.
+    rows_total = "millstream_loader_rows_total"
+    another = f'{rows_total}{{job="another",topic="t"}} 7\n'
+    metrics.write_text(f'{rows_total}{{job="{topic}",topic="{topic}"}} 1000\n{another}')
     with serving(str(path)) as process:
         # A run that ended at its bound is not followed an hour later.
         assert "the rest follows at once" in line_with(process, f"{topic}: loaded, ")
@@ -89,6 +91,7 @@ def test_it_loads_and_ends_when_it_is_told_to(millstream_broker_session: TestBro
     values = [value for file in files for value in pq.read_table(file)["value"].to_pylist()]
     assert sorted(values) == sorted(b"%d" % number for number in range(COUNT))
     assert f'rows_total{{job="{topic}",topic="{topic}"}} {1000 + COUNT}\n' in metrics.read_text()
+    assert another in metrics.read_text()
 
 
 def test_wrong_jobs_are_told_before_anything_runs(tmp_path: Path) -> None:

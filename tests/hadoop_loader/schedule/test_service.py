@@ -305,7 +305,7 @@ def test_the_page_shows_how_far_a_run_is(tmp_path: Path) -> None:
         assert begun.wait(DEADLINE_S)
         (shown,) = json.loads(fetched(f"{url}/status")[1])["jobs"]
         text = fetched(f"{url}/metrics")[1]
-        metrics.write(tmp_path / "metrics.prom", {"one"})
+        metrics.write(tmp_path / "metrics.prom")
         go.set()
         wait_for(lambda: service.jobs[0].last is not None)
         (after,) = json.loads(fetched(f"{url}/status")[1])["jobs"]

@@ -8,7 +8,8 @@ schemas.py     tables' schemas at the start of a run, and schemas that splits me
 closing.py     watermarks of record time, and the directories they close; pure
 audit.py       offsets against rows and gaps; pure
 report.py      what a run did: LoadReport, as JSON and in sentences
-observer.py    what a run tells while it runs; progress.py adds it up for a display, metrics.py for Prometheus
+observer.py    what a run tells while it runs; progress.py adds it up for a display, metrics.py for Prometheus,
+               and metrics_file.py for its node exporter
 group_offsets.py   positions committed to a consumer group, for lag tools
 directories.py, anew.py           directories closed and emptied; a topic that is loaded once more
 verify.py, status.py, replay.py   a destination re-checked; how it stands; dead letters decoded again

@@ -11,16 +11,16 @@
     millstream_loader_run_offsets{job}, ..._run_offsets_read, ..._run_rows_read, ..._run_bytes_read, ..._run_seconds
                                                    of runs that are at work now
 
-`millstream load serve` answers them over HTTP; a single run writes them to the job's `metrics_file`, whole or not at
-all, for the node exporter. A process begins where that file ends: else each run's counters would begin at 0, which no
-`increase()` sees through, and a run that failed would take away when one last ended well, which alerts go by.
+`millstream load serve` answers them over HTTP; runs of whichever process are added to the job's `metrics_file`
+(`metrics_file.py`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from millstream.core.metrics import Counter, Family, Gauge, Registry, render, samples_of
 from millstream.hadoop_loader.driver.observer import Observer
@@ -167,11 +167,20 @@ class LoadMetrics(Observer):
         now_ms = round(self._wall_clock() * 1000)
         return render(self.registry, now_ms) + render(self.at_work, now_ms)
 
-    def take_over(self, path: Path, job: str) -> None:
-        """Begin where another process ended that wrote `path`, for one job that was not counted here yet.
+    def has(self, job: str) -> bool:
+        """Whether anything is known of a job."""
+        return any(values[0] == job for family in self._families() for values in family.children())
 
-        What others write to the file between this and `write` is lost. A file that is not there, or is none of ours,
-        says nothing.
+    def forget(self, job: str) -> None:
+        """Forget all of a job."""
+        for family in self._families():
+            for values in [one for one in family.children() if one[0] == job]:
+                family.remove(*values)
+
+    def take_over(self, path: Path, job: str | None = None) -> None:
+        """Begin where another process ended that wrote `path`, for one job or for all, not counted here yet.
+
+        A file that is not there, or is none of ours, says nothing.
         """
         try:
             said = path.read_text()
@@ -180,16 +189,23 @@ class LoadMetrics(Observer):
         families = {family.name: family for family in self.registry.families()}
         for sample in samples_of(said):
             family, labels = families.get(sample.name), dict(sample.labels)
-            if isinstance(family, Family) and labels.get("job") == job and labels.keys() == {*family.label_names}:
+            is_wanted = "job" in labels and job in (None, labels["job"])
+            if isinstance(family, Family) and is_wanted and labels.keys() == {*family.label_names}:
                 child = family.labels(*(labels[name] for name in family.label_names))
                 assert isinstance(child, Counter | Gauge), f"{family.name} is a {family.kind}"
                 child.value = sample.value
 
-    def write(self, path: Path, jobs: Collection[str]) -> None:
-        """Write the text of these jobs to `path` in one step: a collector that reads meanwhile sees the former text,
-        or this one. Runs at work are left out.
+    def write(self, path: Path) -> None:
+        """Write the text to `path` in one step: a collector that reads meanwhile sees the former text, or this one.
+        Runs at work are left out.
         """
         written = path.with_name(f".{path.name}.new")
-        now_ms = round(self._wall_clock() * 1000)
-        written.write_text(render(self.registry, now_ms, wanted=lambda sample: dict(sample.labels)["job"] in jobs))
+        written.write_text(render(self.registry, round(self._wall_clock() * 1000)))
         written.replace(path)
+
+    def _families(self) -> Iterator[Family[Any]]:
+        """All that have children, whose first label is the job."""
+        for family in self.registry.families():
+            assert isinstance(family, Family), family.name
+            assert family.label_names[0] == "job", family.name
+            yield family
