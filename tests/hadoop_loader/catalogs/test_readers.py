@@ -273,7 +273,9 @@ def test_columns_keep_their_places_in_a_metastore_that_looks_at_them(tmp_path: P
 
     # A field before others, behind which the metadata columns are, and then one in a struct.
     for number, fields in enumerate(([("item", item)], [("item", grown)]), 2):
-        evolve(root, {number: json.dumps(record("Order", ("first", "string", {"default": ""}), ("id", "long"), *fields))})
+        evolve(
+            root, {number: json.dumps(record("Order", ("first", "string", {"default": ""}), ("id", "long"), *fields))}
+        )
         assert tell_catalogs(job, root.filesystem, root.log.read()) == []
 
     with connected(settings, root.filesystem.uri) as store:

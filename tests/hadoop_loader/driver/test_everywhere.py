@@ -90,9 +90,7 @@ def test_to_hdfs(new_events: NewEvents, hdfs: MiniHdfs, interface: str) -> None:
 
 @pytest.mark.hdfs
 @pytest.mark.timeout(600)
-def test_a_topic_on_hdfs_is_loaded_anew_beside_iceberg(
-    new_events: NewEvents, hdfs: MiniHdfs, tmp_path: Path
-) -> None:
+def test_a_topic_on_hdfs_is_loaded_anew_beside_iceberg(new_events: NewEvents, hdfs: MiniHdfs, tmp_path: Path) -> None:
     events = new_events(partitions=1)
     events.send(500)
     catalog = {"type": "sql", "uri": f"sqlite:///{tmp_path}/catalog.db", "warehouse": tmp_path.as_uri()}
