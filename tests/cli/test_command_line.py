@@ -45,6 +45,10 @@ COMMANDS = [
     ("load", "compact"),
     ("load", "verify"),
     ("load", "replay-dead-letters"),
+    ("load", "close"),
+    ("load", "expire"),
+    ("load", "anew"),
+    ("load", "drop"),
     ("produce",),
     ("consume",),
     ("offsets",),
@@ -79,6 +83,18 @@ def test_every_command_prints_json() -> None:
 
 def test_the_version(offline: CommandLine) -> None:
     assert offline("--version", process=True).out == f"millstream {__version__}\n"
+
+
+def test_an_interrupt_while_commands_are_imported_ends_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    program = "import sys; sys.argv[1:] = ['topics', 'list']; from millstream.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {program}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (130, "")
 
 
 @pytest.mark.parametrize(

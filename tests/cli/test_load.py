@@ -150,10 +150,27 @@ def test_a_topic_is_loaded_anew_and_its_former_table_dropped(job: Job, events: E
     assert job.json("run")["topics"][0]["table"] == "anew"
     assert job("drop", "--table", events.topic)[0].startswith("dropped ")
     assert job("drop", "--table", events.topic)[0].startswith("none is left to drop")
-    assert "anew is no table that a topic of this job had before" in job("drop", "--table", "anew", code=1)[1]
+    assert "'anew' is no table that a topic of this job had before" in job("drop", "--table", "anew", code=1)[1]
     assert job.json("anew", *options, code=1)["errors"] == [
         f"table anew: anew is there already; give another name, such as {events.topic}_2"
     ]
+
+
+def test_a_file_where_a_directory_has_to_be_is_told_with_what_to_do(job: Job, events: Events) -> None:
+    job.lake.write_text("in the way")
+    for command in ("run", "plan", "status", "verify", "compact"):
+        assert "not a directory; see that the path can be made and written to" in job(command, code=1)[1]
+    job.lake.unlink()
+    job.lake.mkdir()
+    in_the_way = job.lake / events.topic
+    in_the_way.write_text("in the way")
+
+    assert f"{in_the_way} is a file where a directory has to be: move it away; the next run" in job("run", code=3)[1]
+    in_the_way.unlink()
+    job("run")
+
+    assert_same(events, job.lake, "avro", "parquet")
+    assert "nothing is red" in job("status")[0]
 
 
 def test_rounds_load_all_of_it_each_with_a_commit_of_its_own(job: Job, events: Events) -> None:

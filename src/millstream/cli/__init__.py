@@ -17,7 +17,16 @@ def main() -> None:
     """Run the command line of this process, and end it with the command's exit code."""
     import sys
 
-    arguments = sys.argv[1:]
+    try:
+        _run(sys.argv[1:])
+    except KeyboardInterrupt:
+        # While commands are imported; they themselves make more of it.
+        sys.exit(130)
+
+
+def _run(arguments: list[str]) -> None:
+    import sys
+
     if arguments[:1] == ["server"]:
         from millstream.cli.errors import CommandError
         from millstream.cli.serve import plain_config, serve

@@ -297,13 +297,9 @@ def _end_s(at_most: str | None, *, until_done: bool) -> float:
 def load_sentences(job: LoadJob) -> Iterator[None]:
     """Make sentences of what commands on a destination may meet. Raises CommandError."""
     from millstream.cli.errors import CommandError
-    from millstream.core.wire import KafkaError
-    from millstream.hadoop_loader.commit import CommitError
-    from millstream.hadoop_loader.driver.problems import sentence_of
-    from millstream.hadoop_loader.filesystem import FileSystemError
-    from millstream.hadoop_loader.job import JobError
+    from millstream.hadoop_loader.driver.problems import MET, sentence_of
 
     try:
         yield
-    except (CommitError, FileSystemError, JobError, KafkaError, ImportError) as error:
+    except MET as error:
         raise CommandError(sentence_of(error, job.destination.uri)) from error

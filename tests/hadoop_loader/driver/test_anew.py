@@ -159,6 +159,8 @@ def test_what_cannot_be_loaded_anew_changes_nothing(new_events: NewEvents, tmp_p
         (events.topic, other.topic, f"{other.topic} is there already"),
         (events.topic, "a/b", "is no name of a table"),
         (events.topic, "_b", "hidden from readers"),
+        (events.topic, "b" * 246, "up to 245 of them"),
+        ("", "b", "'' is no topic of job events"),
     ):
         refused = load_anew(job, topic, table)
         assert (refused.outcome, refused.exit_code, refused.number) == (Outcome.FAILED, 1, None)

@@ -50,8 +50,8 @@ class Applier:
             return
         except (FileSystemError, OSError) as error:
             raise UnappliedError(
-                f"entry {entry.number} ({entry.kind} by {entry.owner}) is published and not fully applied: {error};"
-                " the next run goes on with it"
+                f"entry {entry.number} ({entry.kind} by {entry.owner}) is published and not fully applied:"
+                f" {_said(error)}; the next run goes on with it"
             ) from error
         self._mark_applied(entry.number)
 
@@ -215,6 +215,12 @@ class Applier:
                 if attempt == ACT_ATTEMPTS - 1:
                     raise
         return None
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename} is a file where a directory has to be: move it away"
+    return str(error)
 
 
 def mark(filesystem: FileSystem, path: str) -> None:

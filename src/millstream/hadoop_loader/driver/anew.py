@@ -37,7 +37,14 @@ from millstream.hadoop_loader.driver.telling import bring_catalogs_up_to_date, c
 from millstream.hadoop_loader.source import Severity, reconcile
 from millstream.hadoop_loader.source.topics import loads_topic
 from millstream.hadoop_loader.tables import all_tables, merge
-from millstream.hadoop_loader.tables.naming import FORMER, TableNames, are_of_one, former_tables, why_no_table
+from millstream.hadoop_loader.tables.naming import (
+    FORMER,
+    TABLE_NAME_LENGTH_MAX,
+    TableNames,
+    are_of_one,
+    former_tables,
+    why_no_table,
+)
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.commit import TableFile, TableState
@@ -45,7 +52,7 @@ if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
 
 BEGUN_ANEW: Final = "begun anew"
-_TABLE: Final = re.compile(r"[A-Za-z0-9._-]+")
+_TABLE: Final = re.compile(rf"(?![._])[A-Za-z0-9._-]{{1,{TABLE_NAME_LENGTH_MAX}}}")
 
 
 class CannotBeginError(ValueError):
@@ -174,7 +181,7 @@ def _letters(filesystem: FileSystem, state: TableState, topic_id: str, run: Anew
 def _why_not(job: LoadJob, state: TableState, topic: str, table: str) -> None:
     """Raise CannotBeginError where the topic, or its table's new name, is not to be had."""
     if not loads_topic(job.source, topic):
-        raise CannotBeginError(f"{topic} is no topic of job {job.name}; name one of source.topics")
+        raise CannotBeginError(f"{topic!r} is no topic of job {job.name}; name one of source.topics")
     if topic not in state.topics.values():
         raise CannotBeginError(f"topic {topic} was never loaded here: `millstream load run` begins with it")
     if job.source.start_group is not None and job.source.start_group == job.source.group:
@@ -183,7 +190,10 @@ def _why_not(job: LoadJob, state: TableState, topic: str, table: str) -> None:
             " would begin there; take source.start_group out, or change source.group"
         )
     if _TABLE.fullmatch(table) is None:
-        raise CannotBeginError(f"{table!r} is no name of a table; use letters, digits, '.', '_' and '-'")
+        raise CannotBeginError(
+            f"{table!r} is no name of a table; use letters, digits, '.', '_' and '-', up to {TABLE_NAME_LENGTH_MAX} of"
+            " them, the first no '.' and no '_': those are hidden from readers"
+        )
     names = TableNames(job.destination.table_names, {**state.schemas, topic: {"table": table}})
     # All that are at the root, or were.
     there = {key.partition("/")[0] for key in (*state.totals, *state.closed, *state.open)}

@@ -208,7 +208,8 @@ def drop_tables(
         former = {name for topic in ours for name in former_tables(state.schemas, topic)}
         if unknown := sorted(set(tables) - former):
             raise _WrongError(
-                f"{unknown[0]} is no table that a topic of this job had before `millstream load anew`; {_some(former)}"
+                f"{unknown[0]!r} is no table that a topic of this job had before `millstream load anew`;"
+                f" {_some(former)}"
             )
         outer = state.outer_directories()
         for key in sorted(state.totals):

@@ -28,7 +28,7 @@ _TOPIC_LENGTH_MAX: Final = NAME_BYTES_MAX - len(f"+{2**31 - 1}+{2**63 - 1}+{2**6
 
 GENERATIONS_MAX: Final = 100
 """Tables of one topic: each is a directory, and a topic of so many kinds of records wants other names for them."""
-_NAME_LENGTH_MAX: Final = NAME_BYTES_MAX - len(f".v{GENERATIONS_MAX}.late")
+TABLE_NAME_LENGTH_MAX: Final = NAME_BYTES_MAX - len(f".v{GENERATIONS_MAX}.late")
 
 
 def table_name(first: str, generation: int) -> str:
@@ -137,9 +137,9 @@ def _why_no_name(topic: str, name: str) -> str | None:
             f"the name has {len(topic)} characters, and names of its files may get longer than file systems take:"
             f" {_TOPIC_LENGTH_MAX} are the most; exclude it"
         )
-    if len(name) > _NAME_LENGTH_MAX:
+    if len(name) > TABLE_NAME_LENGTH_MAX:
         return (
-            f"its table would have a name of {len(name)} characters, and {_NAME_LENGTH_MAX} are the most: mend"
+            f"its table would have a name of {len(name)} characters, and {TABLE_NAME_LENGTH_MAX} are the most: mend"
             " destination.table_names"
         )
     return None
