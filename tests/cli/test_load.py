@@ -227,6 +227,13 @@ def test_records_that_could_not_be_read_are_told_with_where_to_look(capsys: pyte
     ]
     assert err == "clicks: 5 of them were looked into\n"
 
+    letters.errors = {f"{number} is odd": 1 for number in range(12)}
+    letters.places = dict.fromkeys(letters.errors, "partition 0, offset 1")
+    print_replay(Replay("run", "clicks", "file:///lake", "table", Outcome.NOTHING_NEW, topics=[letters]), dry_run=True)
+    assert capsys.readouterr().out.endswith(
+        "  1: 9 is odd (one is partition 0, offset 1)\n  2 for other reasons; --json has all\n"
+    )
+
 
 def test_a_run_that_was_stopped_claims_no_cpu_and_no_memory(capsys: pytest.CaptureFixture[str]) -> None:
     print_report(LoadReport("run", "clicks", "file:///lake", Outcome.STOPPED, splits=6, workers=2, wall_s=7.5))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -15,7 +15,7 @@ from millstream.hadoop_loader.driver.report import LoadReport, Outcome, TopicRep
 if TYPE_CHECKING:
     from millstream.hadoop_loader.driver.compacting import CompactionRun
     from millstream.hadoop_loader.driver.dry_run import PlannedLoad
-    from millstream.hadoop_loader.driver.replay import Replay
+    from millstream.hadoop_loader.driver.replay import Replay, ReplayedTopic
     from millstream.hadoop_loader.driver.status import DestinationStatus
     from millstream.hadoop_loader.driver.verify import Verified
 
@@ -291,8 +291,12 @@ def print_compaction(compacted: CompactionRun, *, quiet: bool = False) -> None:
     print_errors(compacted.errors)
 
 
-def _most_frequent(errors: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(errors.items(), key=lambda one: -one[1])[:_REASONS_SHOWN]
+def _most_frequent(topic: ReplayedTopic) -> list[str]:
+    """The most frequent reasons of a topic, a line each, and how many letters have others."""
+    by_count = sorted(topic.errors.items(), key=lambda one: -one[1])
+    shown, others = by_count[:_REASONS_SHOWN], by_count[_REASONS_SHOWN:]
+    lines = [f"{count:,}: {error} (one is {topic.places[error]})" for error, count in shown]
+    return [*lines, f"{sum(count for _, count in others):,} for other reasons; --json has all"] if others else lines
 
 
 def print_replay(replay: Replay, *, dry_run: bool) -> None:
@@ -302,8 +306,8 @@ def print_replay(replay: Replay, *, dry_run: bool) -> None:
     for topic in replay.topics:
         if dry_run:
             done(f"{topic.topic}: {counted(topic.letters, 'dead letter')}")
-            for error, count in _most_frequent(topic.errors):
-                done(f"  {count:,}: {error} (one is {topic.places[error]})")
+            for line in _most_frequent(topic):
+                done(f"  {line}")
             looked_at = sum(topic.errors.values())
             if looked_at < topic.letters:
                 note(f"{topic.topic}: {looked_at:,} of them were looked into")
@@ -311,8 +315,8 @@ def print_replay(replay: Replay, *, dry_run: bool) -> None:
         where = f"its table, entry {replay.number}" if replay.target == "table" else f"topic {replay.target}"
         went = f"went to {where}" if topic.replayed else "went anywhere"
         done(f"{topic.topic}: {topic.replayed or 'none'} of {counted(topic.letters, 'dead letter')} {went}")
-        for error, count in _most_frequent(topic.errors):
-            note(f"{topic.topic}: {count:,} still cannot be read: {error} (one is {topic.places[error]})")
+        for line in _most_frequent(topic):
+            note(f"{topic.topic}: still cannot be read: {line}")
     for sentence in replay.notes:
         note(sentence)
     print_errors(replay.errors)

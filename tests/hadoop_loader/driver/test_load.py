@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,6 +96,11 @@ def test_a_report_is_kept_beside_the_log_and_where_the_job_says(new_events: NewE
     assert kept["run_id"] == json.loads(told.read_text())["run_id"] == report.run_id
     assert kept["audit"]["offsets"] == kept["audit"]["rows"] == 30
     assert [one["next_offset"] for one in kept["topics"][0]["partitions"]] == [10, 10, 10]
+    heard: list[str] = []
+    start = "the report was not written: report.directory"
+    listening = type("Listening", (Observer,), {"handle_note": lambda _, sentence: heard.append(sentence)})
+    run_load(replace(job, report=ReportSettings(directory=str(told))), observer=listening())
+    assert heard == [f"{start}: {told}: file exists; see that the path can be made and written to"]
 
 
 def test_a_table_is_called_as_the_job_says_and_keeps_its_name(new_events: NewEvents, tmp_path: Path) -> None:

@@ -323,6 +323,10 @@ def test_a_line_that_may_hold_a_secret_is_not_quoted() -> None:
         ('registry.timeout_s = "30 d"', "registry.timeout_s", "at most 86400"),
         ('destination.deadline_s = "30 d"', "destination.deadline_s", "at most 86400"),
         ('iceberg.deadline_s = "30 d"', "iceberg.deadline_s", "at most 86400"),
+        ('schedule.every_s = "400 d"', "schedule.every_s", "at most 31622400"),
+        ('schedule.jitter_s = "400 d"', "schedule.jitter_s", "at most 31622400"),
+        ('schedule.retry_after_s = "400 d"', "schedule.retry_after_s", "at most 31622400"),
+        ('schedule.stop_grace_s = "400 d"', "schedule.stop_grace_s", "at most 31622400"),
         ('source.timeout_s = "30 d"', "source.timeout_s", "at most 86400"),
     ],
 )

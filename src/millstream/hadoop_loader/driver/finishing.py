@@ -88,7 +88,7 @@ class Finishing:
         try:
             write_local(Path(directory), self.report)
         except OSError as error:
-            self.note(f"the report could not be written: {error}")
+            self.note(f"the report was not written: {sentence_of(error, 'report.directory')}")
 
     def _describe_state(self, state: TableState) -> None:
         """Say what is red for longer than one run: letters that wait, and how old what is not loaded may be."""

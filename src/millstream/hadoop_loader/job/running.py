@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from millstream.hadoop_loader.job.secret import Secret
 from millstream.hadoop_loader.job.setting import setting
+
+# Of a schedule. Clocks and waits take no time without end.
+INTERVAL_S_MAX: Final = 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +36,14 @@ class ScheduleSettings:
         "A cron expression of five fields (or six, seconds first), in `zone`.", default=None, example='"*/15 * * * *"'
     )
     every_s: float | None = setting(
-        "Seconds from the start of one run to the start of the next.", default=None, at_least=1
+        "Seconds from the start of one run to the start of the next.", default=None, at_least=1, at_most=INTERVAL_S_MAX
     )
     zone: str = setting("The zone of `cron`, as in `Europe/Berlin`.", default="UTC")
     jitter_s: float = setting(
         "Each run starts up to so much later, by chance, so that many jobs do not start together.",
         default=0.0,
         at_least=0,
+        at_most=INTERVAL_S_MAX,
     )
     catch_up: str = setting(
         "When a start was missed (the service was down, or the last run took longer): `once` runs at once, `skip`"
@@ -51,11 +56,13 @@ class ScheduleSettings:
         " 0: at the regular time only.",
         default=60.0,
         at_least=0,
+        at_most=INTERVAL_S_MAX,
     )
     stop_grace_s: float = setting(
         "On SIGTERM a run has so long to come to its end; then it is left, and the next run loads it all.",
         default=120.0,
         at_least=0,
+        at_most=INTERVAL_S_MAX,
     )
 
 
