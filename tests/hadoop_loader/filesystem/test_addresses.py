@@ -149,7 +149,7 @@ def test_where_nobody_listens_the_message_says_so() -> None:
 def test_a_missing_client_is_told_with_the_extra_that_has_it(
     uri: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("native", "webhdfs"):
+    for module in ("native", "webhdfs", "webhdfs_servers"):
         monkeypatch.delitem(sys.modules, f"millstream.hadoop_loader.filesystem.{module}", raising=False)
     # What importlib makes of None in there is the error of a package that is not installed.
     monkeypatch.setitem(sys.modules, package, None)

@@ -196,7 +196,7 @@ def test_tls_that_fails_behind_its_handshake_says_nothing_of_an_act(
         def fail(*_: object, **__: object) -> None:
             raise faults.pop(0)
 
-        monkeypatch.setattr(lake._session, "request", fail)
+        monkeypatch.setattr(lake._servers._session, "request", fail)
         for act, kind in (
             (lake.delete, UnavailableError if is_certain else UnknownOutcomeError),
             (lake.list, UnavailableError if is_certain else FileExistsError),

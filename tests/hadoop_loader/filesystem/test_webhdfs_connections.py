@@ -138,13 +138,13 @@ def test_a_request_for_a_file_that_was_given_up_meanwhile(
     assert isinstance(lake, WebHdfsFileSystem)
     file = lake.create("file")
     cluster.wait_closed(1)
-    connect = lake._datanode
+    connect = lake._servers.datanode
 
     def late(location: str) -> http.client.HTTPConnection:
         assert file.abandon()
         return connect(location)
 
-    monkeypatch.setattr(lake, "_datanode", late)
+    monkeypatch.setattr(lake._servers, "datanode", late)
     with pytest.raises(UnknownOutcomeError):
         file.write(b"x" * (2 << 20))
     cluster.wait_closed(2)
