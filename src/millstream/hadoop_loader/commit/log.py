@@ -226,7 +226,8 @@ class CommitLog:
             state.fold(entry)
             claim.last, claim.last_is_applied = entry, False
         if not self._has_its_runs(state):
-            # Others have written checkpoints and cleaned up for longer than what one stands on is kept.
+            # Others have written checkpoints and cleaned up for longer than what one stands on is kept. A load asks as
+            # well: segments may have gone with the runs, and then there seem to be no entries behind this state.
             read = self._reader.read()
             assert read.last is not None, f"a log with {claim.number} has entries"
             state = claim.state = read.state
