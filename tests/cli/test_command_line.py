@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,32 @@ def test_every_command_prints_json() -> None:
 
 def test_the_version(offline: CommandLine) -> None:
     assert offline("--version", process=True).out == f"millstream {__version__}\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_may_be_closed(tmp_path: Path, closed: str) -> None:
+    told = tmp_path / "told"
+    # What is opened next is none of the streams: nothing that is printed gets into it.
+    (tmp_path / "program.py").write_text(
+        "import os, sys\n"
+        "from millstream.cli import _have_streams, main\n"
+        "_have_streams()\n"
+        f"told = open({str(told)!r}, 'w')\n"
+        "assert told.fileno() > 2\n"
+        "sys.argv[1:] = ['load', 'keys', 'limits']\n"
+        "main()\n"
+    )
+    shell = f"exec {sys.executable} {tmp_path / 'program.py'} {closed}"
+    ended = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr, told.read_text()) == (0, "", "")
+    assert ("limits.bytes" in ended.stdout) == (">&-" not in closed.replace("2>&-", ""))
+
+
+def test_what_an_encoding_lacks_is_escaped() -> None:
+    program = "from millstream.cli import _have_streams; _have_streams(); print('\u00f6')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, env=environment)
+    assert (ended.stdout, ended.stderr) == (rb"\xf6" + b"\n", b"")
 
 
 def test_an_interrupt_while_commands_are_imported_ends_without_a_traceback(tmp_path: Path) -> None:

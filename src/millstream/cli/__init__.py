@@ -18,10 +18,35 @@ def main() -> None:
     import sys
 
     try:
+        _have_streams()
         _run(sys.argv[1:])
     except KeyboardInterrupt:
         # While commands are imported; they themselves make more of it.
         sys.exit(130)
+
+
+def _have_streams() -> None:
+    """Open those that whoever started this has closed, lest a socket or a file gets the number of one and what is meant
+    for nobody is written to it; and have standard output escape what its encoding lacks, as the other one does.
+    """
+    import io
+    import os
+    import sys
+
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The least number that is free.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, closefd=False)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(arguments: list[str]) -> None:

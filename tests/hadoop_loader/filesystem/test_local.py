@@ -216,3 +216,9 @@ def test_where_no_directory_can_be_made_is_said_so() -> None:
         pytest.raises(FileSystemError, match="file:///proc/lake: no directory can be made here; name a directory"),
     ):
         lake.make_directory("")
+
+
+def test_a_name_that_the_locale_cannot_write_is_told_with_what_to_do(lake: FileSystem) -> None:
+    # As any letter beyond ASCII is in the locale C.
+    with pytest.raises(FileSystemError, match=r"in utf-8 here, which lacks '\\ud800'; run it in a locale of UTF-8"):
+        lake.make_directory("country=\ud800")

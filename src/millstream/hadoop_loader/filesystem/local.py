@@ -166,7 +166,14 @@ class LocalFileSystem(ClosedAtEnd):
         _set_attributes(name, permission, self._settings.owner, self._settings.group)
 
     def _name(self, path: str) -> Path:
-        return self.root / checked_path(path)
+        name = self.root / checked_path(path)
+        try:
+            os.fsencode(name)
+        except UnicodeEncodeError as error:
+            what = f"names of files are in {error.encoding} here, which lacks {error.object[error.start]!a}"
+            remedy = "run it in a locale of UTF-8, or with PYTHONUTF8=1"
+            raise FileSystemError(what, uri=self.uri, path=path, remedy=remedy) from error
+        return name
 
     def _read(self, path: str, function: Callable[[], T], discard: Callable[[T], object] | None = None) -> T:
         try:
