@@ -173,6 +173,24 @@ def test_a_file_where_a_directory_has_to_be_is_told_with_what_to_do(job: Job, ev
     assert "nothing is red" in job("status")[0]
 
 
+@pytest.mark.parametrize(("options", "is_full"), [(("--json",), True), ((), False)], ids=["full", "gone"])
+def test_a_run_whose_result_nobody_takes_has_loaded_all_the_same(
+    job: Job, events: Events, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], is_full: bool
+) -> None:
+    job.write(events, "source.run_bytes_max = 9000\n            workers = 1")
+    reading, writing = os.pipe()
+    os.close(reading)
+    place = os.open("/dev/full", os.O_WRONLY) if is_full else writing
+    with os.fdopen(place, "w") as nowhere, monkeypatch.context() as output:
+        output.setattr(sys, "stdout", nowhere)
+        err = job("run", "--until-done", *options, code=3 if is_full else 0)[1]
+    if is_full:
+        os.close(writing)
+
+    assert ("standard output: no space left on device" in err) is is_full
+    assert_same(events, job.lake, "avro", "parquet")
+
+
 def test_rounds_load_all_of_it_each_with_a_commit_of_its_own(job: Job, events: Events) -> None:
     job.write(events, "source.run_bytes_max = 6000\n            workers = 1")
     (first,) = [json.loads(line) for line in job("run", "--json")[0].splitlines()]

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,9 +25,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from millstream.cli import load_directories, load_keys, load_serve
+from millstream.cli.errors import os_sentence
 from millstream.cli.load_options import JobFile, MetricsFile, Quiet, job_of, stop_on_signals
 from millstream.cli.options import Json, examples
-from millstream.cli.output import print_json
+from millstream.cli.output import print_json, silence_stdout
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
@@ -99,9 +101,9 @@ def run(
                 report = run_load(job, observer=None if quiet else progress, stop=stop)
             rounds.add(report)
             if as_json:
-                print_json(report.as_json())
+                is_written &= _is_printed(partial(print_json, report.as_json()))
             else:
-                print_report(report, quiet=quiet, told=progress.told)
+                is_written &= _is_printed(partial(print_report, report, quiet=quiet, told=progress.told))
             try:
                 if path is not None:
                     add_run(path, report.job, partial(LoadMetrics.handle_report, report=report))
@@ -111,6 +113,22 @@ def run(
             if not until_done or not has_more(job, report) or time.monotonic() >= ends_at_s:
                 break
     return rounds.outcome.exit_code or (0 if is_written else Outcome.PARTIAL.exit_code)
+
+
+def _is_printed(print_it: Callable[[], None]) -> bool:
+    """Print a run's result, and return False where that failed: it is loaded all the same. A reader may have gone."""
+    from millstream.cli.load_output import print_errors
+
+    try:
+        print_it()
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # the latter is rich's
+        silence_stdout()
+    except OSError as error:
+        silence_stdout()
+        print_errors([f"standard output: {os_sentence(error).lower()}"])
+        return False
+    return True
 
 
 @app.command(
