@@ -315,6 +315,7 @@ def test_a_recreated_topic() -> None:
     stopped = held(now(begin=2), positions=positions, of_id=OLD_ID)
     assert kinds(stopped) == {FindingKind.TOPIC_RECREATED: Severity.TOPIC_STOPPED}
     assert OLD_ID in stopped.findings[0].sentence
+    assert "a table of its own by `millstream load anew`" in str(stopped.findings[0])
 
     gone_on = held(
         now(begin=2, start_offset=100), positions=positions, of_id=OLD_ID, recreated="continue", start="latest"
