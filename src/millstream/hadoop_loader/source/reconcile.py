@@ -176,8 +176,8 @@ class _TopicReconciler:
                 f" {topic.topic_id}; what the old one held and was not loaded is gone"
             )
             remedy = (
-                'set source.recreated = "continue" to load the new one beside the old one\'s rows, or give it a table of'
-                " its own by `millstream load anew`"
+                'set source.recreated = "continue" to load the new one beside the old one\'s rows, or give it a table'
+                " of its own by `millstream load anew`"
                 if source.recreated == "fail"
                 else ""
             )
