@@ -29,7 +29,8 @@ from millstream.testing.hdfs import MiniHdfs
 
 CHECKOUT = Path(__file__).parents[3]
 # There each case waits for half a second for each file that is closed; on a disk they only take turns.
-AT_ONCE_ON_HDFS = 16
+AT_ONCE_ON_HDFS = 40
+PROCESSES_AT_ONCE = 16
 MATRICES = (commit_matrices.faults, commit_matrices.late_acts, commit_matrices.sleepers)
 
 
@@ -105,7 +106,8 @@ def test_matrices(roots: Roots, share: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_killed_processes(roots: Roots, soak: bool) -> None:
     every = list(kills())
     chosen = every if soak else random.Random(3).sample(every, 2)
-    run_all([(kind, (with_kill, (point, when, task, kind))) for point, when, task, kind in chosen], roots)
+    cases: Cases = [(kind, (with_kill, (point, when, task, kind))) for point, when, task, kind in chosen]
+    run_all(cases, roots._replace(at_once=min(roots.at_once, PROCESSES_AT_ONCE)))
 
 
 def with_kill(world: World, point: str, when: str, task: Task, kind: str) -> None:
