@@ -277,11 +277,14 @@ def test_columns_keep_their_places_in_a_metastore_that_looks_at_them(tmp_path: P
             root, {number: json.dumps(record("Order", ("first", "string", {"default": ""}), ("id", "long"), *fields))}
         )
         assert tell_catalogs(job, root.filesystem, root.log.read()) == []
+    root.load([(0, "parquet", parquet_bytes(VALUES), 3)], directory="day=2")
+    assert tell_catalogs(job, root.filesystem, root.log.read()) == []
 
     with connected(settings, root.filesystem.uri) as store:
         for held in (
             store._client.get_table("apart", "places_orders"),
             store._client.get_partition("apart", "places_orders", ["1"]),
+            store._client.get_partition("apart", "places_orders", ["2"]),
         ):
             assert [(one.name, one.type) for one in held.sd.cols] == [
                 ("id", "bigint"),

@@ -107,14 +107,15 @@ class Metastore:
                 held = self._client.get_table(database, name)
             else:
                 held = None
+        columns = hive.data_columns(table)
         if held is not None:
             self._check_ours(table, held)
-            self._evolve(table, held)
+            columns = self._evolve(table, held)
         if not table.partition_keys:
             return 0
         names = set(self._client.get_partition_names(database, name, -1))
         self._drop_partitions(table, expired, names, is_empty)
-        return self._add_partitions(table, directories, names)
+        return self._add_partitions(table, directories, names, columns)
 
     def _check_ours(self, table: KnownTable, held: Any) -> None:
         """Raises TableRefusedError for a table that others made, or that shows something else."""
@@ -153,17 +154,17 @@ class Metastore:
             tableName=name,
             owner="millstream",
             tableType="EXTERNAL_TABLE",
-            sd=self._storage(table, table.path),
+            sd=self._storage(table, table.path, hive.data_columns(table)),
             partitionKeys=[FieldSchema(key.name, key.type, "") for key in hive.partition_columns(table)],
             parameters=hive.properties(table),
         )
 
-    def _storage(self, table: KnownTable, path: str) -> Any:
-        from hive_metastore.ttypes import FieldSchema, SerDeInfo, StorageDescriptor
+    def _storage(self, table: KnownTable, path: str, columns: Iterable[hive.HiveColumn]) -> Any:
+        from hive_metastore.ttypes import SerDeInfo, StorageDescriptor
 
         input_format, output_format, serde = _FORMATS[table.format]
         return StorageDescriptor(
-            cols=[FieldSchema(column.name, column.type, "") for column in hive.data_columns(table)],
+            cols=_field_schemas(columns),
             location=hive.location_of(self._root_uri, self._settings, path),
             inputFormat=input_format,
             outputFormat=output_format,
@@ -175,28 +176,29 @@ class Metastore:
             parameters={},
         )
 
-    def _evolve(self, table: KnownTable, held: Any) -> None:
-        """Give a table that is there its columns and properties, and its partitions the columns."""
+    def _evolve(self, table: KnownTable, held: Any) -> list[hive.HiveColumn]:
+        """Give a table that is there its columns and properties, and its partitions the columns; return these."""
         from hive_metastore.ttypes import InvalidOperationException
 
         wanted = hive.properties(table)
         columns = _in_held_order(hive.data_columns(table), held.sd.cols)
         as_held = [hive.HiveColumn(one.name, one.type) for one in held.sd.cols]
         if columns == as_held and all(held.parameters.get(key) == value for key, value in wanted.items()):
-            return
+            return columns
         held.parameters = {**held.parameters, **wanted}
         try:
             self._alter(held, columns)
         except InvalidOperationException:
             # As metastores are set up, no type takes the place of one that is read otherwise, and a struct that grew is
-            # such a type. Readers go by names, so the places behind those that stay are given up first.
+            # such a type. Readers of files go by names, so the places behind those that stay are given up first.
             self._alter(held, [new for new, _ in takewhile(_is_as_it_was, zip(columns, as_held, strict=False))])
             self._alter(held, columns)
+        return columns
 
     def _alter(self, held: Any, columns: Collection[hive.HiveColumn]) -> None:
-        from hive_metastore.ttypes import EnvironmentContext, FieldSchema
+        from hive_metastore.ttypes import EnvironmentContext
 
-        held.sd.cols = [FieldSchema(column.name, column.type, "") for column in columns]
+        held.sd.cols = _field_schemas(columns)
         cascade = EnvironmentContext(properties={"CASCADE": "true"})
         self._client.alter_table_with_environment_context(held.dbName, held.tableName, held, cascade)
 
@@ -215,7 +217,10 @@ class Metastore:
             except NoSuchObjectException:
                 continue
 
-    def _add_partitions(self, table: KnownTable, directories: Collection[str], held: Collection[str]) -> int:
+    def _add_partitions(
+        self, table: KnownTable, directories: Collection[str], held: Collection[str], columns: list[hive.HiveColumn]
+    ) -> int:
+        """Add directories that are not there yet, with the table's columns in their places: readers may go by these."""
         from hive_metastore.ttypes import Partition
 
         database, name = hive.full_name(table, self._settings)
@@ -225,7 +230,7 @@ class Metastore:
             values = _values(directory)
             if len(values) != len(table.partition_keys) or _lowered(directory) in held:
                 continue
-            storage = self._storage(table, f"{table.path}/{directory}")
+            storage = self._storage(table, f"{table.path}/{directory}", columns)
             added.append(Partition(values=values, dbName=database, tableName=name, sd=storage, parameters={}))
         for start in range(0, len(added), PARTITIONS_PER_CALL):
             # Those that another has added meanwhile are no mistake.
@@ -251,6 +256,12 @@ def _in_held_order(columns: list[hive.HiveColumn], held: Iterable[Any]) -> list[
     """
     places = {one.name: place for place, one in enumerate(held)}
     return sorted(columns, key=lambda column: places.get(column.name, len(places)))
+
+
+def _field_schemas(columns: Iterable[hive.HiveColumn]) -> list[Any]:
+    from hive_metastore.ttypes import FieldSchema
+
+    return [FieldSchema(column.name, column.type, "") for column in columns]
 
 
 def _is_as_it_was(pair: tuple[hive.HiveColumn, hive.HiveColumn]) -> bool:
