@@ -56,7 +56,7 @@ def serve(
     """
     from millstream.hadoop_loader.driver.load import run_load
     from millstream.hadoop_loader.driver.metrics import LoadMetrics
-    from millstream.hadoop_loader.driver.metrics_file import add_run
+    from millstream.hadoop_loader.driver.metrics_file import add_run, leave
     from millstream.hadoop_loader.job import JobError
     from millstream.hadoop_loader.schedule import LoadService, StatusPage
 
@@ -66,26 +66,27 @@ def serve(
 
     def run(job: LoadJob, stop: threading.Event, observer: Observer) -> LoadReport:
         report = run_load(job, observer=observer, stop=stop)
-        former = files.pop(job.name, None)
-        if job.report.metrics_file is not None:
-            files[job.name] = Path(job.report.metrics_file)
-        count(job.name, lambda counted: counted.handle_report(report), former)
+        path = None if job.report.metrics_file is None else Path(job.report.metrics_file)
+        count(job.name, lambda counted: counted.handle_report(report), path)
         return report
 
     def handle_no_report(name: str, outcome: str, exit_code: int) -> None:
-        count(name, lambda counted: counted.handle_no_report(name, outcome, exit_code))
+        count(name, lambda counted: counted.handle_no_report(name, outcome, exit_code), files.get(name))
 
-    def count(name: str, add: Callable[[LoadMetrics], None], former: Path | None = None) -> None:
-        """Count a run for the page, and in the job's file."""
+    def count(name: str, add: Callable[[LoadMetrics], None], path: Path | None) -> None:
+        """Count a run for the page, and in the file that the job names now."""
         with lock:
             add(metrics)
-        path = files.get(name)
-        if path is None:
-            return
+        former = files.get(name)
         try:
-            add_run(path, name, add, former=None if former == path else former)
+            if path is not None:
+                add_run(path, name, add, former=None if former == path else former)
+                files[name] = path
+            elif former is not None:
+                leave(former, name)
+                del files[name]
         except OSError as error:
-            _tell(f"{name}: {path}: the metrics were not written: {error}")
+            _tell(f"{name}: {path or former}: the metrics were not written: {error}")
 
     def text() -> str:
         with lock:
@@ -101,7 +102,10 @@ def serve(
     for job in service.jobs_at_start:
         if job.report.metrics_file is not None:
             files[job.name] = Path(job.report.metrics_file)
-            metrics.take_over(files[job.name], job.name)
+            try:
+                metrics.take_over(files[job.name], job.name)
+            except OSError as error:
+                _tell(f"{job.name}: {files[job.name]}: the metrics there cannot be read: {error}")
     metrics.show_runs(lambda: service.at_work)
     with ExitStack() as stack:
         if http is not None:

@@ -12,7 +12,7 @@ import pytest
 
 from millstream.hadoop_loader.driver import LoadReport, Outcome
 from millstream.hadoop_loader.driver.metrics import LoadMetrics
-from millstream.hadoop_loader.driver.metrics_file import LOCK_WAIT_S, add_run
+from millstream.hadoop_loader.driver.metrics_file import LOCK_WAIT_S, add_run, leave
 from millstream.hadoop_loader.driver.report import TopicReport
 
 DEADLINE_S = 60.0
@@ -103,3 +103,28 @@ def test_a_job_that_names_another_file_is_in_one_alone(tmp_path: Path) -> None:
     assert rows_of(now) == {"one": 9, "two": 2}
     assert rows_of(before) == {}
     assert not (tmp_path / "gone.prom").exists()
+
+
+def test_a_job_leaves_a_file_that_others_stay_in(tmp_path: Path) -> None:
+    path = tmp_path / "loads.prom"
+    add(path, "one", 5)
+    add(path, "two", 7)
+    leave(path, "one")
+    assert rows_of(path) == {"two": 7}
+    leave(tmp_path / "none.prom", "one")
+    assert not (tmp_path / "none.prom").exists()
+
+
+def test_a_file_that_cannot_be_read_is_not_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "loads.prom"
+    add(path, "one", 5)
+    before = path.read_bytes()
+
+    def refuse(_self: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", refuse)
+        with pytest.raises(PermissionError):
+            add(path, "two", 7)
+    assert path.read_bytes() == before

@@ -180,11 +180,11 @@ class LoadMetrics(Observer):
     def take_over(self, path: Path, job: str | None = None) -> None:
         """Begin where another process ended that wrote `path`, for one job or for all, not counted here yet.
 
-        A file that is not there, or is none of ours, says nothing.
+        A file that is not there, or is none of ours, says nothing. Raises OSError for one that cannot be read.
         """
         try:
             said = path.read_text()
-        except (OSError, UnicodeDecodeError):
+        except (FileNotFoundError, UnicodeDecodeError):
             return
         families = {family.name: family for family in self.registry.families()}
         for sample in samples_of(said):

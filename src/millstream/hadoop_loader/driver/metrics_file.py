@@ -35,7 +35,8 @@ def add_run(
     monotonic: Callable[[], float] = time.monotonic,
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Have `count` add a run of a job to what the file says. Raises OSError, and then nothing is changed.
+    """Have `count` add a run of a job to what the file says. Raises OSError, and then it is not counted, or `former`
+    still has the job.
 
     `former` is the file that the job named before: its numbers go on in the new one, and leave that.
     """
@@ -46,20 +47,38 @@ def add_run(
             metrics.take_over(former, job)
         count(metrics)
         metrics.write(path)
-    if former is not None and former.exists():
+    if former is not None:
         # The node exporter shows neither of two files that have the same series.
-        with _alone(former, monotonic, wait):
-            metrics = LoadMetrics()
-            metrics.take_over(former)
-            metrics.forget(job)
-            metrics.write(former)
+        leave(former, job, monotonic=monotonic, wait=wait)
+
+
+def leave(
+    path: Path,
+    job: str,
+    *,
+    monotonic: Callable[[], float] = time.monotonic,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
+    """Take a job, which does not name the file any more, out of it. Raises OSError, and then nothing is changed."""
+    if not path.exists():
+        return
+    with _alone(path, monotonic, wait):
+        metrics = LoadMetrics()
+        metrics.take_over(path)
+        metrics.forget(job)
+        metrics.write(path)
 
 
 @contextmanager
 def _alone(path: Path, monotonic: Callable[[], float], wait: Callable[[float], None]) -> Iterator[None]:
     """Keep other processes, and threads, from the file for as long as the block runs."""
-    # For reading: who may lock it need not be who made it.
-    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    name, flags = path.with_name(f".{path.name}.lock"), os.O_CREAT | os.O_CLOEXEC
+    try:
+        # NFS locks what may be written alone.
+        lock = os.open(name, os.O_RDWR | flags, 0o644)
+    except PermissionError:
+        # Who may lock it need not be who made it.
+        lock = os.open(name, os.O_RDONLY | flags, 0o644)
     try:
         deadline_s = monotonic() + LOCK_WAIT_S
         while True:
