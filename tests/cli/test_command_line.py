@@ -112,6 +112,19 @@ def test_what_an_encoding_lacks_is_escaped() -> None:
     assert (ended.stdout, ended.stderr) == (rb"\xf6" + b"\n", b"")
 
 
+def test_json_is_json_in_every_encoding() -> None:
+    program = "from millstream.cli import _have_streams; from millstream.cli.output import print_json; _have_streams();"
+    said = {"town": "K\u00f6ln", "sign": "\U0001f600"}
+    for encoding in ("ascii", "iso8859-2", "utf-8"):
+        ended = subprocess.run(
+            [sys.executable, "-c", f"{program} print_json({said!a})"],
+            capture_output=True,
+            timeout=60,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
+        assert json.loads(ended.stdout.decode(encoding)) == said
+
+
 def test_an_interrupt_while_commands_are_imported_ends_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
     program = "import sys; sys.argv[1:] = ['topics', 'list']; from millstream.cli import main; main()"

@@ -191,6 +191,14 @@ def test_a_run_whose_result_nobody_takes_has_loaded_all_the_same(
     assert_same(events, job.lake, "avro", "parquet")
 
 
+def test_a_run_that_can_tell_nobody_ends_as_it_went(job: Job, events: Events) -> None:
+    nowhere = str(job.path.parent / "nowhere" / "clicks.prom")
+    command = [sys.executable, "-m", "millstream", "load", "run", str(job.path), "--json", "--metrics-file", nowhere]
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run(command, stdout=full, stderr=full, timeout=60).returncode == 3
+    assert_same(events, job.lake, "avro", "parquet")
+
+
 def test_rounds_load_all_of_it_each_with_a_commit_of_its_own(job: Job, events: Events) -> None:
     job.write(events, "source.run_bytes_max = 6000\n            workers = 1")
     (first,) = [json.loads(line) for line in job("run", "--json")[0].splitlines()]

@@ -28,7 +28,7 @@ from millstream.cli import load_directories, load_keys, load_serve
 from millstream.cli.errors import os_sentence
 from millstream.cli.load_options import JobFile, MetricsFile, Quiet, job_of, stop_on_signals
 from millstream.cli.options import Json, examples
-from millstream.cli.output import print_json, silence_stdout
+from millstream.cli.output import print_json, silence_stderr, silence_stdout
 
 if TYPE_CHECKING:
     from millstream.hadoop_loader.job import LoadJob
@@ -85,7 +85,7 @@ def run(
     job = job_of(job_file)
     if isinstance(job, int):
         return job
-    from millstream.cli.load_output import print_errors, print_report
+    from millstream.cli.load_output import print_report
     from millstream.cli.load_progress import LoadProgress
     from millstream.hadoop_loader.driver.load import run_load
     from millstream.hadoop_loader.driver.metrics import LoadMetrics
@@ -109,7 +109,7 @@ def run(
                     add_run(path, report.job, partial(LoadMetrics.handle_report, report=report))
             except OSError as error:
                 is_written = False
-                print_errors([f"{path}: the metrics were not written: {error.strerror or error}"])
+                _tell(f"{path}: the metrics were not written: {error.strerror or error}")
             if not until_done or not has_more(job, report) or time.monotonic() >= ends_at_s:
                 break
     return rounds.outcome.exit_code or (0 if is_written else Outcome.PARTIAL.exit_code)
@@ -117,8 +117,6 @@ def run(
 
 def _is_printed(print_it: Callable[[], None]) -> bool:
     """Print a run's result, and return False where that failed: it is loaded all the same. A reader may have gone."""
-    from millstream.cli.load_output import print_errors
-
     try:
         print_it()
         sys.stdout.flush()
@@ -126,9 +124,19 @@ def _is_printed(print_it: Callable[[], None]) -> bool:
         silence_stdout()
     except OSError as error:
         silence_stdout()
-        print_errors([f"standard output: {os_sentence(error).lower()}"])
+        _tell(f"standard output: {os_sentence(error).lower()}")
         return False
     return True
+
+
+def _tell(sentence: str) -> None:
+    """Say what went wrong behind a run, if there is anybody who reads it."""
+    from millstream.cli.load_output import print_errors
+
+    try:
+        print_errors([sentence])
+    except (OSError, SystemExit):
+        silence_stderr()
 
 
 @app.command(

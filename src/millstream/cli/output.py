@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -43,7 +43,8 @@ def fail(sentence: str) -> NoReturn:
 def print_json(value: Any) -> None:
     """Print `value` as one JSON document: indented for a person, one line for a program."""
     indent = 2 if sys.stdout.isatty() else None
-    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False, default=str) + "\n")
+    is_ascii = (sys.stdout.encoding or "").lower() not in {"utf-8", "utf8"}
+    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=is_ascii, default=str) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Iterable[str] = ()) -> None:
@@ -127,8 +128,17 @@ class _Advance(Protocol):
 
 def silence_stdout() -> None:
     """Send what is left for standard output to nowhere: its reader has gone, and the interpreter would complain."""
+    _silence(sys.stdout)
+
+
+def silence_stderr() -> None:
+    """The same for standard error."""
+    _silence(sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
+    os.dup2(devnull, stream.fileno())
     os.close(devnull)
 
 
