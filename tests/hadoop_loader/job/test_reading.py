@@ -475,6 +475,12 @@ def test_every_field_is_frozen() -> None:
         job.name = "other"  # type: ignore[misc]
 
 
+def test_a_cron_expression_may_have_tabs() -> None:
+    schedule = LoadJob.loads(MINIMAL + '[schedule]\ncron = "0\\t5 * * *"\n').schedule
+    assert schedule is not None
+    assert schedule.cron == "0\t5 * * *"
+
+
 def test_a_cron_expression_without_its_package_says_which_extra_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cronsim", None)
     with pytest.raises(JobError, match=r"schedule\.cron = .*cronsim.*pip install 'millstream\[hdfs\]'"):

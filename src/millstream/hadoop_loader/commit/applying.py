@@ -218,7 +218,7 @@ class Applier:
 
 
 def _said(error: Exception) -> str:
-    if isinstance(error, FileExistsError | NotADirectoryError):
+    if isinstance(error, FileExistsError) and error.filename2 is None:
         return f"{error.filename} is a file where a directory has to be: move it away"
     return str(error)
 
